@@ -1,0 +1,1 @@
+"""How the system is started; may start anything and is imported by nobody."""

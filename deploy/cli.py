@@ -1,0 +1,43 @@
+"""``aii up``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from deploy import local
+from deploy.instance import running
+from deploy.supervisor import Interrupted
+from tasks.errors import AiiError, Unavailable
+from tasks.settings import state_dir
+
+_USAGE, _UNAVAILABLE, _INTERRUPTED = 2, 3, 130
+
+
+@click.command()
+@click.option("--no-worker", is_flag=True, help="Start no worker.")
+@click.option("--no-flower", is_flag=True, help="Start no dashboard.")
+@click.option("--check", is_flag=True, help="Start nothing; say whether the stack is up. Exit status 3 when it is not.")
+def up(no_worker: bool, no_flower: bool, check: bool) -> None:
+    """Start Redis, an S3 store, a worker and Flower on this machine and keep them running until Ctrl-C.
+
+    A Redis or an S3 that the environment names (AII_REDIS_URL, AII_S3_ENDPOINT) is used instead of an own one. Data,
+    logs and the file with addresses and secrets lie in AII_STATE_DIR. Exit status: 0 stopped, or running already;
+    2 a setting cannot be used; 3 a service does not answer; 130 stopped before everything answered.
+    """
+    if check:
+        sys.exit(_check())
+    try:
+        local.run(click.echo, worker=not no_worker, flower=not no_flower)
+    except Interrupted:
+        sys.exit(_INTERRUPTED)
+    except AiiError as error:
+        click.echo(f"aii up: {error.message}", err=True)
+        sys.exit(_UNAVAILABLE if isinstance(error, Unavailable) else _USAGE)
+
+
+def _check() -> int:
+    status = running(state_dir())
+    click.echo(local.describe(status) if status else f"No stack is running in {state_dir()}.")
+    return 0 if status and status.ready else _UNAVAILABLE

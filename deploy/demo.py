@@ -1,0 +1,173 @@
+"""``aii demo``: the main job on real photographs, through the running stack.
+
+Activates photographs, makes fourteen edited copies of each original and of each protected image, asks for all of them,
+and shows what activation changed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+from PIL import Image, ImageOps
+
+from deploy.demo_report import Row, write_report
+from producer import Job, Producer
+from producer.batch import Submission, run_batch
+from producer.images import Found, find_images
+from tasks.errors import AiiError, Unavailable
+from tasks.names import sha256_hex
+from tasks.results import ActivationResult, QueryResult
+from workers.evaluation.edits import EDITS
+
+# scikit-image carries these photographs; its other pictures are drawings, masks, or the second half of a stereo pair.
+_BUNDLED: Final = (
+    "astronaut.png brick.png camera.png chelsea.png coffee.png coins.png grass.png gravel.png hubble_deep_field.jpg ihc.png "
+    "moon.png motorcycle_left.png retina.jpg rocket.jpg"
+).split()
+_QUERY_SECONDS: Final = 600.0
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photograph, its protected twin, and the asset both should be recognised as."""
+
+    name: str
+    original: Image.Image
+    protected: Image.Image
+    result: ActivationResult
+
+
+@dataclass(frozen=True)
+class Question:
+    """An edited copy on its way through the queue."""
+
+    edit: str
+    activated: bool
+    asset_id: str
+    job: Job
+
+
+@click.command()
+@click.option(
+    "--images",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of photographs; default: those of scikit-image.",
+)
+@click.option(
+    "--out",
+    default="demo-report",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the report.",
+)
+def demo(images: Path | None, out: Path) -> None:
+    """Activate photographs and look for edited copies of them, unprotected and protected."""
+    try:
+        producer = Producer.connect()
+        producer.check()
+        failed = _demo(producer, list(_photographs(images)), out)
+    except AiiError as error:
+        click.echo(f"aii demo: {error.message} [{error.code}]", err=True)
+        sys.exit(3 if isinstance(error, Unavailable) else 1)
+    sys.exit(1 if failed else 0)
+
+
+def _photographs(images: Path | None) -> Iterator[Found]:
+    if images:
+        yield from find_images([str(images)], None)
+        return
+    package = importlib.util.find_spec("skimage")
+    if package is None or package.origin is None:
+        raise click.UsageError(
+            "scikit-image is not installed: pip install 'active-image-indexing[evaluation]', or give --images."
+        )
+    for name in _BUNDLED:
+        path = Path(package.origin).parent / "data" / name
+        yield Found(name, Path(name), path)
+
+
+def _demo(producer: Producer, found: Sequence[Found], out: Path) -> int:
+    """Run it all and report; returns how many photographs failed."""
+    if not found:
+        raise click.UsageError("There is no JPEG, PNG or WebP file in that folder.")
+    began = time.monotonic()
+    submissions = _activate(producer, found)
+    done = [s for s in submissions if isinstance(s.result, ActivationResult)]
+    new = sum(1 for s in done if s.new)
+    click.echo(f"Activated {new} photographs ({len(done) - new} were done before) in {time.monotonic() - began:.1f} s.")
+    for s in submissions:
+        if s.error:
+            click.echo(f"  {s.found.name}: FAILED [{s.error.code}] {s.error.message}")
+    if done:
+        photos = [_photo(producer, s, out) for s in done]
+        rows = _ask(producer, photos)
+        write_report(out, [(p.name, p.original, p.protected, p.result) for p in photos], rows)
+    return len(submissions) - len(done)
+
+
+def _activate(producer: Producer, found: Sequence[Found]) -> list[Submission]:
+    with click.progressbar(length=len(found), label="Activating", file=sys.stderr) as bar:
+        submissions = []
+        for submission in run_batch(producer, found, lambda image: producer.activate(image.source), None):
+            submissions.append(submission)
+            bar.update(1)
+    return sorted(submissions, key=lambda s: s.order)
+
+
+def _photo(producer: Producer, submission: Submission, out: Path) -> Photo:
+    """Fetch the protected image, keep a copy in the report's folder, and open both."""
+    result = submission.result
+    assert isinstance(result, ActivationResult)
+    data = producer.protected_image(result)
+    path = out / "protected" / submission.found.relative.with_suffix(Path(result.protected_key).suffix)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    assert isinstance(submission.found.source, Path)
+    original = submission.found.source.read_bytes()
+    assert sha256_hex(original) == result.source_sha256
+    return Photo(submission.found.name, _open(original), _open(data), result)
+
+
+def _open(data: bytes) -> Image.Image:
+    return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+
+
+def _ask(producer: Producer, photos: Sequence[Photo]) -> list[Row]:
+    """Query every edit of every original and protected image; the recall of each edit, in the paper's order."""
+    wanted = [(photo, edit, activated) for photo in photos for edit in EDITS for activated in (False, True)]
+    with (
+        click.progressbar(length=2 * len(wanted), label="Querying  ", file=sys.stderr) as bar,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        questions = []
+        for question in pool.map(lambda w: _question(producer, *w), wanted):
+            questions.append(question)
+            bar.update(1)
+        by_job = {q.job.job_id: q for q in questions}
+        right: dict[tuple[str, bool], int] = {}
+        for job, result in producer.wait_all((q.job for q in questions), _QUERY_SECONDS):
+            q = by_job[job.job_id]
+            found = (
+                isinstance(result, QueryResult) and bool(result.matches) and result.matches[0].asset_id == q.asset_id
+            )
+            right[q.edit, q.activated] = right.get((q.edit, q.activated), 0) + found
+            bar.update(1)
+    return [
+        Row(edit, right.get((edit, False), 0) / len(photos), right.get((edit, True), 0) / len(photos)) for edit in EDITS
+    ]
+
+
+def _question(producer: Producer, photo: Photo, edit: str, activated: bool) -> Question:
+    edited = EDITS[edit](photo.protected if activated else photo.original, 0)
+    buffer = io.BytesIO()
+    edited.save(buffer, format="PNG", compress_level=1)
+    return Question(edit, activated, photo.result.asset_id, producer.query(buffer.getvalue()))

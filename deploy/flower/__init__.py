@@ -1,0 +1,1 @@
+"""Flower, configured for this system."""

@@ -1,0 +1,46 @@
+"""``python -m deploy.flower``: Flower on our Celery application, whose time-outs notice a dead connection to Redis."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from tasks.app import create_app
+from tasks.errors import InvalidRequest
+from tasks.settings import Settings, load_settings, state_dir
+
+
+def main() -> None:
+    settings = load_settings()
+    # Flower takes options from the environment too: a command line is readable by every user of the machine.
+    os.environ["FLOWER_BASIC_AUTH"] = _login(settings)
+    create_app(settings).start(_arguments(settings))
+
+
+def _login(settings: Settings) -> str:
+    password = settings.flower_password.get_secret_value()
+    if not password:  # without one Flower would serve everything to everybody
+        raise InvalidRequest("Set AII_FLOWER_PASSWORD, or start Flower with `aii up`, which generates one.")
+    if "," in settings.flower_user + password:
+        raise InvalidRequest("AII_FLOWER_USER and AII_FLOWER_PASSWORD cannot hold a comma: Flower reads it as a list.")
+    return f"{settings.flower_user}:{password}"
+
+
+def _arguments(settings: Settings) -> list[str]:
+    folder = state_dir() / "flower"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return [
+        "flower",
+        f"--address={settings.flower_address}",
+        f"--port={settings.flower_port}",
+        f"--conf={Path(__file__).with_name('flowerconfig.py')}",
+        f"--db={folder / 'events'}",
+    ]
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InvalidRequest as error:
+        sys.exit(f"flower: {error.message}")

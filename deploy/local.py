@@ -1,0 +1,92 @@
+"""Brings the local stack up, keeps it up, takes it down."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from deploy import services
+from deploy.instance import Instance, Status, claim
+from deploy.stack import Stack, plan_stack, read_stack_file, write_stack_file
+from deploy.supervisor import Supervisor
+from tasks.connection import redis_address
+from tasks.settings import stack_file, state_dir
+
+Say = Callable[[str], None]
+
+
+def run(say: Say, *, worker: bool, flower: bool) -> None:
+    """Run the stack until SIGINT or SIGTERM; return at once when it runs already.
+
+    Raises:
+        Unavailable: a service of the environment does not answer, or one of ours did not start.
+        InvalidRequest: a setting cannot be used.
+        Interrupted: it was asked to stop before everything answered.
+    """
+    state = state_dir()
+    claimed = claim(state)
+    if isinstance(claimed, Status):
+        say(describe(claimed))
+        return
+    supervisor = Supervisor(state / "logs", say, inherit=[claimed.descriptor])
+    _stop_on_signals(supervisor)
+    try:
+        stack = _start(supervisor, state, say, worker=worker, flower=flower)
+        _announce(claimed, stack, say, worker=worker, flower=flower)
+        supervisor.watch()
+        say("Stopping.")
+    finally:
+        supervisor.stop()
+
+
+def _start(supervisor: Supervisor, state: Path, say: Say, *, worker: bool, flower: bool) -> Stack:
+    stack = plan_stack(read_stack_file(stack_file()))
+    say(f"Starting the stack in {state}.")
+    later = [services.worker_service(stack, state)] if worker else []
+    later += [services.flower_service(stack, state)] if flower else []
+    _start_stores(supervisor, stack, state)
+    write_stack_file(stack_file(), stack.supplied)  # only now: what is noted there has answered
+    supervisor.start(*later)
+    return stack
+
+
+def _start_stores(supervisor: Supervisor, stack: Stack, state: Path) -> None:
+    """Start Redis and S3, or see that those of the environment answer."""
+    if not stack.owns_redis:
+        services.ping_redis(stack.settings)
+    if not stack.owns_s3:
+        services.ensure_buckets(stack.settings)
+    own = [services.redis_service(stack, state)] if stack.owns_redis else []
+    own += [services.s3_service(stack, state)] if stack.owns_s3 else []
+    supervisor.start(*own)
+
+
+def _stop_on_signals(supervisor: Supervisor) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means it
+            signal.signal(number, lambda *_: supervisor.interrupt())
+
+
+def _announce(instance: Instance, stack: Stack, say: Say, *, worker: bool, flower: bool) -> None:
+    settings = stack.settings
+    scheme = "https" if settings.s3_secure else "http"
+    lines = {"Redis": redis_address(settings), "S3": f"{scheme}://{settings.s3_endpoint}"}
+    if worker:
+        lines["Worker"] = f"ready; log in {state_dir() / 'logs' / 'worker.log'}"
+    if flower:
+        lines["Flower"] = services.flower_url(settings)
+        lines["Login"] = f"user {settings.flower_user}, password in {stack_file()} (AII_FLOWER_PASSWORD)"
+    status = Status(pid=os.getpid(), ready=True, lines=lines)
+    instance.report(status)
+    say(describe(status))
+    say("Next, in a second terminal:  aii activate DIR   aii query FILE   aii status\nCtrl-C stops everything.")
+
+
+def describe(status: Status) -> str:
+    """A small table of addresses, or that they are still to come."""
+    if not status.ready:
+        return f"The stack is being started by process {status.pid}."
+    rows = "\n".join(f"  {name:8}{value}" for name, value in status.lines.items())
+    return f"The stack is up (process {status.pid}):\n{rows}"

@@ -1,0 +1,139 @@
+"""The four services of the local stack: how each is started, and how one knows that it truly answers.
+
+Secrets travel in files of mode 0600 or in the environment; a command line is readable by every user of the machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import deploy
+from deploy.programs import rclone, redis_server, require_module
+from deploy.stack import LOOPBACK, Stack, make_private_folder, write_private
+from tasks.connection import connect_redis, named_errors, redis_address
+from tasks.errors import Unavailable
+from tasks.names import worker_presence
+from tasks.settings import Settings
+from tasks.storage import ObjectStore
+
+PACKAGES = Path(deploy.__file__).resolve().parent.parent
+_OURS = ("AII_", "RCLONE_", "FLOWER_", "CELERY_")
+_FLOWER_TIMEOUT_S = 5
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process to run: `probe` is given its process id and raises Unavailable until it answers."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(repr=False)
+    probe: Callable[[int], None]
+    start_timeout_s: float
+    stop_timeout_s: float
+
+
+def redis_service(stack: Stack, state: Path) -> Service:
+    """Writes Redis's configuration, which holds the password."""
+    folder = make_private_folder(state / "redis")
+    configuration = folder / "redis.conf"
+    write_private(configuration, redis_configuration(stack.settings, folder))
+    command = (redis_server(folder), str(configuration))
+    return Service("redis", command, _environment({}), lambda _: ping_redis(stack.settings), 30, 20)
+
+
+def redis_configuration(settings: Settings, folder: Path) -> str:
+    """Nothing is ever evicted (an evicted queue is lost work) and every write is on disk within a second."""
+    url = urlsplit(settings.redis_url.get_secret_value())
+    quoted = str(folder).replace("\\", "\\\\").replace('"', '\\"')
+    return (
+        f"bind {LOOPBACK}\nport {url.port}\nrequirepass {url.password}\n"
+        f'dir "{quoted}"\nappendonly yes\nappendfsync everysec\nsave ""\nmaxmemory-policy noeviction\n'
+    )
+
+
+def ping_redis(settings: Settings) -> None:
+    """Raises RedisUnavailable."""
+    with named_errors(redis_address(settings)), connect_redis(settings) as client:
+        client.ping()
+
+
+def s3_service(stack: Stack, state: Path) -> Service:
+    """rclone over a folder. The keys are CSV with a comma inside, hence the quotes."""
+    settings = stack.settings
+    keys = f"{settings.s3_access_key.get_secret_value()},{settings.s3_secret_key.get_secret_value()}"
+    folder = make_private_folder(state / "s3")
+    cache = make_private_folder(state / "cache" / "rclone")
+    command = (rclone(), "serve", "s3", "--config", "", "--cache-dir", str(cache), "--addr", settings.s3_endpoint)
+    environment = _environment({"RCLONE_AUTH_KEY": f'"{keys}"'})
+    return Service("s3", (*command, str(folder)), environment, lambda _: ensure_buckets(settings), 30, 20)
+
+
+def ensure_buckets(settings: Settings) -> None:
+    """Create the buckets that are missing; raises StorageUnavailable."""
+    ObjectStore.connect(settings, pool_size=1).ensure_buckets()
+
+
+def worker_service(stack: Stack, state: Path) -> Service:
+    """The first start may compile kernels and warm the extractor, so it has minutes; a crash is noticed at once."""
+    require_module("torch", "worker", "use --no-worker")
+    command = (sys.executable, "-m", "workers")
+    return Service(
+        "worker", command, _environment(_variables(stack, state)), lambda pid: find_worker(stack.settings, pid), 180, 60
+    )
+
+
+def find_worker(settings: Settings, pid: int) -> None:
+    """Raises Unavailable until the worker that is this machine's process `pid` has reported itself warm."""
+    with named_errors(redis_address(settings)), connect_redis(settings) as client:
+        if not client.exists(worker_presence(f"{socket.gethostname()}-{pid}")):
+            raise Unavailable("The worker has not reported itself ready.")
+
+
+def flower_service(stack: Stack, state: Path) -> Service:
+    require_module("flower", "monitor", "use --no-flower")
+    make_private_folder(state / "flower")
+    command = (sys.executable, "-m", "deploy.flower")
+    return Service(
+        "flower", command, _environment(_variables(stack, state)), lambda _: get_flower(stack.settings), 60, 10
+    )
+
+
+def flower_url(settings: Settings) -> str:
+    """Where a browser on this machine finds Flower."""
+    host = LOOPBACK if settings.flower_address in ("", "0.0.0.0", "::") else settings.flower_address
+    return f"http://{host}:{settings.flower_port}"
+
+
+def get_flower(settings: Settings) -> None:
+    """Ask for a page that needs the password; raises Unavailable."""
+    login = f"{settings.flower_user}:{settings.flower_password.get_secret_value()}".encode()
+    request = urllib.request.Request(f"{flower_url(settings)}/workers")
+    request.add_header("Authorization", f"Basic {base64.b64encode(login).decode()}")
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has no business on this machine
+    try:
+        opener.open(request, timeout=_FLOWER_TIMEOUT_S).close()
+    except (OSError, urllib.error.URLError) as error:
+        raise Unavailable(f"Flower at {flower_url(settings)} does not answer: {error}.") from error
+
+
+def _variables(stack: Stack, state: Path) -> dict[str, str]:
+    """What our own programs need beyond the caller's variables, which `tasks.settings` reads."""
+    supplied = {f"AII_{name.upper()}": value for name, value in stack.supplied.items()}
+    given = {name: value for name, value in os.environ.items() if name.startswith("AII_")}
+    return given | supplied | {"AII_STATE_DIR": str(state)}
+
+
+def _environment(own: Mapping[str, str]) -> dict[str, str]:
+    """The caller's environment (PATH, HOME, CUDA…) without what would configure the service behind our back."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    return inherited | dict(own)

@@ -1,0 +1,185 @@
+"""Starts services, restarts those that die, stops them in reverse order.
+
+Everything happens in the thread that owns the supervisor; a signal handler only calls :meth:`Supervisor.interrupt`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deploy.orphans import die_with_parent
+from deploy.services import PACKAGES, Service
+from deploy.stack import make_private_folder
+from tasks.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 0.1
+_LOG_LIMIT = 16 * 2**20
+_TAIL_BYTES = 4000
+
+
+class Interrupted(Exception):  # noqa: N818  # not an error: somebody wanted it
+    """Somebody asked the stack to stop while it was starting."""
+
+
+@dataclass
+class Backoff:
+    """How long to wait before a restart: doubled each time, forgotten after a minute's health."""
+
+    first_s: float = 1.0
+    longest_s: float = 30.0
+    healthy_s: float = 60.0
+    _next_s: float = 0.0
+
+    def after(self, ran_s: float) -> float:
+        """Seconds to wait, given how long the process has run."""
+        delay = self.first_s if ran_s >= self.healthy_s or not self._next_s else self._next_s
+        self._next_s = min(2 * delay, self.longest_s)
+        return delay
+
+
+@dataclass
+class Child:
+    """A service and its present process; none between a death and the restart."""
+
+    service: Service
+    log_path: Path
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    restart_at: float = 0.0
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+class Supervisor:
+    """Keeps the services it was given running. `say` gets one line for each thing a person should know."""
+
+    def __init__(self, logs: Path, say: Callable[[str], None], inherit: Sequence[int] = ()) -> None:
+        self._logs = make_private_folder(logs)
+        self._say = say
+        self._inherit = tuple(inherit)
+        self._children: list[Child] = []
+        self._interrupts = 0
+
+    def interrupt(self) -> None:
+        """Ask for a stop; a second time: without patience. Safe in a signal handler."""
+        self._interrupts += 1
+
+    def start(self, *services: Service) -> None:
+        """Start all of them at once and return when each answers.
+
+        Raises Unavailable when one exits or stays silent for too long, Interrupted when asked to stop.
+        """
+        children = [Child(service, self._logs / f"{service.name}.log") for service in services]
+        for child in children:
+            self._children.append(child)
+            self._spawn(child)
+        for child in children:
+            self._await(child)
+            self._say(f"  {child.service.name} answers")
+
+    def watch(self) -> None:
+        """Restart what dies, until interrupted."""
+        while not self._interrupts:
+            for child in self._children:
+                self._tend(child)
+            time.sleep(_TICK_S)
+
+    def stop(self) -> None:
+        """Stop everything, last started first: ask, wait, and only then kill."""
+        for child in reversed(self._children):
+            if child.process and child.process.poll() is None:
+                self._stop(child, child.process)
+        self._children.clear()
+
+    def _spawn(self, child: Child) -> None:
+        _rotate(child.log_path)
+        child.log_path.touch(0o600)
+        with child.log_path.open("ab") as output:
+            child.process = subprocess.Popen(
+                child.service.command,
+                env=dict(child.service.environment),
+                cwd=PACKAGES,  # `-m workers` must find ours, whatever the caller's folder holds
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=self._inherit,
+                start_new_session=True,  # Ctrl-C reaches the supervisor only
+                preexec_fn=die_with_parent,  # noqa: PLW1509  # the supervisor has one thread
+            )
+        child.started_at = time.monotonic()
+        log.info("started", extra={"service": child.service.name, "pid": child.process.pid})
+
+    def _await(self, child: Child) -> None:
+        deadline = child.started_at + child.service.start_timeout_s
+        while (problem := _silence(child)) is not None:
+            if self._interrupts:
+                raise Interrupted
+            if time.monotonic() > deadline:
+                raise _failed(child, f"does not answer after {child.service.start_timeout_s:.0f} s: {problem}")
+            time.sleep(_TICK_S)
+
+    def _tend(self, child: Child) -> None:
+        now = time.monotonic()
+        if child.process is None:
+            if now >= child.restart_at:
+                self._spawn(child)
+        elif child.process.poll() is not None:
+            delay = child.backoff.after(now - child.started_at)
+            how = describe_exit(child.process.returncode)
+            self._say(f"{child.service.name} {how}; starting it again in {delay:.0f} s. Log: {child.log_path}")
+            child.process, child.restart_at = None, now + delay
+
+    def _stop(self, child: Child, process: subprocess.Popen[bytes]) -> None:
+        process.terminate()
+        deadline = time.monotonic() + child.service.stop_timeout_s
+        while process.poll() is None and time.monotonic() < deadline and self._interrupts < 2:
+            time.sleep(_TICK_S)
+        if process.poll() is None:
+            self._say(f"{child.service.name} is killed: it did not stop in time. Log: {child.log_path}")
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its session is its own, so the group is too
+        process.wait()
+
+
+def _silence(child: Child) -> str | None:
+    """Why the service cannot be said to answer; None when it does."""
+    assert child.process is not None
+    problem = None
+    try:
+        child.service.probe(child.process.pid)
+    except Unavailable as error:
+        problem = error.message
+    if child.process.poll() is not None:  # an answer may have come from somebody else on its port
+        raise _failed(child, describe_exit(child.process.returncode))
+    return problem
+
+
+def _failed(child: Child, how: str) -> Unavailable:
+    return Unavailable(f"{child.service.name} {how}. The end of {child.log_path}:\n{tail(child.log_path)}")
+
+
+def describe_exit(status: int) -> str:
+    """In words, what a process did whose exit status is this (negative: the signal that ended it)."""
+    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
+
+
+def tail(path: Path) -> str:
+    """The last lines of a log, indented."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()[-20:]
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _rotate(path: Path) -> None:
+    if path.exists() and path.stat().st_size > _LOG_LIMIT:
+        path.replace(path.with_suffix(".log.1"))

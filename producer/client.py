@@ -1,0 +1,156 @@
+"""The producer's client: `Producer` submits, `Job` waits."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from producer.images import read_image
+from tasks.app import Sender, create_app
+from tasks.errors import DeadlineExceeded, JobMissing, error_of
+from tasks.ledger import JobState, Ledger, wait_until_closed
+from tasks.messages import ActivateRequest, ActivationOptions, QueryOptions, QueryRequest, Request, Source
+from tasks.names import check_asset_id, check_collection, result_key, sha256_hex
+from tasks.results import ActivationResult, FailureResult, QueryResult, Result, parse_result
+from tasks.settings import Settings, load_settings
+from tasks.storage import Bucket, ObjectStore
+
+_MAX_RESULT_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class Job:
+    """One accepted request. `request.asset_id` of an activation names the asset."""
+
+    request: Request
+    new: bool  # False: the same request had been accepted before, and this is that job
+    _producer: Producer
+
+    @property
+    def job_id(self) -> str:
+        return self.request.job_id
+
+    def state(self) -> JobState:
+        """Raises JobMissing when the ledger has forgotten the job."""
+        return self._producer.ledger.get(self.job_id).state
+
+    def wait(self, timeout_s: float | None = None) -> ActivationResult | QueryResult:
+        """Wait for the end of the job and give back its result document.
+
+        Raises:
+            DeadlineExceeded: the job was still open after `timeout_s` seconds; it goes on.
+            AiiError: the job failed; the class, and `code`, say why.
+        """
+        for _, result in self._producer.wait_all([self], timeout_s):
+            if isinstance(result, FailureResult):
+                raise error_of(result.code, result.message)
+            return result
+        raise DeadlineExceeded(f"Job {self.job_id} is not done after {timeout_s} s; it goes on: wait again later.")
+
+
+class Producer:
+    """Submits images. Thread-safe: one for a process is enough."""
+
+    def __init__(self, settings: Settings, store: ObjectStore, ledger: Ledger, sender: Sender) -> None:
+        self.ledger = ledger
+        self._settings = settings
+        self._store = store
+        self._sender = sender
+
+    @classmethod
+    def connect(cls, settings: Settings | None = None) -> Producer:
+        """Build a producer from the environment (AII_REDIS_URL, AII_S3_ENDPOINT, …) or from given settings."""
+        settings = settings or load_settings()
+        return cls(
+            settings, ObjectStore.connect(settings), Ledger.connect(settings), Sender(create_app(settings), settings)
+        )
+
+    def check(self) -> None:
+        """Raise RedisUnavailable or StorageUnavailable unless both services answer; takes at most ten seconds."""
+        self.ledger.check()
+        self._store.check()
+
+    def activate(
+        self,
+        image: bytes | str | Path,
+        *,
+        asset_id: str | None = None,
+        collection: str | None = None,
+        options: ActivationOptions | None = None,
+    ) -> Job:
+        """Have an image protected and registered.
+
+        Args:
+            image: the bytes of a JPEG, PNG or WebP file, or its path.
+            asset_id: how the image shall be known; the sha256 of its bytes when not given.
+            collection: the collection to register it in; the configured default when not given.
+
+        Raises:
+            BadInput: the image or a name cannot be used; nothing was submitted.
+            Unavailable: Redis or S3 does not answer.
+        """
+        if asset_id is not None:
+            check_asset_id(asset_id)
+        name = check_collection(collection or self._settings.default_collection)
+        source = self._upload(Bucket.ORIGINALS, image)
+        return self._submit(
+            ActivateRequest(
+                collection=name,
+                source=source,
+                asset_id=asset_id or source.sha256,
+                options=options or ActivationOptions(),
+            )
+        )
+
+    def query(
+        self, image: bytes | str | Path, *, collection: str | None = None, options: QueryOptions | None = None
+    ) -> Job:
+        """Ask which asset an image is a copy of; arguments and errors as in :meth:`activate`."""
+        name = check_collection(collection or self._settings.default_collection)
+        source = self._upload(Bucket.QUERIES, image)
+        return self._submit(
+            QueryRequest(collection=name, source=source, nonce=uuid.uuid4().hex, options=options or QueryOptions())
+        )
+
+    def wait_all(self, jobs: Iterable[Job], timeout_s: float | None = None) -> Iterator[tuple[Job, Result]]:
+        """Yield jobs with their result documents as they end, in any order; what is missing at the end is still open.
+
+        Raises:
+            JobMissing: the ledger forgot a job before it ended (its Redis was emptied).
+        """
+        by_id = {job.job_id: job for job in jobs}
+        for job_id, state in wait_until_closed(self.ledger, list(by_id), timeout_s):
+            if state is None:
+                raise JobMissing(f"The ledger knows no job {job_id} any more: submit it again.")
+            yield by_id[job_id], self.result(job_id)
+
+    def result(self, job_id: str) -> Result:
+        """The result document of a job that has ended; raises ObjectMissing before."""
+        return parse_result(self._store.get(Bucket.RESULTS, result_key(job_id), _MAX_RESULT_BYTES))
+
+    def protected_image(self, result: ActivationResult) -> bytes:
+        """The bytes of the protected image, checked against the result document; raises DigestMismatch."""
+        limit = 4 * self._settings.max_image_bytes  # a PNG of a photograph can grow when it is encoded again
+        return self._store.get_verified(Bucket.PROTECTED, result.protected_key, result.protected_sha256, limit)
+
+    def download_protected(self, result: ActivationResult, path: str | Path) -> None:
+        """Write the protected image to a file."""
+        Path(path).write_bytes(self.protected_image(result))
+
+    def _upload(self, bucket: Bucket, image: bytes | str | Path) -> Source:
+        """Store an image under its digest, unless it is there."""
+        data, content_type = read_image(image, self._settings.max_image_bytes)
+        digest = sha256_hex(data)
+        if not self._store.exists(bucket, digest):
+            self._store.put(bucket, digest, data, content_type)
+        return Source(sha256=digest, size=len(data))
+
+    def _submit(self, request: ActivateRequest | QueryRequest) -> Job:
+        """First the ledger, then the message: a message that is lost on the way will be sent again."""
+        new = self.ledger.submit([cast(Request, request)])[0]
+        if new:
+            self._sender.send(request.job_id, request.task, request.queue, request.model_dump(mode="json"))
+        return Job(request, new, self)

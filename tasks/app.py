@@ -1,0 +1,72 @@
+"""The Celery application: JSON only, our queues, time-outs that notice a dead connection; and how a job is sent."""
+
+from __future__ import annotations
+
+import json
+
+from celery import Celery
+from kombu import Queue
+from kombu.exceptions import OperationalError
+
+from tasks.connection import SOCKET_OPTIONS, redis_address
+from tasks.errors import RedisUnavailable
+from tasks.ledger import Resend
+from tasks.names import QUEUE_ACTIVATE, QUEUE_OF_TASK, QUEUES
+from tasks.settings import Settings
+
+
+def create_app(settings: Settings) -> Celery:
+    """Build the application. Connects to nothing."""
+    app = Celery("aii", broker=settings.redis_url.get_secret_value(), set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        result_backend=None,
+        task_ignore_result=True,  # results are documents in S3; the ledger knows the state
+        task_queues=[Queue(name) for name in QUEUES],
+        task_default_queue=QUEUE_ACTIVATE,
+        task_create_missing_queues=False,
+        task_routes={task: {"queue": queue} for task, queue in QUEUE_OF_TASK.items()},
+        # Late acknowledgement with a prefetch of one: a worker holds as many messages as it has threads and none
+        # waits in its memory, so a job's place in the queue is the order in which it starts. The ledger leans on that.
+        task_acks_late=True,
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=True,
+        task_send_sent_event=True,
+        task_track_started=True,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={
+            **SOCKET_OPTIONS,
+            # Celery's own redelivery is only a second net, under the ledger's; an early one would be a needless
+            # duplicate.
+            "visibility_timeout": 3600,
+        },
+        broker_connection_max_retries=None,  # a worker waits for Redis for as long as it takes
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        timezone="UTC",
+    )
+    return app
+
+
+class Sender:
+    """Sends the messages of jobs that the ledger has accepted. Thread-safe."""
+
+    def __init__(self, app: Celery, settings: Settings) -> None:
+        self._app = app
+        self._address = redis_address(settings)
+
+    def send(self, job_id: str, task: str, queue: str, payload: dict[str, object]) -> None:
+        """Raises RedisUnavailable; the job then stays in the ledger and the reconciler sends it later."""
+        try:
+            self._app.send_task(
+                task, kwargs={"request": payload}, task_id=job_id, queue=queue, retry=False, ignore_result=True
+            )
+        except OperationalError as error:
+            raise RedisUnavailable(
+                f"Redis at {self._address} did not take the message of job {job_id} ({type(error).__name__}); "
+                "it is accepted all the same and a worker will send it again."
+            ) from error
+
+    def send_again(self, message: Resend) -> None:
+        self.send(message.job_id, message.task, message.queue, json.loads(message.payload))

@@ -1,0 +1,325 @@
+"""The ledger: what was accepted, who works on it, and how it ended.
+
+Celery over Redis can lose a message (celery#4354) and can deliver one twice; the ledger is where the promise is kept. A
+job is written here before its message is sent; a worker may act on it only while it holds the job's lease; a closed job
+stays closed. Transitions are in :mod:`tasks.ledger_scripts`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import redis
+
+from tasks import ledger_scripts as scripts
+from tasks.connection import connect_redis, named_errors, redis_address
+from tasks.errors import JobMissing
+from tasks.messages import Request
+from tasks.names import canonical_json
+from tasks.settings import Settings
+
+_LEASES: Final = "aii:leases"
+_CLOSED: Final = "aii:closed"
+_COUNTS: Final = "aii:counts"
+_CLOSED_BOUND: Final = 10_000
+_MESSAGE_BOUND: Final = 2_000
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def closed(self) -> bool:
+        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+
+class Claim(StrEnum):
+    """The answer to a worker that wants to start a job."""
+
+    CLAIMED = "claimed"
+    MISSING = "missing"
+    CLOSED = "closed"
+    LEASED = "leased"
+    EXHAUSTED = "exhausted"  # started too often; the lease is granted all the same, to close the job
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One job as the ledger knows it; times are seconds since the epoch, on Redis' clock."""
+
+    job_id: str
+    state: JobState
+    task: str
+    queue: str
+    attempts: int
+    submitted_at: float
+    worker: str | None
+    error_code: str | None
+    error_message: str | None
+
+
+@dataclass(frozen=True)
+class Resend:
+    """A message that has to be sent (again)."""
+
+    job_id: str
+    task: str
+    queue: str
+    payload: str
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """Where a queue stands: messages waiting in Redis, the last place given out, and the furthest place started."""
+
+    messages: int
+    seq: int
+    head: int
+
+
+class Ledger:
+    """Thread-safe; every method is one round trip to Redis and raises RedisUnavailable when that fails."""
+
+    def __init__(
+        self, client: redis.Redis, address: str, *, lease_s: float, max_attempts: int, keep_closed_s: int
+    ) -> None:
+        self._client = client
+        self._address = address
+        self._lease_ms = int(lease_s * 1000)
+        self._max_attempts = max_attempts
+        self._keep_closed_s = keep_closed_s
+        self._submit = client.register_script(scripts.SUBMIT)
+        self._claim = client.register_script(scripts.CLAIM)
+        self._renew = client.register_script(scripts.RENEW)
+        self._close = client.register_script(scripts.CLOSE)
+        self._requeue = client.register_script(scripts.REQUEUE)
+        self._resend = client.register_script(scripts.RESEND)
+
+    @classmethod
+    def connect(cls, settings: Settings) -> Ledger:
+        return cls(
+            connect_redis(settings),
+            redis_address(settings),
+            lease_s=settings.lease_s,
+            max_attempts=settings.max_attempts,
+            keep_closed_s=settings.keep_closed_s,
+        )
+
+    @property
+    def max_attempts(self) -> int:
+        return self._max_attempts
+
+    def check(self) -> None:
+        """Raise RedisUnavailable unless Redis answers and lets us in."""
+        with named_errors(self._address):
+            self._client.ping()
+
+    # ── producers ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def submit(self, requests: Sequence[Request]) -> list[bool]:
+        """Write jobs and their places in the queue; True for those that are new and whose message must now be sent."""
+        with named_errors(self._address):
+            pipe = self._client.pipeline(transaction=True)
+            for request in requests:
+                self._write(pipe, request.job_id, request.task, request.queue, request.model_dump(mode="json"))
+            return [bool(answer[0]) for answer in pipe.execute()]
+
+    def _write(self, client: redis.Redis, job_id: str, task: str, queue: str, payload: Any) -> None:
+        keys = [_job(job_id), _open(queue), _seq(queue), _COUNTS]
+        self._submit(keys=keys, args=[job_id, task, queue, canonical_json(payload).decode()], client=client)
+
+    def get(self, job_id: str) -> JobRecord:
+        """Raises JobMissing: never submitted here, or forgotten since."""
+        with named_errors(self._address):
+            fields: dict[str, str] = self._client.hgetall(_job(job_id))
+        if not fields:
+            raise JobMissing(f"The ledger knows no job {job_id}: submit it again.")
+        return _record(job_id, fields)
+
+    def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
+        """The state of each job, in order; None for a job the ledger does not know."""
+        with named_errors(self._address):
+            pipe = self._client.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipe.hget(_job(job_id), "state")
+            return [JobState(state) if state else None for state in pipe.execute()]
+
+    # ── workers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def claim(self, job_id: str, queue: str, token: str, worker: str) -> Claim:
+        """Try to start a job: counts the attempt and takes the lease under `token`."""
+        with named_errors(self._address):
+            answer = self._claim(
+                keys=[_job(job_id), _open(queue), _head(queue), _LEASES],
+                args=[job_id, token, self._lease_ms, self._max_attempts, worker],
+            )
+        return Claim(answer)
+
+    def adopt(self, job_id: str, task: str, queue: str, payload: Any) -> None:
+        """Take in a job whose message was delivered although the ledger does not know it; the payload may be
+        anything."""
+        with named_errors(self._address):
+            self._write(self._client, job_id, task, queue, payload)
+
+    def renew(self, leases: dict[str, str]) -> list[str]:
+        """Extend the leases ``{job_id: token}``; returns the jobs that are no longer the caller's."""
+        if not leases:
+            return []
+        with named_errors(self._address):
+            flat = [part for pair in leases.items() for part in pair]
+            keys = [_LEASES, *(_job(job_id) for job_id in leases)]
+            return [str(job_id) for job_id in self._renew(keys=keys, args=[self._lease_ms, *flat])]
+
+    def close(self, job_id: str, token: str, state: JobState, code: str = "", message: str = "") -> bool:
+        """End a job; False when the lease was lost and somebody else ends it."""
+        with named_errors(self._address):
+            answer = self._close(
+                keys=[_job(job_id), _LEASES, _CLOSED, _COUNTS],
+                args=[job_id, token, state, code, message[:_MESSAGE_BOUND], self._keep_closed_s, _CLOSED_BOUND],
+            )
+        return bool(answer)
+
+    # ── the reconciler ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def expired(self, limit: int = 500) -> list[str]:
+        """Running jobs whose lease ran out."""
+        with named_errors(self._address):
+            now_ms = self._now_ms()
+            return list(self._client.zrangebyscore(_LEASES, "-inf", now_ms, start=0, num=limit))
+
+    def requeue(self, job_id: str, token: str = "") -> Resend | None:
+        """Put a running job back into its queue: one whose lease ran out, or one that the holder of `token` gives
+        up."""
+        queue = self._field(job_id, "queue")
+        if queue is None:
+            with named_errors(self._address):
+                self._client.zrem(_LEASES, job_id)
+            return None
+        with named_errors(self._address):
+            keys = [_job(job_id), _LEASES, _open(queue), _seq(queue), _COUNTS]
+            return _resend_of(job_id, self._requeue(keys=keys, args=[job_id, token]))
+
+    def queue_state(self, queue: str) -> QueueState:
+        with named_errors(self._address):
+            pipe = self._client.pipeline(transaction=True)
+            messages, seq, head = pipe.llen(queue).get(_seq(queue)).get(_head(queue)).execute()
+        return QueueState(messages=messages, seq=int(seq or 0), head=int(head or 0))
+
+    def waiting_up_to(self, queue: str, place: int, limit: int = 500) -> list[tuple[str, int]]:
+        """Jobs still queued at or before a place, first come first: ``(job_id, place)``."""
+        with named_errors(self._address):
+            pairs: Iterable[tuple[str, float]] = self._client.zrangebyscore(
+                _open(queue), "-inf", place, start=0, num=limit, withscores=True
+            )
+        return [(job_id, int(score)) for job_id, score in pairs]
+
+    def resend(self, job_id: str, queue: str, place: int) -> Resend | None:
+        """Give a queued job whose message is gone a new place; None when it moved on meanwhile."""
+        with named_errors(self._address):
+            keys = [_job(job_id), _open(queue), _seq(queue), _COUNTS]
+            return _resend_of(job_id, self._resend(keys=keys, args=[job_id, place]))
+
+    # ── operators ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def counts(self) -> dict[str, int]:
+        """Counters since the ledger began: submitted, done, failed, cancelled, resent_lease, resent_lost."""
+        with named_errors(self._address):
+            return {name: int(value) for name, value in self._client.hgetall(_COUNTS).items()}
+
+    def running(self) -> int:
+        with named_errors(self._address):
+            return int(self._client.zcard(_LEASES))
+
+    def waiting(self, queue: str) -> tuple[int, float | None]:
+        """How many jobs wait in a queue, and for how many seconds the first of them has."""
+        with named_errors(self._address):
+            count = int(self._client.zcard(_open(queue)))
+            first: list[str] = self._client.zrange(_open(queue), 0, 0)
+            if not first:
+                return count, None
+            submitted_ms = self._field(first[0], "submitted_ms")
+            age_s = (self._now_ms() - int(submitted_ms)) / 1000 if submitted_ms else None
+        return count, age_s
+
+    def recent_failures(self, limit: int = 5) -> list[JobRecord]:
+        """The last failed jobs among the lately closed ones, newest first."""
+        with named_errors(self._address):
+            newest: list[str] = self._client.zrevrange(_CLOSED, 0, 199)
+            pipe = self._client.pipeline(transaction=False)
+            for job_id in newest:
+                pipe.hgetall(_job(job_id))
+            records = [_record(j, f) for j, f in zip(newest, pipe.execute(), strict=True) if f]
+        return [record for record in records if record.state is JobState.FAILED][:limit]
+
+    def _field(self, job_id: str, name: str) -> str | None:
+        with named_errors(self._address):
+            value = self._client.hget(_job(job_id), name)
+        return str(value) if value is not None else None
+
+    def _now_ms(self) -> int:
+        seconds, micros = self._client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+
+def wait_until_closed(
+    ledger: Ledger, job_ids: Sequence[str], timeout_s: float | None, poll_s: float = 0.02
+) -> Iterable[tuple[str, JobState | None]]:
+    """Yield ``(job_id, state)`` as jobs close, in any order; a job the ledger forgot comes with None.
+
+    Ends silently when `timeout_s` is over: what was not yielded is still open.
+    """
+    pending = list(dict.fromkeys(job_ids))
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while pending:
+        # Queues are FIFO: looking at the first few hundred is enough, and bounds the cost of a long list.
+        window = pending[:500]
+        closed = [(j, s) for j, s in zip(window, ledger.states(window), strict=True) if s is None or s.closed]
+        yield from closed
+        gone = {job_id for job_id, _ in closed}
+        pending = [job_id for job_id in pending if job_id not in gone]
+        if deadline is not None and time.monotonic() >= deadline:
+            return
+        if pending and not closed:
+            time.sleep(poll_s)
+
+
+def _record(job_id: str, fields: dict[str, str]) -> JobRecord:
+    return JobRecord(
+        job_id=job_id,
+        state=JobState(fields["state"]),
+        task=fields["task"],
+        queue=fields["queue"],
+        attempts=int(fields["attempts"]),
+        submitted_at=int(fields["submitted_ms"]) / 1000,
+        worker=fields.get("worker"),
+        error_code=fields.get("error_code"),
+        error_message=fields.get("error_message"),
+    )
+
+
+def _resend_of(job_id: str, answer: Any) -> Resend | None:
+    return Resend(job_id, *answer) if answer else None
+
+
+def _job(job_id: str) -> str:
+    return f"aii:job:{job_id}"
+
+
+def _open(queue: str) -> str:
+    return f"aii:open:{queue}"
+
+
+def _seq(queue: str) -> str:
+    return f"aii:seq:{queue}"
+
+
+def _head(queue: str) -> str:
+    return f"aii:head:{queue}"

@@ -1,0 +1,133 @@
+"""The ledger's transitions as Lua: each runs as one transaction in Redis, on Redis' own clock.
+
+A read that decides a write must not be parted from it, and MULTI alone cannot decide; hence scripts. Redis writes a
+script's effects to the append-only file as one MULTI … EXEC.
+
+    queued ──claim──▶ running ──close──▶ done | failed | cancelled
+      ▲                  │
+      └──── requeue ─────┘  (the lease ran out)
+
+Keys:
+    aii:job:{id}       hash: state, task, queue, payload, seq, attempts, token, times, error
+    aii:open:{queue}   sorted set of queued jobs by `seq`, their place in the queue
+    aii:seq:{queue}    last place given out
+    aii:head:{queue}   furthest place that was ever started
+    aii:leases         sorted set of running jobs by the time (ms) their lease runs out
+    aii:closed         sorted set of lately closed jobs by time (ms), bounded
+    aii:counts         hash of counters
+"""
+
+from typing import Final
+
+_NOW: Final = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+"""
+
+# KEYS job, open, seq, counts; ARGV id, task, queue, payload. Returns {1 if newly queued, state}.
+# A failed job is opened again: what was wrong may have been put right.
+SUBMIT: Final = (
+    _NOW
+    + """
+local state = redis.call('HGET', KEYS[1], 'state')
+if state and state ~= 'failed' and state ~= 'cancelled' then return {0, state} end
+local seq = redis.call('INCR', KEYS[3])
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'state', 'queued', 'task', ARGV[2], 'queue', ARGV[3], 'payload', ARGV[4],
+           'seq', seq, 'attempts', 0, 'submitted_ms', now)
+redis.call('ZADD', KEYS[2], seq, ARGV[1])
+redis.call('HINCRBY', KEYS[4], 'submitted', 1)
+return {1, 'queued'}
+"""
+)
+
+# KEYS job, open, head, leases; ARGV id, token, lease_ms, max_attempts, worker.
+# Returns claimed | missing | closed | leased | exhausted.
+CLAIM: Final = (
+    _NOW
+    + """
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state then return 'missing' end
+if state ~= 'queued' and state ~= 'running' then return 'closed' end
+local seq = tonumber(redis.call('HGET', KEYS[1], 'seq'))
+if seq > tonumber(redis.call('GET', KEYS[3]) or 0) then redis.call('SET', KEYS[3], seq) end
+if state == 'running' then
+  local expiry = redis.call('ZSCORE', KEYS[4], ARGV[1])
+  if expiry and tonumber(expiry) > now then return 'leased' end
+end
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZADD', KEYS[4], now + ARGV[3], ARGV[1])
+redis.call('HSET', KEYS[1], 'state', 'running', 'token', ARGV[2], 'worker', ARGV[5], 'started_ms', now)
+local attempts = redis.call('HINCRBY', KEYS[1], 'attempts', 1)
+if attempts > tonumber(ARGV[4]) then return 'exhausted' end
+return 'claimed'
+"""
+)
+
+# KEYS leases, job…; ARGV lease_ms, id, token, id, token, …  Returns the ids that are no longer the caller's.
+RENEW: Final = (
+    _NOW
+    + """
+local lost = {}
+for i = 2, #KEYS do
+  local id, token = ARGV[2 * i - 2], ARGV[2 * i - 1]
+  if redis.call('HGET', KEYS[i], 'token') == token and redis.call('HGET', KEYS[i], 'state') == 'running' then
+    redis.call('ZADD', KEYS[1], now + ARGV[1], id)
+  else
+    table.insert(lost, id)
+  end
+end
+return lost
+"""
+)
+
+# KEYS job, leases, closed, counts; ARGV id, token, state, error code, error message, keep_s, bound.  Returns 1 if
+# closed.
+CLOSE: Final = (
+    _NOW
+    + """
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[2] or redis.call('HGET', KEYS[1], 'state') ~= 'running' then return 0
+end redis.call('HSET', KEYS[1], 'state', ARGV[3], 'finished_ms', now)
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'error_code', ARGV[4], 'error_message', ARGV[5]) end
+redis.call('HDEL', KEYS[1], 'token')
+if ARGV[3] == 'done' then redis.call('HDEL', KEYS[1], 'payload') end
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZADD', KEYS[3], now, ARGV[1])
+redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - ARGV[7])
+redis.call('HINCRBY', KEYS[4], ARGV[3], 1)
+redis.call('EXPIRE', KEYS[1], ARGV[6])
+return 1
+"""
+)
+
+# KEYS job, leases, open, seq, counts; ARGV id, force.  Returns {task, queue, payload} of a job to send again, or nil.
+# `force` hands back a lease that has not run out (its own holder gives the job up).
+REQUEUE: Final = (
+    _NOW
+    + """
+local expiry = redis.call('ZSCORE', KEYS[2], ARGV[1])
+if not expiry or (tonumber(expiry) > now and ARGV[2] == '') then return nil end
+local job = redis.call('HMGET', KEYS[1], 'state', 'task', 'queue', 'payload', 'token')
+if ARGV[2] ~= '' and job[5] ~= ARGV[2] then return nil end
+redis.call('ZREM', KEYS[2], ARGV[1])
+if job[1] ~= 'running' then return nil end
+local seq = redis.call('INCR', KEYS[4])
+redis.call('HSET', KEYS[1], 'state', 'queued', 'seq', seq)
+redis.call('HDEL', KEYS[1], 'token')
+redis.call('ZADD', KEYS[3], seq, ARGV[1])
+redis.call('HINCRBY', KEYS[5], 'resent_lease', 1)
+return {job[2], job[3], job[4]}
+"""
+)
+
+# KEYS job, open, seq, counts; ARGV id, seq it was judged at.  Returns {task, queue, payload}, or nil when it moved on.
+# The job gets a new place: its new message stands at the tail, and the old place would look overtaken again at once.
+RESEND: Final = """
+local job = redis.call('HMGET', KEYS[1], 'state', 'task', 'queue', 'payload', 'seq')
+if job[1] ~= 'queued' or job[5] ~= ARGV[2] then return nil end
+local seq = redis.call('INCR', KEYS[3])
+redis.call('HSET', KEYS[1], 'seq', seq)
+redis.call('ZADD', KEYS[2], seq, ARGV[1])
+redis.call('HINCRBY', KEYS[4], 'resent_lost', 1)
+return {job[2], job[3], job[4]}
+"""

@@ -1,0 +1,117 @@
+"""Result documents: the JSON that stands at ``results/{job_id}.json`` and commits a job.
+
+A document carries all that is needed to audit an image and to rebuild its index entry.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from tasks.messages import ActivationOptions, Digest, Frozen, QueryOptions
+
+
+class ExtractorIdentity(Frozen):
+    """The network that made the features; `sha256` is of its weights file."""
+
+    name: str
+    sha256: Digest
+    dimension: int
+
+
+class Quality(Frozen):
+    """How far the protected image is from the original, over RGB pixels: `linf` in grey levels (0..255)."""
+
+    psnr_db: float | None  # None: the images are identical, the ratio has no upper end
+    ssim: float
+    linf: int
+
+
+class Verification(Frozen):
+    """Whether the *encoded* protected image, decoded again, falls on the registered code."""
+
+    verified: bool
+    attempts: int
+    steps: int
+    distance_before: float  # squared L2 from the original's feature to the target
+    distance_after: float  # squared L2 from the protected file's feature to the target
+
+
+class Provenance(Frozen):
+    """Who made the document, with what, and where the time went (milliseconds for this image)."""
+
+    worker: str
+    device: str
+    versions: dict[str, str]
+    timings_ms: dict[str, float]
+    finished_at: str
+
+
+class ActivationResult(Frozen):
+    """The end of a good activation. `passive` means that no change of the image could be verified: what was published
+    is the original picture, and it is registered all the same."""
+
+    status: Literal["activated", "passive"]
+    task: Literal["aii.activate"] = "aii.activate"
+    job_id: str
+    collection: str
+    generation: int
+    asset_id: str
+    source_sha256: Digest
+    protected_key: str
+    protected_sha256: Digest
+    width: int
+    height: int
+    extractor: ExtractorIdentity
+    code: str = Field(description="base64 of the index code, as sa_encode gives it")
+    journal_entry: str
+    options: ActivationOptions
+    quality: Quality
+    verification: Verification
+    provenance: Provenance
+
+
+class Match(Frozen):
+    """One candidate; `distance` is the squared L2 distance between the query's feature and the asset's code."""
+
+    asset_id: str
+    distance: float
+
+
+class QueryResult(Frozen):
+    """The end of a good query. `verdict` holds for the first match against the collection's calibrated threshold."""
+
+    status: Literal["answered"] = "answered"
+    task: Literal["aii.query"] = "aii.query"
+    job_id: str
+    collection: str
+    generation: int
+    journal_entry: str
+    source_sha256: Digest
+    extractor: ExtractorIdentity
+    matches: list[Match]
+    threshold: float | None
+    verdict: Literal["match", "no_match", "uncalibrated"]
+    options: QueryOptions
+    provenance: Provenance
+
+
+class FailureResult(Frozen):
+    """The end of a job that cannot succeed: `code` from the error tree, `message` for a person."""
+
+    status: Literal["failed"] = "failed"
+    task: str
+    job_id: str
+    code: str
+    message: str
+    provenance: Provenance
+
+
+Result = ActivationResult | QueryResult | FailureResult
+_adapter: TypeAdapter[Result] = TypeAdapter(Annotated[Result, Field(discriminator="status")])
+
+
+def parse_result(data: bytes) -> Result:
+    """Read a result document; raises pydantic's ValidationError when it is not one."""
+    return _adapter.validate_json(data)

@@ -1,0 +1,247 @@
+"""``aii up`` as a process of its own, with a real Redis and a real S3 server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import redis
+
+from deploy.instance import running
+from tasks.connection import connect_redis
+from tasks.settings import Settings
+from tasks.storage import Bucket, ObjectStore
+
+DEADLINE_S = 60.0
+UP = (sys.executable, "-c", "from deploy.cli import up; up()")
+STORES_ONLY = ("--no-worker", "--no-flower")
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+@dataclass
+class Stack:
+    """An ``aii up`` of a folder, and the way to its services."""
+
+    state: Path
+    process: subprocess.Popen[str]
+    open_until_the_end: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(_env_file=self.state / "stack.env")  # type: ignore[call-arg]  # pydantic-settings' own keyword
+
+    def redis(self) -> redis.Redis:
+        """A fresh client, as a killed Redis leaves dead connections; closed with the test."""
+        return self.open_until_the_end.enter_context(connect_redis(self.settings))
+
+    def store(self) -> ObjectStore:
+        return ObjectStore.connect(self.settings)
+
+    def redis_pid(self) -> int | None:
+        """None while Redis does not answer."""
+        with suppress(redis.RedisError):
+            return int(self.redis().info("server")["process_id"])
+        return None
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(DEADLINE_S)
+
+    def output(self) -> str:
+        return (self.state / "output").read_text()
+
+
+def is_ready(stack: Stack) -> bool:
+    assert stack.process.poll() is None, stack.output()
+    status = running(stack.state)
+    return status is not None and status.ready
+
+
+def is_free(state: Path) -> bool:
+    """No process of a stack is left: each of them holds the lock."""
+    process = subprocess.run([*UP, "--check"], env=environment(state), capture_output=True, text=True, check=False)
+    return "No stack is running" in process.stdout and running(state) is None
+
+
+def environment(state: Path, **more: str) -> dict[str, str]:
+    return os.environ | {"AII_STATE_DIR": str(state)} | more
+
+
+def up(state: Path, *options: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """``aii up`` where it is expected to return by itself."""
+    return subprocess.run(
+        [*UP, *options], env=environment(state, **more), capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AII_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state with a space"
+
+
+@pytest.fixture
+def start(state: Path) -> Iterator[Callable[..., Stack]]:
+    """Starts the stack of `state` and waits until it is ready; whatever is still there at the end is stopped."""
+    started: list[Stack] = []
+
+    def start(*options: str) -> Stack:
+        state.mkdir(exist_ok=True)
+        with (state / "output").open("w") as output:
+            process = subprocess.Popen(
+                [*UP, *options], env=environment(state), stdout=output, stderr=subprocess.STDOUT, text=True
+            )
+        started.append(Stack(state, process))
+        wait_for(lambda: is_ready(started[-1]))
+        return started[-1]
+
+    yield start
+    for stack in started:
+        stack.open_until_the_end.close()
+        if stack.process.poll() is None:
+            stack.stop()
+
+
+@pytest.fixture
+def stack(start: Callable[..., Stack]) -> Stack:
+    return start(*STORES_ONLY)
+
+
+def test_redis_answers_with_the_password_of_the_stack_file_only(stack: Stack) -> None:
+    assert stack.redis().ping()
+    port = stack.redis().connection_pool.connection_kwargs["port"]
+    with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+
+
+def test_s3_gives_back_what_was_put_into_each_bucket(stack: Stack) -> None:
+    store = stack.store()
+    for bucket in Bucket:
+        store.put(bucket, "a/b.bin", bucket.value.encode(), "application/octet-stream")
+    assert [store.get(bucket, "a/b.bin", 100).decode() for bucket in Bucket] == [bucket.value for bucket in Bucket]
+
+
+def test_a_killed_redis_comes_back_with_its_data(stack: Stack) -> None:
+    stack.redis().set("kept", "value")
+    before = stack.redis_pid()
+    assert before is not None
+    os.kill(before, signal.SIGKILL)
+    wait_for(lambda: stack.redis_pid() not in (None, before))
+    assert stack.redis().get("kept") == "value"
+
+
+def test_a_restart_is_announced_with_the_path_of_the_log(stack: Stack) -> None:
+    before = stack.redis_pid()
+    assert before is not None
+    os.kill(before, signal.SIGKILL)
+    wait_for(lambda: "redis was ended by SIGKILL; starting it again" in stack.output())
+    assert str(stack.state / "logs" / "redis.log") in stack.output()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_stack_leaves_no_process_behind(stack: Stack, number: int) -> None:
+    assert stack.stop(number) == 0
+    assert is_free(stack.state)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_a_killed_supervisor_leaves_no_process_behind(stack: Stack) -> None:
+    stack.stop(signal.SIGKILL)
+    wait_for(lambda: is_free(stack.state))
+
+
+def test_a_second_start_finds_the_data_and_the_addresses_of_the_first(start: Callable[..., Stack]) -> None:
+    first = start(*STORES_ONLY)
+    addresses = first.settings
+    first.redis().set("kept", "value")
+    first.store().put(Bucket.RESULTS, "kept.json", b"{}", "application/json")
+    first.stop()
+    second = start(*STORES_ONLY)
+    assert second.settings == addresses
+    assert second.redis().get("kept") == "value"
+    assert second.store().get(Bucket.RESULTS, "kept.json", 10) == b"{}"
+
+
+def test_a_start_beside_a_running_stack_names_its_addresses_and_ends(stack: Stack) -> None:
+    second = up(stack.state, *STORES_ONLY)
+    assert second.returncode == 0
+    assert f"http://{stack.settings.s3_endpoint}" in second.stdout
+
+
+def test_a_check_without_a_stack_says_so(state: Path) -> None:
+    checked = up(state, "--check")
+    assert (checked.returncode, "No stack is running" in checked.stdout) == (3, True)
+
+
+def test_a_redis_of_the_environment_that_does_not_answer_is_named(state: Path) -> None:
+    refused = up(state, *STORES_ONLY, AII_REDIS_URL="redis://:hush@127.0.0.1:1/0")
+    assert refused.returncode == 3
+    assert "Redis at 127.0.0.1:1 does not answer" in refused.stderr
+    assert "hush" not in refused.stdout + refused.stderr
+
+
+def test_an_s3_of_the_environment_that_does_not_answer_is_named(state: Path) -> None:
+    refused = up(state, *STORES_ONLY, AII_S3_ENDPOINT="127.0.0.1:1")
+    assert refused.returncode == 3
+    assert "S3 at 127.0.0.1:1 does not answer" in refused.stderr
+
+
+def test_a_stack_uses_the_stores_of_the_environment_and_starts_none(stack: Stack, tmp_path: Path) -> None:
+    settings = stack.settings
+    guest = tmp_path / "guest"
+    process = subprocess.Popen(
+        [*UP, *STORES_ONLY],
+        env=environment(
+            guest,
+            AII_REDIS_URL=settings.redis_url.get_secret_value(),
+            AII_S3_ENDPOINT=settings.s3_endpoint,
+            AII_S3_ACCESS_KEY=settings.s3_access_key.get_secret_value(),
+            AII_S3_SECRET_KEY=settings.s3_secret_key.get_secret_value(),
+        ),
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        wait_for(lambda: (status := running(guest)) and status.ready)
+    finally:
+        process.terminate()
+        process.wait(DEADLINE_S)
+    assert not (guest / "redis").exists()
+    assert not (guest / "s3").exists()
+
+
+def test_flower_shows_its_pages_to_who_knows_the_password_only(start: Callable[..., Stack]) -> None:
+    pytest.importorskip("flower")
+    settings = start("--no-worker").settings  # ready: the supervisor itself has seen a page with the password
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"http://127.0.0.1:{settings.flower_port}/workers", timeout=DEADLINE_S)
+    refused.value.close()
+    assert refused.value.code == 401
+
+
+def test_nothing_that_a_person_sees_holds_a_secret(stack: Stack) -> None:
+    settings = stack.settings
+    seen = stack.output() + "".join(log.read_text() for log in (stack.state / "logs").glob("*.log"))
+    hidden = (settings.s3_access_key, settings.s3_secret_key, settings.flower_password, settings.redis_url)
+    assert not [secret for secret in hidden if secret.get_secret_value() in seen]

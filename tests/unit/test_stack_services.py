@@ -1,0 +1,113 @@
+"""What is started, and what other users of the machine can see of it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deploy.services import (
+    Service,
+    flower_service,
+    flower_url,
+    ping_redis,
+    redis_configuration,
+    redis_service,
+    s3_service,
+    worker_service,
+)
+from deploy.stack import Stack, plan_stack
+from tasks.errors import RedisUnavailable, Unavailable
+
+Build = Callable[[Stack, Path], Service]
+BUILDERS = [redis_service, s3_service, worker_service, flower_service]
+
+
+@pytest.fixture
+def stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stack:
+    for name in [name for name in os.environ if name.startswith("AII_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AII_STATE_DIR", str(tmp_path))
+    return plan_stack({})
+
+
+def secrets_of(stack: Stack) -> list[str]:
+    settings = stack.settings
+    password = settings.redis_url.get_secret_value().split(":")[2].split("@")[0]
+    hidden = (settings.s3_access_key, settings.s3_secret_key, settings.flower_password)
+    return [password, *(secret.get_secret_value() for secret in hidden)]
+
+
+@pytest.mark.parametrize("build", BUILDERS)
+def test_no_command_line_holds_a_secret(build: Build, stack: Stack, tmp_path: Path) -> None:
+    command = " ".join(build(stack, tmp_path).command)
+    assert not [secret for secret in secrets_of(stack) if secret in command]
+
+
+@pytest.mark.parametrize("build", BUILDERS)
+def test_no_representation_of_a_service_holds_a_secret(build: Build, stack: Stack, tmp_path: Path) -> None:
+    shown = repr(build(stack, tmp_path))
+    assert not [secret for secret in secrets_of(stack) if secret in shown]
+
+
+@pytest.mark.parametrize("build", [redis_service, s3_service])
+def test_the_stores_do_not_see_variables_of_the_caller_that_would_configure_them(
+    build: Build, stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RCLONE_ADDR", "0.0.0.0:1")
+    monkeypatch.setenv("AII_DEVICE", "cpu")
+    assert {"RCLONE_ADDR", "AII_DEVICE"}.isdisjoint(build(stack, tmp_path).environment)
+
+
+def test_the_worker_is_told_the_addresses_and_keeps_the_callers_settings(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AII_DEVICE", "cpu")
+    environment = worker_service(stack, tmp_path).environment
+    assert environment["AII_S3_ENDPOINT"] == stack.settings.s3_endpoint
+    assert environment["AII_REDIS_URL"] == stack.settings.redis_url.get_secret_value()
+    assert (environment["AII_DEVICE"], environment["AII_STATE_DIR"]) == ("cpu", str(tmp_path))
+
+
+def test_the_redis_configuration_is_readable_by_its_owner_only(stack: Stack, tmp_path: Path) -> None:
+    configuration = Path(redis_service(stack, tmp_path).command[-1])
+    assert stat.S_IMODE(configuration.stat().st_mode) == 0o600
+
+
+def test_redis_keeps_what_it_accepted_and_listens_on_this_machine_only(stack: Stack, tmp_path: Path) -> None:
+    lines = redis_configuration(stack.settings, tmp_path).splitlines()
+    assert {"bind 127.0.0.1", "appendonly yes", "appendfsync everysec", "maxmemory-policy noeviction"} <= set(lines)
+
+
+def test_a_missing_package_is_named_with_its_extra(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(Unavailable, match="extra `worker`"):
+        worker_service(stack, tmp_path)
+
+
+def test_data_of_a_newer_redis_is_not_given_to_an_older_one(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.programs._redis_version", lambda path: 6)
+    (tmp_path / "redis" / "appendonlydir").mkdir(parents=True)
+    with pytest.raises(Unavailable, match="redis-server 7 or newer"):
+        redis_service(stack, tmp_path)
+
+
+def test_a_redis_that_does_not_answer_is_named_without_its_password(stack: Stack) -> None:
+    with pytest.raises(RedisUnavailable, match=r"127\.0\.0\.1:\d+") as caught:
+        ping_redis(stack.settings)
+    assert secrets_of(stack)[0] not in caught.value.message
+
+
+def test_flower_on_every_interface_is_still_opened_on_this_machine(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AII_FLOWER_ADDRESS", "0.0.0.0")
+    settings = plan_stack({}).settings
+    assert flower_url(settings) == f"http://127.0.0.1:{settings.flower_port}"

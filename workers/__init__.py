@@ -1,0 +1,1 @@
+"""Everything that touches pixels, features or the index."""

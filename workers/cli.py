@@ -1,0 +1,33 @@
+"""``aii worker``: run a worker in this terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+
+from tasks.errors import AiiError, Unavailable
+from tasks.names import QUEUES
+from tasks.settings import load_settings
+from workers.logs import set_up_logs
+
+
+@click.command()
+@click.option("--queues", default=",".join(QUEUES), show_default=True, help="Queues to serve, separated by commas.")
+@click.option(
+    "--log-level", default="INFO", show_default=True, type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"])
+)
+def worker(queues: str, log_level: str) -> None:
+    """Run a worker: activate and query until it is told to stop (SIGTERM lets running jobs finish)."""
+    chosen = [name.strip() for name in queues.split(",") if name.strip()]
+    if unknown := sorted(set(chosen) - set(QUEUES)) or not chosen:
+        raise click.UsageError(f"--queues takes some of {', '.join(QUEUES)}; not {unknown or 'nothing'}.")
+    from workers.main import run_worker  # noqa: PLC0415  # loads torch: not for `aii --help`
+
+    set_up_logs(getattr(logging, log_level))
+    try:
+        sys.exit(run_worker(load_settings(), chosen))
+    except AiiError as error:
+        click.echo(f"The worker cannot start: {error.message} [{error.code}]", err=True)
+        sys.exit(3 if isinstance(error, Unavailable) else 1)

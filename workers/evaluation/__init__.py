@@ -1,0 +1,1 @@
+"""How well activation works: edits, retrieval figures, reports."""

@@ -1,0 +1,138 @@
+"""The fourteen edits of the paper's evaluation, on PIL RGB images.
+
+Source: Fernandez et al., "Active Image Indexing" (ICLR 2023), table 2 and appendix. Every edit takes an RGB image of
+any size and returns a new RGB image; only ``random`` looks at the seed.
+"""
+
+import hashlib
+import io
+import math
+import random
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+
+from PIL import Image, ImageDraw, ImageFont
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as tvf
+
+__all__ = ["EDITS", "Edit"]
+
+Edit = Callable[[Image.Image, int], Image.Image]
+
+MEME_BAND = 0.25  # height of the caption band, as a part of the picture's height
+MEME_CAPTION = "when you find the original"
+
+
+def _identity(image: Image.Image, seed: int) -> Image.Image:
+    return image.copy()
+
+
+def _contrast(image: Image.Image, seed: int, *, factor: float) -> Image.Image:
+    edited: Image.Image = tvf.adjust_contrast(image, factor)
+    return edited
+
+
+def _brightness(image: Image.Image, seed: int, *, factor: float) -> Image.Image:
+    edited: Image.Image = tvf.adjust_brightness(image, factor)
+    return edited
+
+
+def _hue(image: Image.Image, seed: int, *, turn: float) -> Image.Image:
+    edited: Image.Image = tvf.adjust_hue(image, turn)
+    return edited
+
+
+def _blur(image: Image.Image, seed: int, *, kernel: int) -> Image.Image:
+    """Gaussian blur; torchvision derives sigma from the kernel's size (2.0 px for 11)."""
+    # The convolution pads by reflection, which needs a side of more than half the kernel.
+    fitting = min(kernel, 2 * min(image.size) - 1)
+    edited: Image.Image = tvf.gaussian_blur(image, [fitting, fitting])
+    return edited
+
+
+def _jpeg(image: Image.Image, seed: int, *, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=quality)
+    return Image.open(buffer, formats=("JPEG",)).convert("RGB")
+
+
+def _rotation(image: Image.Image, seed: int, *, degrees: float) -> Image.Image:
+    """Counter-clockwise, on a canvas that grows to hold every corner; the new corners are black."""
+    edited: Image.Image = tvf.rotate(image, degrees, interpolation=InterpolationMode.BILINEAR, expand=True)
+    return edited
+
+
+def _crop(image: Image.Image, seed: int, *, area: float) -> Image.Image:
+    edited: Image.Image = tvf.center_crop(image, _sides(image, area))
+    return edited
+
+
+def _resize(image: Image.Image, seed: int, *, area: float) -> Image.Image:
+    edited: Image.Image = tvf.resize(image, _sides(image, area), antialias=True)
+    return edited
+
+
+def _sides(image: Image.Image, area: float) -> list[int]:
+    """Height and width that keep the aspect ratio and ``area`` (0..1] of the pixels."""
+    side = math.sqrt(area)
+    return [max(1, round(image.height * side)), max(1, round(image.width * side))]
+
+
+def _meme(image: Image.Image, seed: int) -> Image.Image:
+    """A white band with a black caption above the picture."""
+    band = max(1, round(MEME_BAND * image.height))
+    canvas = Image.new("RGB", (image.width, image.height + band), "white")
+    canvas.paste(image, (0, band))
+    font = _font_that_fits(0.9 * image.width, 0.7 * band)
+    ImageDraw.Draw(canvas).text((image.width / 2, band / 2), MEME_CAPTION, fill="black", font=font, anchor="mm")
+    return canvas
+
+
+def _font_that_fits(width: float, height: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own scalable font, at the largest size whose caption fits into the box (in pixels)."""
+    width_at_100 = ImageFont.load_default(100).getlength(MEME_CAPTION)
+    return ImageFont.load_default(max(1.0, min(height, 100 * width / width_at_100)))
+
+
+def _random(image: Image.Image, seed: int) -> Image.Image:
+    """One to four edits of different families in random order, the same for the same image and seed."""
+    digest = hashlib.sha256(repr((image.size, seed)).encode() + image.tobytes()).digest()
+    draw = random.Random(digest)
+    families = draw.sample(_FAMILIES, draw.randint(1, 4))
+    for family in families:
+        image = EDITS[draw.choice(family)](image, seed)
+    return image
+
+
+EDITS: Mapping[str, Edit] = MappingProxyType(
+    {
+        "identity": _identity,
+        "contrast_0.5": partial(_contrast, factor=0.5),
+        "contrast_2.0": partial(_contrast, factor=2.0),
+        "brightness_0.5": partial(_brightness, factor=0.5),
+        "brightness_2.0": partial(_brightness, factor=2.0),
+        "hue_0.2": partial(_hue, turn=0.2),
+        "blur_11": partial(_blur, kernel=11),
+        "jpeg_50": partial(_jpeg, quality=50),
+        "rotation_25": partial(_rotation, degrees=25),
+        "rotation_90": partial(_rotation, degrees=90),
+        "crop_0.5": partial(_crop, area=0.5),
+        "resize_0.5": partial(_resize, area=0.5),
+        "meme": _meme,
+        "random": _random,
+    }
+)
+
+# An edit and its opposite in one composition would cancel out, so each family gives at most one.
+_FAMILIES = (
+    ("contrast_0.5", "contrast_2.0"),
+    ("brightness_0.5", "brightness_2.0"),
+    ("hue_0.2",),
+    ("blur_11",),
+    ("jpeg_50",),
+    ("rotation_25", "rotation_90"),
+    ("crop_0.5",),
+    ("resize_0.5",),
+    ("meme",),
+)

@@ -1,0 +1,1 @@
+"""Networks from an image to an L2-normalised feature, behind one small protocol."""

@@ -1,0 +1,32 @@
+"""What every extractor offers, whatever network stands behind it."""
+
+from typing import Protocol
+
+import torch
+
+__all__ = ["Extractor"]
+
+
+class Extractor(Protocol):
+    """A frozen network from square images to features, named by its weights.
+
+    Attributes:
+        name: the name under which the registry loads it.
+        sha256: hex digest of the weights file; two extractors are the same one exactly when their digests agree.
+        input_size: side S of the square input, in pixels.
+        dimension: length D of a feature.
+        device: where the weights live and where ``images`` are expected.
+    """
+
+    name: str
+    sha256: str
+    input_size: int
+    dimension: int
+    device: torch.device
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Features (B, D), float32, of L2 norm 1, of images (B, 3, S, S), float32, RGB in [0, 1].
+
+        Differentiable with respect to ``images``; the extractor normalises colours itself.
+        """
+        ...

@@ -1,0 +1,257 @@
+"""Train the compact extractor: ``python -m workers.extractors.train --images PATH… --out FILE --minutes N --seed N``.
+
+Writes three files: ``FILE`` (safetensors), the same name with ``.json`` (provenance) and with ``.csv`` (the curve).
+A checkpoint beside them lets ``--resume`` go on after an interruption, or with more minutes than before.
+"""
+
+import argparse
+import copy
+import csv
+import logging
+import os
+import platform
+import random
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from workers.extractors.augment import Strength, lightly, recut, strongly
+from workers.extractors.compact import DIMENSION, INPUT_SIZE, CompactNet
+from workers.extractors.data import Sampler, load_sets
+from workers.extractors.losses import Memory, entropy_loss, info_nce
+from workers.extractors.schedule import MEMORY_FROM, learning_rate, side_at, strength_at
+from workers.extractors.weights_file import write_weights
+
+__all__ = ["Settings", "Trainer", "main"]
+
+log = logging.getLogger(__name__)
+
+HEADROOM = 1.25  # pictures are edited at this many times the side the net sees, and drawn at as many times that
+CHECKPOINT_EVERY_S = 120.0
+REPORT_EVERY_STEPS = 25
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One training run; ``out`` names the weights file to write."""
+
+    images: tuple[Path, ...]
+    out: Path
+    minutes: float
+    seed: int = 0
+    hold_out: int = 0
+    batch: int = 64
+    peak_lr: float = 1e-3
+    weight_decay: float = 0.05
+    temperature: float = 0.05
+    entropy_weight: float = 1.0
+    memory: int = 16384  # features
+    large_share: float = 0.3
+    ema_decay: float = 0.998
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.out.with_suffix(".checkpoint.pt")
+
+
+class Trainer:
+    """The state of a run and its steps."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        torch.manual_seed(settings.seed)
+        random.seed(settings.seed)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        generator = torch.Generator().manual_seed(settings.seed)
+        sets = load_sets(settings.images, settings.hold_out)
+        self.sampler = Sampler(sets, settings.large_share, generator)
+        self.net = CompactNet().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self.optimiser = torch.optim.AdamW(_groups(self.net, settings.weight_decay), lr=settings.peak_lr)
+        self.memory = Memory(settings.memory, DIMENSION, self.device)
+        self.step_count = 0
+        self.elapsed_s = 0.0
+
+    @property
+    def progress(self) -> float:
+        return min(1.0, self.elapsed_s / (60.0 * self.settings.minutes))
+
+    def run(self) -> None:
+        """Train until the minutes are used up; leave weights, provenance and curve behind."""
+        self.net.train()
+        saved_at_s, sums = self.elapsed_s, dict.fromkeys(("loss", "entropy", "hit_rate"), 0.0)
+        while self.progress < 1.0:
+            began = time.perf_counter()
+            for name, value in self.step().items():
+                sums[name] += value / REPORT_EVERY_STEPS
+            self.elapsed_s += time.perf_counter() - began
+            if self.step_count % REPORT_EVERY_STEPS == 0:
+                self._report(sums)
+                sums = dict.fromkeys(sums, 0.0)
+            if self.elapsed_s - saved_at_s > CHECKPOINT_EVERY_S:
+                self.save()
+                saved_at_s = self.elapsed_s
+        self.save()
+
+    def step(self) -> dict[str, float]:
+        """One update on one batch of pairs."""
+        settings, side = self.settings, side_at(self.progress, INPUT_SIZE)
+        originals, copies, ids = self._pairs(side)
+        images = torch.cat([originals, copies]).contiguous(memory_format=torch.channels_last)
+        features = self.net(images)
+        light, strong = features.chunk(2)
+        keys = self._keys(images, light)
+        to_light, hit_rate = info_nce(strong, keys, ids, self.memory, settings.temperature)
+        to_strong, _ = info_nce(light, strong, ids, None, settings.temperature)
+        entropy = entropy_loss(features, ids.repeat(2))
+        loss = 0.5 * (to_light + to_strong)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.progress, settings.peak_lr)
+        self.optimiser.zero_grad(set_to_none=True)
+        (loss + settings.entropy_weight * entropy).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
+        self.optimiser.step()
+        self.step_count += 1
+        self._follow()
+        if keys is not light:
+            self.memory.push(keys, ids)
+        return {"loss": float(loss.detach()), "entropy": float(entropy.detach()), "hit_rate": float(hit_rate)}
+
+    @torch.no_grad()
+    def _keys(self, images: torch.Tensor, light: torch.Tensor) -> torch.Tensor:
+        """What the strong views have to find: the light views' features; later, by the averaged network.
+
+        Targets and memory must come from one slow network, as in MoCo (He et al., 2020). With targets of the current
+        one, moving all features away from the stale memory lowers the loss: training then diverges (measured).
+        """
+        if self.progress < MEMORY_FROM:
+            return light  # not detached: both views learn
+        keys: torch.Tensor = self.average(images[: len(light)])
+        return keys
+
+    @torch.no_grad()
+    def _pairs(self, side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Light views and strong views (B, 3, side, side), and identities (B,)."""
+        edited_side = round(HEADROOM * side)
+        drawn = self.sampler.draw(self.settings.batch, round(HEADROOM * edited_side))
+        images, aspects, ids = (x.to(self.device) for x in drawn)
+        pictures, aspects = recut(images, aspects, edited_side)
+        copies = strongly(pictures, aspects, Strength().scaled(strength_at(self.progress)))
+        light, strong = (
+            F.interpolate(view, (side, side), mode="bilinear", antialias=True) for view in (lightly(pictures), copies)
+        )
+        return light, strong, ids
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the averaged weights, which are the ones exported, towards the current ones."""
+        decay = min(self.settings.ema_decay, (1.0 + self.step_count) / (10.0 + self.step_count))
+        current = self.net.state_dict()
+        for name, value in self.average.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(current[name], 1.0 - decay)
+            else:
+                value.copy_(current[name])
+
+    def save(self) -> None:
+        """Write the checkpoint and the averaged weights, each whole or not at all."""
+        state = {
+            "net": self.net.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "memory": (self.memory.features, self.memory.ids, self.memory.written),
+            "step_count": self.step_count,
+            "elapsed_s": self.elapsed_s,
+        }
+        partial = self.settings.checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, self.settings.checkpoint)
+        write_weights(self.average, self.settings.out, {"training": self._provenance()})
+
+    def restore(self) -> None:
+        """Go on from the checkpoint."""
+        state = torch.load(self.settings.checkpoint, map_location=self.device, weights_only=True)
+        self.net.load_state_dict(state["net"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.memory.features, self.memory.ids, self.memory.written = state["memory"]
+        self.step_count, self.elapsed_s = state["step_count"], state["elapsed_s"]
+        # Not the seed of the first part: its pictures would come again in the same order.
+        torch.manual_seed(self.settings.seed + self.step_count)
+        self.sampler.generator.manual_seed(self.settings.seed + self.step_count)
+
+    def _provenance(self) -> dict[str, Any]:
+        settings = self.settings
+        kept_out = f"{settings.images[0].name} et al., every {settings.hold_out}th image of a folder held out"
+        return {
+            "command": shlex.join(["python", "-m", "workers.extractors.train", *_without_folders(sys.argv[1:])]),
+            "data": {path.name: len(pool) for path, pool in zip(settings.images, self.sampler.sources, strict=True)},
+            "held_out": kept_out if settings.hold_out else None,
+            "seed": settings.seed,
+            "minutes": round(self.elapsed_s / 60.0, 1),
+            "steps": self.step_count,
+            "batch": settings.batch,
+            "hardware": f"{self.device.type}, {torch.get_num_threads()} threads, {platform.machine()}",
+            "torch": torch.__version__,
+        }
+
+    def _report(self, means: dict[str, float]) -> None:
+        row = {
+            "minutes": self.elapsed_s / 60,
+            "step": self.step_count,
+            "side": side_at(self.progress, INPUT_SIZE),
+            **means,
+        }
+        curve = self.settings.out.with_suffix(".csv")
+        fresh = not curve.exists()
+        with curve.open("a", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if fresh:
+                writer.writerow(row)
+            writer.writerow(f"{value:.4g}" if isinstance(value, float) else value for value in row.values())
+        log.info(" ".join(f"{name}={value:.4g}" for name, value in row.items()))
+
+
+def _groups(net: CompactNet, weight_decay: float) -> list[dict[str, Any]]:
+    """Decay matrices and kernels only: pulling scales, shifts and GeM's exponent to zero would harm."""
+    parameters = list(net.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _without_folders(words: Sequence[str]) -> list[str]:
+    """Arguments with paths cut to their last part, so that the record names data and not somebody's disk."""
+    return [Path(word).name if os.sep in word else word for word in words]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Train the compact extractor on folders or tar files of images.")
+    parser.add_argument("--images", type=Path, nargs="+", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--hold-out", type=int, default=0, help="keep every K-th image of each folder out")
+    parser.add_argument("--batch", type=int, default=Settings.batch)
+    parser.add_argument("--resume", action="store_true")
+    given = vars(parser.parse_args(arguments))
+    resume = given.pop("resume")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    trainer = Trainer(Settings(**{**given, "images": tuple(given["images"])}))
+    if resume:
+        trainer.restore()
+    else:
+        trainer.settings.out.with_suffix(".csv").unlink(missing_ok=True)
+    trainer.run()
+
+
+if __name__ == "__main__":
+    main()

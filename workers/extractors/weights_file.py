@@ -1,0 +1,75 @@
+"""The compact extractor's weights on disk: one safetensors file and one JSON file that names its digest."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from tasks.errors import ExtractorMismatch, ExtractorMissing
+from workers.extractors.compact import DIMENSION, INPUT_SIZE, CompactNet
+
+__all__ = ["read_weights", "write_weights"]
+
+
+def write_weights(net: CompactNet, path: Path, facts: Mapping[str, Any]) -> None:
+    """Write ``net`` to ``path`` and its sidecar, each whole or not at all."""
+    # num_batches_tracked counts training steps: nothing that a feature depends on.
+    tensors = {k: v.detach().contiguous().cpu() for k, v in net.state_dict().items() if v.is_floating_point()}
+    data = save(tensors)
+    sidecar = {
+        "name": "compact",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "input_size": INPUT_SIZE,
+        "dimension": DIMENSION,
+        "parameters": sum(p.numel() for p in net.parameters()),
+        **facts,
+    }
+    _replace(path, data)
+    _replace(path.with_suffix(".json"), (json.dumps(sidecar, indent=2) + "\n").encode())
+
+
+def read_weights(path: Path) -> tuple[CompactNet, str]:
+    """The network in evaluation mode, and the digest of its file.
+
+    Raises:
+        ExtractorMissing: the file or its sidecar is not there.
+        ExtractorMismatch: the file is not the one that the sidecar names, or holds other tensors than the network's.
+    """
+    try:
+        data = path.read_bytes()
+        sidecar = json.loads(path.with_suffix(".json").read_text())
+    except FileNotFoundError as error:
+        raise ExtractorMissing(f"no extractor weights at {error.filename}") from error
+    digest = hashlib.sha256(data).hexdigest()
+    expected = (sidecar.get("sha256"), sidecar.get("input_size"), sidecar.get("dimension"))
+    if expected != (digest, INPUT_SIZE, DIMENSION):
+        raise ExtractorMismatch(f"{path.name} (sha256 {digest[:12]}…) is not what {path.stem}.json describes")
+    net = CompactNet()
+    try:
+        _fill(net, load(data))
+    except (SafetensorError, ValueError) as error:
+        raise ExtractorMismatch(f"{path.name}: {error}") from error
+    return net.eval(), digest
+
+
+def _fill(net: CompactNet, tensors: Mapping[str, torch.Tensor]) -> None:
+    wanted = {name: value for name, value in net.state_dict().items() if value.is_floating_point()}
+    if wanted.keys() != tensors.keys():
+        raise ValueError(f"unexpected or missing tensors: {sorted(wanted.keys() ^ tensors.keys())}")
+    for name, value in wanted.items():
+        given = tensors[name]
+        if given.shape != value.shape or given.dtype != value.dtype:
+            raise ValueError(f"{name} is {tuple(given.shape)} {given.dtype}, not {tuple(value.shape)} {value.dtype}")
+        value.copy_(given)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(data)
+    os.replace(partial, path)

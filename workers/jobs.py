@@ -1,0 +1,208 @@
+"""The life of a job in a worker: claim it, do it, commit its result, close it; whatever goes wrong.
+
+The order is the promise. Effects come first and are repeatable (fixed keys, an upsert in the journal); the result
+document commits them; closing the ledger's entry comes last. A worker that dies anywhere leaves a lease that runs
+out, and the next one either repeats the effects or finds the document and only closes.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import re
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import ValidationError
+
+from tasks.errors import AiiError, InvalidRequest, LeaseLost, ObjectMissing, Poison, Unavailable
+from tasks.ledger import Claim, JobState, Ledger
+from tasks.messages import Request, parse_request
+from tasks.names import JOB_ID_PATTERN, QUEUE_OF_TASK, result_key
+from tasks.results import FailureResult, Provenance, Result, parse_result
+from tasks.storage import Bucket, ObjectStore
+from workers.leases import Leases
+from workers.stopwatch import Stopwatch
+
+logger = logging.getLogger(__name__)
+
+_R = TypeVar("_R", bound=Request)
+_T = TypeVar("_T")
+_MAX_RESULT_BYTES: Final = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who signs the documents this process writes."""
+
+    worker: str
+    device: str
+    versions: dict[str, str]
+
+
+class Patience:
+    """Repeats a call for as long as a service is away. A job must not fail because S3 was restarted; its lease is
+    renewed meanwhile, and the thread that waits here takes no new job, which is the back-pressure wanted."""
+
+    def __init__(self, first_s: float = 0.25, longest_s: float = 10.0) -> None:
+        self._first_s = first_s
+        self._longest_s = longest_s
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """From now on, waiting ends: the job is left to the next worker."""
+        self._stop.set()
+
+    def __call__(self, call: Callable[[], _T]) -> _T:
+        pause_s = self._first_s
+        while True:
+            try:
+                return call()
+            except Unavailable as error:
+                logger.warning("%s Trying again in %.1f s.", error, pause_s)
+                if self._stop.wait(pause_s):
+                    raise LeaseLost("This worker is stopping: the job is sent to another one.") from error
+                pause_s = min(2 * pause_s, self._longest_s)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A job this worker holds: what its handler may ask for."""
+
+    job_id: str
+    watch: Stopwatch
+    leases: Leases
+    identity: Identity
+    patience: Patience
+
+    def still_ours(self) -> None:
+        """Raise LeaseLost before an effect that another worker may already have superseded."""
+        self.leases.check(self.job_id)
+
+    def provenance(self) -> Provenance:
+        return Provenance(
+            worker=self.identity.worker,
+            device=self.identity.device,
+            versions=self.identity.versions,
+            timings_ms=self.watch.timings_ms(),
+            finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        )
+
+
+@dataclass(frozen=True)
+class Kind(Generic[_R]):
+    """A kind of job: its task's name, its message, what is done for it, and whether that is done once for all (an
+    activation) or anew for every job (a query)."""
+
+    task: str
+    model: type[_R]
+    work: Callable[[_R, Running], Result]
+    once: bool
+
+    @property
+    def queue(self) -> str:
+        return QUEUE_OF_TASK[self.task]
+
+
+class JobRunner:
+    """Runs jobs; thread-safe, one call a job."""
+
+    def __init__(
+        self, ledger: Ledger, store: ObjectStore, leases: Leases, identity: Identity, patience: Patience
+    ) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._leases = leases
+        self._identity = identity
+        self._patience = patience
+
+    def run(self, kind: Kind[Any], job_id: str, payload: Any) -> str:
+        """Do one delivered job; returns how it ended, for the log and Flower. No failure of a job is raised."""
+        if not re.fullmatch(JOB_ID_PATTERN, job_id):
+            logger.error("A message without a usable job id was dropped: send jobs with `producer.Producer`")
+            return "dropped"
+        token = uuid.uuid4().hex
+        try:
+            claim = self._claim(kind, job_id, payload, token)
+            if claim not in (Claim.CLAIMED, Claim.EXHAUSTED):
+                return claim.value
+            self._leases.hold(job_id, token)
+            running = Running(job_id, Stopwatch(), self._leases, self._identity, self._patience)
+            result = self._result(kind, running, payload, exhausted=claim is Claim.EXHAUSTED)
+            return self._close(job_id, token, result)
+        except LeaseLost as error:
+            logger.warning("%s", error, extra={"job_id": job_id})
+            return "left"
+        finally:
+            self._leases.drop(job_id)
+
+    def _claim(self, kind: Kind[Any], job_id: str, payload: Any, token: str) -> Claim:
+        """Claim the job. One the ledger does not know (its Redis was emptied, or somebody sent the message without
+        it) is taken into the ledger first, so that it ends like any other."""
+        worker = self._identity.worker
+        claim = self._patience(lambda: self._ledger.claim(job_id, kind.queue, token, worker))
+        if claim is Claim.MISSING:
+            self._patience(lambda: self._ledger.adopt(job_id, kind.task, kind.queue, payload))
+            claim = self._patience(lambda: self._ledger.claim(job_id, kind.queue, token, worker))
+        return claim
+
+    def _result(self, kind: Kind[Any], running: Running, payload: Any, *, exhausted: bool) -> Result:
+        """The committed result of an earlier attempt, or that of this one, committed."""
+        if kind.once and (earlier := self._committed(running.job_id)):
+            return earlier
+        result = self._poisoned(kind, running) if exhausted else self._do(kind, running, payload)
+        running.still_ours()
+        self._commit(running.job_id, result)
+        return result
+
+    def _do(self, kind: Kind[Any], running: Running, payload: Any) -> Result:
+        try:
+            request = parse_request(kind.model, payload)
+            if request.job_id != running.job_id:
+                raise InvalidRequest("The job id is not that of the request: send jobs with `producer.Producer`.")
+            return kind.work(request, running)
+        except LeaseLost:
+            raise
+        except AiiError as error:
+            return _failure(kind, running, error.code, error.message)
+        except Exception as error:
+            logger.exception("A job failed in a way nobody foresaw", extra={"job_id": running.job_id})
+            text = f"{type(error).__name__}; the worker's log has the rest, under job {running.job_id}."
+            return _failure(kind, running, AiiError.code, text)
+
+    def _poisoned(self, kind: Kind[Any], running: Running) -> Result:
+        tries = self._ledger.max_attempts
+        text = (
+            f"Started {tries} times, and each time the worker died before the end: look at the image and at the "
+            "worker's log."
+        )
+        return _failure(kind, running, Poison.code, text)
+
+    def _committed(self, job_id: str) -> Result | None:
+        try:
+            data = self._patience(lambda: self._store.get(Bucket.RESULTS, result_key(job_id), _MAX_RESULT_BYTES))
+            result = parse_result(data)
+        except (ObjectMissing, ValidationError):
+            return None
+        return None if result.status == "failed" else result
+
+    def _commit(self, job_id: str, result: Result) -> None:
+        data = result.model_dump_json().encode()
+        self._patience(lambda: self._store.put(Bucket.RESULTS, result_key(job_id), data, "application/json"))
+
+    def _close(self, job_id: str, token: str, result: Result) -> str:
+        failed = isinstance(result, FailureResult)
+        state = JobState.FAILED if failed else JobState.DONE
+        code, message = (result.code, result.message) if isinstance(result, FailureResult) else ("", "")
+        self._patience(lambda: self._ledger.close(job_id, token, state, code, message))
+        logger.info("Job %s", result.status, extra={"job_id": job_id, "error_code": code})
+        return f"{result.status} {code}".strip()
+
+
+def _failure(kind: Kind[Any], running: Running, code: str, message: str) -> FailureResult:
+    return FailureResult(
+        task=kind.task, job_id=running.job_id, code=code, message=message, provenance=running.provenance()
+    )

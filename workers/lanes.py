@@ -1,0 +1,118 @@
+"""Celery's part of a worker: lanes that take messages from the queues and hand each to a thread.
+
+Queries and activations have a lane each, that is a Celery worker with a thread pool of its own, in one process and
+before one device thread. With a single pool, a backlog of activations would occupy every thread, and a query would
+wait for one to end; across processes, the device could not serve a query between two steps of an activation.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from celery import Celery
+from celery.bootsteps import StartStopStep
+from celery.worker import WorkController, state
+
+from tasks.app import create_app
+from tasks.names import QUEUE_ACTIVATE, QUEUE_INDEX, QUEUE_QUERY
+from tasks.settings import Settings
+from workers.jobs import JobRunner, Kind
+
+logger = logging.getLogger(__name__)
+
+_EXIT_FAILURE: Final = 70
+_LANES: Final = {"query": (QUEUE_QUERY,), "activate": (QUEUE_ACTIVATE, QUEUE_INDEX)}
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One Celery worker inside this process."""
+
+    name: str
+    queues: tuple[str, ...]
+    threads: int
+
+
+def lanes_for(queues: Sequence[str], settings: Settings) -> list[Lane]:
+    """The lanes that serve these queues; the last one runs in the main thread."""
+    threads = {"query": settings.query_threads, "activate": settings.activate_threads}
+    lanes = [Lane(name, tuple(q for q in of if q in queues), threads[name]) for name, of in _LANES.items()]
+    return [lane for lane in lanes if lane.queues]
+
+
+def run_lanes(
+    lanes: Sequence[Lane],
+    settings: Settings,
+    worker: str,
+    runner: JobRunner,
+    kinds: Sequence[Kind[Any]],
+    step: type[StartStopStep],
+) -> int:
+    """Serve until a signal ends the process; returns its exit status. SIGTERM lets running jobs finish."""
+    *others, last = lanes
+    threads = [
+        threading.Thread(target=_run_beside, args=(lane, settings, worker, runner, kinds), name=f"lane-{lane.name}")
+        for lane in others
+    ]
+    for thread in threads:
+        thread.daemon = True
+        thread.start()
+    app = _app(settings, runner, kinds)
+    app.steps["worker"].add(step)
+    main = app.Worker(**_options(last, worker), quiet=True)
+    main.start()
+    for thread in threads:
+        thread.join()
+    return int(main.exitcode or 0)
+
+
+def _run_beside(lane: Lane, settings: Settings, worker: str, runner: JobRunner, kinds: Sequence[Kind[Any]]) -> None:
+    """Run a lane outside the main thread. `WorkController` is Celery's worker without the program around it: the
+    signals are the main lane's, and both watch `celery.worker.state` for the end."""
+    try:
+        WorkController(app=_app(settings, runner, kinds), **_options(lane, worker)).start()
+    except Exception:
+        logger.exception("The %s lane failed", lane.name)
+    if state.should_stop is None:
+        state.should_stop = _EXIT_FAILURE
+
+
+def _options(lane: Lane, worker: str) -> dict[str, Any]:
+    return {
+        "hostname": f"{lane.name}@{worker}",
+        "pool_cls": "threads",
+        "concurrency": lane.threads,
+        "queues": list(lane.queues),
+        "task_events": True,
+        "use_eventloop": False,  # the event loop is one a process; there may be two lanes
+    }
+
+
+def _app(settings: Settings, runner: JobRunner, kinds: Sequence[Kind[Any]]) -> Celery:
+    app = create_app(settings)
+    for kind in kinds:
+        _register(app, runner, kind)
+    return app
+
+
+def _register(app: Celery, runner: JobRunner, kind: Kind[Any]) -> None:
+    @app.task(name=kind.task, bind=True, shared=False)  # type: ignore[untyped-decorator]  # celery has no types
+    def task(self: Any, request: Any = None) -> str:
+        _leave_the_cores_to_the_device()
+        return runner.run(kind, self.request.id, request)
+
+
+_prepared = threading.local()
+
+
+def _leave_the_cores_to_the_device() -> None:
+    """Torch starts a team of threads for every thread that calls it: one for each of sixteen handlers would be too
+    many."""
+    if not getattr(_prepared, "done", False):
+        torch.set_num_threads(1)
+        _prepared.done = True

@@ -1,0 +1,64 @@
+"""Leases: what this process holds of the ledger, and the heartbeat that keeps it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from tasks.errors import LeaseLost, RedisUnavailable
+from tasks.ledger import Ledger
+
+logger = logging.getLogger(__name__)
+
+
+class Leases:
+    """Renews every held lease from one thread, well before it runs out."""
+
+    def __init__(self, ledger: Ledger, lease_s: float) -> None:
+        self._ledger = ledger
+        self._every_s = lease_s / 4
+        self._held: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def hold(self, job_id: str, token: str) -> None:
+        with self._lock:
+            self._held[job_id] = token
+
+    def drop(self, job_id: str) -> None:
+        with self._lock:
+            self._held.pop(job_id, None)
+
+    def check(self, job_id: str) -> None:
+        """Raise LeaseLost when another worker may hold the job by now: what is still to be done is its business."""
+        with self._lock:
+            held = job_id in self._held
+        if not held:
+            raise LeaseLost(f"The lease of job {job_id} ran out here; another worker does it.")
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every_s):
+            with self._lock:
+                held = dict(self._held)
+            try:
+                lost = self._ledger.renew(held)
+            except RedisUnavailable as error:
+                logger.warning("Leases could not be renewed: %s", error)
+                continue
+            for job_id in lost:
+                self._drop_if(job_id, held[job_id])
+
+    def _drop_if(self, job_id: str, token: str) -> None:
+        """Forget a lost lease, unless the job was closed, or claimed again here, in the meantime."""
+        with self._lock:
+            if self._held.get(job_id) == token:
+                logger.warning("The lease of a job was lost", extra={"job_id": job_id})
+                del self._held[job_id]

@@ -1,0 +1,135 @@
+"""The composition root of a worker: opens and warms everything once, and refuses to start when something is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+
+from tasks.app import Sender, create_app
+from tasks.connection import connect_redis, redis_address
+from tasks.errors import ExtractorMismatch
+from tasks.ledger import Ledger
+from tasks.messages import ActivateRequest, QueryRequest
+from tasks.names import QUEUES, TASK_ACTIVATE, TASK_QUERY
+from tasks.results import ExtractorIdentity
+from tasks.settings import Settings, state_dir
+from tasks.storage import ObjectStore
+from workers.collections import Collections
+from workers.extractors.base import Extractor
+from workers.extractors.registry import load_extractor
+from workers.handlers import Handlers
+from workers.images import Limits
+from workers.index import starter
+from workers.jobs import Identity, JobRunner, Kind, Patience
+from workers.lanes import lanes_for, run_lanes
+from workers.leases import Leases
+from workers.memory import PixelBudget
+from workers.presence import Presence
+from workers.reconciler import LostPlaces, Reconciler, reconciler_step
+from workers.scheduler import DeviceThread
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_EXTRACTOR: Final = "compact"
+_BATCH_IMAGES: Final = {"cpu": 8, "cuda": 64}
+_PACKAGES: Final = ("active-image-indexing", "torch", "faiss-gpu", "faiss-cpu", "pillow", "celery")
+
+
+def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
+    """Build a worker, serve the queues until a signal ends it; returns the exit status.
+
+    Raises:
+        AiiError: Redis or S3 does not answer, or the extractor cannot be loaded.
+    """
+    store = ObjectStore.connect(settings)
+    ledger = Ledger.connect(settings)
+    ledger.check()
+    store.ensure_buckets()
+    extractor = load_extractor(_DEFAULT_EXTRACTOR, _pick_device(settings.device))
+    identity = Identity(
+        worker=f"{socket.gethostname()}-{os.getpid()}", device=_describe(extractor.device), versions=_versions()
+    )
+    known = ExtractorIdentity(name=extractor.name, sha256=extractor.sha256, dimension=extractor.dimension)
+    client, address = connect_redis(settings), redis_address(settings)
+    collections = Collections(store, client, address, state_dir() / "cache", known)
+    _open_starter(collections, known)
+    device = DeviceThread(extractor, batch_images=settings.batch_images or _BATCH_IMAGES[extractor.device.type])
+    device.start()
+    _warm(device, extractor)
+    leases, patience = Leases(ledger, settings.lease_s), Patience()
+    leases.start()
+    handlers = Handlers(
+        store,
+        collections,
+        device,
+        known,
+        extractor.input_size,
+        Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
+        PixelBudget(settings.pixels_in_flight),
+    )
+    reconciler = Reconciler(
+        ledger=ledger,
+        sender=Sender(create_app(settings), settings),
+        client=client,
+        address=address,
+        every_s=settings.reconcile_every_s,
+        places={queue: LostPlaces(settings.grace_s) for queue in QUEUES},
+    )
+    presence = Presence(client, identity, known, queues)
+    presence.start()
+    try:
+        runner = JobRunner(ledger, store, leases, identity, patience)
+        lanes = lanes_for(queues, settings)
+        return run_lanes(lanes, settings, identity.worker, runner, kinds(handlers), reconciler_step(reconciler))
+    finally:
+        presence.stop()
+        patience.stop()
+        leases.stop()
+        device.stop()
+
+
+def kinds(handlers: Handlers) -> list[Kind[Any]]:
+    """The kinds of jobs a worker does."""
+    return [
+        Kind(TASK_ACTIVATE, ActivateRequest, handlers.activate, once=True),
+        Kind(TASK_QUERY, QueryRequest, handlers.query, once=False),
+    ]
+
+
+def _open_starter(collections: Collections, extractor: ExtractorIdentity) -> None:
+    """Publish the starter collection where it is missing, and map it. One that belongs to another extractor does not
+    keep the worker from serving other collections: its jobs are refused one by one."""
+    try:
+        starter.publish_starter(collections.files(starter.NAME), extractor)
+        collections.get(starter.NAME)
+    except ExtractorMismatch as error:
+        logger.error("%s", error)
+
+
+def _pick_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def _warm(device: DeviceThread, extractor: Extractor) -> None:
+    """Run the extractor once, so that the first job does not pay for its preparation."""
+    device.extract(torch.full((3, extractor.input_size, extractor.input_size), 0.5))
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what has a say in the result, of those packages that are installed."""
+    installed = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
+    return {name: installed[name] for name in _PACKAGES if name in installed}

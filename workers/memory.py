@@ -1,0 +1,33 @@
+"""A bound on the pixels in flight, so that many large images at once wait instead of exhausting memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class PixelBudget:
+    """Lets images through while they fit; an image larger than the whole budget passes alone. Thread-safe.
+
+    Args:
+        pixels: most pixels at a time. An activation holds about 60 bytes for each of its pixels.
+    """
+
+    def __init__(self, pixels: int) -> None:
+        self._free = self._all = pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, pixels: int) -> Iterator[None]:
+        """Wait until `pixels` fit, and take them for the time of the block."""
+        share = min(pixels, self._all)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= share)
+            self._free -= share
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += share
+                self._changed.notify_all()

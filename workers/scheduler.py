@@ -1,0 +1,252 @@
+"""The device thread: the only one that runs the extractor.
+
+Handler threads hand over one image each and wait; the device thread makes batches of them. Between two steps of an
+activation batch it serves the features that queries and verifications wait for, so that nobody waits for a whole batch.
+A batch that fails is halved until the image that fails is alone: its neighbours are unharmed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+import numpy as np
+import torch
+
+from tasks.errors import DeviceFailure, LeaseLost
+from workers.activation.compose import Prepared
+from workers.activation.optimiser import Batch, optimise
+from workers.extractors.base import Extractor
+from workers.index.codec import Codec, Codes, Features
+
+logger = logging.getLogger(__name__)
+
+_MAX_EXTRACT_BATCH: Final = 64
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class ActivationWork:
+    """One image to optimise towards the reconstruction of its own code under `codec`."""
+
+    prepared: Prepared
+    codec: Codec
+    steps: int
+    learning_rate: float
+
+    @property
+    def kind(self) -> Hashable:
+        """Images of one kind can share a batch."""
+        return id(self.codec), self.steps, self.learning_rate
+
+
+@dataclass(frozen=True)
+class Activated:
+    """What the optimiser found for one image.
+
+    Attributes:
+        change: (3, S, S) float32 in [-1, 1].
+        code: (code_size,) uint8, of the original's feature.
+        target: (D,) float32, what the code stands for.
+        distance: squared L2 distance from the original's feature to the target.
+        device_ms: time the device spent on this image: that of its batch, divided by the images in it.
+        batch_images: how many images were in that batch.
+    """
+
+    change: torch.Tensor
+    code: Codes
+    target: Features
+    distance: float
+    device_ms: float
+    batch_images: int
+
+
+@dataclass
+class _Waiting(Generic[_T]):
+    work: _T
+    future: Future[Any] = field(default_factory=Future)
+
+
+class DeviceThread:
+    """Start it once a process; every public method may be called from any thread.
+
+    Args:
+        batch_images: most images optimised together.
+        gather_s: how long a batch that is not full waits for more images to arrive.
+        on_broken_device: called when the device fails on every image. A CUDA device that failed once may never work
+        again
+            in this process, so the default ends it, rather than failing one good job after the other.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        *,
+        batch_images: int,
+        gather_s: float = 0.01,
+        on_broken_device: Callable[[], None] | None = None,
+    ) -> None:
+        self._extractor = extractor
+        self._on_broken_device = on_broken_device or end_process
+        self._batch_images = batch_images
+        self._gather_s = gather_s
+        self._extractions: deque[_Waiting[torch.Tensor]] = deque()
+        self._activations: deque[_Waiting[ActivationWork]] = deque()
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what was handed over, then end; later calls of :meth:`extract` and :meth:`activate` are refused."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join()
+
+    def extract(self, image: torch.Tensor) -> Features:
+        """The feature (D,) float32 of one image (3, S, S) float32 in [0, 1]; waits for it."""
+        return self._hand_over(self._extractions, image)  # type: ignore[no-any-return]
+
+    def activate(self, work: ActivationWork) -> Activated:
+        """Optimise one image; waits for it."""
+        return self._hand_over(self._activations, work)  # type: ignore[no-any-return]
+
+    def _hand_over(self, queue: deque[_Waiting[_T]], work: _T) -> Any:
+        waiting = _Waiting(work)
+        with self._wake:
+            if self._stopping:
+                raise LeaseLost("This worker is stopping: the job is sent to another one.")
+            queue.append(waiting)
+            self._wake.notify()
+        return waiting.future.result()
+
+    # ── the thread itself ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        while self._wait_for_work():
+            self._serve_extractions()
+            if batch := self._next_batch():
+                self._halving(batch, self._optimise)
+
+    def _wait_for_work(self) -> bool:
+        """False when the thread is to end, which it does only with empty hands."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._extractions or self._activations or self._stopping)
+            return bool(self._extractions or self._activations)
+
+    def _serve_extractions(self) -> None:
+        """One batch only: a flood of queries slows activations down, but does not stop them."""
+        with self._wake:
+            batch = [self._extractions.popleft() for _ in range(min(_MAX_EXTRACT_BATCH, len(self._extractions)))]
+        if batch:
+            self._halving(batch, self._extract)
+
+    def _next_batch(self) -> list[_Waiting[ActivationWork]]:
+        """The oldest waiting image and others of its kind; waits a moment for company, not while a query waits."""
+        deadline = time.monotonic() + self._gather_s
+        with self._wake:
+            while self._activations and len(self._activations) < self._batch_images and not self._extractions:
+                if self._stopping or not self._wake.wait(deadline - time.monotonic()):
+                    break
+            if not self._activations:
+                return []
+            kind = self._activations[0].work.kind
+            chosen = [w for w in self._activations if w.work.kind == kind][: self._batch_images]
+            self._activations = deque(w for w in self._activations if not any(w is c for c in chosen))
+        return chosen
+
+    def _extract(self, waiting: Sequence[_Waiting[torch.Tensor]]) -> None:
+        features = self._features(torch.stack([w.work for w in waiting]).to(self._extractor.device))
+        for w, feature in zip(waiting, features, strict=True):
+            w.future.set_result(feature)
+
+    def _optimise(self, waiting: Sequence[_Waiting[ActivationWork]]) -> None:
+        started = time.perf_counter()
+        works = [w.work for w in waiting]
+        batch, codes, distances = self._aim(works)
+        steps = optimise(self._extractor, batch, steps=works[0].steps, learning_rate=works[0].learning_rate)
+        changes, served_s = self._drain(steps)
+        device_ms = (time.perf_counter() - started - served_s) * 1000 / len(works)
+        targets = batch.targets.cpu().numpy()
+        for i, w in enumerate(waiting):
+            w.future.set_result(Activated(changes[i], codes[i], targets[i], float(distances[i]), device_ms, len(works)))
+
+    def _aim(self, works: Sequence[ActivationWork]) -> tuple[Batch, Codes, Features]:
+        """Look up every image's code, and put the batch on the device."""
+        device = self._extractor.device
+        images = torch.stack([w.prepared.image for w in works]).to(device)
+        features = self._features(images)
+        codec = works[0].codec
+        codes = codec.encode(features)
+        targets = codec.decode(codes)
+        batch = Batch(
+            images=images,
+            masks=torch.stack([w.prepared.mask for w in works]).to(device),
+            rows=torch.stack([w.prepared.rows for w in works]).to(device),
+            columns=torch.stack([w.prepared.columns for w in works]).to(device),
+            targets=torch.nn.functional.normalize(torch.from_numpy(targets), dim=1).to(device),
+        )
+        return batch, codes, np.square(features - targets).sum(axis=1)
+
+    def _drain(self, steps: Generator[None, None, torch.Tensor]) -> tuple[torch.Tensor, float]:
+        """Run the optimiser to its end, serving extractions between steps; also returns the seconds that serving
+        took."""
+        served_s = 0.0
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value.cpu(), served_s
+            began = time.perf_counter()
+            self._serve_extractions()
+            served_s += time.perf_counter() - began
+
+    def _features(self, images: torch.Tensor) -> Features:
+        with torch.no_grad():
+            features: Features = self._extractor(images).float().cpu().numpy()
+        if not np.isfinite(features).all():
+            raise DeviceFailure("The extractor gave a feature that is not a number for this image.")
+        return features
+
+    def _halving(self, batch: Sequence[_Waiting[_T]], run: Callable[[Sequence[_Waiting[_T]]], None]) -> None:
+        """Run a batch; when it fails, run its halves, down to the single image, whose future then carries the error.
+
+        That is the answer to one bad image and to a device that is out of memory alike.
+        """
+        try:
+            run(batch)
+        except Exception as error:
+            if len(batch) == 1:
+                self._fail(batch[0], error)
+                return
+            logger.warning("A batch of %d images failed (%s): halving it", len(batch), error)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            middle = len(batch) // 2
+            self._halving(batch[:middle], run)
+            self._halving(batch[middle:], run)
+
+    def _fail(self, waiting: _Waiting[_T], error: Exception) -> None:
+        """Blame the image, unless the device fails on a plain grey one as well: then no image is to blame."""
+        try:
+            self._features(torch.full((1, 3, *[self._extractor.input_size] * 2), 0.5, device=self._extractor.device))
+        except Exception:
+            logger.critical("The device no longer works (%s)", error, exc_info=error)
+            self._on_broken_device()
+        failure = error if isinstance(error, DeviceFailure) else DeviceFailure(f"{type(error).__name__}: {error}")
+        waiting.future.set_exception(failure)
+
+
+def end_process() -> None:
+    """Leave at once, without closing any job: leases run out, and healthy workers get the jobs."""
+    os._exit(70)

@@ -1,0 +1,31 @@
+"""Where the time of one image goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stopwatch:
+    """Adds up the milliseconds of named stages; for one job, in one thread."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._stages: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, (time.perf_counter() - began) * 1000)
+
+    def add(self, name: str, ms: float) -> None:
+        self._stages[name] = self._stages.get(name, 0.0) + ms
+
+    def timings_ms(self) -> dict[str, float]:
+        """Stages in the order they first ran, and `total` since the watch was made."""
+        total = (time.perf_counter() - self._started) * 1000
+        return {name: round(ms, 3) for name, ms in {**self._stages, "total": total}.items()}
