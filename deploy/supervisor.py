@@ -27,7 +27,7 @@ _LOG_LIMIT = 16 * 2**20
 _TAIL_BYTES = 4000
 
 
-class Interrupted(Exception):  # noqa: N818  # not an error: somebody wanted it
+class Interrupted(Exception):  # not an error: somebody wanted it
     """Somebody asked the stack to stop while it was starting."""
 
 

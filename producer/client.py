@@ -68,6 +68,17 @@ class Producer:
             settings, ObjectStore.connect(settings), Ledger.connect(settings), Sender(create_app(settings), settings)
         )
 
+    def close(self) -> None:
+        """Close the connections, also at the end of a `with` block. Those of Celery's pool belong to the process."""
+        self.ledger.disconnect()
+        self._store.disconnect()
+
+    def __enter__(self) -> Producer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def check(self) -> None:
         """Raise RedisUnavailable or StorageUnavailable unless both services answer; takes at most ten seconds."""
         self.ledger.check()

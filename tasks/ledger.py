@@ -113,6 +113,10 @@ class Ledger:
             keep_closed_s=settings.keep_closed_s,
         )
 
+    def disconnect(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        self._client.close()
+
     @property
     def max_attempts(self) -> int:
         return self._max_attempts

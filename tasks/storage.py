@@ -24,6 +24,7 @@ from tasks.settings import Settings
 
 _CHUNK = 1 << 20
 _MISSING = ("NoSuchKey", "NoSuchObject", "ResourceNotFound")
+_REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 
 
 class Bucket(Enum):
@@ -39,8 +40,9 @@ class Bucket(Enum):
 class ObjectStore:
     """Put and get objects by allowlisted keys; every failure is one of ours."""
 
-    def __init__(self, client: Minio, names: dict[Bucket, str], address: str) -> None:
+    def __init__(self, client: Minio, http: urllib3.PoolManager, names: dict[Bucket, str], address: str) -> None:
         self._client = client
+        self._http = http
         self._names = names
         self._address = address
 
@@ -61,7 +63,11 @@ class ObjectStore:
             http_client=http,
         )
         names = {bucket: getattr(settings, f"bucket_{bucket.value}") for bucket in Bucket}
-        return cls(client, names, settings.s3_endpoint)
+        return cls(client, http, names, settings.s3_endpoint)
+
+    def disconnect(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        self._http.clear()
 
     def ensure_buckets(self) -> None:
         """Create the buckets that are missing."""
@@ -159,8 +165,7 @@ class ObjectStore:
         except S3Error as error:
             raise self._named(str(error.code), what, error) from error
         except InvalidResponseError as error:
-            code = next((name for name in (*_MISSING, "NoSuchBucket", "AccessDenied") if name in str(error)), "unknown")
-            raise self._named(code, what, error) from error
+            raise self._named(_code_in(str(error)), what, error) from error
         except (MinioException, ServerError, urllib3.exceptions.HTTPError, OSError) as error:
             raise StorageUnavailable(
                 f"S3 at {self._address} does not answer ({type(error).__name__}): start it with `aii up`, "
@@ -172,8 +177,14 @@ class ObjectStore:
             return ObjectMissing(f"There is no object {what} in the store.")
         if code == "NoSuchBucket":
             return StorageUnavailable(f"S3 at {self._address} lacks a bucket that {what} needs: start `aii up`.")
-        if code in ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
+        if code in _REFUSED:
             return StorageUnavailable(
                 f"S3 at {self._address} refuses the keys ({code}): check AII_S3_ACCESS_KEY and AII_S3_SECRET_KEY."
             )
         return StorageUnavailable(f"S3 at {self._address} answered {code} for {what}: {type(error).__name__}.")
+
+
+def _code_in(text: str) -> str:
+    """The S3 error code in the text of an InvalidResponseError."""
+    known = next((name for name in (*_MISSING, *_REFUSED, "NoSuchBucket") if name in text), None)
+    return known or ("AccessDenied" if "Response code: 403" in text else "unknown")

@@ -197,6 +197,7 @@ class JobRunner:
         failed = isinstance(result, FailureResult)
         state = JobState.FAILED if failed else JobState.DONE
         code, message = (result.code, result.message) if isinstance(result, FailureResult) else ("", "")
+        self._leases.drop(job_id)  # first: a renewal just after the closing would take the lease for lost
         self._patience(lambda: self._ledger.close(job_id, token, state, code, message))
         logger.info("Job %s", result.status, extra={"job_id": job_id, "error_code": code})
         return f"{result.status} {code}".strip()

@@ -42,7 +42,7 @@ def ssim(first: Pixels, second: Pixels) -> float:
 
 
 def _luminance(pixels: Pixels) -> torch.Tensor:
-    return torch.from_numpy(pixels).float() @ _LUMINANCE
+    return torch.from_numpy(pixels.astype(np.float32)) @ _LUMINANCE
 
 
 def _gaussian(images: torch.Tensor) -> torch.Tensor:

@@ -113,7 +113,8 @@ def folded(net: CompactNet) -> CompactNet:
 def _standardised(linear: nn.Linear, norm: nn.BatchNorm1d) -> nn.Linear:
     """One linear layer for both; torch's own fusion asks for a batch norm with learned parameters."""
     mean, variance = norm.running_mean, norm.running_var
-    assert mean is not None and variance is not None, "batch norms of this net track their statistics"
+    assert mean is not None, "batch norms of this net track their statistics"
+    assert variance is not None, "as above"
     scale = torch.rsqrt(variance + norm.eps)
     fused = nn.Linear(linear.in_features, linear.out_features).to(scale.device)
     fused.weight = nn.Parameter(linear.weight.detach() * scale[:, None])

@@ -1,10 +1,13 @@
 """Batched edits of colour and quality; images are (B, 3, h, w) float32 in [0, 1] throughout."""
 
+import io
 import random
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
+from numpy.typing import NDArray
+from PIL import Image
 from torchvision.transforms import functional as tvf
 
 from workers.extractors.geometry import chance, uniform
@@ -78,6 +81,13 @@ def _noise(images: torch.Tensor) -> torch.Tensor:
 
 
 def _jpeg(images: torch.Tensor) -> torch.Tensor:
-    coded = (images * 255.0).round().to(torch.uint8).cpu()
-    back = [decode_jpeg(encode_jpeg(image, random.randint(12, 85)), ImageReadMode.RGB) for image in coded]
-    return torch.stack(back).to(images.device).float().div_(255.0)
+    pixels = (images * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    back = np.stack([_recoded(image, random.randint(12, 85)) for image in pixels])
+    return torch.from_numpy(back).permute(0, 3, 1, 2).to(images.device).float().div_(255.0)
+
+
+def _recoded(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """(h, w, 3) through JPEG; with Pillow, since torchvision's own coders are deprecated."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG", quality=quality)
+    return np.array(Image.open(buffer, formats=("JPEG",)))

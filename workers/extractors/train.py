@@ -172,7 +172,7 @@ class Trainer:
         }
         partial = self.settings.checkpoint.with_suffix(".partial")
         torch.save(state, partial)
-        os.replace(partial, self.settings.checkpoint)
+        partial.replace(self.settings.checkpoint)
         write_weights(self.average, self.settings.out, {"training": self._provenance()})
 
     def restore(self) -> None:

@@ -77,9 +77,13 @@ class Codec:
 
 def append(index: Any, codes: Codes) -> None:
     """Add codes (N, code_size) at the next positions of an index in RAM."""
-    if len(codes):
-        codes = np.ascontiguousarray(codes, dtype=np.uint8)
-        index.add_sa_codes(codes, np.arange(index.ntotal, index.ntotal + len(codes), dtype=np.int64))
+    if not len(codes):
+        return
+    transformed = isinstance(index, faiss.IndexPreTransform)  # has no add_sa_codes of its own
+    inner = faiss.downcast_index(index.index) if transformed else index
+    positions = np.arange(index.ntotal, index.ntotal + len(codes), dtype=np.int64)
+    inner.add_sa_codes(np.ascontiguousarray(codes, dtype=np.uint8), positions)
+    index.ntotal = inner.ntotal
 
 
 def search(index: Any, feature: Features, k: int, nprobe: int) -> Sequence[tuple[int, float]]:

@@ -1,0 +1,144 @@
+"""Real servers for all tests that need them: one Redis and one S3 server for the session, workers as processes.
+
+They are started by ``aii up`` itself, in a folder of their own. Where they cannot be started, tests fail: nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from producer import Producer
+from tasks.connection import connect_redis
+from tasks.ledger import Ledger
+from tasks.names import worker_presence
+from tasks.settings import Settings
+from tasks.storage import ObjectStore
+from tests.waiting import wait_for
+
+# Short terms, so that a killed worker's jobs come back within the patience of a test.
+_TERMS = {"AII_LEASE_S": "4", "AII_GRACE_S": "2", "AII_RECONCILE_EVERY_S": "0.5"}
+
+
+@pytest.fixture(scope="session")
+def stack_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Environment variables that lead a process to the session's Redis and S3."""
+    state = tmp_path_factory.mktemp("stack")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("AII_")} | {"AII_STATE_DIR": str(state)}
+    log = (state / "up.log").open("w")
+    command = [sys.executable, "-c", "from deploy.cli import up; up()", "--no-worker", "--no-flower"]
+    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        wait_for((state / "stack.env").exists, "Redis and S3 did not start")
+        yield environment | _TERMS
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        log.close()
+
+
+@pytest.fixture(scope="session")
+def shared_settings(stack_environment: dict[str, str]) -> Settings:
+    """Settings of the session's servers, as the programs themselves read them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in stack_environment.items():
+            if name.startswith("AII_"):
+                patch.setenv(name, value)
+        return Settings(_env_file=Path(stack_environment["AII_STATE_DIR"]) / "stack.env")  # type: ignore[call-arg]
+
+
+@pytest.fixture
+def settings(shared_settings: Settings) -> Iterator[Settings]:
+    """The same servers with an emptied Redis; objects in S3 are named by content, so old ones do not disturb."""
+    client = connect_redis(shared_settings)
+    client.flushdb()
+    yield shared_settings
+    client.close()
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[ObjectStore]:
+    store = ObjectStore.connect(settings)
+    yield store
+    store.disconnect()
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    ledger = Ledger.connect(settings)
+    yield ledger
+    ledger.disconnect()
+
+
+@pytest.fixture
+def producer(settings: Settings) -> Iterator[Producer]:
+    producer = Producer.connect(settings)
+    yield producer
+    producer.close()
+
+
+class WorkerProcess:
+    """A real worker, in a process of its own."""
+
+    def __init__(self, environment: dict[str, str], settings: Settings, log: Path, queues: str) -> None:
+        self._settings = settings
+        self._log = log.open("a")
+        command = [sys.executable, "-m", "workers", "--queues", queues]
+        self._process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log)
+        self.log = log
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_until_ready(self) -> WorkerProcess:
+        with connect_redis(self._settings) as client:
+            wait_for(lambda: client.keys(worker_presence(f"*-{self.pid}")), "the worker did not get ready", 120)
+        return self
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status; a worker that does not end in time is killed."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(60)
+        finally:
+            self.kill()
+
+
+@pytest.fixture
+def start_worker(
+    settings: Settings, stack_environment: dict[str, str], tmp_path: Path
+) -> Iterator[Callable[..., WorkerProcess]]:
+    """Starts workers that end with the test."""
+    started: list[WorkerProcess] = []
+
+    def start(queues: str = "query,activate,index") -> WorkerProcess:
+        started.append(WorkerProcess(stack_environment, settings, tmp_path / "worker.log", queues))
+        return started[-1].wait_until_ready()
+
+    yield start
+    for worker in started:
+        if worker.alive():
+            worker.kill()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first: a mistake shows early."""
+    order = {"unit": 0, "integration": 1, "e2e": 2, "faults": 3}
+    items.sort(key=lambda item: order.get(item.path.parent.name, 0))
+
+

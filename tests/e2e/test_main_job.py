@@ -1,0 +1,196 @@
+"""The main job through real processes: producer, Redis, S3, worker."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from producer import Producer
+from tasks.errors import AiiError, DeadlineExceeded
+from tasks.messages import ActivationOptions
+from tasks.names import sha256_hex
+from tasks.results import ActivationResult, QueryResult
+from tests import images_zoo
+from tests.conftest import WorkerProcess
+from tests.photographs import photographs, pixels
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+
+
+@pytest.fixture
+def worker(start_worker: Callable[..., WorkerProcess]) -> WorkerProcess:
+    return start_worker()
+
+
+def activate(producer: Producer, data: bytes, **options: object) -> ActivationResult:
+    result = producer.activate(data, **options).wait(60)  # type: ignore[arg-type]
+    assert isinstance(result, ActivationResult)
+    return result
+
+
+def query(producer: Producer, data: bytes) -> QueryResult:
+    result = producer.query(data).wait(60)
+    assert isinstance(result, QueryResult)
+    return result
+
+
+def aii(environment: dict[str, str], *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """The command line as a person runs it."""
+    command = [sys.executable, "-c", "from producer.cli import aii; aii()", *arguments]
+    return subprocess.run(command, env=environment, input=stdin, capture_output=True, timeout=120, check=False)
+
+
+def test_an_activated_photograph_is_found_by_the_very_next_query(worker: WorkerProcess, producer: Producer) -> None:
+    result = activate(producer, photographs()["astronaut.png"], asset_id="astronaut")
+    assert result.protected_key == "starter/astronaut.png"
+    protected = producer.protected_image(result)
+    answer = query(producer, protected)
+    assert answer.matches[0].asset_id == "astronaut"
+    assert answer.verdict == "match"
+
+
+def test_the_protected_image_is_close_to_the_original_and_on_its_code(worker: WorkerProcess, producer: Producer) -> None:
+    result = activate(producer, photographs()["chelsea.png"])
+    assert result.status == "activated"
+    assert result.verification.verified
+    assert result.verification.distance_after < result.verification.distance_before
+    assert result.quality.psnr_db is not None
+    assert result.quality.psnr_db > 35
+    published = np.asarray(Image.open(io.BytesIO(producer.protected_image(result))))
+    assert published.shape == pixels("chelsea.png").shape
+    assert np.abs(published.astype(int) - pixels("chelsea.png")).max() == result.quality.linf
+
+
+def test_the_document_carries_what_an_audit_needs(worker: WorkerProcess, producer: Producer) -> None:
+    data = photographs()["coffee.png"]
+    result = activate(producer, data)
+    assert result.asset_id == result.source_sha256 == sha256_hex(data)
+    assert sha256_hex(producer.protected_image(result)) == result.protected_sha256
+    stages = ("fetch", "decode", "prepare", "device", "optimise", "compose", "encode", "verify", "upload", "journal")
+    assert set(stages) <= set(result.provenance.timings_ms)
+    assert {"torch", "pillow", "celery"} <= set(result.provenance.versions)
+
+
+def test_the_same_request_is_one_job_and_other_options_are_another(worker: WorkerProcess, producer: Producer) -> None:
+    data = photographs()["rocket.jpg"]
+    first, again = producer.activate(data), producer.activate(data)
+    fast = producer.activate(data, options=ActivationOptions(steps=1))
+    assert (first.new, again.new, fast.new) == (True, False, True)
+    assert first.job_id == again.job_id != fast.job_id
+    assert first.wait(60) == again.wait(60)
+
+
+def test_bad_input_ends_in_its_own_code_and_neighbours_are_unharmed(worker: WorkerProcess, producer: Producer) -> None:
+    hostile, readable = images_zoo.hostile(), images_zoo.readable()
+    jobs = {}
+    for name, sample in hostile.items():
+        try:
+            jobs[name] = producer.activate(sample.data)
+        except AiiError as error:
+            assert error.code == sample.code, name  # noqa: PT017  # a refusal at the door is as good as one inside
+    good = {name: producer.activate(sample.data) for name, sample in readable.items()}
+    assert jobs
+    for name, job in jobs.items():
+        with pytest.raises(AiiError) as caught:
+            job.wait(120)
+        assert caught.value.code == hostile[name].code, name
+    for job in good.values():
+        assert isinstance(job.wait(120), ActivationResult)
+    assert worker.alive()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_gives_an_upright_protected_image(
+    worker: WorkerProcess, producer: Producer, orientation: int
+) -> None:
+    sample = images_zoo.oriented("JPEG")[orientation - 1]
+    result = activate(producer, sample.data)
+    published = Image.open(io.BytesIO(producer.protected_image(result)))
+    assert published.getexif().get(0x0112, 1) == 1
+    assert published.size == sample.pixels.shape[1::-1]
+
+
+def test_a_missing_object_an_unknown_collection_and_a_hostile_name_have_codes(
+    worker: WorkerProcess, producer: Producer
+) -> None:
+    data = photographs()["rocket.jpg"]
+    with pytest.raises(AiiError) as caught:
+        producer.activate(data, asset_id="../x")
+    assert caught.value.code == "invalid_asset_id"
+    with pytest.raises(AiiError) as caught:
+        producer.activate(data, collection="nowhere").wait(60)
+    assert caught.value.code == "collection_missing"
+
+
+def test_a_hostile_message_that_bypasses_the_producer_ends_in_a_code(worker: WorkerProcess, producer: Producer) -> None:
+    payload = {"task": "aii.activate", "collection": "starter", "asset_id": "../x", "source": {"sha256": "0" * 64, "size": 1}}
+    job_id = "0123456789abcdef" * 2
+    producer._sender.send(job_id, "aii.activate", "activate", payload)
+    def failed() -> str | None:
+        try:
+            return producer.ledger.get(job_id).error_code
+        except AiiError:
+            return None
+
+    assert wait_for(failed, "the message was not answered") == "invalid_asset_id"
+    assert worker.alive()
+
+
+def test_waiting_ends_when_the_callers_patience_does(producer: Producer) -> None:
+    with pytest.raises(DeadlineExceeded, match="goes on"):
+        producer.activate(photographs()["rocket.jpg"]).wait(0.1)
+
+
+def test_the_command_line_activates_a_folder_and_finds_its_images(
+    worker: WorkerProcess, stack_environment: dict[str, str], tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("coffee.png", "rocket.jpg"):
+        (folder / name).write_bytes(photographs()[name])
+    (folder / "broken.jpg").write_bytes(photographs()["rocket.jpg"][:5000])
+    run = aii(stack_environment, "activate", str(folder), "--out", str(out), "--json")
+    records = {Path(r["image"]).name: r for r in map(json.loads, run.stdout.splitlines())}
+    assert run.returncode == 1, run.stderr
+    assert records["broken.jpg"]["code"] == "truncated"
+    assert records["coffee.png"]["status"] == "activated"
+    assert sorted(p.name for p in out.iterdir()) == ["coffee.png", "rocket.jpg"]
+    found = aii(stack_environment, "query", "-", "--json", stdin=(out / "rocket.jpg").read_bytes())
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["matches"][0]["asset_id"] == records["rocket.jpg"]["asset_id"]
+    status = json.loads(aii(stack_environment, "status", "--json").stdout)
+    assert status["workers"][0]["pid"] == str(worker.pid)
+    assert status["failures"][0]["error_code"] == "truncated"
+
+
+def test_an_unreachable_service_ends_the_command_line_with_status_3(stack_environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(photographs()["rocket.jpg"])
+    away = stack_environment | {"AII_REDIS_URL": "redis://127.0.0.1:1/0"}
+    run = aii(away, "activate", str(tmp_path / "a.jpg"))
+    assert run.returncode == 3
+    assert b"127.0.0.1:1 does not answer" in run.stderr
+
+
+def test_wrong_usage_ends_with_status_2(stack_environment: dict[str, str], tmp_path: Path) -> None:
+    run = aii(stack_environment, "activate", str(tmp_path))
+    assert run.returncode == 2
+    assert b"There is no JPEG, PNG or WebP file" in run.stderr
+
+
+def test_a_worker_that_is_told_to_stop_finishes_and_ends_well(
+    start_worker: Callable[..., WorkerProcess], producer: Producer
+) -> None:
+    worker = start_worker()
+    jobs = [producer.activate(data) for data in photographs().values()]
+    assert worker.stop() == 0
+    states = {str(state) for state in producer.ledger.states([job.job_id for job in jobs])}
+    assert states <= {"done", "queued"}

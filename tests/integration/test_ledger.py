@@ -1,0 +1,165 @@
+"""The ledger's transitions, on a real Redis."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.connection import connect_redis
+from tasks.errors import JobMissing, RedisUnavailable
+from tasks.ledger import Claim, JobState, Ledger, wait_until_closed
+from tasks.messages import ActivateRequest, Source
+from tasks.settings import Settings
+from tests.waiting import wait_for
+
+QUEUE = "activate"
+
+
+def request(name: str = "a") -> ActivateRequest:
+    return ActivateRequest(collection="starter", source=Source(sha256="0" * 64, size=1), asset_id=name)
+
+
+def submitted(ledger: Ledger, name: str = "a") -> str:
+    job = request(name)
+    assert ledger.submit([job]) == [True]
+    return job.job_id
+
+
+def claim(ledger: Ledger, job_id: str, token: str = "t") -> Claim:
+    return ledger.claim(job_id, QUEUE, token, "worker")
+
+
+def brief(settings: Settings, **changes: float) -> Ledger:
+    """A ledger whose leases run out at once, or with other terms."""
+    terms = {"lease_s": 0.01, "max_attempts": 2, "keep_closed_s": 60} | changes
+    return Ledger(connect_redis(settings), "redis", **terms)  # type: ignore[arg-type]
+
+
+def test_submitting_the_same_request_twice_is_one_job(ledger: Ledger) -> None:
+    submitted(ledger)
+    assert ledger.submit([request()]) == [False]
+    assert ledger.queue_state(QUEUE).seq == 1
+
+
+def test_a_request_twice_in_one_call_is_one_job(ledger: Ledger) -> None:
+    assert ledger.submit([request(), request()]) == [True, False]
+
+
+def test_a_claimed_job_cannot_be_claimed_again(ledger: Ledger) -> None:
+    job_id = submitted(ledger)
+    assert claim(ledger, job_id, "one") is Claim.CLAIMED
+    assert claim(ledger, job_id, "two") is Claim.LEASED
+    assert ledger.get(job_id).attempts == 1
+
+
+def test_a_closed_job_stays_closed(ledger: Ledger) -> None:
+    job_id = submitted(ledger)
+    claim(ledger, job_id)
+    assert ledger.close(job_id, "t", JobState.DONE)
+    assert claim(ledger, job_id, "late") is Claim.CLOSED
+    assert ledger.submit([request()]) == [False]
+
+
+def test_a_failed_job_is_opened_again_by_submitting_it(ledger: Ledger) -> None:
+    job_id = submitted(ledger)
+    claim(ledger, job_id)
+    ledger.close(job_id, "t", JobState.FAILED, "truncated", "half a file")
+    assert ledger.get(job_id).error_code == "truncated"
+    assert ledger.submit([request()]) == [True]
+    assert ledger.get(job_id).error_code is None
+
+
+def test_only_the_holder_of_the_lease_can_close_a_job(ledger: Ledger) -> None:
+    job_id = submitted(ledger)
+    claim(ledger, job_id, "mine")
+    assert not ledger.close(job_id, "theirs", JobState.DONE)
+    assert ledger.get(job_id).state is JobState.RUNNING
+
+
+def test_a_job_the_ledger_does_not_know_cannot_be_claimed(ledger: Ledger) -> None:
+    assert claim(ledger, "0" * 32) is Claim.MISSING
+    with pytest.raises(JobMissing):
+        ledger.get("0" * 32)
+
+
+def test_an_adopted_job_can_be_claimed(ledger: Ledger) -> None:
+    ledger.adopt("0" * 32, "aii.activate", QUEUE, {"anything": [1]})
+    assert claim(ledger, "0" * 32) is Claim.CLAIMED
+
+
+def test_a_lease_that_ran_out_is_found_and_its_job_queued_again_once(settings: Settings) -> None:
+    ledger = brief(settings)
+    job_id = submitted(ledger)
+    claim(ledger, job_id)
+    wait_for(lambda: ledger.expired() == [job_id], "the lease did not run out")
+    message = ledger.requeue(job_id)
+    assert message is not None
+    assert (message.job_id, message.task, message.queue) == (job_id, "aii.activate", QUEUE)
+    assert ledger.requeue(job_id) is None
+    assert ledger.get(job_id).state is JobState.QUEUED
+    ledger.disconnect()
+
+
+def test_a_renewed_lease_does_not_run_out(ledger: Ledger) -> None:
+    job_id = submitted(ledger)
+    claim(ledger, job_id)
+    assert ledger.renew({job_id: "t"}) == []
+    assert ledger.expired() == []
+
+
+def test_renewing_tells_which_leases_were_lost(ledger: Ledger) -> None:
+    kept, lost = submitted(ledger, "kept"), submitted(ledger, "lost")
+    claim(ledger, kept), claim(ledger, lost)
+    assert ledger.renew({kept: "t", lost: "another token"}) == [lost]
+
+
+def test_a_worker_whose_lease_was_given_away_cannot_close(settings: Settings) -> None:
+    ledger = brief(settings)
+    job_id = submitted(ledger)
+    claim(ledger, job_id, "slow")
+    wait_for(ledger.expired, "the lease did not run out")
+    ledger.requeue(job_id)
+    claim(ledger, job_id, "second")
+    assert not ledger.close(job_id, "slow", JobState.DONE)
+    assert ledger.close(job_id, "second", JobState.DONE)
+    ledger.disconnect()
+
+
+def test_a_job_that_was_started_too_often_is_exhausted(settings: Settings) -> None:
+    ledger = brief(settings, max_attempts=2)
+    job_id = submitted(ledger)
+    for expected in (Claim.CLAIMED, Claim.CLAIMED, Claim.EXHAUSTED):
+        assert claim(ledger, job_id) is expected
+        wait_for(ledger.expired, "the lease did not run out")
+        ledger.requeue(job_id)
+    ledger.disconnect()
+
+
+def test_a_job_sent_again_gets_a_new_place_at_the_tail(ledger: Ledger) -> None:
+    first = submitted(ledger, "first")
+    submitted(ledger, "second")
+    assert ledger.resend(first, QUEUE, 1) is not None
+    assert [place for _, place in ledger.waiting_up_to(QUEUE, 10)] == [2, 3]
+    assert ledger.resend(first, QUEUE, 1) is None
+
+
+def test_the_head_is_the_furthest_place_that_was_started(ledger: Ledger) -> None:
+    jobs = [submitted(ledger, name) for name in "abc"]
+    claim(ledger, jobs[1])
+    assert ledger.queue_state(QUEUE).head == 2
+
+
+def test_waiting_ends_with_the_jobs(ledger: Ledger) -> None:
+    done, open_ = submitted(ledger, "done"), submitted(ledger, "open")
+    claim(ledger, done)
+    ledger.close(done, "t", JobState.DONE)
+    assert list(wait_until_closed(ledger, [done, open_, "0" * 32], timeout_s=0)) == [
+        (done, JobState.DONE),
+        ("0" * 32, None),
+    ]
+
+
+def test_an_unreachable_redis_is_named(settings: Settings) -> None:
+    nobody = settings.model_copy(update={"redis_url": type(settings.redis_url)("redis://:secret@127.0.0.1:1/0")})
+    with pytest.raises(RedisUnavailable, match=r"127\.0\.0\.1:1 does not answer.*aii up") as caught:
+        Ledger.connect(nobody).check()
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,61 @@
+"""Object storage, on a real S3 server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from tasks.errors import DigestMismatch, InvalidKey, ObjectMissing, StorageUnavailable, TooLarge
+from tasks.names import sha256_hex
+from tasks.settings import Settings
+from tasks.storage import Bucket, ObjectStore
+
+DATA = b"some bytes"
+
+
+def test_what_was_put_is_got(store: ObjectStore) -> None:
+    store.put(Bucket.RESULTS, "folder/name.json", DATA, "application/json")
+    assert store.get(Bucket.RESULTS, "folder/name.json", 100) == DATA
+    assert "folder/name.json" in list(store.list_keys(Bucket.RESULTS, "folder/"))
+
+
+def test_a_missing_object_is_named(store: ObjectStore) -> None:
+    assert not store.exists(Bucket.ORIGINALS, "0" * 64)
+    with pytest.raises(ObjectMissing, match="0" * 64):
+        store.get(Bucket.ORIGINALS, "0" * 64, 100)
+
+
+def test_an_object_over_the_limit_is_refused(store: ObjectStore) -> None:
+    store.put(Bucket.ORIGINALS, "large", DATA, "image/png")
+    with pytest.raises(TooLarge, match="limit of 5 bytes"):
+        store.get(Bucket.ORIGINALS, "large", 5)
+
+
+def test_other_bytes_than_promised_are_refused(store: ObjectStore, tmp_path: Path) -> None:
+    store.put(Bucket.ORIGINALS, "other", DATA, "image/png")
+    with pytest.raises(DigestMismatch):
+        store.get_verified(Bucket.ORIGINALS, "other", sha256_hex(b"promised"), 100)
+    with pytest.raises(DigestMismatch):
+        store.get_file(Bucket.ORIGINALS, "other", sha256_hex(b"promised"), tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("key", ["../x", "/x", "a//b", "a/../b", "", "nul\0", "ä", "a/", "x" * 600])
+def test_a_key_outside_the_alphabet_is_refused(store: ObjectStore, key: str) -> None:
+    with pytest.raises(InvalidKey):
+        store.put(Bucket.ORIGINALS, key, DATA, "image/png")
+
+
+def test_an_unreachable_store_is_named(settings: Settings) -> None:
+    nobody = settings.model_copy(update={"s3_endpoint": "127.0.0.1:1"})
+    with pytest.raises(StorageUnavailable, match=r"127\.0\.0\.1:1 does not answer.*aii up"):
+        ObjectStore.connect(nobody).check()
+
+
+def test_wrong_keys_are_named_and_not_shown(settings: Settings) -> None:
+    stranger = settings.model_copy(update={"s3_secret_key": SecretStr("not-the-secret")})
+    with pytest.raises(StorageUnavailable, match="AII_S3_SECRET_KEY") as caught:
+        ObjectStore.connect(stranger).check()
+    assert "not-the-secret" not in str(caught.value)

@@ -1,0 +1,42 @@
+"""Real photographs for tests: those that scikit-image carries, and small crops of them when many are wanted."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+_NAMES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "hubble_deep_field.jpg")
+
+
+@cache
+def photographs() -> dict[str, bytes]:
+    """The files, by name."""
+    package = importlib.util.find_spec("skimage")
+    assert package is not None
+    assert package.origin is not None
+    folder = Path(package.origin).parent / "data"
+    return {name: (folder / name).read_bytes() for name in _NAMES}
+
+
+def pixels(name: str) -> np.ndarray:
+    """One photograph as (H, W, 3) uint8."""
+    return np.asarray(Image.open(io.BytesIO(photographs()[name])).convert("RGB"))
+
+
+def crops(count: int, side: int = 128) -> list[bytes]:
+    """`count` different small photographs, as JPEG files: squares cut from the large ones at seeded places."""
+    random = np.random.default_rng(0)
+    names = list(photographs())
+    return [_crop(pixels(names[i % len(names)]), side, random) for i in range(count)]
+
+
+def _crop(image: np.ndarray, side: int, random: np.random.Generator) -> bytes:
+    top, left = (int(random.integers(0, extent - side)) for extent in image.shape[:2])
+    buffer = io.BytesIO()
+    Image.fromarray(image[top : top + side, left : left + side]).save(buffer, format="JPEG", quality=95)
+    return buffer.getvalue()

@@ -1,0 +1,81 @@
+"""The parts of activation that need no device."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from tests.photographs import pixels
+from workers.activation.compose import compose, prepare
+from workers.activation.jnd import jnd_map
+from workers.activation.quality import quality, ssim
+from workers.activation.scale import resize, there_and_back
+
+SIZE = 112
+
+
+def test_the_visibility_of_a_flat_grey_is_that_of_its_luminance() -> None:
+    grey = jnd_map(torch.full((3, 20, 20), 127.0))
+    assert torch.allclose(grey, torch.tensor(3 / 255), atol=1e-6)
+
+
+def test_changes_hide_in_the_dark_in_the_bright_and_beside_edges() -> None:
+    black, grey, white = (jnd_map(torch.full((3, 9, 9), level))[0, 4, 4] for level in (0.0, 127.0, 255.0))
+    edge = torch.full((3, 9, 9), 100.0)
+    edge[:, :, 5:] = 154
+    assert black > grey
+    assert white > grey
+    assert jnd_map(edge)[0, 4, 4] > 2 * grey
+
+
+def test_enlarging_and_shrinking_is_what_the_matrix_says() -> None:
+    change = torch.rand(1, SIZE, SIZE)
+    seen = resize(resize(change, 300, 451), SIZE, SIZE)
+    predicted = there_and_back(SIZE, 300) @ change[0] @ there_and_back(SIZE, 451).mT
+    assert torch.allclose(seen[0], predicted, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["astronaut.png", "rocket.jpg", "chelsea.png"])
+def test_the_extractor_sees_of_a_composed_image_what_the_optimiser_foresaw(name: str) -> None:
+    image = pixels(name)
+    prepared = prepare(image, SIZE, alpha=3.0)
+    change = torch.tanh(torch.randn(3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)))
+    seen = prepare(compose(image, prepared, change, alpha=3.0), SIZE, alpha=3.0).image
+    foreseen = prepared.image + prepared.mask * (prepared.rows @ change @ prepared.columns.mT)
+    wanted = (foreseen.clamp(0, 1) - prepared.image).norm()
+    assert (seen - foreseen.clamp(0, 1)).norm() < 0.35 * wanted
+
+
+def test_no_change_gives_the_image_back() -> None:
+    image = pixels("coffee.png")
+    assert (compose(image, prepare(image, SIZE, 3.0), torch.zeros(3, SIZE, SIZE), 3.0) == image).all()
+
+
+def test_the_change_stays_within_the_visibility_of_each_pixel() -> None:
+    image = pixels("astronaut.png")
+    prepared = prepare(image, SIZE, 3.0)
+    composed = compose(image, prepared, torch.ones(3, SIZE, SIZE), 3.0).astype(int)
+    # Blue may change most: 3 * 0.072 / 0.114 * 0.225 times the threshold.
+    bound = prepared.visibility[0].numpy() * 255 * 3 * 0.072 / 0.114 * 0.225 + 0.5
+    assert (np.abs(composed - image)[..., 2] <= bound + 1e-3).all()
+
+
+def test_quality_agrees_with_scikit_image() -> None:
+    image = pixels("chelsea.png")
+    noisy = np.clip(image + np.random.default_rng(0).normal(0, 4, image.shape), 0, 255).astype(np.uint8)
+    measured = quality(image, noisy)
+    weights = np.array([0.299, 0.587, 0.114])
+    theirs = structural_similarity(
+        image @ weights, noisy @ weights, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert measured.psnr_db == pytest.approx(peak_signal_noise_ratio(image, noisy), abs=1e-3)
+    assert measured.ssim == pytest.approx(theirs, abs=2e-3)
+    assert measured.linf == np.abs(image.astype(int) - noisy).max()
+
+
+def test_equal_images_have_no_psnr_and_full_similarity() -> None:
+    image = pixels("coffee.png")
+    assert quality(image, image).psnr_db is None
+    assert ssim(image, image) == pytest.approx(1)

@@ -1,0 +1,57 @@
+"""What requests accept, and how a job gets its name."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.errors import AiiError, InvalidAssetId, InvalidCollectionName, InvalidRequest
+from tasks.messages import ActivateRequest, ActivationOptions, QueryRequest, Source, parse_request
+
+SOURCE = {"sha256": "0" * 64, "size": 10}
+PAYLOAD = {"task": "aii.activate", "collection": "starter", "asset_id": "a", "source": SOURCE}
+
+
+def test_a_request_survives_the_queue() -> None:
+    request = ActivateRequest(collection="starter", source=Source(**SOURCE), asset_id="a")
+    assert parse_request(ActivateRequest, request.model_dump(mode="json")) == request
+
+
+def test_the_job_id_follows_from_the_content() -> None:
+    assert parse_request(ActivateRequest, PAYLOAD).job_id == parse_request(ActivateRequest, dict(PAYLOAD)).job_id
+    assert parse_request(ActivateRequest, PAYLOAD).job_id != parse_request(ActivateRequest, PAYLOAD | {"asset_id": "b"}).job_id
+
+
+def test_two_queries_for_one_image_are_two_jobs() -> None:
+    one, two = (QueryRequest(collection="c", source=Source(**SOURCE), nonce=nonce) for nonce in "12")
+    assert one.job_id != two.job_id
+
+
+@pytest.mark.parametrize(("steps", "rate"), [(10, 1.0), (1, 10.0), (5, 2.0)])
+def test_the_learning_rate_makes_up_for_fewer_steps(steps: int, rate: float) -> None:
+    assert ActivationOptions(steps=steps).effective_learning_rate == rate
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"asset_id": "../x"}, InvalidAssetId),
+        ({"asset_id": ""}, InvalidAssetId),
+        ({"asset_id": "a..b"}, InvalidAssetId),
+        ({"asset_id": "a" * 200}, InvalidAssetId),
+        ({"asset_id": "a\n"}, InvalidAssetId),
+        ({"collection": "A/b"}, InvalidCollectionName),
+        ({"source": {"sha256": "xyz", "size": 1}}, InvalidRequest),
+        ({"options": {"steps": 10**6}}, InvalidRequest),
+        ({"options": {"alpha": float("nan")}}, InvalidRequest),
+        ({"surprise": 1}, InvalidRequest),
+    ],
+)
+def test_a_field_that_cannot_be_used_is_refused_by_name(change: dict[str, object], kind: type[AiiError]) -> None:
+    with pytest.raises(kind):
+        parse_request(ActivateRequest, PAYLOAD | change)
+
+
+@pytest.mark.parametrize("payload", [None, [], "text", 3])
+def test_what_is_no_object_is_refused(payload: object) -> None:
+    with pytest.raises(InvalidRequest):
+        parse_request(ActivateRequest, payload)

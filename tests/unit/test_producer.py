@@ -1,0 +1,51 @@
+"""The producer without any service."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from producer.images import find_images, read_image
+from tasks.errors import AiiError, EmptyImage, NotFound, TooLarge, TruncatedImage, UnsupportedFormat, error_of
+
+
+def test_the_command_line_loads_neither_torch_nor_faiss() -> None:
+    code = "import sys, producer.cli; print([m for m in ('torch', 'faiss', 'numpy', 'PIL', 'workers') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_a_folder_gives_its_images_and_all_below(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("b.JPG", "a.png", "sub/c.webp", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [str(f.relative) for f in find_images([str(tmp_path)], None)] == ["a.png", "b.JPG", "sub/c.webp"]
+
+
+def test_a_dash_is_the_image_on_standard_input() -> None:
+    (found,) = find_images(["-"], b"bytes")
+    assert found.source == b"bytes"
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [(b"", EmptyImage), (b"<html>", UnsupportedFormat), (b"\xff\xd8\xff" + b"0" * 100, TooLarge)],
+)
+def test_what_cannot_be_an_image_is_refused_before_the_upload(data: bytes, kind: type[AiiError], tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(data)
+    for image in (data, tmp_path / "file"):
+        with pytest.raises(kind):
+            read_image(image, max_bytes=50)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"nothing\.jpg"):
+        read_image(tmp_path / "nothing.jpg", 50)
+
+
+def test_an_error_code_becomes_the_exception_of_that_name() -> None:
+    assert type(error_of("truncated", "half a file")) is TruncatedImage
+    assert str(error_of("of_the_future", "new")) == "of_the_future: new"

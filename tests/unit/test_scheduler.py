@@ -1,0 +1,130 @@
+"""The device thread, with a small real network as extractor."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from tasks.errors import DeviceFailure, LeaseLost
+from workers.activation.compose import Prepared, prepare
+from workers.index.codec import Codec
+from workers.scheduler import ActivationWork, DeviceThread
+
+SIDE, DIMENSION = 16, 8
+
+
+class Convolution:
+    """An extractor of one layer. It refuses an image whose first value is exactly 1, alone or in a batch."""
+
+    name, sha256, input_size, dimension = "convolution", "0" * 64, SIDE, DIMENSION
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self._net = torch.nn.Conv2d(3, DIMENSION, SIDE).requires_grad_(False)
+        self.batches: list[int] = []
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        self.batches.append(len(images))
+        if bool((images[:, 0, 0, 0] == 1).any()):
+            raise RuntimeError("this image cannot be computed")
+        features: torch.Tensor = torch.nn.functional.normalize(self._net(images)[:, :, 0, 0], dim=1)
+        return features
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    features = np.random.default_rng(0).standard_normal((2000, DIMENSION)).astype(np.float32)
+    return Codec.train("IVF16,PQ4x4", features / np.linalg.norm(features, axis=1, keepdims=True))
+
+
+@pytest.fixture
+def extractor() -> Convolution:
+    return Convolution()
+
+
+@pytest.fixture
+def device(extractor: Convolution) -> Iterator[DeviceThread]:
+    device = DeviceThread(extractor, batch_images=8)
+    device.start()
+    yield device
+    device.stop()
+
+
+def prepared(seed: int) -> Prepared:
+    pixels = np.random.default_rng(seed).integers(0, 250, (40, 30, 3)).astype(np.uint8)
+    return prepare(pixels, SIDE, alpha=3.0)
+
+
+def work(seed: int, codec: Codec, steps: int = 10) -> ActivationWork:
+    return ActivationWork(prepared(seed), codec, steps, 10 / steps)
+
+
+def test_activation_brings_the_feature_nearer_to_its_target(device: DeviceThread, codec: Codec) -> None:
+    job = work(0, codec)
+    found = device.activate(job)
+    moved = job.prepared.image + job.prepared.mask * (job.prepared.rows @ found.change @ job.prepared.columns.mT)
+    feature = device.extract(moved.clamp(0, 1))
+    target = found.target
+    assert np.square(feature - target).sum() < np.square(device.extract(job.prepared.image) - target).sum()
+
+
+def test_the_same_image_gets_the_same_change_in_any_company(device: DeviceThread, codec: Codec) -> None:
+    alone = device.activate(work(0, codec))
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda seed: device.activate(work(seed, codec)), range(8)))
+    assert max(f.batch_images for f in together) > 1
+    assert torch.allclose(alone.change, together[0].change, atol=1e-3)
+    assert (alone.code == together[0].code).all()
+
+
+def test_results_come_back_to_those_who_asked(device: DeviceThread, extractor: Convolution) -> None:
+    images = [prepared(seed).image for seed in range(20)]
+    with ThreadPoolExecutor(20) as pool:
+        features = list(pool.map(device.extract, images))
+    for image, feature in zip(images, features, strict=True):
+        assert np.allclose(feature, extractor(image[None])[0], atol=1e-5)
+
+
+def test_one_image_that_fails_leaves_its_neighbours_unharmed(device: DeviceThread, codec: Codec) -> None:
+    bad = work(3, codec)
+    bad.prepared.image[:, 0, 0] = 1
+    jobs = [work(seed, codec) for seed in range(3)] + [bad] + [work(seed, codec) for seed in range(4, 8)]
+    with ThreadPoolExecutor(8) as pool:
+        futures = [pool.submit(device.activate, job) for job in jobs]
+    assert [type(f.exception()) for f in futures] == [type(None)] * 3 + [DeviceFailure] + [type(None)] * 4
+
+
+def test_a_query_is_served_between_two_steps(device: DeviceThread, codec: Codec) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        long = pool.submit(device.activate, work(0, codec, steps=20_000))
+        for seed in range(5):
+            device.extract(prepared(seed).image)
+        assert not long.done()
+
+
+def test_a_device_that_fails_on_everything_ends_the_process_instead_of_failing_jobs(codec: Codec) -> None:
+    class Broken(Convolution):
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("unspecified launch failure")
+
+    broken = threading.Event()
+    device = DeviceThread(Broken(), batch_images=8, on_broken_device=broken.set)
+    device.start()
+    with pytest.raises(DeviceFailure):
+        device.extract(prepared(0).image)
+    assert broken.is_set()
+    device.stop()
+
+
+def test_a_stopped_device_leaves_the_job_to_another_worker(extractor: Convolution) -> None:
+    device = DeviceThread(extractor, batch_images=8)
+    device.start()
+    device.stop()
+    with pytest.raises(LeaseLost):
+        device.extract(prepared(0).image)
