@@ -30,9 +30,21 @@ from workers.evaluation.edits import EDITS
 
 # scikit-image carries these photographs; its other pictures are drawings, masks, or the second half of a stereo pair.
 _BUNDLED: Final = (
-    "astronaut.png brick.png camera.png chelsea.png coffee.png coins.png grass.png gravel.png hubble_deep_field.jpg ihc.png "
-    "moon.png motorcycle_left.png retina.jpg rocket.jpg"
-).split()
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "chelsea.png",
+    "coffee.png",
+    "coins.png",
+    "grass.png",
+    "gravel.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "moon.png",
+    "motorcycle_left.png",
+    "retina.jpg",
+    "rocket.jpg",
+)
 _QUERY_SECONDS: Final = 600.0
 
 

@@ -39,9 +39,8 @@ def write_report(out: Path, photos: Sequence[Shown], rows: Sequence[Row]) -> Non
     _print_table([*rows, average], photos)
     _write_csv(out / "recall.csv", [*rows, average])
     sheet(photos).save(out / "sheet.png")
-    click.echo(
-        f"\nProtected images: {out / 'protected'}\nPictures:         {out / 'sheet.png'}\nTable:            {out / 'recall.csv'}"
-    )
+    places = {"Protected images": out / "protected", "Pictures": out / "sheet.png", "Table": out / "recall.csv"}
+    click.echo("\n" + "\n".join(f"{name + ':':18}{path}" for name, path in places.items()))
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -49,10 +48,9 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _print_table(rows: Sequence[Row], photos: Sequence[Shown]) -> None:
-    references = read_card().count
-    click.echo(
-        f"\nRecall@1 of edited copies of {len(photos)} photographs among {references + len(photos):,} images ({read_card().factory}, nprobe 1)\n"
-    )
+    card = read_card()
+    among = f"among {card.count + len(photos):,} images ({card.factory}, nprobe 1)"
+    click.echo(f"\nRecall@1 of edited copies of {len(photos)} photographs {among}\n")
     click.echo(f"  {'edit':16}{'passive':>9}{'activated':>11}")
     for row in rows:
         if row.edit == "average":
@@ -61,9 +59,8 @@ def _print_table(rows: Sequence[Row], photos: Sequence[Shown]) -> None:
     psnr = [result.quality.psnr_db for *_, result in photos if result.quality.psnr_db is not None]
     passive = sum(1 for *_, result in photos if result.status == "passive")
     if psnr:
-        click.echo(
-            f"\n  PSNR {_mean(psnr):.1f} dB on average, {min(psnr):.1f} at least; {len(photos) - passive} of {len(photos)} files verified on their code."
-        )
+        verified = f"{len(photos) - passive} of {len(photos)} files verified"
+        click.echo(f"\n  PSNR {_mean(psnr):.1f} dB on average, {min(psnr):.1f} at least; {verified}.")
 
 
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -85,7 +82,7 @@ def sheet(photos: Sequence[Shown]) -> Image.Image:
             if result.quality.psnr_db is None
             else f"PSNR {result.quality.psnr_db:.1f} dB, SSIM {result.quality.ssim:.3f}"
         )
-        titles = (name, f"protected: {psnr}", f"difference × {_AMPLIFIED}, around grey")
+        titles = (name, f"protected: {psnr}", f"{_AMPLIFIED} x difference, around grey")
         for column, (title, image) in enumerate(
             zip(titles, (original, protected, difference(original, protected)), strict=True)
         ):

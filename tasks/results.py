@@ -29,13 +29,19 @@ class Quality(Frozen):
 
 
 class Verification(Frozen):
-    """Whether the *encoded* protected image, decoded again, falls on the registered code."""
+    """How the *encoded* protected image, decoded again, stands to the registered code.
+
+    `verified`: it lies in the code's coarse cell, so that a search with nprobe 1 looks at the code at all, and
+    nearer to what the code stands for than the original did, so that it ranks better. `on_code`: it would even be
+    given the very same code.
+    """
 
     verified: bool
+    on_code: bool
     attempts: int
     steps: int
-    distance_before: float  # squared L2 from the original's feature to the target
-    distance_after: float  # squared L2 from the protected file's feature to the target
+    distance_before: float  # squared L2 from the original's feature to what the code stands for
+    distance_after: float  # squared L2 from the protected file's feature to the same
 
 
 class Provenance(Frozen):

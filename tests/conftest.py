@@ -1,6 +1,7 @@
 """Real servers for all tests that need them: one Redis and one S3 server for the session, workers as processes.
 
-They are started by ``aii up`` itself, in a folder of their own. Where they cannot be started, tests fail: nothing is skipped.
+They are started by ``aii up`` itself, in a folder of their own. Where they cannot be started, tests fail: nothing is
+skipped.
 """
 
 from __future__ import annotations
@@ -140,5 +141,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first: a mistake shows early."""
     order = {"unit": 0, "integration": 1, "e2e": 2, "faults": 3}
     items.sort(key=lambda item: order.get(item.path.parent.name, 0))
-
-

@@ -19,7 +19,7 @@ from workers.activation.quality import quality
 from workers.collections import Collections
 from workers.extractors.inputs import to_input
 from workers.images import DecodedImage, EncodedImage, Limits, decode, encode
-from workers.index.codec import Codec, Codes
+from workers.index.codec import Codec
 from workers.index.journal import encode_code
 from workers.jobs import Running
 from workers.memory import PixelBudget
@@ -30,13 +30,21 @@ _TRIES: Final = 3
 
 
 @dataclass(frozen=True)
+class _Standing:
+    """How an image stands to the registered code; see :class:`tasks.results.Verification`."""
+
+    distance: float
+    on_code: bool
+    verified: bool
+
+
+@dataclass(frozen=True)
 class _Protected:
-    """An encoded image and how it stands to the promised code."""
+    """An encoded image, decoded again, and what it took."""
 
     encoded: EncodedImage
     decoded: DecodedImage
-    distance: float
-    verified: bool
+    standing: _Standing
     tries: int
     steps: int
 
@@ -85,7 +93,7 @@ class Handlers:
         with running.watch.stage("journal"):
             entry = running.patience(lambda: collection.register(request.asset_id, found.code))
         return ActivationResult(
-            status="activated" if protected.verified else "passive",
+            status="activated" if protected.standing.verified else "passive",
             job_id=running.job_id,
             collection=request.collection,
             generation=collection.manifest.generation,
@@ -101,11 +109,12 @@ class Handlers:
             options=request.options,
             quality=measured,
             verification=Verification(
-                verified=protected.verified,
+                verified=protected.standing.verified,
+                on_code=protected.standing.on_code,
                 attempts=protected.tries,
                 steps=protected.steps,
                 distance_before=found.distance,
-                distance_after=protected.distance,
+                distance_after=protected.standing.distance,
             ),
             provenance=running.provenance(),
         )
@@ -113,7 +122,7 @@ class Handlers:
     def _protect(
         self, original: DecodedImage, request: ActivateRequest, codec: Codec, running: Running
     ) -> tuple[Activated, _Protected]:
-        """Change the image until its *file* falls on the code; after the last try, give the picture back unchanged."""
+        """Change the image until its *file* is verified; after the last try, give the picture back unchanged."""
         with running.watch.stage("prepare"):
             prepared = prepare(original.pixels, self._input_size, request.options.alpha)
         options = request.options
@@ -124,10 +133,10 @@ class Handlers:
             running.watch.add("optimise", found.device_ms)
             protected = self._encode_and_verify(original, prepared, found, codec, request, running)
             protected = replace(protected, tries=tries, steps=work.steps)
-            if protected.verified:
+            if protected.standing.verified:
                 return found, protected
             work = replace(work, steps=2 * work.steps)
-        return found, self._passive(original, found, protected, running)
+        return found, self._passive(original, found, protected, codec, running)
 
     def _encode_and_verify(
         self,
@@ -144,19 +153,31 @@ class Handlers:
             encoded = encode(pixels, original)
         with running.watch.stage("verify"):
             decoded = decode(encoded.data, self._limits)
-            distance, code = self._look(decoded, found, codec)
-        return _Protected(encoded, decoded, distance, bool(np.array_equal(code, found.code)), tries=0, steps=0)
+            standing = self._verify(decoded, found, codec)
+        return _Protected(encoded, decoded, standing, tries=0, steps=0)
 
-    def _passive(self, original: DecodedImage, found: Activated, last: _Protected, running: Running) -> _Protected:
+    def _passive(
+        self, original: DecodedImage, found: Activated, last: _Protected, codec: Codec, running: Running
+    ) -> _Protected:
         with running.watch.stage("encode"):
             encoded = encode(original.pixels, original)
+        with running.watch.stage("verify"):
             decoded = decode(encoded.data, self._limits)
-        return replace(last, encoded=encoded, decoded=decoded, distance=found.distance, verified=False)
+            standing = replace(self._verify(decoded, found, codec), verified=False)
+        return replace(last, encoded=encoded, decoded=decoded, standing=standing)
 
-    def _look(self, image: DecodedImage, found: Activated, codec: Codec) -> tuple[float, Codes]:
-        """Squared L2 distance of an image's feature to the target, and the code it falls on."""
+    def _verify(self, image: DecodedImage, found: Activated, codec: Codec) -> _Standing:
+        """Look at an image as a search will: its cell decides whether the code is looked at, its distance how it
+        ranks."""
         feature = self._device.extract(to_input(image.pixels, self._input_size))
-        return float(np.square(feature - found.target).sum()), codec.encode(feature[None])[0]
+        code = codec.encode(feature[None])[0]
+        cell = codec.cell_size
+        distance = float(np.square(feature - found.target).sum())
+        return _Standing(
+            distance=distance,
+            on_code=bool(np.array_equal(code, found.code)),
+            verified=bool(np.array_equal(code[:cell], found.code[:cell])) and distance < found.distance,
+        )
 
     # ── query ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

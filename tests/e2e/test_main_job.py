@@ -58,7 +58,9 @@ def test_an_activated_photograph_is_found_by_the_very_next_query(worker: WorkerP
     assert answer.verdict == "match"
 
 
-def test_the_protected_image_is_close_to_the_original_and_on_its_code(worker: WorkerProcess, producer: Producer) -> None:
+def test_the_protected_image_is_close_to_the_original_and_on_its_code(
+    worker: WorkerProcess, producer: Producer
+) -> None:
     result = activate(producer, photographs()["chelsea.png"])
     assert result.status == "activated"
     assert result.verification.verified
@@ -132,9 +134,15 @@ def test_a_missing_object_an_unknown_collection_and_a_hostile_name_have_codes(
 
 
 def test_a_hostile_message_that_bypasses_the_producer_ends_in_a_code(worker: WorkerProcess, producer: Producer) -> None:
-    payload = {"task": "aii.activate", "collection": "starter", "asset_id": "../x", "source": {"sha256": "0" * 64, "size": 1}}
+    payload = {
+        "task": "aii.activate",
+        "collection": "starter",
+        "asset_id": "../x",
+        "source": {"sha256": "0" * 64, "size": 1},
+    }
     job_id = "0123456789abcdef" * 2
     producer._sender.send(job_id, "aii.activate", "activate", payload)
+
     def failed() -> str | None:
         try:
             return producer.ledger.get(job_id).error_code
@@ -172,7 +180,9 @@ def test_the_command_line_activates_a_folder_and_finds_its_images(
     assert status["failures"][0]["error_code"] == "truncated"
 
 
-def test_an_unreachable_service_ends_the_command_line_with_status_3(stack_environment: dict[str, str], tmp_path: Path) -> None:
+def test_an_unreachable_service_ends_the_command_line_with_status_3(
+    stack_environment: dict[str, str], tmp_path: Path
+) -> None:
     (tmp_path / "a.jpg").write_bytes(photographs()["rocket.jpg"])
     away = stack_environment | {"AII_REDIS_URL": "redis://127.0.0.1:1/0"}
     run = aii(away, "activate", str(tmp_path / "a.jpg"))

@@ -18,7 +18,10 @@ def test_a_request_survives_the_queue() -> None:
 
 def test_the_job_id_follows_from_the_content() -> None:
     assert parse_request(ActivateRequest, PAYLOAD).job_id == parse_request(ActivateRequest, dict(PAYLOAD)).job_id
-    assert parse_request(ActivateRequest, PAYLOAD).job_id != parse_request(ActivateRequest, PAYLOAD | {"asset_id": "b"}).job_id
+    assert (
+        parse_request(ActivateRequest, PAYLOAD).job_id
+        != parse_request(ActivateRequest, PAYLOAD | {"asset_id": "b"}).job_id
+    )
 
 
 def test_two_queries_for_one_image_are_two_jobs() -> None:

@@ -13,7 +13,8 @@ from tasks.errors import AiiError, EmptyImage, NotFound, TooLarge, TruncatedImag
 
 
 def test_the_command_line_loads_neither_torch_nor_faiss() -> None:
-    code = "import sys, producer.cli; print([m for m in ('torch', 'faiss', 'numpy', 'PIL', 'workers') if m in sys.modules])"
+    heavy = ["torch", "faiss", "numpy", "PIL", "workers"]
+    code = f"import sys, producer.cli; print([m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
@@ -34,7 +35,9 @@ def test_a_dash_is_the_image_on_standard_input() -> None:
     ("data", "kind"),
     [(b"", EmptyImage), (b"<html>", UnsupportedFormat), (b"\xff\xd8\xff" + b"0" * 100, TooLarge)],
 )
-def test_what_cannot_be_an_image_is_refused_before_the_upload(data: bytes, kind: type[AiiError], tmp_path: Path) -> None:
+def test_what_cannot_be_an_image_is_refused_before_the_upload(
+    data: bytes, kind: type[AiiError], tmp_path: Path
+) -> None:
     (tmp_path / "file").write_bytes(data)
     for image in (data, tmp_path / "file"):
         with pytest.raises(kind):

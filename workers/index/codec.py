@@ -58,6 +58,11 @@ class Codec:
         """Bytes of one code, the coarse cell included."""
         return int(self._index.sa_code_size())
 
+    @property
+    def cell_size(self) -> int:
+        """How many bytes at the front of a code name its coarse cell; 0 for an index without cells."""
+        return int(self._index.coarse_code_size()) if isinstance(self._index, faiss.IndexIVF) else 0
+
     def encode(self, features: Features) -> Codes:
         """Codes (N, code_size) uint8 of features (N, D) float32."""
         codes: Codes = self._index.sa_encode(np.ascontiguousarray(features, dtype=np.float32))
