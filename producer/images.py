@@ -1,4 +1,4 @@
-"""Images before they are uploaded: found, read, and checked as far as that is cheap. The worker has the last word."""
+"""Images before they are uploaded: found, read, and checked as far as that is cheap. The worker judges the rest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tasks.errors import EmptyImage, NotFound, TooLarge, UnsupportedFormat
+from tasks.errors import EmptyImage, NotFound, TooLarge
 
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
@@ -17,7 +17,7 @@ def read_image(image: bytes | str | Path, max_bytes: int) -> tuple[bytes, str]:
 
     Raises:
         NotFound: there is no such file, or it cannot be read.
-        EmptyImage, TooLarge, UnsupportedFormat: see the codes.
+        EmptyImage, TooLarge: see the codes.
     """
     data = image if isinstance(image, bytes) else _read_file(Path(image), max_bytes)
     if not data:
@@ -43,16 +43,12 @@ def _too_large(size: int, max_bytes: int) -> TooLarge:
     )
 
 
+_SIGNATURES: Final = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png", b"RIFF": "image/webp"}
+
+
 def _content_type(data: bytes) -> str:
-    if data.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return "image/gif"  # the worker says whether it is animated
-    raise UnsupportedFormat("These bytes are no JPEG, PNG or WebP image: convert the image to one of them.")
+    """What the object store is told. Whether the bytes are an image that can be used, one judge decides: the worker."""
+    return next((kind for start, kind in _SIGNATURES.items() if data.startswith(start)), "application/octet-stream")
 
 
 @dataclass(frozen=True)

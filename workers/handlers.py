@@ -20,7 +20,7 @@ from workers.collections import Collections
 from workers.extractors.inputs import to_input
 from workers.images import DecodedImage, EncodedImage, Limits, decode, encode
 from workers.index.codec import Codec
-from workers.index.journal import encode_code
+from workers.index.journal import decode_code, encode_code
 from workers.jobs import Running
 from workers.memory import PixelBudget
 from workers.scheduler import Activated, ActivationWork, DeviceThread
@@ -118,6 +118,14 @@ class Handlers:
             ),
             provenance=running.provenance(),
         )
+
+    def restore_activation(self, result: ActivationResult) -> bool:
+        """Register an asset again from its result document; False when another extractor made that."""
+        collection = self._collections.get(result.collection)
+        if result.extractor != self._extractor:
+            return False
+        collection.register(result.asset_id, decode_code(result.code))
+        return True
 
     def _protect(
         self, original: DecodedImage, request: ActivateRequest, codec: Codec, running: Running

@@ -94,13 +94,17 @@ class Running:
 
 @dataclass(frozen=True)
 class Kind(Generic[_R]):
-    """A kind of job: its task's name, its message, what is done for it, and whether that is done once for all (an
-    activation) or anew for every job (a query)."""
+    """A kind of job: its task's name, its message, and what is done for it.
+
+    `restore` is for work that is done once for all: given the committed result of an earlier attempt, it puts back what
+    may have been lost since (Redis can be emptied, S3 keeps the document), and says whether the result still holds.
+    Without it, every job is done anew.
+    """
 
     task: str
     model: type[_R]
     work: Callable[[_R, Running], Result]
-    once: bool
+    restore: Callable[[Any], bool] | None = None
 
     @property
     def queue(self) -> str:
@@ -151,12 +155,21 @@ class JobRunner:
 
     def _result(self, kind: Kind[Any], running: Running, payload: Any, *, exhausted: bool) -> Result:
         """The committed result of an earlier attempt, or that of this one, committed."""
-        if kind.once and (earlier := self._committed(running.job_id)):
+        if kind.restore and (earlier := self._committed(running.job_id)) and self._restored(kind.restore, earlier):
             return earlier
         result = self._poisoned(kind, running) if exhausted else self._do(kind, running, payload)
         running.still_ours()
         self._commit(running.job_id, result)
         return result
+
+    def _restored(self, restore: Callable[[Any], bool], earlier: Result) -> bool:
+        try:
+            return self._patience(lambda: restore(earlier))
+        except LeaseLost:
+            raise
+        except AiiError as error:
+            logger.warning("An earlier result cannot be taken over: %s", error, extra={"job_id": earlier.job_id})
+            return False
 
     def _do(self, kind: Kind[Any], running: Running, payload: Any) -> Result:
         try:

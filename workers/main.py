@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -47,6 +48,8 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
     Raises:
         AiiError: Redis or S3 does not answer, or the extractor cannot be loaded.
     """
+    # Damaged EXIF makes Pillow warn in thousands of different words, each of which Python would remember for ever.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     store = ObjectStore.connect(settings)
     ledger = Ledger.connect(settings)
     ledger.check()
@@ -97,8 +100,8 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
 def kinds(handlers: Handlers) -> list[Kind[Any]]:
     """The kinds of jobs a worker does."""
     return [
-        Kind(TASK_ACTIVATE, ActivateRequest, handlers.activate, once=True),
-        Kind(TASK_QUERY, QueryRequest, handlers.query, once=False),
+        Kind(TASK_ACTIVATE, ActivateRequest, handlers.activate, handlers.restore_activation),
+        Kind(TASK_QUERY, QueryRequest, handlers.query),
     ]
 
 
