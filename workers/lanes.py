@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -52,8 +52,12 @@ def run_lanes(
     runner: JobRunner,
     kinds: Sequence[Kind[Any]],
     step: type[StartStopStep],
+    on_ready: Callable[[], None],
 ) -> int:
-    """Serve until a signal ends the process; returns its exit status. SIGTERM lets running jobs finish."""
+    """Serve until a signal ends the process; returns its exit status. SIGTERM lets running jobs finish.
+
+    `on_ready` is called once the main lane takes messages and minds signals.
+    """
     *others, last = lanes
     threads = [
         threading.Thread(target=_run_beside, args=(lane, settings, worker, runner, kinds), name=f"lane-{lane.name}")
@@ -64,7 +68,7 @@ def run_lanes(
         thread.start()
     app = _app(settings, runner, kinds)
     app.steps["worker"].add(step)
-    main = app.Worker(**_options(last, worker), quiet=True)
+    main = app.Worker(**_options(last, worker), quiet=True, ready_callback=lambda _: on_ready())
     main.start()
     for thread in threads:
         thread.join()

@@ -85,11 +85,11 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
         places={queue: LostPlaces(settings.grace_s) for queue in QUEUES},
     )
     presence = Presence(client, identity, known, queues)
-    presence.start()
     try:
         runner = JobRunner(ledger, store, leases, identity, patience)
         lanes = lanes_for(queues, settings)
-        return run_lanes(lanes, settings, identity.worker, runner, kinds(handlers), reconciler_step(reconciler))
+        step = reconciler_step(reconciler)
+        return run_lanes(lanes, settings, identity.worker, runner, kinds(handlers), step, presence.start)
     finally:
         presence.stop()
         patience.stop()
