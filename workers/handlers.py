@@ -89,9 +89,9 @@ class Handlers:
         key = protected_key(request.collection, request.asset_id, protected.encoded.extension)
         running.still_ours()
         with running.watch.stage("upload"):
-            self._put(Bucket.PROTECTED, key, protected.encoded, running)
+            self._store.put(Bucket.PROTECTED, key, protected.encoded.data, protected.encoded.content_type)
         with running.watch.stage("journal"):
-            entry = running.patience(lambda: collection.register(request.asset_id, found.code))
+            entry = collection.register(request.asset_id, found.code)
         return ActivationResult(
             status="activated" if protected.standing.verified else "passive",
             job_id=running.job_id,
@@ -203,7 +203,7 @@ class Handlers:
             feature = self._device.extract(image)
         options = request.options
         with running.watch.stage("search"):
-            answer = running.patience(lambda: collection.search(feature, options.top_k, options.nprobe))
+            answer = collection.search(feature, options.top_k, options.nprobe)
         threshold = collection.manifest.threshold
         return QueryResult(
             job_id=running.job_id,
@@ -223,10 +223,7 @@ class Handlers:
 
     def _fetch(self, bucket: Bucket, sha256: str, running: Running) -> bytes:
         with running.watch.stage("fetch"):
-            return running.patience(lambda: self._store.get_verified(bucket, sha256, sha256, self._limits.max_bytes))
-
-    def _put(self, bucket: Bucket, key: str, image: EncodedImage, running: Running) -> None:
-        running.patience(lambda: self._store.put(bucket, key, image.data, image.content_type))
+            return self._store.get_verified(bucket, sha256, sha256, self._limits.max_bytes)
 
 
 def _verdict(distance: float | None, threshold: float | None) -> Literal["match", "no_match", "uncalibrated"]:

@@ -76,7 +76,6 @@ class Running:
     watch: Stopwatch
     leases: Leases
     identity: Identity
-    patience: Patience
 
     def still_ours(self) -> None:
         """Raise LeaseLost before an effect that another worker may already have superseded."""
@@ -134,7 +133,7 @@ class JobRunner:
             if claim not in (Claim.CLAIMED, Claim.EXHAUSTED):
                 return claim.value
             self._leases.hold(job_id, token)
-            running = Running(job_id, Stopwatch(), self._leases, self._identity, self._patience)
+            running = Running(job_id, Stopwatch(), self._leases, self._identity)
             result = self._result(kind, running, payload, exhausted=claim is Claim.EXHAUSTED)
             return self._close(job_id, token, result)
         except LeaseLost as error:
@@ -176,7 +175,8 @@ class JobRunner:
             request = parse_request(kind.model, payload)
             if request.job_id != running.job_id:
                 raise InvalidRequest("The job id is not that of the request: send jobs with `producer.Producer`.")
-            return kind.work(request, running)
+            # A service that goes away in the middle only delays: all effects of the work can be repeated.
+            return self._patience(lambda: kind.work(request, running))
         except LeaseLost:
             raise
         except AiiError as error:
