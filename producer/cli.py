@@ -15,10 +15,11 @@ from producer import output
 from producer.batch import Submission, run_batch
 from producer.client import Producer
 from producer.images import Found, find_images
-from producer.status import collect_status
+from producer.status import collect_status, present_workers
 from tasks.errors import AiiError, Unavailable
 from tasks.messages import ActivationOptions, QueryOptions
 from tasks.results import ActivationResult, QueryResult
+from tasks.settings import load_settings
 
 EXIT_SOME_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE = 1, 2, 3
 
@@ -158,8 +159,11 @@ def _prepare(images: tuple[str, ...]) -> tuple[Producer, list[Found]]:
     found = list(find_images(images, piped))
     if not found:
         raise click.UsageError(f"There is no JPEG, PNG or WebP file in {', '.join(images)}.")
-    producer = Producer.connect()
+    settings = load_settings()
+    producer = Producer.connect(settings)
     producer.check()
+    if not present_workers(settings):
+        output.note("No worker is running, so the jobs wait in the queue: start one with `aii up` or `aii worker`.")
     return producer, found
 
 

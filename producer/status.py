@@ -42,7 +42,7 @@ def collect_status(settings: Settings | None = None) -> Status:
         redis=redis_address(settings),
         s3=settings.s3_endpoint,
         flower=flower if settings.flower_password.get_secret_value() else None,
-        workers=_workers(settings),
+        workers=present_workers(settings),
         queues=queues,
         running=ledger.running(),
         counts=ledger.counts(),
@@ -50,7 +50,8 @@ def collect_status(settings: Settings | None = None) -> Status:
     )
 
 
-def _workers(settings: Settings) -> list[dict[str, str]]:
+def present_workers(settings: Settings) -> list[dict[str, str]]:
+    """The notes of all warm workers: worker, pid, device, extractor, queues, started_at."""
     client = connect_redis(settings)
     with named_errors(redis_address(settings)):
         keys = sorted(client.scan_iter(match=worker_presence("*"), count=1000))

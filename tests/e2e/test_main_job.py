@@ -205,6 +205,16 @@ def test_an_unreachable_service_ends_the_command_line_with_status_3(
     assert b"127.0.0.1:1 does not answer" in run.stderr
 
 
+def test_the_command_line_says_that_no_worker_is_running(
+    producer: Producer, stack_environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(photographs()["rocket.jpg"])
+    run = aii(stack_environment, "activate", str(tmp_path / "a.jpg"), "--timeout", "0.2")
+    assert run.returncode == 1
+    assert b"deadline_exceeded" in run.stdout
+    assert b"No worker is running" in run.stderr
+
+
 def test_wrong_usage_ends_with_status_2(stack_environment: dict[str, str], tmp_path: Path) -> None:
     run = aii(stack_environment, "activate", str(tmp_path))
     assert run.returncode == 2
