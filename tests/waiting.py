@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], why: str, deadline_s: float = 60.0) -> T:
+def wait_for(condition: Callable[[], T], why: str = "waited in vain", deadline_s: float = 60.0) -> T:
     """Poll until `condition` gives something true, and return that; fail with `why` after the deadline."""
     deadline = time.monotonic() + deadline_s
     while not (value := condition()):

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -21,17 +20,11 @@ from deploy.instance import running
 from tasks.connection import connect_redis
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
+from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
 UP = (sys.executable, "-c", "from deploy.cli import up; up()")
 STORES_ONLY = ("--no-worker", "--no-flower")
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 @dataclass

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import pytest
 from deploy.services import Service
 from deploy.supervisor import Backoff, Interrupted, Supervisor, describe_exit, tail
 from tasks.errors import Unavailable
+from tests.waiting import wait_for
 
 DEADLINE_S = 30.0
 SLEEP = "import time; time.sleep(600)"
@@ -29,13 +29,6 @@ def service(
 
 def refuse(pid: int = 0) -> None:
     raise Unavailable("nobody is there")
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def exists(path: Path) -> Callable[[int], None]:
