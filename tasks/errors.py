@@ -8,7 +8,7 @@
     ├── NotFound              a named thing does not exist
     │   ├── ObjectMissing, CollectionMissing, ExtractorMissing, JobMissing
     ├── Mismatch              two things that must agree do not
-    │   ├── ExtractorMismatch, CorruptSegment
+    │   ├── ExtractorMismatch, CorruptExtractor, CorruptSegment
     ├── Unavailable           a service does not answer; retried
     │   ├── RedisUnavailable, StorageUnavailable
     ├── Poison                the job was started too often and never finished
@@ -109,6 +109,10 @@ class Mismatch(AiiError):
 
 class ExtractorMismatch(Mismatch):
     code = "extractor_mismatch"
+
+
+class CorruptExtractor(Mismatch):
+    code = "corrupt_extractor"
 
 
 class CorruptSegment(Mismatch):

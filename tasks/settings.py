@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     bucket_protected: str = "protected"
     bucket_results: str = "results"
     bucket_collections: str = "collections"
+    bucket_extractors: str = "extractors"
 
     # Images: limits are checked before anything is decoded.
     max_image_bytes: int = Field(default=64 * 2**20, gt=0)
@@ -66,6 +67,9 @@ class Settings(BaseSettings):
     keep_closed_s: int = Field(default=30 * 86_400, gt=0, description="how long a closed job stays in the ledger")
 
     # Worker.
+    extractor: str = Field(
+        default="compact", description="compact, or [ARCHITECTURE@]ADDRESS[#size=SIDE&sha256=DIGEST] of weights"
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     activate_threads: int = Field(default=16, ge=1, description="images in flight in the activation lane")
     query_threads: int = Field(default=4, ge=1, description="images in flight in the query lane")

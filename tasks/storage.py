@@ -1,4 +1,4 @@
-"""Object storage through plain S3: originals, queries, protected images, results, collections.
+"""Object storage through plain S3: originals, queries, protected images, results, collections, extractors.
 
 The `minio` SDK is thread-safe but not process-safe: build one :class:`ObjectStore` in each process.
 """
@@ -35,6 +35,7 @@ class Bucket(Enum):
     PROTECTED = "protected"
     RESULTS = "results"
     COLLECTIONS = "collections"
+    EXTRACTORS = "extractors"
 
 
 class ObjectStore:
@@ -108,7 +109,7 @@ class ObjectStore:
             ObjectMissing: there is no such object.
             TooLarge: it is larger than `max_bytes`; at most that many bytes were read.
         """
-        return b"".join(self._chunks(bucket, key, max_bytes))
+        return b"".join(self.stream(bucket, key, max_bytes))
 
     def get_verified(self, bucket: Bucket, key: str, sha256: str, max_bytes: int) -> bytes:
         """Read one object and check its digest; raises DigestMismatch as well."""
@@ -123,7 +124,7 @@ class ObjectStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as part:
             try:
-                for chunk in self._chunks(bucket, key, None):
+                for chunk in self.stream(bucket, key, None):
                     digest.update(chunk)
                     part.write(chunk)
                 if digest.hexdigest() != sha256:
@@ -136,13 +137,18 @@ class ObjectStore:
                 raise
         return path
 
+    def name_of(self, bucket: Bucket) -> str:
+        """The bucket's actual name."""
+        return self._names[bucket]
+
     def list_keys(self, bucket: Bucket, prefix: str = "") -> Iterator[str]:
         """Keys below a prefix, in the store's order."""
         with self._errors(prefix or bucket.value):
             for item in self._client.list_objects(self._names[bucket], prefix=prefix or None, recursive=True):
                 yield str(item.object_name)
 
-    def _chunks(self, bucket: Bucket, key: str, max_bytes: int | None) -> Iterator[bytes]:
+    def stream(self, bucket: Bucket, key: str, max_bytes: int | None) -> Iterator[bytes]:
+        """The bytes of one object, a megabyte at a time; errors as in :meth:`get`."""
         with self._errors(key):
             response = self._client.get_object(self._names[bucket], check_key(key))
             try:
@@ -150,7 +156,7 @@ class ObjectStore:
                 for chunk in response.stream(_CHUNK):
                     total += len(chunk)
                     if max_bytes is not None and total > max_bytes:
-                        raise TooLarge(f"{key} is larger than the limit of {max_bytes:,} bytes (AII_MAX_IMAGE_BYTES).")
+                        raise TooLarge(f"{key} is larger than the limit of {max_bytes:,} bytes.")
                     yield chunk
             finally:
                 response.close()

@@ -103,7 +103,11 @@ class WorkerProcess:
 
     def wait_until_ready(self) -> WorkerProcess:
         with connect_redis(self._settings) as client:
-            wait_for(lambda: client.keys(worker_presence(f"*-{self.pid}")), "the worker did not get ready", 120)
+            ready = worker_presence(f"*-{self.pid}")
+            wait_for(lambda: client.keys(ready) or not self.alive(), "the worker did not get ready", 120)
+        if not self.alive():
+            self.kill()
+            raise AssertionError(f"the worker ended: {self.log.read_text()}")
         return self
 
     def kill(self) -> None:
@@ -127,8 +131,9 @@ def start_worker(
     """Starts workers that end with the test."""
     started: list[WorkerProcess] = []
 
-    def start(queues: str = "query,activate,index") -> WorkerProcess:
-        started.append(WorkerProcess(stack_environment, settings, tmp_path / "worker.log", queues))
+    def start(queues: str = "query,activate,index", **environment: str) -> WorkerProcess:
+        log = tmp_path / f"worker-{len(started)}.log"
+        started.append(WorkerProcess(stack_environment | environment, settings, log, queues))
         return started[-1].wait_until_ready()
 
     yield start

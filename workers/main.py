@@ -37,7 +37,6 @@ from workers.scheduler import DeviceThread
 
 logger = logging.getLogger(__name__)
 
-_DEFAULT_EXTRACTOR: Final = "compact"
 _BATCH_IMAGES: Final = {"cpu": 8, "cuda": 64}
 _PACKAGES: Final = ("active-image-indexing", "torch", "faiss-gpu", "faiss-cpu", "pillow", "celery")
 
@@ -54,7 +53,7 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
     ledger = Ledger.connect(settings)
     ledger.check()
     store.ensure_buckets()
-    extractor = load_extractor(_DEFAULT_EXTRACTOR, _pick_device(settings.device))
+    extractor = load_extractor(settings.extractor, _pick_device(settings.device), store)
     identity = Identity(
         worker=f"{socket.gethostname()}-{os.getpid()}", device=_describe(extractor.device), versions=_versions()
     )

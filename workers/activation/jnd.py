@@ -11,11 +11,12 @@ from typing import Final
 import torch
 from torch.nn import functional as F
 
+from workers.extractors.network import IMAGENET_STD
+
 # The eye is most sensitive to green: a channel may change in inverse proportion to its weight in luminance. The
 # remaining factors put the map, which the paper applies to ImageNet-normalised values, into [0, 1] pixel values.
 _LUMINANCE: Final = (0.299, 0.587, 0.114)
-_IMAGENET_STD: Final = (0.229, 0.224, 0.225)
-CHANNEL_WEIGHTS: Final = tuple(0.072 / w * s for w, s in zip(_LUMINANCE, _IMAGENET_STD, strict=True))
+CHANNEL_WEIGHTS: Final = tuple(0.072 / w * s for w, s in zip(_LUMINANCE, IMAGENET_STD, strict=True))
 
 _BACKGROUND: Final = torch.tensor(
     [[1, 1, 1, 1, 1], [1, 2, 2, 2, 1], [1, 2, 0, 2, 1], [1, 2, 2, 2, 1], [1, 1, 1, 1, 1]], dtype=torch.float32

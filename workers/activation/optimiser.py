@@ -12,9 +12,9 @@ from typing import Final
 import torch
 
 from workers.extractors.base import Extractor
+from workers.extractors.network import IMAGENET_STD
 
 _IMAGE_WEIGHT: Final = 0.01  # of the mean squared change of the image beside the distance of features (section 4.1)
-_IMAGENET_STD: Final = (0.229, 0.224, 0.225)  # the paper measures that change on normalised pixel values
 _BETAS: Final = (0.9, 0.999)
 _EPSILON: Final = 1e-8
 
@@ -62,7 +62,7 @@ def optimise(
 def _loss(extractor: Extractor, batch: Batch, delta: torch.Tensor) -> torch.Tensor:
     images = changed(batch, torch.tanh(delta))
     cosine = (extractor(images) * batch.targets).sum(dim=1)
-    std = images.new_tensor(_IMAGENET_STD)[:, None, None]
+    std = images.new_tensor(IMAGENET_STD)[:, None, None]  # the paper measures the change on normalised pixel values
     moved = ((images - batch.images) / std).square().mean(dim=(1, 2, 3))
     return (_IMAGE_WEIGHT * moved - cosine).sum()
 

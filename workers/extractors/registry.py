@@ -1,46 +1,99 @@
-"""Extractors by name."""
+"""Extractors by name; see :mod:`workers.extractors.spec` for the names."""
 
+from __future__ import annotations
+
+import logging
 from pathlib import Path
+from typing import Final
 
 import torch
+from torch import nn
 
-from tasks.errors import ExtractorMissing
+from tasks.errors import ExtractorMismatch
+from tasks.settings import state_dir
+from tasks.storage import ObjectStore
+from workers.extractors.backbones import SSCD, backbone, sscd, torchscript
 from workers.extractors.base import Extractor
-from workers.extractors.compact import DIMENSION, INPUT_SIZE, CompactNet, folded
+from workers.extractors.compact import INPUT_SIZE
+from workers.extractors.network import embed
+from workers.extractors.prepare import Prepared, best_precision, prepare
+from workers.extractors.sources import fetch
+from workers.extractors.spec import Spec, parse_spec
 from workers.extractors.weights_file import read_weights
 
-__all__ = ["CompactExtractor", "load_extractor"]
+__all__ = ["COMPACT_WEIGHTS", "load_extractor"]
 
-COMPACT_WEIGHTS = Path(__file__).with_name("weights") / "compact.safetensors"
+logger = logging.getLogger(__name__)
+
+COMPACT_WEIGHTS: Final = Path(__file__).with_name("weights") / "compact.safetensors"
 
 
-class CompactExtractor:
-    """The extractor we ship; see ``Extractor`` for what it promises."""
+class NetworkExtractor:
+    """A prepared network behind the protocol; see :class:`workers.extractors.base.Extractor` for what it promises."""
 
-    name = "compact"
-    input_size = INPUT_SIZE
-    dimension = DIMENSION
-
-    def __init__(self, net: CompactNet, sha256: str, device: torch.device) -> None:
-        self._net = folded(net).to(device)
+    def __init__(self, name: str, sha256: str, input_size: int, prepared: Prepared, device: torch.device) -> None:
+        self.name = name
         self.sha256 = sha256
+        self.input_size = input_size
+        self.dimension = prepared.dimension
         self.device = device
+        self._net = prepared.net
+        self._dtype = prepared.dtype
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         if images.ndim != 4 or images.shape[1:] != (3, self.input_size, self.input_size):
             raise ValueError(f"expected (B, 3, {self.input_size}, {self.input_size}), got {tuple(images.shape)}")
-        features: torch.Tensor = self._net(images.contiguous(memory_format=torch.channels_last))
-        return features
+        return embed(self._net, images, self._dtype)
 
 
-def load_extractor(name: str, device: torch.device) -> Extractor:
-    """The extractor of this name, frozen and on ``device``.
+def load_extractor(
+    name: str, device: torch.device, store: ObjectStore | None = None, precision: torch.dtype | None = None
+) -> Extractor:
+    """The extractor of this name, frozen, prepared and on ``device``.
+
+    Args:
+        name: ``compact``, or where weights are; see :mod:`workers.extractors.spec`.
+        store: needed for names that begin with ``s3://``.
+        precision: float32 or bfloat16; what is best on the device when not given.
 
     Raises:
-        ExtractorMissing: no extractor has this name, or its weights are not installed.
-        ExtractorMismatch: its weights are not the ones pinned.
+        ExtractorMissing: nothing has this name, or the weights are not where it says.
+        ExtractorMismatch: the weights are not the ones pinned.
+        CorruptExtractor: the weights are damaged, or another network's.
     """
-    if name != CompactExtractor.name:
-        raise ExtractorMissing(f"no extractor named {name!r}; there is {CompactExtractor.name!r}")
-    net, sha256 = read_weights(COMPACT_WEIGHTS)
-    return CompactExtractor(net, sha256, device)
+    if name == "compact":
+        spec = Spec("compact", str(COMPACT_WEIGHTS), 0, None)
+    else:
+        spec = parse_spec(name)
+        _refuse_foreign_code(spec)
+    path, digest = fetch(spec.address, spec.sha256, state_dir() / "extractors", store)
+    net = _network(spec, path)
+    side = spec.side or INPUT_SIZE
+    prepared = prepare(
+        spec.name, net, side, device, precision or best_precision(device, narrow=spec.architecture == "compact")
+    )
+    logger.info(
+        "Extractor %s (sha256 %s…) from %s: %d-d, side %d, %s on %s, cosine to float32 %.5f",
+        spec.name, digest[:12], spec.address, prepared.dimension, side, prepared.dtype, device, prepared.cosine,
+    )  # fmt: skip
+    return NetworkExtractor(spec.name, digest, side, prepared, device)
+
+
+def _refuse_foreign_code(spec: Spec) -> None:
+    """A TorchScript file may run code when it is loaded: one from a network has to be known before."""
+    if spec.architecture == "torchscript" and "://" in spec.address and not spec.sha256:
+        raise ExtractorMismatch(
+            f"{spec.address} is TorchScript, which may run code: look where it comes from, and add #sha256=DIGEST to "
+            "its address; or use the state dict (*.torchvision.pt) instead."
+        )
+
+
+def _network(spec: Spec, path: Path) -> nn.Module:
+    if spec.architecture == "compact":
+        return read_weights(path)[0]
+    if spec.architecture in SSCD:
+        return sscd(spec.architecture, path)
+    if spec.architecture == "torchscript":
+        return torchscript(path)
+    name, _, pooling = spec.architecture.partition("+")
+    return backbone(name, pooling, path)

@@ -2,6 +2,7 @@
 
 Writes three files: ``FILE`` (safetensors), the same name with ``.json`` (provenance) and with ``.csv`` (the curve).
 A checkpoint beside them lets ``--resume`` go on after an interruption, or with more minutes than before.
+``--fine-tune WEIGHTS`` starts from a trained network: half an hour on one's own images is then well spent.
 """
 
 import argparse
@@ -22,12 +23,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from workers.extractors.augment import Strength, lightly, recut, strongly
 from workers.extractors.compact import DIMENSION, INPUT_SIZE, CompactNet
-from workers.extractors.data import Sampler, load_sets
-from workers.extractors.losses import Memory, entropy_loss, info_nce
-from workers.extractors.schedule import MEMORY_FROM, learning_rate, side_at, strength_at
-from workers.extractors.weights_file import write_weights
+from workers.extractors.network import embed
+from workers.extractors.training.augment import Strength, lightly, recut, strongly
+from workers.extractors.training.data import Sampler, load_sets
+from workers.extractors.training.losses import Memory, entropy_loss, info_nce
+from workers.extractors.training.schedule import FINE_TUNE_FROM, MEMORY_FROM, learning_rate, side_at, strength_at
+from workers.extractors.weights_file import read_weights, write_weights
 
 __all__ = ["Settings", "Trainer", "main"]
 
@@ -48,6 +50,7 @@ class Settings:
     seed: int = 0
     hold_out: int = 0
     batch: int = 64
+    fine_tune: Path | None = None
     peak_lr: float = 1e-3
     weight_decay: float = 0.05
     temperature: float = 0.05
@@ -72,7 +75,11 @@ class Trainer:
         generator = torch.Generator().manual_seed(settings.seed)
         sets = load_sets(settings.images, settings.hold_out)
         self.sampler = Sampler(sets, settings.large_share, generator)
-        self.net = CompactNet().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.started_from: str | None = None
+        net = CompactNet()
+        if settings.fine_tune:
+            net, self.started_from = read_weights(settings.fine_tune)
+        self.net = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.optimiser = torch.optim.AdamW(_groups(self.net, settings.weight_decay), lr=settings.peak_lr)
         self.memory = Memory(settings.memory, DIMENSION, self.device)
@@ -82,6 +89,11 @@ class Trainer:
     @property
     def progress(self) -> float:
         return min(1.0, self.elapsed_s / (60.0 * self.settings.minutes))
+
+    @property
+    def maturity(self) -> float:
+        """The progress that the schedule of sizes and edits goes by: a trained network has its first part behind it."""
+        return FINE_TUNE_FROM + (1.0 - FINE_TUNE_FROM) * self.progress if self.settings.fine_tune else self.progress
 
     def run(self) -> None:
         """Train until the minutes are used up; leave weights, provenance and curve behind."""
@@ -102,10 +114,10 @@ class Trainer:
 
     def step(self) -> dict[str, float]:
         """One update on one batch of pairs."""
-        settings, side = self.settings, side_at(self.progress, INPUT_SIZE)
+        settings, side = self.settings, side_at(self.maturity, INPUT_SIZE)
         originals, copies, ids = self._pairs(side)
         images = torch.cat([originals, copies]).contiguous(memory_format=torch.channels_last)
-        features = self.net(images)
+        features = embed(self.net, images)
         light, strong = features.chunk(2)
         keys = self._keys(images, light)
         to_light, hit_rate = info_nce(strong, keys, ids, self.memory, settings.temperature)
@@ -131,10 +143,9 @@ class Trainer:
         Targets and memory must come from one slow network, as in MoCo (He et al., 2020). With targets of the current
         one, moving all features away from the stale memory lowers the loss: training then diverges (measured).
         """
-        if self.progress < MEMORY_FROM:
+        if self.maturity < MEMORY_FROM:
             return light  # not detached: both views learn
-        keys: torch.Tensor = self.average(images[: len(light)])
-        return keys
+        return embed(self.average, images[: len(light)])
 
     @torch.no_grad()
     def _pairs(self, side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -143,7 +154,7 @@ class Trainer:
         drawn = self.sampler.draw(self.settings.batch, round(HEADROOM * edited_side))
         images, aspects, ids = (x.to(self.device) for x in drawn)
         pictures, aspects = recut(images, aspects, edited_side)
-        copies = strongly(pictures, aspects, Strength().scaled(strength_at(self.progress)))
+        copies = strongly(pictures, aspects, Strength().scaled(strength_at(self.maturity)))
         light, strong = (
             F.interpolate(view, (side, side), mode="bilinear", antialias=True) for view in (lightly(pictures), copies)
         )
@@ -198,6 +209,8 @@ class Trainer:
             "minutes": round(self.elapsed_s / 60.0, 1),
             "steps": self.step_count,
             "batch": settings.batch,
+            "peak_lr": settings.peak_lr,
+            "started_from": self.started_from,
             "hardware": f"{self.device.type}, {torch.get_num_threads()} threads, {platform.machine()}",
             "torch": torch.__version__,
         }
@@ -206,7 +219,7 @@ class Trainer:
         row = {
             "minutes": self.elapsed_s / 60,
             "step": self.step_count,
-            "side": side_at(self.progress, INPUT_SIZE),
+            "side": side_at(self.maturity, INPUT_SIZE),
             **means,
         }
         curve = self.settings.out.with_suffix(".csv")
@@ -240,6 +253,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--hold-out", type=int, default=0, help="keep every K-th image of each folder out")
+    parser.add_argument("--fine-tune", type=Path, help="start from these weights instead of from nothing")
+    parser.add_argument("--peak-lr", type=float, default=Settings.peak_lr, help="a third of it suits fine-tuning")
     parser.add_argument("--batch", type=int, default=Settings.batch)
     parser.add_argument("--resume", action="store_true")
     given = vars(parser.parse_args(arguments))

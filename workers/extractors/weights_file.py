@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from tasks.errors import ExtractorMismatch, ExtractorMissing
+from tasks.errors import CorruptExtractor, ExtractorMismatch, ExtractorMissing
 from workers.extractors.compact import DIMENSION, INPUT_SIZE, CompactNet
 
 __all__ = ["read_weights", "write_weights"]
@@ -37,24 +37,34 @@ def read_weights(path: Path) -> tuple[CompactNet, str]:
     """The network in evaluation mode, and the digest of its file.
 
     Raises:
-        ExtractorMissing: the file or its sidecar is not there.
-        ExtractorMismatch: the file is not the one that the sidecar names, or holds other tensors than the network's.
+        ExtractorMissing: the file is not there.
+        ExtractorMismatch: the file is not the one that the JSON file beside it names.
+        CorruptExtractor: it is damaged, or holds other tensors than the network's.
     """
     try:
         data = path.read_bytes()
-        sidecar = json.loads(path.with_suffix(".json").read_text())
     except FileNotFoundError as error:
-        raise ExtractorMissing(f"no extractor weights at {error.filename}") from error
+        raise ExtractorMissing(f"There are no extractor weights at {path}: check the path.") from error
     digest = hashlib.sha256(data).hexdigest()
-    expected = (sidecar.get("sha256"), sidecar.get("input_size"), sidecar.get("dimension"))
-    if expected != (digest, INPUT_SIZE, DIMENSION):
-        raise ExtractorMismatch(f"{path.name} (sha256 {digest[:12]}…) is not what {path.stem}.json describes")
+    _check_sidecar(path, digest)
     net = CompactNet()
     try:
         _fill(net, load(data))
     except (SafetensorError, ValueError) as error:
-        raise ExtractorMismatch(f"{path.name}: {error}") from error
+        raise CorruptExtractor(f"{path.name} is damaged, or not the compact network's: {error}") from error
     return net.eval(), digest
+
+
+def _check_sidecar(path: Path, digest: str) -> None:
+    """A file that was downloaded comes without one, and is pinned by its digest instead."""
+    sidecar = path.with_suffix(".json")
+    if not sidecar.exists():
+        return
+    described = json.loads(sidecar.read_text())
+    if [described.get(key) for key in ("sha256", "input_size", "dimension")] != [digest, INPUT_SIZE, DIMENSION]:
+        raise ExtractorMismatch(
+            f"{path.name} (sha256 {digest[:12]}…) is not what {sidecar.name} describes: copy both files again."
+        )
 
 
 def _fill(net: CompactNet, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from workers.extractors import backdrops
-from workers.extractors.geometry import Chain, chance, uniform
-from workers.extractors.photometric import colour, degrade
+from workers.extractors.training import backdrops
+from workers.extractors.training.geometry import Chain, chance, uniform
+from workers.extractors.training.photometric import colour, degrade
 
 __all__ = ["Strength", "lightly", "recut", "strongly"]
 
@@ -20,7 +20,7 @@ __all__ = ["Strength", "lightly", "recut", "strongly"]
 class Strength:
     """How often (probabilities) the strong view meets each family of edits."""
 
-    crop: float = 0.45
+    crop: float = 0.6
     rotate: float = 0.45
     place: float = 0.35
     cover: float = 0.12
@@ -59,7 +59,7 @@ def strongly(images: torch.Tensor, aspects: torch.Tensor, strength: Strength) ->
     # Colours change before the borders come as often as after: a meme's band stays white in the first case only.
     edited = colour(images.clone(), strength.colour / 2, 2.4, 0.25)
     chain = Chain(aspects)
-    _crop(chain, chance(count, strength.crop, device), least_area=0.35, stretch=0.25)
+    _crop(chain, chance(count, strength.crop, device), least_area=0.3, stretch=0.25)
     chain.mirror(chance(count, strength.mirror, device))
     chain.rotate(_angles(count, strength.rotate, device), chance(count, 0.75, device), backdrops.plain(count, device))
     _place(chain, chance(count, strength.place, device), images)

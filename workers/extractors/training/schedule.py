@@ -5,9 +5,10 @@ Progress is measured in time, not in steps: a run of 75 minutes uses 75 minutes 
 
 import math
 
-__all__ = ["MEMORY_FROM", "learning_rate", "side_at", "strength_at"]
+__all__ = ["FINE_TUNE_FROM", "MEMORY_FROM", "learning_rate", "side_at", "strength_at"]
 
 WARM_UP = 0.04
+FINE_TUNE_FROM = 0.6  # where in the schedule a network starts that was trained before
 MEMORY_FROM = 0.4  # features of the first part change too fast to be compared with later ones
 
 
@@ -29,4 +30,4 @@ def side_at(progress: float, final_side: int) -> int:
 
 def strength_at(progress: float) -> float:
     """Factor on the probabilities of strong edits: gentle for the first third."""
-    return min(0.85, 0.35 + 1.5 * progress)
+    return min(1.0, 0.35 + 1.5 * progress)
