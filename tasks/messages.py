@@ -44,7 +44,15 @@ class ActivationOptions(Frozen):
 
     steps: int = Field(default=10, ge=1, le=200)
     learning_rate: float | None = Field(default=None, gt=0, le=100, description="default: 10 / steps")
-    alpha: float = Field(default=3.0, gt=0, le=20, description="scale of the perceptual mask")
+    alpha: float = Field(default=3.0, gt=0, le=20, description="scale of the mask; with `linf`, grey levels")
+    attenuation: Literal["jnd", "linf"] = Field(
+        default="jnd", description="change each pixel by what the eye misses there, or all pixels by the same"
+    )
+    min_psnr_db: float | None = Field(
+        default=None, ge=20, le=80, description="weaken the change until the published file keeps this floor"
+    )
+    robust: bool = Field(default=False, description="optimise over edited views: about three times the work")
+    strip_metadata: bool = Field(default=False, description="publish without EXIF and colour profile, in sRGB")
 
     @property
     def effective_learning_rate(self) -> float:

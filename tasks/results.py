@@ -31,17 +31,20 @@ class Quality(Frozen):
 class Verification(Frozen):
     """How the *encoded* protected image, decoded again, stands to the registered code.
 
-    `verified`: it lies in the code's coarse cell, so that a search with nprobe 1 looks at the code at all, and
-    nearer to what the code stands for than the original did, so that it ranks better. `on_code`: it would even be
-    given the very same code.
+    `verified`: it lies in the code's coarse cell, so that a search with nprobe 1 looks at the code at all; it fits the
+    code better than the original did (`misfit`, what the optimiser lowers: it rises with the distance to what the code
+    stands for, and with the nearness of other cells); and it keeps the asked-for PSNR. `on_code`: it would even be
+    given the very same code. Distances are those of a search: squared L2 to what the code stands for, or Hamming's.
     """
 
     verified: bool
     on_code: bool
     attempts: int
     steps: int
-    distance_before: float  # squared L2 from the original's feature to what the code stands for
-    distance_after: float  # squared L2 from the protected file's feature to the same
+    distance_before: float  # of the original
+    distance_after: float  # of the published file, decoded again
+    misfit_before: float
+    misfit_after: float
 
 
 class Provenance(Frozen):

@@ -5,48 +5,21 @@ Network, decoding, composing and encoding happen here, one thread an image, whil
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Final, Literal
-
-import numpy as np
+from typing import Literal
 
 from tasks.messages import ActivateRequest, QueryRequest
 from tasks.names import protected_key, sha256_hex
 from tasks.results import ActivationResult, ExtractorIdentity, QueryResult, Verification
 from tasks.storage import Bucket, ObjectStore
-from workers.activation.compose import Prepared, compose, prepare
 from workers.activation.quality import quality
 from workers.collections import Collections
 from workers.extractors.inputs import to_input
-from workers.images import DecodedImage, EncodedImage, Limits, decode, encode
-from workers.index.codec import Codec
+from workers.images import Limits, decode
 from workers.index.journal import decode_code, encode_code
 from workers.jobs import Running
 from workers.memory import PixelBudget
-from workers.scheduler import Activated, ActivationWork, DeviceThread
-
-# A change that the file format swallowed gets more steps; each try doubles them.
-_TRIES: Final = 3
-
-
-@dataclass(frozen=True)
-class _Standing:
-    """How an image stands to the registered code; see :class:`tasks.results.Verification`."""
-
-    distance: float
-    on_code: bool
-    verified: bool
-
-
-@dataclass(frozen=True)
-class _Protected:
-    """An encoded image, decoded again, and what it took."""
-
-    encoded: EncodedImage
-    decoded: DecodedImage
-    standing: _Standing
-    tries: int
-    steps: int
+from workers.protect import Protector
+from workers.scheduler import DeviceThread
 
 
 class Handlers:
@@ -69,6 +42,7 @@ class Handlers:
         self._input_size = input_size
         self._limits = limits
         self._budget = budget
+        self._protector = Protector(device, input_size, limits)
 
     # ── activate ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -83,7 +57,7 @@ class Handlers:
         with running.watch.stage("decode"):
             original = decode(data, self._limits)
         with self._budget.hold(original.pixels.shape[0] * original.pixels.shape[1]):
-            found, protected = self._protect(original, request, collection.codec, running)
+            found, protected = self._protector.protect(original, request.options, collection.codec, running.watch)
             with running.watch.stage("quality"):
                 measured = quality(original.pixels, protected.decoded.pixels)
         key = protected_key(request.collection, request.asset_id, protected.encoded.extension)
@@ -93,7 +67,7 @@ class Handlers:
         with running.watch.stage("journal"):
             entry = collection.register(request.asset_id, found.code)
         return ActivationResult(
-            status="activated" if protected.standing.verified else "passive",
+            status="activated" if protected.verified else "passive",
             job_id=running.job_id,
             collection=request.collection,
             generation=collection.manifest.generation,
@@ -109,12 +83,14 @@ class Handlers:
             options=request.options,
             quality=measured,
             verification=Verification(
-                verified=protected.standing.verified,
-                on_code=protected.standing.on_code,
+                verified=protected.verified,
+                on_code=protected.after.on_code,
                 attempts=protected.tries,
                 steps=protected.steps,
-                distance_before=found.distance,
-                distance_after=protected.standing.distance,
+                distance_before=protected.before.distance,
+                distance_after=protected.after.distance,
+                misfit_before=protected.before.misfit,
+                misfit_after=protected.after.misfit,
             ),
             provenance=running.provenance(),
         )
@@ -126,66 +102,6 @@ class Handlers:
             return False
         collection.register(result.asset_id, decode_code(result.code))
         return True
-
-    def _protect(
-        self, original: DecodedImage, request: ActivateRequest, codec: Codec, running: Running
-    ) -> tuple[Activated, _Protected]:
-        """Change the image until its *file* is verified; after the last try, give the picture back unchanged."""
-        with running.watch.stage("prepare"):
-            prepared = prepare(original.pixels, self._input_size, request.options.alpha)
-        options = request.options
-        work = ActivationWork(prepared, codec, options.steps, options.effective_learning_rate)
-        for tries in range(1, _TRIES + 1):
-            with running.watch.stage("device"):
-                found = self._device.activate(work)
-            running.watch.add("optimise", found.device_ms)
-            protected = self._encode_and_verify(original, prepared, found, codec, request, running)
-            protected = replace(protected, tries=tries, steps=work.steps)
-            if protected.standing.verified:
-                return found, protected
-            work = replace(work, steps=2 * work.steps)
-        return found, self._passive(original, found, protected, codec, running)
-
-    def _encode_and_verify(
-        self,
-        original: DecodedImage,
-        prepared: Prepared,
-        found: Activated,
-        codec: Codec,
-        request: ActivateRequest,
-        running: Running,
-    ) -> _Protected:
-        with running.watch.stage("compose"):
-            pixels = compose(original.pixels, prepared, found.change, request.options.alpha)
-        with running.watch.stage("encode"):
-            encoded = encode(pixels, original)
-        with running.watch.stage("verify"):
-            decoded = decode(encoded.data, self._limits)
-            standing = self._verify(decoded, found, codec)
-        return _Protected(encoded, decoded, standing, tries=0, steps=0)
-
-    def _passive(
-        self, original: DecodedImage, found: Activated, last: _Protected, codec: Codec, running: Running
-    ) -> _Protected:
-        with running.watch.stage("encode"):
-            encoded = encode(original.pixels, original)
-        with running.watch.stage("verify"):
-            decoded = decode(encoded.data, self._limits)
-            standing = replace(self._verify(decoded, found, codec), verified=False)
-        return replace(last, encoded=encoded, decoded=decoded, standing=standing)
-
-    def _verify(self, image: DecodedImage, found: Activated, codec: Codec) -> _Standing:
-        """Look at an image as a search will: its cell decides whether the code is looked at, its distance how it
-        ranks."""
-        feature = self._device.extract(to_input(image.pixels, self._input_size))
-        code = codec.encode(feature[None])[0]
-        cell = codec.cell_size
-        distance = float(np.square(feature - found.target).sum())
-        return _Standing(
-            distance=distance,
-            on_code=bool(np.array_equal(code, found.code)),
-            verified=bool(np.array_equal(code[:cell], found.code[:cell])) and distance < found.distance,
-        )
 
     # ── query ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -12,60 +12,22 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-import numpy as np
 import torch
 
 from tasks.errors import DeviceFailure, LeaseLost
-from workers.activation.compose import Prepared
-from workers.activation.optimiser import Batch, optimise
+from workers.activation.engine import Activated, Engine, Work
 from workers.extractors.base import Extractor
-from workers.index.codec import Codec, Codes, Features
+from workers.index.codec import Features
 
 logger = logging.getLogger(__name__)
 
 _MAX_EXTRACT_BATCH: Final = 64
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class ActivationWork:
-    """One image to optimise towards the reconstruction of its own code under `codec`."""
-
-    prepared: Prepared
-    codec: Codec
-    steps: int
-    learning_rate: float
-
-    @property
-    def kind(self) -> Hashable:
-        """Images of one kind can share a batch."""
-        return id(self.codec), self.steps, self.learning_rate
-
-
-@dataclass(frozen=True)
-class Activated:
-    """What the optimiser found for one image.
-
-    Attributes:
-        change: (3, S, S) float32 in [-1, 1].
-        code: (code_size,) uint8, of the original's feature.
-        target: (D,) float32, what the code stands for.
-        distance: squared L2 distance from the original's feature to the target.
-        device_ms: time the device spent on this image: that of its batch, divided by the images in it.
-        batch_images: how many images were in that batch.
-    """
-
-    change: torch.Tensor
-    code: Codes
-    target: Features
-    distance: float
-    device_ms: float
-    batch_images: int
 
 
 @dataclass
@@ -93,12 +55,13 @@ class DeviceThread:
         gather_s: float = 0.01,
         on_broken_device: Callable[[], None] | None = None,
     ) -> None:
-        self._extractor = extractor
+        self._engine = Engine(extractor)
+        self._input_size = extractor.input_size
         self._on_broken_device = on_broken_device or end_process
         self._batch_images = batch_images
         self._gather_s = gather_s
         self._extractions: deque[_Waiting[torch.Tensor]] = deque()
-        self._activations: deque[_Waiting[ActivationWork]] = deque()
+        self._activations: deque[_Waiting[Work]] = deque()
         self._wake = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
@@ -117,7 +80,7 @@ class DeviceThread:
         """The feature (D,) float32 of one image (3, S, S) float32 in [0, 1]; waits for it."""
         return self._hand_over(self._extractions, image)  # type: ignore[no-any-return]
 
-    def activate(self, work: ActivationWork) -> Activated:
+    def activate(self, work: Work) -> Activated:
         """Optimise one image; waits for it."""
         return self._hand_over(self._activations, work)  # type: ignore[no-any-return]
 
@@ -151,7 +114,7 @@ class DeviceThread:
         if batch:
             self._halving(batch, self._extract)
 
-    def _next_batch(self) -> list[_Waiting[ActivationWork]]:
+    def _next_batch(self) -> list[_Waiting[Work]]:
         """The oldest waiting image and others of its kind; waits a moment for company, not while a query waits."""
         deadline = time.monotonic() + self._gather_s
         with self._wake:
@@ -166,57 +129,22 @@ class DeviceThread:
         return chosen
 
     def _extract(self, waiting: Sequence[_Waiting[torch.Tensor]]) -> None:
-        features = self._features(torch.stack([w.work for w in waiting]).to(self._extractor.device))
+        features = self._engine.features(torch.stack([w.work for w in waiting]))
         for w, feature in zip(waiting, features, strict=True):
             w.future.set_result(feature)
 
-    def _optimise(self, waiting: Sequence[_Waiting[ActivationWork]]) -> None:
-        started = time.perf_counter()
-        works = [w.work for w in waiting]
-        batch, codes, distances = self._aim(works)
-        steps = optimise(self._extractor, batch, steps=works[0].steps, learning_rate=works[0].learning_rate)
-        changes, served_s = self._drain(steps)
-        device_ms = (time.perf_counter() - started - served_s) * 1000 / len(works)
-        targets = batch.targets.cpu().numpy()
-        for i, w in enumerate(waiting):
-            w.future.set_result(Activated(changes[i], codes[i], targets[i], float(distances[i]), device_ms, len(works)))
-
-    def _aim(self, works: Sequence[ActivationWork]) -> tuple[Batch, Codes, Features]:
-        """Look up every image's code, and put the batch on the device."""
-        device = self._extractor.device
-        images = torch.stack([w.prepared.image for w in works]).to(device)
-        features = self._features(images)
-        codec = works[0].codec
-        codes = codec.encode(features)
-        targets = codec.decode(codes)
-        batch = Batch(
-            images=images,
-            masks=torch.stack([w.prepared.mask for w in works]).to(device),
-            rows=torch.stack([w.prepared.rows for w in works]).to(device),
-            columns=torch.stack([w.prepared.columns for w in works]).to(device),
-            targets=torch.nn.functional.normalize(torch.from_numpy(targets), dim=1).to(device),
-        )
-        return batch, codes, np.square(features - targets).sum(axis=1)
-
-    def _drain(self, steps: Generator[None, None, torch.Tensor]) -> tuple[torch.Tensor, float]:
-        """Run the optimiser to its end, serving extractions between steps; also returns the seconds that serving
-        took."""
-        served_s = 0.0
+    def _optimise(self, waiting: Sequence[_Waiting[Work]]) -> None:
+        """Run the engine to its end, serving extractions between steps."""
+        steps = self._engine.activate([w.work for w in waiting])
         while True:
             try:
                 next(steps)
             except StopIteration as end:
-                return end.value.cpu(), served_s
-            began = time.perf_counter()
+                found: list[Activated] = end.value
+                break
             self._serve_extractions()
-            served_s += time.perf_counter() - began
-
-    def _features(self, images: torch.Tensor) -> Features:
-        with torch.no_grad():
-            features: Features = self._extractor(images).float().cpu().numpy()
-        if not np.isfinite(features).all():
-            raise DeviceFailure("The extractor gave a feature that is not a number for this image.")
-        return features
+        for w, activated in zip(waiting, found, strict=True):
+            w.future.set_result(activated)
 
     def _halving(self, batch: Sequence[_Waiting[_T]], run: Callable[[Sequence[_Waiting[_T]]], None]) -> None:
         """Run a batch; when it fails, run its halves, down to the single image, whose future then carries the error.
@@ -239,7 +167,7 @@ class DeviceThread:
     def _fail(self, waiting: _Waiting[_T], error: Exception) -> None:
         """Blame the image, unless the device fails on a plain grey one as well: then no image is to blame."""
         try:
-            self._features(torch.full((1, 3, *[self._extractor.input_size] * 2), 0.5, device=self._extractor.device))
+            self._engine.features(torch.full((1, 3, self._input_size, self._input_size), 0.5))
         except Exception:
             logger.critical("The device no longer works (%s)", error, exc_info=error)
             self._on_broken_device()

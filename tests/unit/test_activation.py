@@ -42,7 +42,7 @@ def test_the_extractor_sees_of_a_composed_image_what_the_optimiser_foresaw(name:
     image = pixels(name)
     prepared = prepare(image, SIZE, alpha=3.0)
     change = torch.tanh(torch.randn(3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)))
-    seen = prepare(compose(image, prepared, change, alpha=3.0), SIZE, alpha=3.0).image
+    seen = prepare(compose(image, prepared, change), SIZE, alpha=3.0).image
     foreseen = prepared.image + prepared.mask * (prepared.rows @ change @ prepared.columns.mT)
     wanted = (foreseen.clamp(0, 1) - prepared.image).norm()
     assert (seen - foreseen.clamp(0, 1)).norm() < 0.35 * wanted
@@ -50,16 +50,31 @@ def test_the_extractor_sees_of_a_composed_image_what_the_optimiser_foresaw(name:
 
 def test_no_change_gives_the_image_back() -> None:
     image = pixels("coffee.png")
-    assert (compose(image, prepare(image, SIZE, 3.0), torch.zeros(3, SIZE, SIZE), 3.0) == image).all()
+    assert (compose(image, prepare(image, SIZE, 3.0), torch.zeros(3, SIZE, SIZE)) == image).all()
 
 
 def test_the_change_stays_within_the_visibility_of_each_pixel() -> None:
     image = pixels("astronaut.png")
     prepared = prepare(image, SIZE, 3.0)
-    composed = compose(image, prepared, torch.ones(3, SIZE, SIZE), 3.0).astype(int)
+    composed = compose(image, prepared, torch.ones(3, SIZE, SIZE)).astype(int)
     # Blue may change most: 3 * 0.072 / 0.114 * 0.225 times the threshold.
     bound = prepared.visibility[0].numpy() * 255 * 3 * 0.072 / 0.114 * 0.225 + 0.5
     assert (np.abs(composed - image)[..., 2] <= bound + 1e-3).all()
+
+
+def test_under_an_linf_bound_no_value_changes_by_more_than_alpha() -> None:
+    image = pixels("astronaut.png")
+    prepared = prepare(image, SIZE, 4.0, "linf")
+    composed = compose(image, prepared, torch.ones(3, SIZE, SIZE)).astype(int)
+    assert set(np.unique(composed - image)) <= {0, 1, 2, 3, 4}  # less only where white is near
+    assert np.median(composed - image) == 4
+
+
+def test_half_the_strength_is_half_the_change() -> None:
+    image = pixels("chelsea.png")
+    prepared = prepare(image, SIZE, 6.0)
+    full, half = (compose(image, prepared, torch.ones(3, SIZE, SIZE), s).astype(int) - image for s in (1.0, 0.5))
+    assert np.abs(full - 2 * half).max() <= 2
 
 
 def test_quality_agrees_with_scikit_image() -> None:

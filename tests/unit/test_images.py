@@ -243,9 +243,9 @@ def test_exif_is_published_upright_with_the_owner_s_entries(file_format: str) ->
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_exif_is_published_without_maker_note_and_with_the_colour_space_of_its_pixels(file_format: str) -> None:
+def test_exif_is_published_without_maker_note_and_colour_space(file_format: str) -> None:
     image = published(file_format, exif=zoo.exif_block())
-    assert image.getexif().get_ifd(zoo.EXIF_IFD) == {zoo.COLOUR_SPACE: 1}
+    assert image.getexif().get_ifd(zoo.EXIF_IFD) == {}
     assert b"secret of the maker" not in image.info["exif"]
 
 
@@ -261,11 +261,41 @@ def test_exif_is_published_without_the_thumbnail_of_the_original() -> None:
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_nothing_but_exif_is_copied_from_the_source(file_format: str) -> None:
-    wide = zoo.rgb_profile(zoo.DISPLAY_P3_D50, 1.8)
+def test_nothing_but_exif_and_profile_is_copied_from_the_source(file_format: str) -> None:
     xmp = b"<x:xmpmeta>private</x:xmpmeta>"
-    image = published(file_format, icc_profile=wide, xmp=xmp, comment="private")
+    image = published(file_format, xmp=xmp, comment="private")
     assert not {"icc_profile", "xmp", "comment", "exif"} & set(image.info)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_the_colour_profile_is_kept_and_the_pixels_stay_in_its_colours(file_format: str) -> None:
+    wide = zoo.rgb_profile(zoo.DISPLAY_P3_D50, 1.8)
+    pixels = zoo.photo() if file_format == "JPEG" else zoo.noise(64, 64, 3)
+    options = {"quality": 100, "subsampling": 0} if file_format == "JPEG" else {"lossless": True}
+    source = zoo.saved(pixels, file_format, icc_profile=wide, **options)
+    image = decode(source, zoo.LIMITS)
+    assert image.native is not None
+    assert difference(image.pixels, image.native) > 10
+    data = encode(image.own_pixels, image, jpeg_quality=100).data
+    again = decode(data, zoo.LIMITS)
+    assert again.profile == image.profile
+    assert difference(again.pixels, image.pixels) <= (16 if file_format == "JPEG" else 0)
+    assert difference(np.asarray(Image.open(io.BytesIO(data))), np.asarray(Image.open(io.BytesIO(source)))) <= 3
+
+
+def test_without_metadata_a_picture_is_published_in_srgb() -> None:
+    wide = zoo.rgb_profile(zoo.DISPLAY_P3_D50, 1.8)
+    exif = Image.Exif()
+    exif[zoo.ARTIST] = "Ada"
+    bare = decode(zoo.saved(zoo.noise(64, 64, 3), "PNG", icc_profile=wide, exif=exif), zoo.LIMITS).without_metadata()
+    data = encode(bare.own_pixels, bare).data
+    assert not {"icc_profile", "exif"} & set(Image.open(io.BytesIO(data)).info)
+    assert difference(decode(data, zoo.LIMITS).pixels, bare.pixels) == 0
+
+
+def test_a_profile_that_cannot_be_used_or_is_of_other_colours_is_not_published() -> None:
+    for name in ("png with a broken profile", "png rgb with a grey profile", "jpeg cmyk with a profile"):
+        assert decode(READABLE[name].data, zoo.LIMITS).profile is None
 
 
 def test_broken_exif_is_dropped_and_the_image_still_published() -> None:

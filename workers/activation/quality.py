@@ -17,13 +17,23 @@ _LUMINANCE = torch.tensor([0.299, 0.587, 0.114])
 
 def quality(original: Pixels, protected: Pixels) -> Quality:
     """Compare two images (H, W, 3) uint8 of one size."""
-    difference = protected.astype(np.int16) - original.astype(np.int16)
-    mse = float(np.mean(np.square(difference, dtype=np.int32), dtype=np.float64))
+    psnr = psnr_db(original, protected)
     return Quality(
-        psnr_db=None if mse == 0 else round(10 * math.log10(255**2 / mse), 3),
+        psnr_db=round(psnr, 3) if math.isfinite(psnr) else None,
         ssim=round(ssim(original, protected), 5),
-        linf=int(np.abs(difference).max()),
+        linf=int(np.abs(_difference(original, protected)).max()),
     )
+
+
+def psnr_db(original: Pixels, protected: Pixels) -> float:
+    """Peak signal-to-noise ratio of two images (H, W, 3) uint8; infinite for equal ones."""
+    mse = float(np.mean(np.square(_difference(original, protected), dtype=np.int32), dtype=np.float64))
+    return 10 * math.log10(255**2 / mse) if mse else math.inf
+
+
+def _difference(original: Pixels, protected: Pixels) -> npt.NDArray[np.int16]:
+    difference: npt.NDArray[np.int16] = protected.astype(np.int16) - original.astype(np.int16)
+    return difference
 
 
 def ssim(first: Pixels, second: Pixels) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,21 @@ _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 _SRGB_TOLERANCE = 1
 
 
-def to_srgb(image: Image.Image) -> Pixels:
-    """uint8 (H, W, 3) sRGB of a loaded image in mode 1, L, LA, I;16, P, RGB, RGBA or CMYK.
+# The largest profile that is published again: cameras' and monitors' have some kilobytes, scanners' with tables a few
+# hundred.
+_MAX_PROFILE_BYTES = 1 << 20
+
+
+class Colours(NamedTuple):
+    """``srgb`` (H, W, 3) uint8; ``profile`` and ``native`` as in :class:`workers.images.model.DecodedImage`."""
+
+    srgb: Pixels
+    profile: bytes | None
+    native: Pixels | None
+
+
+def to_srgb(image: Image.Image) -> Colours:
+    """A loaded image in mode 1, L, LA, I;16, P, RGB, RGBA or CMYK, as sRGB.
 
     Alpha is dropped, not blended: colours under transparent pixels stay.
     The embedded ICC profile is applied where it fits the image; a broken one, or one for another colour space, counts
@@ -32,9 +46,14 @@ def to_srgb(image: Image.Image) -> Pixels:
     """
     profile = image.info.get("icc_profile")
     opaque = _opaque(image)
-    if isinstance(profile, bytes) and profile:  # a hostile text chunk may have put a str there
-        opaque = _apply_profile(opaque, profile)
-    return np.array(opaque.convert("RGB"))
+    if not isinstance(profile, bytes) or not profile:  # a hostile text chunk may have put a str there
+        return Colours(np.array(opaque.convert("RGB")), None, None)
+    converted = _apply_profile(opaque, profile)
+    srgb: Pixels = np.array(converted.image.convert("RGB"))
+    if not converted.understood or opaque.mode != "RGB" or len(profile) > _MAX_PROFILE_BYTES:
+        return Colours(srgb, None, None)
+    native: Pixels | None = None if converted.image is opaque else np.array(opaque)
+    return Colours(srgb, ImageCms.ImageCmsProfile(io.BytesIO(profile)).tobytes(), native)
 
 
 def alpha_of(image: Image.Image, bit_depth: int) -> Pixels | None:
@@ -98,16 +117,23 @@ def _bare(image: Image.Image) -> Image.Image:
     return image
 
 
-def _apply_profile(image: Image.Image, profile: bytes) -> Image.Image:
+class _Converted(NamedTuple):
+    image: Image.Image
+    understood: bool
+
+
+def _apply_profile(image: Image.Image, profile: bytes) -> _Converted:
     """RGB after the conversion; the same image where the profile is sRGB or cannot be used."""
     try:
         if image.mode == "L":
-            return _grey_converted(image, _transform(profile, "L", _FLAGS | ImageCms.Flags.NOOPTIMIZE))
+            grey = _grey_converted(image, _transform(profile, "L", _FLAGS | ImageCms.Flags.NOOPTIMIZE))
+            return _Converted(grey, understood=True)
         transform = _transform(profile, image.mode, _FLAGS)
-        return image if image.mode == "RGB" and _is_identity(transform) else transform.apply(image)
+        same = image.mode == "RGB" and _is_identity(transform)
+        return _Converted(image if same else transform.apply(image), understood=True)
     except (ImageCms.PyCMSError, OSError, ValueError) as error:
         logger.info("ICC profile not usable, image read as sRGB: %s", error, extra={"profile_bytes": len(profile)})
-        return image
+        return _Converted(image, understood=False)
 
 
 def _transform(profile: bytes, mode: str, flags: ImageCms.Flags) -> ImageCms.ImageCmsTransform:

@@ -69,7 +69,8 @@ def _decoded(image: ImageFile, source_format: SourceFormat, bit_depth: int) -> D
     orientation, exif = read_exif(image.info.get("exif"))
     upright: Image = image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
     alpha = alpha_of(upright, bit_depth)
-    return DecodedImage(to_srgb(upright), alpha, source_format, exif)
+    colours = to_srgb(upright)
+    return DecodedImage(colours.srgb, alpha, source_format, exif, colours.profile, colours.native)
 
 
 def _check_bytes(data: bytes, limits: Limits) -> None:

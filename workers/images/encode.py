@@ -1,4 +1,4 @@
-"""Pixels to bytes, in the source's format. Nothing of the source is copied but EXIF: the pixels are plain sRGB."""
+"""Pixels to bytes, in the source's format, with its alpha, its colour profile and its EXIF; nothing else is copied."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _JPEG_OPTIONS: dict[str, Any] = {"subsampling": "4:4:4", "optimize": False}
 
 
 def encode(pixels: Pixels, like: DecodedImage, *, jpeg_quality: int = 95) -> EncodedImage:
-    """Write ``pixels`` the way ``like`` came: same format, its alpha (PNG, WebP), its cleaned EXIF, no profile.
+    """Write ``pixels`` the way ``like`` came: same format, its alpha (PNG, WebP), its cleaned EXIF, its profile.
 
     PNG and WebP are exact; JPEG has ``jpeg_quality`` (1–100) at 4:4:4. A grey or palette source becomes RGB, because
     the change is coloured.
 
     Args:
-        pixels: uint8 (H, W, 3), sRGB, of the size of ``like.pixels``.
+        pixels: uint8 (H, W, 3), in the colours of ``like.own_pixels``.
 
     Raises:
         ValueError: ``pixels`` has another type or shape (a mistake of ours, not of the image's owner).
@@ -46,6 +46,7 @@ def encode(pixels: Pixels, like: DecodedImage, *, jpeg_quality: int = 95) -> Enc
     options = {"JPEG": {**_JPEG_OPTIONS, "quality": jpeg_quality}, "PNG": _PNG_OPTIONS, "WEBP": _WEBP_OPTIONS}
     channels = pixels if like.alpha is None or like.source_format == "JPEG" else np.dstack([pixels, like.alpha])
     buffer = io.BytesIO()
-    Image.fromarray(channels).save(buffer, like.source_format, exif=like.exif or b"", **options[like.source_format])
+    metadata = {"exif": like.exif or b"", "icc_profile": like.profile}
+    Image.fromarray(channels).save(buffer, like.source_format, **metadata, **options[like.source_format])
     extension, content_type = _NAMES[like.source_format]
     return EncodedImage(buffer.getvalue(), extension, content_type)

@@ -12,7 +12,6 @@ logger = logging.getLogger(__name__)
 # A JPEG segment holds no more; PNG and WebP could carry megabytes, which no camera writes.
 MAX_BYTES = 65_533
 
-_SRGB = 1
 # Dropped from the main directory: other metadata in disguise, the profile of pixels that have been converted, and
 # offsets into parts of the file that are not written again.
 _DROPPED = (
@@ -21,15 +20,15 @@ _DROPPED = (
 )
 # Dropped from the Exif directory. Maker notes hold offsets that break when moved; the interoperability directory names
 # a colour space; the stated width and height may have changed places.
-_DROPPED_INNER = (Base.MakerNote, IFD.Interop, Base.ExifImageWidth, Base.ExifImageHeight)
+_DROPPED_INNER = (Base.MakerNote, IFD.Interop, Base.ColorSpace, Base.ExifImageWidth, Base.ExifImageHeight)
 
 
 def read_exif(block: object) -> tuple[int, bytes | None]:
     """Orientation (1–8) and the block to publish, from Pillow's ``info["exif"]``.
 
-    The block is written anew: orientation 1, colour space sRGB, everything else the owner put there kept (GPS too),
-    without thumbnail (it would show the unprotected original) and maker note. A block that cannot be read counts as
-    absent; damage in EXIF never rejects an image.
+    The block is written anew: orientation 1, no colour space (the profile says that), everything else the owner put
+    there kept (GPS too), without thumbnail (it would show the unprotected original) and maker note. A block that
+    cannot be read counts as absent; damage in EXIF never rejects an image.
     """
     if not isinstance(block, bytes) or not block or len(block) > MAX_BYTES:
         return 1, None
@@ -53,8 +52,6 @@ def _rewritten(exif: Exif) -> bytes | None:
     inner = exif.get_ifd(IFD.Exif)
     for tag in _DROPPED_INNER:
         inner.pop(tag, None)
-    if Base.ColorSpace in inner:
-        inner[Base.ColorSpace] = _SRGB
     if len(exif) == 0:
         return None
     exif[Base.Orientation] = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -32,12 +32,25 @@ class DecodedImage:
         alpha: uint8 (H, W), 0 is transparent; None when the source has no transparency.
         source_format: what the bytes were.
         exif: ``b"Exif\\0\\0"`` and a TIFF block with orientation 1, without thumbnail and maker note; None when absent.
+        profile: the ICC profile of an RGB source, written anew; None when absent, unusable, or not of RGB.
+        native: uint8 (H, W, 3), the pixels in that profile's colours; None where they are the same as in sRGB.
     """
 
     pixels: Pixels
     alpha: Pixels | None
     source_format: SourceFormat
     exif: bytes | None
+    profile: bytes | None = None
+    native: Pixels | None = None
+
+    @property
+    def own_pixels(self) -> Pixels:
+        """The pixels to publish again under ``profile``: no colour outside of sRGB is lost."""
+        return self.pixels if self.native is None else self.native
+
+    def without_metadata(self) -> DecodedImage:
+        """The picture alone, in sRGB."""
+        return replace(self, exif=None, profile=None, native=None)
 
 
 @dataclass(frozen=True)

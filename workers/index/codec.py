@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.errors import InvalidRequest
+from workers.index.aim import Aim
+from workers.index.family import Family
 
 Features = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
@@ -24,6 +26,7 @@ class Codec:
         if not index.is_trained or index.ntotal:
             raise ValueError("A codec is made from a trained index without entries.")
         self._index = index
+        self._family = Family(index)
         self.factory = factory
 
     @classmethod
@@ -61,7 +64,7 @@ class Codec:
     @property
     def cell_size(self) -> int:
         """How many bytes at the front of a code name its coarse cell; 0 for an index without cells."""
-        return int(self._index.coarse_code_size()) if isinstance(self._index, faiss.IndexIVF) else 0
+        return self._family.cell_size
 
     def encode(self, features: Features) -> Codes:
         """Codes (N, code_size) uint8 of features (N, D) float32."""
@@ -72,6 +75,10 @@ class Codec:
         """The features (N, D) float32 that codes stand for: what a search compares a query with."""
         features: Features = self._index.sa_decode(np.ascontiguousarray(codes, dtype=np.uint8))
         return features
+
+    def aim(self, codes: Codes) -> Aim:
+        """Where activation has to move the features of codes (N, code_size) uint8."""
+        return self._family.aim(np.ascontiguousarray(codes, dtype=np.uint8))
 
     def filled(self, codes: Codes) -> Any:
         """A new FAISS index in RAM with these codes at positions 0, 1, 2 …"""
@@ -84,8 +91,7 @@ def append(index: Any, codes: Codes) -> None:
     """Add codes (N, code_size) at the next positions of an index in RAM."""
     if not len(codes):
         return
-    transformed = isinstance(index, faiss.IndexPreTransform)  # has no add_sa_codes of its own
-    inner = faiss.downcast_index(index.index) if transformed else index
+    inner = Family(index).inner  # an index behind transforms has no add_sa_codes of its own
     positions = np.arange(index.ntotal, index.ntotal + len(codes), dtype=np.int64)
     inner.add_sa_codes(np.ascontiguousarray(codes, dtype=np.uint8), positions)
     index.ntotal = inner.ntotal
@@ -96,6 +102,6 @@ def search(index: Any, feature: Features, k: int, nprobe: int) -> Sequence[tuple
 
     `nprobe` travels with the call; the index, shared by threads, is never changed.
     """
-    parameters = faiss.SearchParametersIVF(nprobe=nprobe) if isinstance(index, faiss.IndexIVF) else None
+    parameters = Family(index).search_parameters(nprobe)
     distances, positions = index.search(feature[None].astype(np.float32), k, params=parameters)
     return [(int(p), float(d)) for p, d in zip(positions[0], distances[0], strict=True) if p >= 0]

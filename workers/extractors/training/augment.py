@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from workers.extractors.geometry import Chain, chance, uniform
 from workers.extractors.training import backdrops
-from workers.extractors.training.geometry import Chain, chance, uniform
 from workers.extractors.training.photometric import colour, degrade
 
 __all__ = ["Strength", "lightly", "recut", "strongly"]

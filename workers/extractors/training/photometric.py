@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms import functional as tvf
 
-from workers.extractors.training.geometry import chance, uniform
+from workers.extractors.geometry import chance, uniform
 
 __all__ = ["colour", "degrade"]
 

@@ -1,0 +1,159 @@
+"""What the optimiser lowers, for every family of index, and the loop itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.photographs import pixels
+from workers.activation.compose import prepare
+from workers.activation.objective import Objective
+from workers.activation.optimiser import Batch, Schedule, changed, optimise
+from workers.activation.views import edited, mean_views
+from workers.extractors.base import Extractor
+from workers.extractors.registry import load_extractor
+from workers.index.aim import Aim
+from workers.index.codec import Codec, Features, search
+
+CPU = torch.device("cpu")
+FAMILIES = ("IVF16,PQ4x4", "PQ4x4", "OPQ4_8,PQ4x4", "OPQ4_8,IVF16,PQ4x4", "IVF16,Flat", "PCA16,LSH", "LSHrt")
+NAMES = ("astronaut.png", "chelsea.png", "coffee.png")
+
+
+@pytest.fixture(scope="module")
+def extractor() -> Extractor:
+    return load_extractor("compact", CPU)
+
+
+@pytest.fixture(scope="module")
+def features() -> Features:
+    values = np.random.default_rng(0).standard_normal((3000, 256)).astype(np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    prepared = [prepare(pixels(name), 112, 3.0) for name in NAMES]
+    return Batch(
+        images=torch.stack([p.image for p in prepared]),
+        masks=torch.stack([p.mask for p in prepared]),
+        rows=torch.stack([p.rows for p in prepared]),
+        columns=torch.stack([p.columns for p in prepared]),
+        aspects=torch.tensor([p.aspect for p in prepared]),
+    )
+
+
+def objective_of(codec: Codec, extractor: Extractor, batch: Batch) -> Objective:
+    return Objective.of(codec.aim(codec.encode(extractor(batch.images).numpy())), CPU)
+
+
+def run(extractor: Extractor, batch: Batch, objective: Objective, schedule: Schedule) -> tuple[torch.Tensor, int]:
+    """The change, and how often the loop yielded."""
+    steps, yields = optimise(extractor, batch, objective, schedule), 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value, yields
+        yields += 1
+
+
+@pytest.mark.parametrize("factory", FAMILIES)
+def test_activation_lowers_the_misfit_on_every_family(
+    factory: str, features: Features, extractor: Extractor, batch: Batch
+) -> None:
+    objective = objective_of(Codec.train(factory, features), extractor, batch)
+    change, yields = run(extractor, batch, objective, Schedule(4, 2.5))
+    before, after = objective.misfit(extractor(batch.images)), objective.misfit(extractor(changed(batch, change)))
+    assert (after < before).all()
+    assert yields == 4
+    assert change.abs().max() <= 1
+
+
+@pytest.mark.parametrize("factory", ["PCA16,LSH", "LSHrt", "LSH"])
+def test_the_sides_of_the_hyperplanes_are_those_of_the_code(factory: str, features: Features) -> None:
+    codec = Codec.train(factory, features)
+    codes = codec.encode(features[:100])
+    aim = codec.aim(codes)
+    assert aim.signs is not None
+    assert aim.matrix is not None
+    assert aim.offset is not None
+    projected = np.einsum("ntd,nd->nt", aim.matrix, features[:100]) + aim.offset
+    assert ((projected >= 0) == (aim.signs > 0)).mean() > 0.999  # equality up to rounding at the plane itself
+
+
+@pytest.mark.parametrize("factory", ["IVF16,PQ4x4", "OPQ4_8,IVF16,PQ4x4", "IVF16,Flat"])
+def test_a_feature_is_nearest_to_the_first_of_its_cells(factory: str, features: Features) -> None:
+    codec = Codec.train(factory, features)
+    aim = codec.aim(codec.encode(features[:200]))
+    assert aim.cells is not None
+    space = Objective.of(aim, CPU)._in_index(torch.from_numpy(features[:200]))
+    nearest = (space[:, None] - torch.from_numpy(aim.cells)).square().sum(dim=2).argmin(dim=1)
+    assert (nearest == 0).all()
+    assert len(np.unique(aim.cells[0], axis=0)) == 16
+
+
+def test_the_distance_of_an_aim_is_what_a_search_reports(features: Features) -> None:
+    for factory in ("IVF16,PQ4x4", "PQ4x4", "PCA16,LSH"):
+        codec = Codec.train(factory, features)
+        code = codec.encode(features[:1])
+        ((_, distance),) = search(codec.filled(code), features[1], 1, nprobe=16)
+        assert codec.aim(code).distance(features[1]) == pytest.approx(distance, abs=1e-4)
+
+
+def test_joined_aims_are_those_of_all_codes_at_once(features: Features) -> None:
+    for factory in FAMILIES:
+        codec = Codec.train(factory, features)
+        codes = codec.encode(features[:5])
+        whole, joined = codec.aim(codes), Aim.join([codec.aim(code[None]) for code in codes])
+        for name, part in vars(whole).items():
+            other = getattr(joined, name)
+            assert (part is None and other is None) or np.allclose(part, other, atol=1e-6)
+
+
+def test_an_image_whose_misfit_is_low_enough_leaves_the_batch_and_its_neighbours_go_on(
+    features: Features, extractor: Extractor, batch: Batch
+) -> None:
+    objective = objective_of(Codec.train("IVF16,PQ4x4", features), extractor, batch)
+    start = objective.misfit(extractor(batch.images))
+    easiest, hardest = int(start.argmin()), int(start.argmax())
+    enough = float(start.min()) + 1e-3
+    stopped, _ = run(extractor, batch, objective, Schedule(1, 1.0, enough=enough))
+    full, _ = run(extractor, batch, objective, Schedule(1, 1.0))
+    assert (stopped[easiest] == 0).all()
+    assert (stopped[hardest] - full[hardest]).abs().mean() < 0.01  # Adam's first steps are signs: rounding may flip one
+
+
+def test_a_batch_of_which_every_image_fits_ends_at_once(features: Features, extractor: Extractor, batch: Batch) -> None:
+    objective = objective_of(Codec.train("PQ4x4", features), extractor, batch)
+    change, yields = run(extractor, batch, objective, Schedule(5, 1.0, enough=1e9))
+    assert yields == 0
+    assert (change == 0).all()
+
+
+def test_the_same_image_gets_the_same_change_in_robust_mode_too(
+    features: Features, extractor: Extractor, batch: Batch
+) -> None:
+    objective = objective_of(Codec.train("IVF16,PQ4x4", features), extractor, batch)
+    schedule = Schedule(2, 1.0, views=2)
+    together, _ = run(extractor, batch, objective, schedule)
+    one = torch.tensor([1])
+    alone, _ = run(extractor, batch.take(one), objective.take(one), schedule)
+    assert (alone[0] - together[1]).abs().mean() < 0.01
+
+
+def test_views_are_images_of_the_same_shape_that_carry_a_gradient(batch: Batch, extractor: Extractor) -> None:
+    random = np.random.default_rng(3)
+    for _ in range(20):
+        images = batch.images.clone().requires_grad_(True)
+        view = edited(images, batch.aspects, random)
+        assert view.shape == images.shape
+        assert 0 <= float(view.detach().min()) <= float(view.detach().max()) <= 1 + 1e-6
+        view.sum().backward()
+        assert images.grad is not None
+        assert images.grad.abs().sum() > 0
+    assert torch.equal(mean_views(batch.images, batch.aspects)[0], batch.images)
+    again = [F.mse_loss(a, b) for a, b in zip(*(mean_views(batch.images, batch.aspects) for _ in "ab"), strict=True)]
+    assert max(again) == 0

@@ -1,0 +1,131 @@
+"""The engine: batches of prepared images, through aim and optimiser, to the changes that move them onto their codes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from tasks.errors import DeviceFailure
+from tasks.messages import ActivationOptions
+from workers.activation.compose import Prepared
+from workers.activation.objective import Objective
+from workers.activation.optimiser import Batch, Schedule, optimise
+from workers.activation.views import mean_views
+from workers.extractors.base import Extractor
+from workers.index.aim import Aim
+from workers.index.codec import Codec, Codes, Features
+
+__all__ = ["Activated", "Engine", "Work"]
+
+_ROBUST_VIEWS: Final = 2  # a step
+
+
+@dataclass(frozen=True)
+class Work:
+    """One image to move onto its code under `codec`; `steps` may be more than the options say, after a failed try."""
+
+    prepared: Prepared
+    codec: Codec
+    options: ActivationOptions
+    steps: int
+
+    @property
+    def kind(self) -> Hashable:
+        """Images of one kind can share a batch."""
+        return id(self.codec), self.steps, self.options.effective_learning_rate, self.options.robust
+
+    @property
+    def schedule(self) -> Schedule:
+        views = _ROBUST_VIEWS if self.options.robust else 0
+        return Schedule(self.steps, self.options.effective_learning_rate, views)
+
+
+@dataclass(frozen=True)
+class Activated:
+    """What the engine found for one image.
+
+    Attributes:
+        change: (3, S, S) float32 in [-1, 1].
+        code: (code_size,) uint8, of the original's feature; in robust mode, of the mean feature of edited views.
+        aim: what the code asks of a feature.
+        feature: (D,) float32 of the original.
+        device_ms: time the device spent on this image: that of its batch, divided by the images in it.
+        batch_images: how many images were in that batch.
+    """
+
+    change: torch.Tensor
+    code: Codes
+    aim: Aim
+    feature: Features
+    device_ms: float
+    batch_images: int
+
+
+class Engine:
+    """Runs on the extractor's device. Not thread-safe on CUDA: one thread owns it."""
+
+    def __init__(self, extractor: Extractor) -> None:
+        self.extractor = extractor
+
+    def features(self, images: torch.Tensor) -> Features:
+        """(B, D) float32 of images (B, 3, S, S) in [0, 1]; raises DeviceFailure for values that are no numbers."""
+        with torch.no_grad():
+            features: Features = self.extractor(images.to(self.extractor.device)).cpu().numpy()
+        if not np.isfinite(features).all():
+            raise DeviceFailure("The extractor gave a feature that is not a number for this image.")
+        return features
+
+    def activate(self, works: Sequence[Work]) -> Generator[None, None, list[Activated]]:
+        """Optimise images of one kind together; yields once a step, and time between steps is not counted."""
+        device, first = self.extractor.device, works[0]
+        clock = _Clock()
+        batch = Batch(
+            images=torch.stack([w.prepared.image for w in works]).to(device),
+            masks=torch.stack([w.prepared.mask for w in works]).to(device),
+            rows=torch.stack([w.prepared.rows for w in works]).to(device),
+            columns=torch.stack([w.prepared.columns for w in works]).to(device),
+            aspects=torch.tensor([w.prepared.aspect for w in works], device=device),
+        )
+        features = self.features(batch.images)
+        codes = first.codec.encode(self._mean_features(batch) if first.options.robust else features)
+        aims = [first.codec.aim(code[None]) for code in codes]
+        steps = optimise(self.extractor, batch, Objective.of(Aim.join(aims), device), first.schedule)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                changes = end.value.cpu()
+                break
+            clock.stop()
+            yield
+            clock.start()
+        clock.stop()
+        each_ms = clock.total_ms / len(works)
+        return [Activated(changes[i], codes[i], aims[i], features[i], each_ms, len(works)) for i in range(len(works))]
+
+    def _mean_features(self, batch: Batch) -> Features:
+        """(B, D), of norm 1: the middle of what edited copies look like."""
+        with torch.no_grad():
+            total = sum(self.extractor(view) for view in mean_views(batch.images, batch.aspects))
+        mean: Features = F.normalize(torch.as_tensor(total), dim=1).cpu().numpy()
+        return mean
+
+
+class _Clock:
+    """Adds up the time between start and stop; runs from the beginning."""
+
+    def __init__(self) -> None:
+        self.total_ms = 0.0
+        self.start()
+
+    def start(self) -> None:
+        self._started = time.perf_counter()
+
+    def stop(self) -> None:
+        self.total_ms += (time.perf_counter() - self._started) * 1000

@@ -1,0 +1,65 @@
+"""What activation lowers: how badly a feature fits a code, in the terms of the code's index family.
+
+The paper's objectives (Fernandez et al., section 3.2 and appendix): for PQ, OPQ and IVF-PQ the distance to what the
+code is reconstructed to, for hyperplanes (LSH) the signed distances to them. We add a margin between coarse cells: a
+copy whose feature falls into a neighbour's cell is lost whatever its distance, and that is how most copies are lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+
+from workers.index.aim import Aim
+
+__all__ = ["Objective"]
+
+# Weight of the cells beside the cosine, and the squared distance that counts as one step of preference between two
+# cells. Measured on 100 photographs at 37.7 dB (IVF512,PQ8x8, nprobe 1): R@1 0.70 without; 0.755 at (0.05, 0.05),
+# 0.779 at (0.1, 0.05), 0.776 at (0.1, 0.1), 0.769 at (0.2, 0.1), 0.751 at (0.1, 0.2).
+_CELL_WEIGHT: Final = 0.1
+_CELL_TEMPERATURE: Final = 0.05
+# Signed distances beyond this need no more pushing: features have norm 1, so edits rarely move a projection further.
+_ENOUGH: Final = 0.25
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The aims of B images on the device; see :class:`workers.index.aim.Aim` for the parts and their shapes."""
+
+    points: torch.Tensor | None
+    signs: torch.Tensor | None
+    cells: torch.Tensor | None
+    matrix: torch.Tensor | None
+    offset: torch.Tensor | None
+
+    @classmethod
+    def of(cls, aim: Aim, device: torch.device) -> Objective:
+        return cls(
+            **{name: None if part is None else torch.from_numpy(part).to(device) for name, part in vars(aim).items()}
+        )
+
+    def misfit(self, features: torch.Tensor) -> torch.Tensor:
+        """(B,) float32: the lower, the better do features (B, D) of norm 1 fit their codes."""
+        total = features.new_zeros(len(features))
+        if self.points is not None:
+            total = total - F.cosine_similarity(features, self.points)
+        if self.signs is not None:
+            total = total + F.relu(_ENOUGH - self.signs * self._in_index(features)).mean(dim=1) / _ENOUGH
+        if self.cells is not None:
+            distances = (self._in_index(features)[:, None] - self.cells).square().sum(dim=2)
+            total = total - _CELL_WEIGHT * F.log_softmax(-distances / _CELL_TEMPERATURE, dim=1)[:, 0]
+        return total
+
+    def take(self, rows: torch.Tensor) -> Objective:
+        """Those of some images only, by their numbers (b,)."""
+        return Objective(**{name: None if part is None else part[rows] for name, part in vars(self).items()})
+
+    def _in_index(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (B, D) in the space of the index (B, T)."""
+        if self.matrix is None or self.offset is None:
+            return features
+        return (self.matrix @ features[:, :, None])[:, :, 0] + self.offset

@@ -1,0 +1,125 @@
+"""What kind of FAISS index stands behind a codec: the parts of it that encoding, search and activation need.
+
+A factory string makes one of `Flat`, `PQ…`, `LSH`, `IVF…,…`, or one of these behind linear transforms (`OPQ…`, `PCA…`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import faiss
+import numpy as np
+
+from workers.index.aim import Aim, Array
+
+# More cells than these are never near enough to compete with a code's own.
+_NEIGHBOUR_CELLS: Final = 256
+
+
+@dataclass(frozen=True)
+class Family:
+    """A FAISS index, looked into. Immutable, thread-safe.
+
+    Attributes:
+        index: the whole.
+    """
+
+    index: Any
+
+    @cached_property
+    def inner(self) -> Any:
+        """The index behind the transforms: the one that holds the codes."""
+        return faiss.downcast_index(self.index.index) if self._transformed else self.index
+
+    @property
+    def _transformed(self) -> bool:
+        return isinstance(self.index, faiss.IndexPreTransform)
+
+    @property
+    def has_cells(self) -> bool:
+        return isinstance(self.inner, faiss.IndexIVF)
+
+    @property
+    def cell_size(self) -> int:
+        """Bytes at the front of a code that name its coarse cell; 0 for an index without cells."""
+        return int(self.inner.coarse_code_size()) if self.has_cells else 0
+
+    def search_parameters(self, nprobe: int) -> Any:
+        """For one call of ``search``: the index, shared by threads, is never changed."""
+        if not self.has_cells:
+            return None
+        parameters = faiss.SearchParametersIVF(nprobe=nprobe)
+        return faiss.SearchParametersPreTransform(index_params=parameters) if self._transformed else parameters
+
+    def aim(self, codes: Any) -> Aim:
+        """What activation has to do for codes (N, code_size) uint8; see :class:`workers.index.aim.Aim`."""
+        matrix, offset = self._linear_map
+        repeated = {
+            "matrix": None if matrix is None else np.repeat(matrix[None], len(codes), axis=0),
+            "offset": None if offset is None else np.repeat(offset[None], len(codes), axis=0),
+        }
+        if isinstance(self.inner, faiss.IndexLSH):
+            return Aim(signs=self._signs(codes), **repeated)
+        points = self.index.sa_decode(codes)
+        return Aim(points=points, cells=self._cells(codes) if self.has_cells else None, **repeated)
+
+    def _signs(self, codes: Any) -> Array:
+        bits = np.unpackbits(codes, axis=1, bitorder="little")[:, : self.inner.nbits]
+        return bits.astype(np.float32) * 2 - 1
+
+    def _cells(self, codes: Any) -> Array:
+        """(N, M, T): the centroids nearest to that of each code's cell, its own first."""
+        numbers = np.zeros((len(codes), 8), dtype=np.uint8)
+        numbers[:, : self.cell_size] = codes[:, : self.cell_size]
+        own = numbers.view("<i8")[:, 0]
+        near = self._nearest_cells[own].copy()
+        # A cell is nearest to itself, unless two centroids are the same point.
+        near[near == own[:, None]] = near[:, 0][np.nonzero(near == own[:, None])[0]]
+        near[:, 0] = own
+        cells: Array = self._centroids[near]
+        return cells
+
+    @cached_property
+    def _centroids(self) -> Array:
+        quantizer = faiss.downcast_index(self.inner.quantizer)
+        centroids: Array = quantizer.reconstruct_n(0, quantizer.ntotal)
+        return centroids
+
+    @cached_property
+    def _nearest_cells(self) -> Any:
+        _, near = faiss.knn(self._centroids, self._centroids, min(_NEIGHBOUR_CELLS, len(self._centroids)))
+        return near
+
+    @cached_property
+    def _linear_map(self) -> tuple[Array | None, Array | None]:
+        """The transforms, LSH's own rotation and thresholds as one y = A x + b; (None, None) where y = x."""
+        steps = []
+        if self._transformed:
+            steps += [_linear(self.index.chain.at(i)) for i in range(self.index.chain.size())]
+        if isinstance(self.inner, faiss.IndexLSH):
+            steps.append(_hyperplanes(self.inner))
+        if not steps:
+            return None, None
+        matrix, offset = steps[0]
+        for next_matrix, next_offset in steps[1:]:
+            matrix, offset = next_matrix @ matrix, next_matrix @ offset + next_offset
+        return matrix, offset
+
+
+def _hyperplanes(lsh: Any) -> tuple[Array, Array]:
+    """Matrix (bits, d) and offset (bits,): the projections whose signs are the code."""
+    matrix, offset = np.eye(lsh.nbits, lsh.d, dtype=np.float32), np.zeros(lsh.nbits, dtype=np.float32)
+    if lsh.rotate_data:
+        matrix, offset = _linear(lsh.rrot)
+    return matrix, offset - faiss.vector_to_array(lsh.thresholds) if lsh.train_thresholds else offset
+
+
+def _linear(transform: Any) -> tuple[Array, Array]:
+    """Matrix (out, in) and offset (out,) of a transform that is linear, found by asking it: all that FAISS' have in
+    common is that they can be applied."""
+    known = faiss.downcast_VectorTransform(transform)
+    inputs = np.vstack([np.zeros((1, known.d_in)), np.eye(known.d_in)]).astype(np.float32)
+    outputs = known.apply(inputs)
+    return np.ascontiguousarray((outputs[1:] - outputs[0]).T), outputs[0]

@@ -1,0 +1,130 @@
+"""From a decoded image to a protected file that was looked at again: the handler thread's side of an activation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import torch
+
+from tasks.messages import ActivationOptions
+from workers.activation.compose import Prepared, compose, prepare
+from workers.activation.engine import Activated, Work
+from workers.activation.objective import Objective
+from workers.activation.quality import psnr_db
+from workers.extractors.inputs import to_input
+from workers.images import DecodedImage, EncodedImage, Limits, decode, encode
+from workers.index.codec import Codec, Features
+from workers.scheduler import DeviceThread
+from workers.stopwatch import Stopwatch
+
+__all__ = ["Protected", "Protector", "Standing"]
+
+# A change that the file format swallowed gets more steps; each try doubles them.
+_TRIES: Final = 3
+# A change that is too visible is weakened; each time by what is missing to the floor, which JPEG's rounding can deny.
+_WEAKENINGS: Final = 6
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How an image stands to the registered code; see :class:`tasks.results.Verification`."""
+
+    distance: float
+    misfit: float
+    in_cell: bool
+    on_code: bool
+
+
+@dataclass(frozen=True)
+class Protected:
+    """An encoded image, decoded again, and what it took."""
+
+    encoded: EncodedImage
+    decoded: DecodedImage
+    before: Standing
+    after: Standing
+    verified: bool
+    tries: int
+    steps: int
+
+
+class Protector:
+    """Thread-safe; the device does the work for many images at once."""
+
+    def __init__(self, device: DeviceThread, input_size: int, limits: Limits) -> None:
+        self._device = device
+        self._input_size = input_size
+        self._limits = limits
+
+    def protect(
+        self, original: DecodedImage, options: ActivationOptions, codec: Codec, watch: Stopwatch
+    ) -> tuple[Activated, Protected]:
+        """Change the image until its *file* is verified; after the last try, give the picture back unchanged."""
+        if options.strip_metadata:
+            original = original.without_metadata()
+        with watch.stage("prepare"):
+            prepared = prepare(original.pixels, self._input_size, options.alpha, options.attenuation)
+        work = Work(prepared, codec, options, options.steps)
+        for tries in range(1, _TRIES + 1):
+            with watch.stage("device"):
+                found = self._device.activate(work)
+            watch.add("optimise", found.device_ms)
+            protected = self._publish(original, prepared, found, work, watch)
+            protected = replace(protected, tries=tries)
+            if protected.verified:
+                return found, protected
+            work = replace(work, steps=2 * work.steps)
+        return found, replace(self._passive(original, found, work, watch), tries=tries)
+
+    def _publish(
+        self, original: DecodedImage, prepared: Prepared, found: Activated, work: Work, watch: Stopwatch
+    ) -> Protected:
+        """Compose and encode, weaker and weaker until the file keeps the floor, and look at the file."""
+        floor, strength = work.options.min_psnr_db, 1.0
+        for _ in range(_WEAKENINGS):
+            with watch.stage("compose"):
+                pixels = compose(original.own_pixels, prepared, found.change, strength)
+            encoded, decoded = self._encoded(pixels, original, watch)
+            missing = max(0.0, floor - psnr_db(original.pixels, decoded.pixels)) if floor else 0.0
+            if not missing:
+                break
+            strength *= 10 ** (-(missing + 0.05) / 20)
+        before = self._standing(found.feature, found, work.codec)
+        with watch.stage("verify"):
+            after = self._look(decoded, found, work.codec)
+        good = not missing and after.in_cell and after.misfit < before.misfit
+        return Protected(encoded, decoded, before, after, good, tries=0, steps=work.steps)
+
+    def _passive(self, original: DecodedImage, found: Activated, work: Work, watch: Stopwatch) -> Protected:
+        encoded, decoded = self._encoded(original.own_pixels, original, watch)
+        with watch.stage("verify"):
+            after = self._look(decoded, found, work.codec)
+        before = self._standing(found.feature, found, work.codec)
+        return Protected(encoded, decoded, before, after, verified=False, tries=0, steps=work.steps // 2)
+
+    def _encoded(
+        self, pixels: np.ndarray, original: DecodedImage, watch: Stopwatch
+    ) -> tuple[EncodedImage, DecodedImage]:
+        with watch.stage("encode"):
+            encoded = encode(pixels, original)
+        with watch.stage("verify"):
+            return encoded, decode(encoded.data, self._limits)
+
+    def _look(self, image: DecodedImage, found: Activated, codec: Codec) -> Standing:
+        """See an image as a query for it will."""
+        return self._standing(self._device.extract(to_input(image.pixels, self._input_size)), found, codec)
+
+    @staticmethod
+    def _standing(feature: Features, found: Activated, codec: Codec) -> Standing:
+        """Its cell decides whether a search looks at the code at all, its distance how the code ranks then."""
+        code = codec.encode(feature[None])[0]
+        cell = codec.cell_size
+        objective = Objective.of(found.aim, torch.device("cpu"))
+        return Standing(
+            distance=found.aim.distance(feature),
+            misfit=float(objective.misfit(torch.from_numpy(feature[None]))[0]),
+            in_cell=bool(np.array_equal(code[:cell], found.code[:cell])),
+            on_code=bool(np.array_equal(code, found.code)),
+        )
