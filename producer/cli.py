@@ -81,13 +81,49 @@ _timeout = click.option(
 )
 
 
+def _activation_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """One command-line option for each field of :class:`tasks.messages.ActivationOptions`, by the field's name."""
+    options = (
+        click.option(
+            "--steps", default=10, show_default=True, type=click.IntRange(1, 200), help="Of the optimiser; 1 is fast."
+        ),
+        click.option(
+            "--learning-rate",
+            type=click.FloatRange(0, 100, min_open=True),
+            help="Of the optimiser; default: 10 / steps.",
+        ),
+        click.option(
+            "--alpha",
+            default=3.0,
+            show_default=True,
+            type=click.FloatRange(0, 20, min_open=True),
+            help="How strong the change may be; with linf, in grey levels.",
+        ),
+        click.option(
+            "--attenuation",
+            default="jnd",
+            show_default=True,
+            type=click.Choice(["jnd", "linf"]),
+            help="Hide the change where the eye misses it, or bound it alike everywhere.",
+        ),
+        click.option(
+            "--min-psnr", "min_psnr_db", type=click.FloatRange(20, 80), help="Floor in dB that every file has to keep."
+        ),
+        click.option(
+            "--robust", is_flag=True, help="Optimise for edited copies: more are found, at about 3 times the work."
+        ),
+        click.option("--strip-metadata", is_flag=True, help="Publish without EXIF and colour profile."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @aii.command()
 @_images
 @_collection
 @click.option("--asset-id", help="Name of the asset, for a single image; default: the sha256 of its bytes.")
-@click.option(
-    "--steps", default=10, show_default=True, type=click.IntRange(1, 200), help="Optimiser steps; 1 is the fast mode."
-)
+@_activation_options
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the protected images.")
 @_timeout
 @_json
@@ -95,10 +131,10 @@ def activate(
     images: tuple[str, ...],
     collection: str | None,
     asset_id: str | None,
-    steps: int,
     out: Path | None,
     timeout_s: float | None,
     as_json: bool,
+    **chosen: Any,
 ) -> None:
     """Protect images and register them, so that edited copies can be found again.
 
@@ -107,7 +143,7 @@ def activate(
     producer, found = _prepare(images)
     if asset_id and len(found) != 1:
         raise click.UsageError(f"--asset-id names one image, and {len(found)} were given.")
-    options = ActivationOptions(steps=steps)
+    options = ActivationOptions(**chosen)
 
     def submit(image: Found) -> Any:
         return producer.activate(image.source, asset_id=asset_id, collection=collection, options=options)

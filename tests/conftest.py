@@ -6,10 +6,6 @@ skipped.
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,10 +14,9 @@ import pytest
 from producer import Producer
 from tasks.connection import connect_redis
 from tasks.ledger import Ledger
-from tasks.names import worker_presence
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
-from tests.waiting import wait_for
+from tests.stack import WorkerProcess, running_stack, settings_of
 
 # Short terms, so that a killed worker's jobs come back within the patience of a test.
 _TERMS = {"AII_LEASE_S": "4", "AII_GRACE_S": "2", "AII_RECONCILE_EVERY_S": "0.5"}
@@ -30,18 +25,8 @@ _TERMS = {"AII_LEASE_S": "4", "AII_GRACE_S": "2", "AII_RECONCILE_EVERY_S": "0.5"
 @pytest.fixture(scope="session")
 def stack_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Environment variables that lead a process to the session's Redis and S3."""
-    state = tmp_path_factory.mktemp("stack")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("AII_")} | {"AII_STATE_DIR": str(state)}
-    log = (state / "up.log").open("w")
-    command = [sys.executable, "-c", "from deploy.cli import up; up()", "--no-worker", "--no-flower"]
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        wait_for((state / "stack.env").exists, "Redis and S3 did not start")
+    with running_stack(tmp_path_factory.mktemp("stack")) as environment:
         yield environment | _TERMS
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-        log.close()
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +36,7 @@ def shared_settings(stack_environment: dict[str, str]) -> Settings:
         for name, value in stack_environment.items():
             if name.startswith("AII_"):
                 patch.setenv(name, value)
-        return Settings(_env_file=Path(stack_environment["AII_STATE_DIR"]) / "stack.env")  # type: ignore[call-arg]
+        return settings_of(Path(stack_environment["AII_STATE_DIR"]))
 
 
 @pytest.fixture
@@ -82,46 +67,6 @@ def producer(settings: Settings) -> Iterator[Producer]:
     producer = Producer.connect(settings)
     yield producer
     producer.close()
-
-
-class WorkerProcess:
-    """A real worker, in a process of its own."""
-
-    def __init__(self, environment: dict[str, str], settings: Settings, log: Path, queues: str) -> None:
-        self._settings = settings
-        self._log = log.open("a")
-        command = [sys.executable, "-m", "workers", "--queues", queues]
-        self._process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log)
-        self.log = log
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def wait_until_ready(self) -> WorkerProcess:
-        with connect_redis(self._settings) as client:
-            ready = worker_presence(f"*-{self.pid}")
-            wait_for(lambda: client.keys(ready) or not self.alive(), "the worker did not get ready", 120)
-        if not self.alive():
-            self.kill()
-            raise AssertionError(f"the worker ended: {self.log.read_text()}")
-        return self
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._log.close()
-
-    def stop(self) -> int:
-        """SIGTERM, and the exit status; a worker that does not end in time is killed."""
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            return self._process.wait(60)
-        finally:
-            self.kill()
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from tasks.names import sha256_hex
 from tasks.results import ActivationResult, QueryResult
 from tasks.settings import Settings
 from tests import images_zoo
-from tests.conftest import WorkerProcess
 from tests.photographs import photographs, pixels
+from tests.stack import WorkerProcess
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")

@@ -14,8 +14,8 @@ from tasks.connection import connect_redis
 from tasks.errors import ExtractorMismatch
 from tasks.names import worker_presence
 from tasks.settings import Settings
-from tests.conftest import WorkerProcess
 from tests.photographs import photographs
+from tests.stack import WorkerProcess
 
 
 def test_a_collection_of_another_extractor_is_refused_by_name(

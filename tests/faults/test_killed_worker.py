@@ -18,8 +18,8 @@ from tasks.names import journal_stream
 from tasks.results import ActivationResult
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
-from tests.conftest import WorkerProcess
 from tests.photographs import crops
+from tests.stack import WorkerProcess
 from tests.waiting import wait_for
 
 COUNT = 100

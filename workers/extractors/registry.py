@@ -21,7 +21,7 @@ from workers.extractors.sources import fetch
 from workers.extractors.spec import Spec, parse_spec
 from workers.extractors.weights_file import read_weights
 
-__all__ = ["COMPACT_WEIGHTS", "load_extractor"]
+__all__ = ["COMPACT_WEIGHTS", "load_extractor", "load_network"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +61,7 @@ def load_extractor(
         ExtractorMismatch: the weights are not the ones pinned.
         CorruptExtractor: the weights are damaged, or another network's.
     """
-    if name == "compact":
-        spec = Spec("compact", str(COMPACT_WEIGHTS), 0, None)
-    else:
-        spec = parse_spec(name)
-        _refuse_foreign_code(spec)
-    path, digest = fetch(spec.address, spec.sha256, state_dir() / "extractors", store)
-    net = _network(spec, path)
+    spec, net, digest = _found(name, store)
     side = spec.side or INPUT_SIZE
     prepared = prepare(
         spec.name, net, side, device, precision or best_precision(device, narrow=spec.architecture == "compact")
@@ -77,6 +71,22 @@ def load_extractor(
         spec.name, digest[:12], spec.address, prepared.dimension, side, prepared.dtype, device, prepared.cosine,
     )  # fmt: skip
     return NetworkExtractor(spec.name, digest, side, prepared, device)
+
+
+def load_network(name: str, store: ObjectStore | None = None) -> nn.Module:
+    """The bare float32 network of this name, as its weights file has it; errors as in :func:`load_extractor`."""
+    return _found(name, store)[1]
+
+
+def _found(name: str, store: ObjectStore | None) -> tuple[Spec, nn.Module, str]:
+    """What the name says, the network, and the digest of its weights."""
+    if name == "compact":
+        spec = Spec("compact", str(COMPACT_WEIGHTS), 0, None)
+    else:
+        spec = parse_spec(name)
+        _refuse_foreign_code(spec)
+    path, digest = fetch(spec.address, spec.sha256, state_dir() / "extractors", store)
+    return spec, _network(spec, path), digest
 
 
 def _refuse_foreign_code(spec: Spec) -> None:

@@ -1,0 +1,272 @@
+"""The engine against the plain loop: ``python -m tests.benchmarks.activation [--json FILE]``.
+
+Both go from pixels to pixels on the same images, one after the other in one run: the plain loop written straight from
+the paper's formula (plain.py), and the engine with everything it does for an image (JND map, shrinking, optimisation in
+batches, composition). PSNR and R@1 of both are measured on what they made, so that speed is never bought with quality.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import numpy as np
+import torch
+import torchvision.models
+from PIL import Image
+
+from tasks.messages import ActivationOptions
+from tests.benchmarks.plain import PlainLoop
+from tests.photographs import photographs
+from workers.activation.compose import compose, prepare
+from workers.activation.engine import Engine, Work
+from workers.activation.quality import psnr_db
+from workers.evaluation.edits import EDITS
+from workers.evaluation.folders import pictures
+from workers.extractors.base import Extractor
+from workers.extractors.inputs import to_input
+from workers.extractors.registry import load_extractor, load_network
+from workers.index import starter
+from workers.index.codec import Codec
+
+SIZES: Final = {"512": (512, 512), "1024": (1024, 1024), "12mpx": (3000, 4000)}
+# How many images are timed: the plain loop takes half a minute for one of twelve megapixels.
+COUNTS: Final = {"512": 16, "1024": 8, "12mpx": 2}
+BATCH: Final = {"cpu": 8, "cuda": 64}
+RESNET: Final = "resnet50"
+EDITED_SIDE: Final = 512  # copies are made of the published image at this size: edits of twelve megapixels take minutes
+
+Pixels = np.ndarray
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; `ratio` is plain over engine."""
+
+    extractor: str
+    size: str
+    steps: int
+    device: str
+    images: int
+    batch: int
+    plain_ms_per_image: float
+    engine_ms_per_image: float
+    ratio: float
+    engine_images_per_s: float
+    device_ms_per_image: float
+    peak_memory_mb: float
+    psnr_db_plain: float
+    psnr_db_engine: float
+    recall_passive: float | None
+    recall_plain: float | None
+    recall_engine: float | None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An extractor with what belongs to it: the plain network, a codec, and an index's codes to search among."""
+
+    name: str
+    extractor: Extractor
+    loop: PlainLoop
+    codec: Codec
+    references: np.ndarray | None
+
+
+@click.command(help=__doc__)
+@click.option("--images", type=click.Path(exists=True, path_type=Path), help="Photographs; default: scikit-image's.")
+@click.option("--extractor", "names", multiple=True, default=("compact", RESNET), show_default=True)
+@click.option(
+    "--size", "sizes", multiple=True, default=tuple(SIZES), type=click.Choice(tuple(SIZES)), show_default=True
+)
+@click.option("--steps", "steps", multiple=True, default=(10, 1), show_default=True)
+@click.option("--count", type=int, help="Images of each size; default: 16, 8 and 2.")
+@click.option("--batch", type=int, help="Images in a batch of the engine; default: 8 on a CPU, 64 on CUDA.")
+@click.option("--no-recall", is_flag=True, help="Leave R@1 out: its edited copies take longer than the rest.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the rows to this file.")
+def main(  # one parameter an option
+    images: Path | None,
+    names: tuple[str, ...],
+    sizes: tuple[str, ...],
+    steps: tuple[int, ...],
+    count: int | None,
+    batch: int | None,
+    no_recall: bool,
+    json_path: Path | None,
+) -> None:
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    rows: list[Row] = []
+    for name in names:
+        for device in devices:
+            subject = make_subject(name, torch.device(device))
+            for size in sizes:
+                photos = photographs_of(images, SIZES[size], count or COUNTS[size])
+                for number in steps:
+                    recall = subject.references is not None and not no_recall
+                    rows.append(measure(subject, size, photos, number, batch or BATCH[device], recall))
+                    show(rows[-1], first=len(rows) == 1)
+    if json_path:
+        json_path.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+
+
+def make_subject(name: str, device: torch.device) -> Subject:
+    """`resnet50` stands for SSCD's network with random weights: right for timing, and no R@1 is measured on it."""
+    if name != RESNET:
+        extractor, card = load_extractor(name, device), starter.read_card()
+        if card.extractor.sha256 != extractor.sha256:
+            raise click.UsageError(f"There is no starter collection for {name}.")
+        codec = Codec.read(starter.FOLDER / "codec.faiss", card.factory)
+        loop = PlainLoop(load_network(name), extractor.input_size, codec, device)
+        return Subject(name, extractor, loop, codec, starter.read_codes())
+    with tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(0)
+        path = Path(folder, "random.torchvision.pt")
+        torch.save(torchvision.models.resnet50(weights=None, num_classes=512).state_dict(), path)
+        extractor, net = load_extractor(str(path), device), load_network(str(path))
+    random = np.random.default_rng(0).standard_normal((20_000, 512)).astype(np.float32)
+    codec = Codec.train("IVF256,PQ8x8", random / np.linalg.norm(random, axis=1, keepdims=True))
+    return Subject("resnet50 (random weights)", extractor, PlainLoop(net, 288, codec, device), codec, None)
+
+
+def photographs_of(folder: Path | None, size: tuple[int, int], count: int) -> list[Pixels]:
+    """Photographs cut to the aspect of `size` (height, width) and scaled to it."""
+    if folder:
+        found = list(pictures(folder))
+    else:
+        found = [Image.open(io.BytesIO(data)).convert("RGB") for data in photographs().values()]
+    height, width = size
+    return [_fitted(found[i % len(found)], width, height) for i in range(min(count, len(found)) if folder else count)]
+
+
+def _fitted(picture: Image.Image, width: int, height: int) -> Pixels:
+    scale = min(picture.width / width, picture.height / height)
+    box = (picture.width - scale * width) / 2, (picture.height - scale * height) / 2
+    area = (*box, box[0] + scale * width, box[1] + scale * height)
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC, box=area))
+
+
+def measure(subject: Subject, size: str, photos: Sequence[Pixels], steps: int, batch: int, recall: bool) -> Row:
+    device = subject.extractor.device
+    few = photos[:2]
+    run_engine(subject, few, steps, batch)  # warm
+    _synchronise(device)
+    (made, codes, device_ms), engine_ms = _timed(lambda: run_engine(subject, photos, steps, batch), device)
+    subject.loop.activate(few[0], 1)
+    plain, plain_ms = _timed(lambda: [subject.loop.activate(photo, steps) for photo in photos], device)
+    recalls: tuple[float | None, ...] = (None, None, None)
+    if recall:
+        passive_codes = [code for _, code in plain]
+        recalls = (
+            recall_at_1(subject, photos, passive_codes),
+            recall_at_1(subject, [pixels for pixels, _ in plain], passive_codes),
+            recall_at_1(subject, made, codes),
+        )
+    count = len(photos)
+    return Row(
+        subject.name, size, steps, _name(device), count, batch,
+        plain_ms / count, engine_ms / count, plain_ms / engine_ms, 1000 * count / engine_ms, device_ms,
+        _peak_memory_mb(device),
+        float(np.mean([psnr_db(a, b) for a, (b, _) in zip(photos, plain, strict=True)])),
+        float(np.mean([psnr_db(a, b) for a, b in zip(photos, made, strict=True)])),
+        *recalls,
+    )  # fmt: skip
+
+
+def run_engine(
+    subject: Subject, photos: Sequence[Pixels], steps: int, batch: int
+) -> tuple[list[Pixels], list[np.ndarray], float]:
+    """Changed images, codes, and the milliseconds that the device took for an image."""
+    engine, options = Engine(subject.extractor), ActivationOptions(steps=steps)
+    made, codes, device_ms = [], [], []
+    for start in range(0, len(photos), batch):
+        part = photos[start : start + batch]
+        prepared = [prepare(photo, subject.extractor.input_size, options.alpha) for photo in part]
+        found = drain(engine.activate([Work(p, subject.codec, options, steps) for p in prepared]))
+        made += [compose(photo, p, f.change) for photo, p, f in zip(part, prepared, found, strict=True)]
+        codes += [f.code for f in found]
+        device_ms += [f.device_ms for f in found]
+    return made, codes, float(np.mean(device_ms))
+
+
+def drain(steps: Any) -> Any:
+    """What a generator returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def recall_at_1(subject: Subject, published: Sequence[Pixels], codes: Sequence[np.ndarray]) -> float:
+    """Share of the fourteen edits of each image that find it first, at nprobe 1, among the references."""
+    assert subject.references is not None
+    index = subject.codec.filled(np.concatenate([subject.references, np.stack(codes)]))
+    engine, right = Engine(subject.extractor), 0
+    small = [_shrunk(pixels) for pixels in published]
+    for edit in EDITS.values():
+        inputs = [to_input(np.asarray(edit(image, 0)), subject.extractor.input_size) for image in small]
+        _, first = index.search(engine.features(torch.stack(inputs)), 1)
+        right += int(np.sum(first[:, 0] == len(subject.references) + np.arange(len(published))))
+    return right / (len(EDITS) * len(published))
+
+
+def _shrunk(pixels: Pixels) -> Image.Image:
+    image = Image.fromarray(pixels)
+    image.thumbnail((EDITED_SIDE, EDITED_SIDE), Image.Resampling.BICUBIC)
+    return image
+
+
+def _timed(run: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    began = time.perf_counter()
+    result = run()
+    _synchronise(device)
+    return result, 1000 * (time.perf_counter() - began)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    """Of the device; on a CPU, of the process so far, both ways included."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if sys.platform == "linux" else 2**20)
+
+
+def show(row: Row, first: bool) -> None:
+    if first:
+        click.echo(
+            "extractor                   size  steps  plain ms  engine ms  ratio  (device ms)    MB  "
+            "PSNR plain  engine  R@1 passive  plain  engine"
+        )
+    recalls = (row.recall_passive, row.recall_plain, row.recall_engine)
+    passive, plain, engine = ("    –" if value is None else f"{value:.3f}" for value in recalls)
+    click.echo(
+        f"{row.extractor:<26} {row.size:>5} {row.steps:>6} {row.plain_ms_per_image:>9.1f} "
+        f"{row.engine_ms_per_image:>10.1f} {row.ratio:>6.1f} {row.device_ms_per_image:>12.2f} "
+        f"{row.peak_memory_mb:>5.0f}  {row.psnr_db_plain:>10.2f} {row.psnr_db_engine:>7.2f} "
+        f"{passive:>12} {plain:>6} {engine:>7}   {row.device}"
+    )
+
+
+if __name__ == "__main__":
+    main()

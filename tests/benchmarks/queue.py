@@ -1,0 +1,132 @@
+"""Through the queue against the bare engine: ``python -m tests.benchmarks.queue [--json FILE]``.
+
+The same photographs, first by one process that has nothing to do with queues (decode, prepare, optimise in batches,
+compose, encode, decode and look again), then through a producer, Redis, S3 and one real worker. Then what a query
+takes, with an idle worker and with one whose device is saturated by activations.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from producer import Producer
+from tasks.messages import ActivationOptions
+from tasks.settings import Settings
+from tests.benchmarks.activation import drain
+from tests.photographs import crops
+from tests.stack import WorkerProcess, running_stack, settings_of
+from workers.activation.compose import compose, prepare
+from workers.activation.engine import Engine, Work
+from workers.activation.quality import quality
+from workers.extractors.base import Extractor
+from workers.extractors.inputs import to_input
+from workers.extractors.registry import load_extractor
+from workers.images import Limits, decode, encode
+from workers.index import starter
+from workers.index.codec import Codec
+
+LIMITS = Limits(max_bytes=64 * 2**20, max_pixels=100_000_000)
+BATCH = {"cpu": 8, "cuda": 64}
+
+
+@click.command(help=__doc__)
+@click.option("--images", type=click.Path(exists=True, path_type=Path), help="Photographs; default: crops of few.")
+@click.option("--count", default=200, show_default=True)
+@click.option("--queries", default=100, show_default=True)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file.")
+def main(images: Path | None, count: int, queries: int, json_path: Path | None) -> None:
+    files = [p.read_bytes() for p in sorted(images.iterdir())[:count]] if images else crops(count, side=320)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    figures = {"images": len(files), "device": str(device), "bare_images_per_s": bare(files, device)}
+    with ExitStack() as stack:
+        state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        environment = stack.enter_context(running_stack(state))
+        settings = settings_of(state)
+        worker = WorkerProcess(environment, settings, state / "worker.log", "query,activate").wait_until_ready()
+        stack.callback(worker.kill)
+        producer = stack.enter_context(Producer.connect(settings))
+        figures |= through_the_queue(producer, files)
+        figures |= query_latency(producer, settings, files, queries)
+    figures["ratio"] = figures["queue_images_per_s"] / figures["bare_images_per_s"]
+    for name, value in figures.items():
+        click.echo(f"{name:<32}{value:.3f}" if isinstance(value, float) else f"{name:<32}{value}")
+    if json_path:
+        json_path.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def bare(files: Sequence[bytes], device: torch.device) -> float:
+    """Images per second of one process without queue or network, after a warm-up."""
+    extractor, card = load_extractor("compact", device), starter.read_card()
+    codec = Codec.read(starter.FOLDER / "codec.faiss", card.factory)
+    batch = BATCH[device.type]
+    _bare_batch(extractor, codec, files[:2])
+    began = time.perf_counter()
+    for start in range(0, len(files), batch):
+        _bare_batch(extractor, codec, files[start : start + batch])
+    return len(files) / (time.perf_counter() - began)
+
+
+def _bare_batch(extractor: Extractor, codec: Codec, files: Sequence[bytes]) -> None:
+    engine, options = Engine(extractor), ActivationOptions()
+    originals = [decode(data, LIMITS) for data in files]
+    prepared = [prepare(o.pixels, extractor.input_size, options.alpha) for o in originals]
+    found = drain(engine.activate([Work(p, codec, options, options.steps) for p in prepared]))
+    for original, p, f in zip(originals, prepared, found, strict=True):
+        encoded = encode(compose(original.own_pixels, p, f.change), original)
+        again = decode(encoded.data, LIMITS)
+        codec.encode(engine.features(to_input(again.pixels, extractor.input_size)[None]))
+        quality(original.pixels, again.pixels)
+
+
+def through_the_queue(producer: Producer, files: Sequence[bytes]) -> dict[str, Any]:
+    """Images per second from the first submission to the last result document, after a warm-up."""
+    list(producer.wait_all([producer.activate(data, options=ActivationOptions(steps=2)) for data in files[:16]], 120))
+    began = time.perf_counter()
+    jobs = [producer.activate(data) for data in files]
+    done = list(producer.wait_all(jobs, 600))
+    elapsed_s = time.perf_counter() - began
+    timings = [result.provenance.timings_ms for _, result in done]
+    stages = {name: statistics.mean(t.get(name, 0.0) for t in timings) for name in timings[0]}
+    return {"queue_images_per_s": len(done) / elapsed_s, **{f"stage_{n}_ms": round(v, 2) for n, v in stages.items()}}
+
+
+def query_latency(producer: Producer, settings: Settings, files: Sequence[bytes], count: int) -> dict[str, Any]:
+    """Milliseconds from submission to answer, and the worker's own; one query at a time."""
+    idle = _ask(producer, files, count)
+    backlog = [producer.activate(data, options=ActivationOptions(steps=20)) for data in files]
+    busy = _ask(producer, files, count)
+    finished = sum(job.state().value == "done" for job in backlog)
+    if finished == len(backlog):
+        click.echo("The backlog ended before the queries did: the busy figures are too good.")
+    step_ms = statistics.mean(r.provenance.timings_ms["optimise"] for _, r in producer.wait_all(backlog, 900)) / 20
+    return {
+        "query_p50_ms_idle": idle[0], "query_p95_ms_idle": idle[1],
+        "query_p50_ms_busy": busy[0], "query_p95_ms_busy": busy[1],
+        "step_ms_per_image": step_ms,
+        "step_ms_of_a_batch": step_ms * BATCH["cuda" if torch.cuda.is_available() else "cpu"],
+    }  # fmt: skip
+
+
+def _ask(producer: Producer, files: Sequence[bytes], count: int) -> tuple[float, float]:
+    producer.query(files[0]).wait(60)
+    times = []
+    for i in range(count):
+        began = time.perf_counter()
+        producer.query(files[i % len(files)]).wait(60)
+        times.append(1000 * (time.perf_counter() - began))
+    quantiles = statistics.quantiles(times, n=20)
+    return quantiles[9], quantiles[18]
+
+
+if __name__ == "__main__":
+    main()

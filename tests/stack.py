@@ -1,0 +1,79 @@
+"""Real servers and real workers for tests and benchmarks, started by ``aii up`` and ``aii worker`` themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks.connection import connect_redis
+from tasks.names import worker_presence
+from tasks.settings import Settings
+from tests.waiting import wait_for
+
+__all__ = ["WorkerProcess", "running_stack", "settings_of"]
+
+
+@contextmanager
+def running_stack(state: Path) -> Iterator[dict[str, str]]:
+    """Redis and S3 in a folder of their own; yields the environment that leads a process to them."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("AII_")} | {"AII_STATE_DIR": str(state)}
+    log = (state / "up.log").open("w")
+    command = [sys.executable, "-c", "from deploy.cli import up; up()", "--no-worker", "--no-flower"]
+    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        wait_for((state / "stack.env").exists, "Redis and S3 did not start")
+        yield environment
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        log.close()
+
+
+def settings_of(state: Path) -> Settings:
+    """Settings of that stack, as its programs themselves read them."""
+    return Settings(_env_file=state / "stack.env")  # type: ignore[call-arg]
+
+
+class WorkerProcess:
+    """A real worker, in a process of its own."""
+
+    def __init__(self, environment: dict[str, str], settings: Settings, log: Path, queues: str) -> None:
+        self._settings = settings
+        self._log = log.open("a")
+        command = [sys.executable, "-m", "workers", "--queues", queues]
+        self._process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log)
+        self.log = log
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_until_ready(self) -> WorkerProcess:
+        with connect_redis(self._settings) as client:
+            ready = worker_presence(f"*-{self.pid}")
+            wait_for(lambda: client.keys(ready) or not self.alive(), "the worker did not get ready", 120)
+        if not self.alive():
+            self.kill()
+            raise AssertionError(f"the worker ended: {self.log.read_text()}")
+        return self
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status; a worker that does not end in time is killed."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(60)
+        finally:
+            self.kill()
