@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from tests.photographs import pixels
 from workers.activation.compose import compose, prepare
 from workers.activation.jnd import jnd_map
 from workers.activation.quality import quality, ssim
-from workers.activation.scale import resize, there_and_back
+from workers.activation.scale import there_and_back
+from workers.extractors.inputs import resize, strips, to_input
 
 SIZE = 112
 
@@ -51,6 +53,36 @@ def test_the_extractor_sees_of_a_composed_image_what_the_optimiser_foresaw(name:
 def test_no_change_gives_the_image_back() -> None:
     image = pixels("coffee.png")
     assert (compose(image, prepare(image, SIZE, 3.0), torch.zeros(3, SIZE, SIZE)) == image).all()
+
+
+def test_an_image_of_many_strips_gives_what_one_of_a_single_strip_would() -> None:
+    image = np.tile(pixels("coffee.png"), (2, 2, 1))[:779, :1130]
+    assert len(list(strips(779, 1130))) > 3
+    whole = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))
+    assert torch.allclose(to_input(image, SIZE), resize(whole / 255, SIZE, SIZE), atol=1e-5)
+    prepared = prepare(image, SIZE, 3.0)
+    assert torch.allclose(prepared.visibility, jnd_map(whole), atol=1e-6)
+    change = torch.tanh(torch.randn(3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)))
+    weights = 255 * torch.tensor(prepared.weights)[:, None, None]
+    expected = (whole + resize(change, 779, 1130) * weights * jnd_map(whole)).round().clamp(0, 255)
+    composed = torch.from_numpy(compose(image, prepared, change).transpose(2, 0, 1).astype(np.float32))
+    assert (composed - expected).abs().max() <= 1
+    assert (composed != expected).float().mean() < 1e-3  # rounding at a half
+
+
+def test_the_visibility_is_that_of_the_published_formula() -> None:
+    image = torch.from_numpy(pixels("chelsea.png").transpose(2, 0, 1).astype(np.float32))
+    luminance = (image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0)[None, None]
+    near = torch.tensor([[1, 1, 1, 1, 1], [1, 2, 2, 2, 1], [1, 2, 0, 2, 1], [1, 2, 2, 2, 1], [1, 1, 1, 1, 1.0]]) / 32
+    background = F.conv2d(F.pad(luminance, (2,) * 4, mode="replicate"), near[None, None])
+    dark, bright = 17 * (1 - (background / 127).sqrt()) + 3, 3 / 128 * (background - 127) + 3
+    adaptation = torch.where(background < 127, dark, bright)
+    sobel = torch.tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1.0]])
+    around = F.pad(luminance, (1,) * 4, mode="replicate")
+    contrast2 = sum(F.conv2d(around, s[None, None]).square() for s in (sobel, sobel.T))
+    masking = 0.117 * 16 * contrast2**1.2 / (contrast2 + 26**2)
+    expected = (adaptation + masking - 0.3 * torch.minimum(adaptation, masking)) / 255
+    assert torch.allclose(jnd_map(image), expected[0], atol=1e-5)
 
 
 def test_the_change_stays_within_the_visibility_of_each_pixel() -> None:

@@ -8,15 +8,16 @@ from typing import Final, Literal
 import numpy as np
 import torch
 
-from workers.activation.jnd import CHANNEL_WEIGHTS, jnd_map
+from workers.activation.jnd import CHANNEL_WEIGHTS, REACH, jnd_map
 from workers.activation.quality import Pixels
-from workers.activation.scale import resize, there_and_back
-from workers.extractors.inputs import to_input
+from workers.activation.scale import there, there_and_back
+from workers.extractors.inputs import planes, resize, strips, to_input
 
 __all__ = ["Attenuation", "Prepared", "compose", "prepare"]
 
 Attenuation = Literal["jnd", "linf"]
 _SAME_FOR_ALL: Final = (1.0, 1.0, 1.0)
+_ONE_LEVEL: Final = torch.full((1, 1, 1), 1 / 255)
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,10 @@ def prepare(pixels: Pixels, input_size: int, alpha: float, attenuation: Attenuat
     may change by alpha grey levels.
     """
     height, width = pixels.shape[:2]
-    if attenuation == "jnd":
-        visibility, relative = jnd_map(_planes(pixels)), CHANNEL_WEIGHTS
-        small = resize(visibility, input_size, input_size)
-    else:
-        visibility, relative = torch.full((1, 1, 1), 1 / 255), _SAME_FOR_ALL
-        small = visibility.expand(1, input_size, input_size)
+    visibility, narrow = _visibility(pixels, input_size) if attenuation == "jnd" else (_ONE_LEVEL, _ONE_LEVEL)
+    relative = CHANNEL_WEIGHTS if attenuation == "jnd" else _SAME_FOR_ALL
     weights = (alpha * relative[0], alpha * relative[1], alpha * relative[2])
+    small = resize(narrow, input_size, input_size)
     return Prepared(
         image=to_input(pixels, input_size),
         mask=torch.tensor(weights)[:, None, None] * small,
@@ -63,18 +61,36 @@ def prepare(pixels: Pixels, input_size: int, alpha: float, attenuation: Attenuat
     )
 
 
+def _visibility(pixels: Pixels, input_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The JND map (1, H, W), and the same (1, H, input_size) shrunk in width only."""
+    height, width = pixels.shape[:2]
+    visibility, narrow = torch.empty(1, height, width), torch.empty(1, height, input_size)
+    for rows in strips(height, width):
+        seen = slice(max(0, rows.start - REACH), min(height, rows.stop + REACH))
+        above = rows.start - seen.start
+        count = rows.stop - rows.start
+        visibility[:, rows] = jnd_map(planes(pixels[seen]))[:, above : above + count]
+        narrow[:, rows] = resize(visibility[:, rows], count, input_size)
+    return visibility, narrow
+
+
 def compose(pixels: Pixels, prepared: Prepared, change: torch.Tensor, strength: float = 1.0) -> Pixels:
     """Apply a change (3, S, S) in [-1, 1], times `strength`, to an image (H, W, 3) uint8 at its own size."""
     height, width = pixels.shape[:2]
-    image = _planes(pixels)
-    # One channel at a time: at twelve megapixels a float image is 144 MB.
-    for channel, weight in enumerate(prepared.weights):
-        enlarged = resize(change[channel : channel + 1], height, width)
-        image[channel].addcmul_(enlarged[0], prepared.visibility[0], value=255.0 * strength * weight)
-    result: Pixels = image.round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    weights = torch.tensor(prepared.weights)[:, None, None] * (255.0 * strength)
+    wide = resize(change * weights, change.shape[1], width)
+    result = np.empty_like(pixels)
+    for rows in strips(height, width):
+        enlarged = _rows_enlarged(wide, rows, height)
+        visibility = prepared.visibility if prepared.visibility.shape[1] == 1 else prepared.visibility[:, rows]
+        image = planes(pixels[rows]).addcmul_(enlarged, visibility)
+        result[rows] = image.round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
     return result
 
 
-def _planes(pixels: Pixels) -> torch.Tensor:
-    """(H, W, 3) uint8 → (3, H, W) float32 in [0, 255], a copy."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
+def _rows_enlarged(image: torch.Tensor, rows: slice, height: int) -> torch.Tensor:
+    """Some rows of an image (C, S, W) after it is scaled to (C, height, W); see :func:`resize`."""
+    weights = there(image.shape[1], height)[rows]
+    used = weights.any(dim=0).nonzero()
+    first, last = int(used[0]), int(used[-1]) + 1
+    return torch.matmul(weights[:, first:last], image[:, first:last])

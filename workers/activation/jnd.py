@@ -18,12 +18,7 @@ from workers.extractors.network import IMAGENET_STD
 _LUMINANCE: Final = (0.299, 0.587, 0.114)
 CHANNEL_WEIGHTS: Final = tuple(0.072 / w * s for w, s in zip(_LUMINANCE, IMAGENET_STD, strict=True))
 
-_BACKGROUND: Final = torch.tensor(
-    [[1, 1, 1, 1, 1], [1, 2, 2, 2, 1], [1, 2, 0, 2, 1], [1, 2, 2, 2, 1], [1, 1, 1, 1, 1]], dtype=torch.float32
-).div(32)[None, None]
-_SOBEL_X: Final = torch.tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], dtype=torch.float32)[None, None]
-_SOBELS: Final = torch.cat([_SOBEL_X, _SOBEL_X.transpose(2, 3)])
-
+REACH: Final = 2  # rows and columns around a pixel that have a say in its threshold
 _OVERLAP: Final = 0.3  # how much of the weaker effect the stronger one covers
 _CONTRAST_GAIN: Final = 0.117
 
@@ -37,23 +32,47 @@ def jnd_map(pixels: torch.Tensor) -> torch.Tensor:
     Returns:
         (1, H, W) float32, ≥ 0, in units of the full range: a threshold of ten grey levels is 10/255.
     """
-    luminance = sum(w * channel for w, channel in zip(_LUMINANCE, pixels, strict=True))[None, None]
+    red, green, blue = pixels
+    luminance = (_LUMINANCE[0] * red).add_(green, alpha=_LUMINANCE[1]).add_(blue, alpha=_LUMINANCE[2])
     adaptation = _luminance_adaptation(luminance)
     masking = _contrast_masking(luminance)
     both = adaptation + masking - _OVERLAP * torch.minimum(adaptation, masking)
-    return both[0].div_(255.0)
+    return both[None].div_(255.0)
 
 
 def _luminance_adaptation(luminance: torch.Tensor) -> torch.Tensor:
-    """Differences show least in the dark and in the bright; `luminance` is (1, 1, H, W) in [0, 255]."""
-    background = F.conv2d(F.pad(luminance, (2, 2, 2, 2), mode="replicate"), _BACKGROUND)
-    dark = 17 * (1 - torch.sqrt(background.clamp(min=0) / 127)) + 3
-    bright = 3 / 128 * (background - 127) + 3
+    """Differences show least in the dark and in the bright; `luminance` is (H, W) in [0, 255].
+
+    The background is a weighted mean of the 5 x 5 pixels around: 2 for the eight nearest, 1 for the others, 0 for the
+    pixel itself. That is the sum of 5 x 5, and of 3 x 3, less the pixel twice.
+    """
+    around = _padded(luminance, 2)
+    background = (_box(around, 5) + _box(around[1:-1, 1:-1], 3)).sub_(luminance, alpha=2).mul_(1 / 32)
+    dark = background.clamp(min=0).mul_(1 / 127).sqrt_().mul_(-17).add_(20)
+    bright = background.sub(127).mul_(3 / 128).add_(3)
     return torch.where(background < 127, dark, bright)
 
 
 def _contrast_masking(luminance: torch.Tensor) -> torch.Tensor:
-    """Differences hide beside strong edges."""
-    gradient = F.conv2d(F.pad(luminance, (1, 1, 1, 1), mode="replicate"), _SOBELS)
-    contrast2 = gradient.square().sum(dim=1, keepdim=True)
-    return _CONTRAST_GAIN * 16 * contrast2.pow(1.2) / (contrast2 + 26**2)
+    """Differences hide beside strong edges: a function of the squared length of Sobel's gradient."""
+    around = _padded(luminance, 1)
+    down = around[:-2] + around[2:] + 2 * around[1:-1]
+    across = around[:, :-2] + around[:, 2:] + 2 * around[:, 1:-1]
+    contrast2 = (down[:, 2:] - down[:, :-2]).square_().add_((across[2:] - across[:-2]).square_())
+    return contrast2.pow(1.2).mul_(16 * _CONTRAST_GAIN).div_(contrast2.add_(26**2))
+
+
+def _padded(image: torch.Tensor, margin: int) -> torch.Tensor:
+    return F.pad(image[None, None], (margin,) * 4, mode="replicate")[0, 0]
+
+
+def _box(image: torch.Tensor, side: int) -> torch.Tensor:
+    """Sums over side x side windows; sums of slices, since a convolution of one channel is slow."""
+    height, width = (extent - side + 1 for extent in image.shape)
+    rows = image[:height].clone()
+    for i in range(1, side):
+        rows += image[i : i + height]
+    total = rows[:, :width].clone()
+    for i in range(1, side):
+        total += rows[:, i : i + width]
+    return total

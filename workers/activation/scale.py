@@ -10,17 +10,17 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-from torch.nn import functional as F
+
+from workers.extractors.inputs import resize
 
 
-def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Bilinear with antialiasing: (C, h, w) float32 → (C, height, width)."""
-    return F.interpolate(image[None], size=(height, width), mode="bilinear", align_corners=False, antialias=True)[0]
+@lru_cache(maxsize=128)
+def there(small: int, large: int) -> torch.Tensor:
+    """The (large, small) float32 matrix that enlarges a column of `small` values to `large`."""
+    return resize(torch.eye(small)[None], large, small)[0]
 
 
 @lru_cache(maxsize=512)
 def there_and_back(small: int, large: int) -> torch.Tensor:
     """The (small, small) float32 matrix that enlarges a column of `small` values to `large` and shrinks it again."""
-    identity = torch.eye(small)[None]
-    enlarged = resize(identity, large, small)
-    return resize(enlarged, small, small)[0]
+    return resize(there(small, large)[None], small, small)[0]

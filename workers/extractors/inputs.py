@@ -1,11 +1,20 @@
 """From decoded pixels to what an extractor reads."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-__all__ = ["to_input"]
+__all__ = ["planes", "resize", "strips", "to_input"]
+
+# Large images are worked on strip by strip, so that what one operation writes is still in the processor's cache when
+# the next one reads it.
+_STRIP_PIXELS: Final = 1 << 18
 
 
 def to_input(pixels: NDArray[np.uint8], size: int) -> torch.Tensor:
@@ -15,6 +24,25 @@ def to_input(pixels: NDArray[np.uint8], size: int) -> torch.Tensor:
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise ValueError(f"expected (H, W, 3) uint8 pixels, got {pixels.shape} {pixels.dtype}")
-    # A copy, since pixels are often a read-only view of a decoder's buffer, which torch refuses to wrap silently.
-    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float().div_(255.0)
-    return F.interpolate(image, (size, size), mode="bilinear", antialias=True)[0].clamp_(0.0, 1.0)
+    height, width = pixels.shape[:2]
+    narrow = torch.empty(3, height, size)
+    for rows in strips(height, width):
+        narrow[:, rows] = resize(planes(pixels[rows]), rows.stop - rows.start, size)
+    return resize(narrow, size, size).div_(255.0).clamp_(0.0, 1.0)
+
+
+def strips(height: int, width: int) -> Iterator[slice]:
+    """Consecutive runs of rows, of a quarter of a million pixels each."""
+    step = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, step):
+        yield slice(top, min(top + step, height))
+
+
+def planes(pixels: NDArray[np.uint8]) -> torch.Tensor:
+    """(H, W, 3) uint8 → (3, H, W) float32 in [0, 255], a copy."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
+
+
+def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Bilinear with antialiasing: (C, h, w) float32 → (C, height, width). Rows and columns are scaled independently."""
+    return F.interpolate(image[None], size=(height, width), mode="bilinear", align_corners=False, antialias=True)[0]
