@@ -1,0 +1,145 @@
+"""What activation buys on every family of index: ``python -m tests.benchmarks.recall --images DIR --references TAR…``.
+
+R@1 over the fourteen edits at nprobe 1, and PSNR, for originals (passive) and for what the engine makes of them: ten
+steps, one step, an L-infinity bound at the same PSNR, and robust mode. Published files are JPEGs of quality 95.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+
+from tasks.messages import ActivationOptions
+from tests.benchmarks.activation import drain
+from workers.activation.compose import compose, prepare
+from workers.activation.engine import Engine, Work
+from workers.activation.quality import psnr_db
+from workers.evaluation.edits import EDITS
+from workers.evaluation.folders import pictures
+from workers.extractors.inputs import to_input
+from workers.extractors.registry import load_extractor
+from workers.extractors.training.data import held_out
+from workers.index.build_starter import extract
+from workers.index.codec import Codec, search
+
+FACTORIES = ("IVF512,PQ8x8", "IVF1024,PQ8x8", "IVF1024,Flat", "PQ8x8", "OPQ8_64,PQ8x8", "PCA64,LSH")
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Engine, originals, their files as published without activation, and the references' features."""
+
+    engine: Engine
+    originals: Sequence[np.ndarray]
+    references: np.ndarray
+
+
+@click.command(help=__doc__)
+@click.option("--images", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--references", multiple=True, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--hold-out", default=0, help="Use every K-th image only: those the extractor was not trained on.")
+@click.option("--count", default=200, show_default=True, help="Images at most.")
+@click.option("--factory", "factories", multiple=True, default=FACTORIES, show_default=True)
+@click.option("--alpha", default=3.0, show_default=True)
+@click.option("--linf-alpha", default=5.0, show_default=True, help="Grey levels; choose what gives the same PSNR.")
+@click.option("--mode", "modes", multiple=True, help="Of: 10 steps, 1 step, linf, robust. Default: all.")
+@click.option("--extractor", default="compact", show_default=True)
+@click.option("--json", "json_path", type=click.Path(path_type=Path))
+def main(  # one parameter an option
+    images: Path,
+    references: tuple[Path, ...],
+    hold_out: int,
+    count: int,
+    factories: tuple[str, ...],
+    alpha: float,
+    linf_alpha: float,
+    modes: tuple[str, ...],
+    extractor: str,
+    json_path: Path | None,
+) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    engine = Engine(load_extractor(extractor, device))
+    chosen = [p for i, p in enumerate(pictures(images)) if not hold_out or held_out(i, hold_out)]
+    originals = [np.asarray(p) for p in chosen[:count]]
+    features = np.concatenate([extract(engine.extractor, path) for path in references])
+    setting = Setting(engine, originals, features)
+    ways = {
+        "10 steps": ActivationOptions(alpha=alpha),
+        "1 step": ActivationOptions(alpha=alpha, steps=1),
+        "linf": ActivationOptions(alpha=linf_alpha, attenuation="linf"),
+        "robust": ActivationOptions(alpha=alpha, robust=True),
+    }
+    rows = []
+    for factory in factories:
+        for row in measure(setting, factory, {name: ways[name] for name in modes or ways}):
+            rows.append(row)
+            edits = " ".join(f"{name}={value:.2f}" for name, value in row["recall_at_1"].items())
+            click.echo(f"{factory:<16}{row['mode']:<10}{row['average']:.4f}  {row['psnr_db'] or 0:.2f} dB  {edits}")
+    if json_path:
+        json_path.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def measure(setting: Setting, factory: str, ways: dict[str, ActivationOptions]) -> list[dict[str, Any]]:
+    codec = Codec.train(factory, setting.references)
+    codes = codec.encode(setting.references)
+    inputs = [to_input(pixels, setting.engine.extractor.input_size) for pixels in setting.originals]
+    own = codec.encode(setting.engine.features(torch.stack(inputs)))
+    rows = [_row(factory, "passive", None, recall(setting, codec, codes, own, setting.originals))]
+    for mode, options in ways.items():
+        published, registered = activate(setting, codec, options)
+        psnr = np.mean([psnr_db(a, b) for a, b in zip(setting.originals, published, strict=True)])
+        rows.append(_row(factory, mode, float(psnr), recall(setting, codec, codes, registered, published)))
+    return rows
+
+
+def activate(setting: Setting, codec: Codec, options: ActivationOptions) -> tuple[list[np.ndarray], np.ndarray]:
+    """What is published, decoded again, and the codes it is registered under."""
+    published, codes = [], []
+    for start in range(0, len(setting.originals), BATCH):
+        part = setting.originals[start : start + BATCH]
+        side = setting.engine.extractor.input_size
+        prepared = [prepare(pixels, side, options.alpha, options.attenuation) for pixels in part]
+        found = drain(setting.engine.activate([Work(p, codec, options, options.steps) for p in prepared]))
+        published += [_as_jpeg(compose(o, p, f.change)) for o, p, f in zip(part, prepared, found, strict=True)]
+        codes += [f.code for f in found]
+    return published, np.stack(codes)
+
+
+def _as_jpeg(pixels: np.ndarray) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=95, subsampling="4:4:4")
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def recall(
+    setting: Setting, codec: Codec, references: np.ndarray, codes: np.ndarray, published: Sequence[np.ndarray]
+) -> dict[str, float]:
+    """R@1 by edit, with the references and all images in one index."""
+    index, first = codec.filled(np.concatenate([references, codes])), len(references)
+    shares = {}
+    for name, edit in EDITS.items():
+        side = setting.engine.extractor.input_size
+        copies = [to_input(np.asarray(edit(Image.fromarray(p), 0)), side) for p in published]
+        features = setting.engine.features(torch.stack(copies))
+        found = [hits[0][0] if (hits := search(index, feature, 1, nprobe=1)) else -1 for feature in features]
+        shares[name] = float(np.mean(np.array(found) == first + np.arange(len(published))))
+    return shares
+
+
+def _row(factory: str, mode: str, psnr: float | None, shares: dict[str, float]) -> dict[str, Any]:
+    average = float(np.mean(list(shares.values())))
+    return {"factory": factory, "mode": mode, "psnr_db": psnr, "average": average, "recall_at_1": shares}
+
+
+if __name__ == "__main__":
+    main()
