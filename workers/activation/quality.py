@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional as F
 
 from tasks.results import Quality
+from workers.extractors.inputs import planes, strips
 
 Pixels = npt.NDArray[np.uint8]
-_LUMINANCE = torch.tensor([0.299, 0.587, 0.114])
+_RADIUS: Final = 5
+_BELL: Final = [math.exp(-((i - _RADIUS) ** 2) / (2 * 1.5**2)) for i in range(2 * _RADIUS + 1)]
+_WINDOW: Final = [value / sum(_BELL) for value in _BELL]
+_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def quality(original: Pixels, protected: Pixels) -> Quality:
@@ -42,23 +46,38 @@ def ssim(first: Pixels, second: Pixels) -> float:
     Our own few lines, because scikit-image's would bring that library and SciPy into every worker; a test holds the two
     against each other.
     """
-    a, b = _luminance(first), _luminance(second)
-    moments = _gaussian(torch.stack([a, b, a * a, b * b, a * b])[:, None])[:, 0]
-    mean_a, mean_b, aa, bb, ab = moments
-    variance_a, variance_b, covariance = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
-    return float(((2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1) * structure).mean())
+    height, width = first.shape[:2]
+    if min(height, width) <= 2 * _RADIUS:
+        margins = ((_RADIUS, _RADIUS), (_RADIUS, _RADIUS), (0, 0))
+        return ssim(np.pad(first, margins, mode="edge"), np.pad(second, margins, mode="edge"))
+    total = 0.0
+    for rows in strips(height - 2 * _RADIUS, width):
+        seen = slice(rows.start, rows.stop + 2 * _RADIUS)
+        total += float(_similarity(_luminance(first[seen]), _luminance(second[seen])).sum(dtype=torch.float64))
+    return float(total / ((height - 2 * _RADIUS) * (width - 2 * _RADIUS)))
+
+
+def _similarity(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """For every place of the window within two images (H, W)."""
+    mean_a, mean_b, squares, product = (_gaussian(m) for m in (a, b, a * a + b * b, a * b))
+    means, mean_squares = mean_a * mean_b, mean_a * mean_a + mean_b * mean_b
+    brightness = (2 * means + _C1) / (mean_squares + _C1)
+    structure: torch.Tensor = (2 * (product - means) + _C2) / (squares - mean_squares + _C2)
+    return structure * brightness
 
 
 def _luminance(pixels: Pixels) -> torch.Tensor:
-    return torch.from_numpy(pixels.astype(np.float32)) @ _LUMINANCE
+    red, green, blue = planes(pixels)
+    return (0.299 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 
 
-def _gaussian(images: torch.Tensor) -> torch.Tensor:
-    """Blur (N, 1, H, W), without padding where the image is large enough."""
-    window = torch.exp(-((torch.arange(11.0) - 5) ** 2) / (2 * 1.5**2))
-    window = (window / window.sum())[None, None]
-    if min(images.shape[-2:]) < 11:
-        images = F.pad(images, (5, 5, 5, 5), mode="replicate")
-    return F.conv2d(F.conv2d(images, window[..., None]), window[..., None, :])
+def _gaussian(image: torch.Tensor) -> torch.Tensor:
+    """Blur (H, W), without padding. Sums of slices, since a convolution of one channel is slow."""
+    height, width = (extent - 2 * _RADIUS for extent in image.shape)
+    rows = image[:height] * _WINDOW[0]
+    for i, weight in enumerate(_WINDOW[1:], start=1):
+        rows.add_(image[i : i + height], alpha=weight)
+    blurred = rows[:, :width] * _WINDOW[0]
+    for i, weight in enumerate(_WINDOW[1:], start=1):
+        blurred.add_(rows[:, i : i + width], alpha=weight)
+    return blurred
