@@ -7,6 +7,8 @@
     │   └── DigestMismatch
     ├── NotFound              a named thing does not exist
     │   ├── ObjectMissing, CollectionMissing, ExtractorMissing, JobMissing
+    ├── Conflict              a named thing exists already
+    │   ├── CollectionExists
     ├── Mismatch              two things that must agree do not
     │   ├── ExtractorMismatch, CorruptExtractor, CorruptSegment
     ├── Unavailable           a service does not answer; retried
@@ -101,6 +103,14 @@ class ExtractorMissing(NotFound):
 
 class JobMissing(NotFound):
     code = "job_missing"
+
+
+class Conflict(AiiError):
+    code = "conflict"
+
+
+class CollectionExists(Conflict):
+    code = "collection_exists"
 
 
 class Mismatch(AiiError):

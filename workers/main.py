@@ -23,7 +23,7 @@ from tasks.settings import Settings, state_dir
 from tasks.storage import ObjectStore
 from workers.collections import Collections
 from workers.extractors.base import Extractor
-from workers.extractors.registry import load_extractor
+from workers.extractors.registry import load_extractor, pick_device
 from workers.handlers import Handlers
 from workers.images import Limits
 from workers.index import starter
@@ -53,11 +53,11 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
     ledger = Ledger.connect(settings)
     ledger.check()
     store.ensure_buckets()
-    extractor = load_extractor(settings.extractor, _pick_device(settings.device), store)
+    extractor = load_extractor(settings.extractor, pick_device(settings.device), store)
     identity = Identity(
         worker=f"{socket.gethostname()}-{os.getpid()}", device=_describe(extractor.device), versions=_versions()
     )
-    known = ExtractorIdentity(name=extractor.name, sha256=extractor.sha256, dimension=extractor.dimension)
+    known = extractor.identity
     client, address = connect_redis(settings), redis_address(settings)
     collections = Collections(store, client, address, state_dir() / "cache", known)
     _open_starter(collections, known)
@@ -112,12 +112,6 @@ def _open_starter(collections: Collections, extractor: ExtractorIdentity) -> Non
         collections.get(starter.NAME)
     except ExtractorMismatch as error:
         logger.error("%s", error)
-
-
-def _pick_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
 
 
 def _describe(device: torch.device) -> str:

@@ -32,10 +32,11 @@ from workers.activation.compose import compose, prepare
 from workers.activation.engine import Engine, Work
 from workers.activation.quality import psnr_db
 from workers.evaluation.edits import EDITS
-from workers.evaluation.folders import pictures
 from workers.extractors.base import Extractor
 from workers.extractors.inputs import to_input
 from workers.extractors.registry import load_extractor, load_network
+from workers.extractors.training.data import read_rgb
+from workers.images.folders import image_files
 from workers.index import starter
 from workers.index.codec import Codec
 
@@ -141,7 +142,7 @@ def make_subject(name: str, device: torch.device) -> Subject:
 def photographs_of(folder: Path | None, size: tuple[int, int], count: int) -> list[Pixels]:
     """Photographs cut to the aspect of `size` (height, width) and scaled to it."""
     if folder:
-        found = list(pictures(folder))
+        found = [read_rgb(data) for _, data in image_files(folder)]
     else:
         found = [Image.open(io.BytesIO(data)).convert("RGB") for data in photographs().values()]
     height, width = size

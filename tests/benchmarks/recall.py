@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +25,17 @@ from workers.activation.compose import compose, prepare
 from workers.activation.engine import Engine, Work
 from workers.activation.quality import psnr_db
 from workers.evaluation.edits import EDITS
-from workers.evaluation.folders import pictures
+from workers.extractors.features import FeatureFolder
 from workers.extractors.inputs import to_input
 from workers.extractors.registry import load_extractor
-from workers.extractors.training.data import held_out
-from workers.index.build_starter import extract
+from workers.extractors.training.data import held_out, read_rgb
+from workers.images import Limits
+from workers.images.folders import image_files
 from workers.index.codec import Codec, search
 
 FACTORIES = ("IVF512,PQ8x8", "IVF1024,PQ8x8", "IVF1024,Flat", "PQ8x8", "OPQ8_64,PQ8x8", "PCA64,LSH")
 BATCH = 8
+LIMITS = Limits(max_bytes=64 * 2**20, max_pixels=100_000_000)
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,12 @@ def main(  # one parameter an option
 ) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     engine = Engine(load_extractor(extractor, device))
-    chosen = [p for i, p in enumerate(pictures(images)) if not hold_out or held_out(i, hold_out)]
-    originals = [np.asarray(p) for p in chosen[:count]]
-    features = np.concatenate([extract(engine.extractor, path) for path in references])
-    setting = Setting(engine, originals, features)
+    chosen = [data for i, (_, data) in enumerate(image_files(images)) if not hold_out or held_out(i, hold_out)]
+    originals = [np.asarray(read_rgb(data)) for data in chosen[:count]]
+    with tempfile.TemporaryDirectory() as folder:
+        made = FeatureFolder(Path(folder), engine.extractor, references)
+        made.fill(LIMITS, lambda _: None)
+        setting = Setting(engine, originals, np.array(made.features))
     ways = {
         "10 steps": ActivationOptions(alpha=alpha),
         "1 step": ActivationOptions(alpha=alpha, steps=1),

@@ -12,6 +12,7 @@ import torch
 
 from tasks.errors import DeviceFailure, LeaseLost
 from tasks.messages import ActivationOptions
+from tasks.results import ExtractorIdentity
 from workers.activation.compose import Prepared, prepare
 from workers.activation.engine import Work
 from workers.activation.objective import Objective
@@ -26,6 +27,7 @@ class Convolution:
 
     name, sha256, input_size, dimension = "convolution", "0" * 64, SIDE, DIMENSION
     device = torch.device("cpu")
+    identity = ExtractorIdentity(name=name, sha256=sha256, dimension=dimension)
 
     def __init__(self) -> None:
         torch.manual_seed(0)

@@ -62,13 +62,13 @@ def _similarity(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     mean_a, mean_b, squares, product = (_gaussian(m) for m in (a, b, a * a + b * b, a * b))
     means, mean_squares = mean_a * mean_b, mean_a * mean_a + mean_b * mean_b
     brightness = (2 * means + _C1) / (mean_squares + _C1)
-    structure: torch.Tensor = (2 * (product - means) + _C2) / (squares - mean_squares + _C2)
-    return structure * brightness
+    structure = (2 * (product - means) + _C2) / (squares - mean_squares + _C2)
+    return brightness * structure
 
 
 def _luminance(pixels: Pixels) -> torch.Tensor:
-    red, green, blue = planes(pixels)
-    return (0.299 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+    colours = planes(pixels)
+    return colours[0].mul_(0.299).add_(colours[1], alpha=0.587).add_(colours[2], alpha=0.114)
 
 
 def _gaussian(image: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,8 @@ from typing import Protocol
 
 import torch
 
+from tasks.results import ExtractorIdentity
+
 __all__ = ["Extractor"]
 
 
@@ -23,6 +25,11 @@ class Extractor(Protocol):
     input_size: int
     dimension: int
     device: torch.device
+
+    @property
+    def identity(self) -> ExtractorIdentity:
+        """What collections are pinned to."""
+        ...
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Features (B, D), float32, of L2 norm 1, of images (B, 3, S, S), float32, RGB in [0, 1].

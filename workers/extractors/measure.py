@@ -19,7 +19,8 @@ from workers.evaluation.edits import EDITS
 from workers.extractors.base import Extractor
 from workers.extractors.inputs import to_input
 from workers.extractors.registry import load_extractor
-from workers.extractors.training.data import held_out, image_bytes, read_rgb
+from workers.extractors.training.data import held_out, read_rgb
+from workers.images.folders import image_files
 
 __all__ = ["main", "recall_at_1", "speed_ms"]
 
@@ -91,13 +92,13 @@ def _median_ms(run: Callable[[], None]) -> float:
 
 def _photographs(folder: Path, every: int) -> list[Image.Image]:
     """The held-out photographs, or all of them for ``every`` = 0."""
-    images = [data for i, (_, data) in enumerate(image_bytes(folder)) if every == 0 or held_out(i, every)]
+    images = [data for i, (_, data) in enumerate(image_files(folder)) if every == 0 or held_out(i, every)]
     return [read_rgb(data) for data in images]
 
 
 def _references(paths: Sequence[Path]) -> Iterator[Image.Image]:
     for path in paths:
-        for _, data in image_bytes(path):
+        for _, data in image_files(path):
             yield read_rgb(data)
 
 

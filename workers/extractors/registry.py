@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tasks.errors import ExtractorMismatch
+from tasks.results import ExtractorIdentity
 from tasks.settings import state_dir
 from tasks.storage import ObjectStore
 from workers.extractors.backbones import SSCD, backbone, sscd, torchscript
@@ -21,7 +22,7 @@ from workers.extractors.sources import fetch
 from workers.extractors.spec import Spec, parse_spec
 from workers.extractors.weights_file import read_weights
 
-__all__ = ["COMPACT_WEIGHTS", "load_extractor", "load_network"]
+__all__ = ["COMPACT_WEIGHTS", "load_extractor", "load_network", "pick_device"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +41,21 @@ class NetworkExtractor:
         self._net = prepared.net
         self._dtype = prepared.dtype
 
+    @property
+    def identity(self) -> ExtractorIdentity:
+        return ExtractorIdentity(name=self.name, sha256=self.sha256, dimension=self.dimension)
+
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         if images.ndim != 4 or images.shape[1:] != (3, self.input_size, self.input_size):
             raise ValueError(f"expected (B, 3, {self.input_size}, {self.input_size}), got {tuple(images.shape)}")
         return embed(self._net, images, self._dtype)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a setting: ``auto`` is CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
 
 
 def load_extractor(

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
 
-from tasks.results import ExtractorIdentity
-from workers.evaluation.folders import pictures
 from workers.extractors.base import Extractor
-from workers.extractors.inputs import to_input
+from workers.extractors.features import FeatureFolder, Features
 from workers.extractors.registry import load_extractor
-from workers.index.codec import Codec, Features, search
+from workers.images import Limits
+from workers.index.build import calibrate
+from workers.index.codec import Codec
 from workers.index.starter import FOLDER, Card
 
-_BATCH = 32  # small enough for the processor's caches
+_LIMITS = Limits(max_bytes=64 * 2**20, max_pixels=100_000_000)
 
 
 @click.command()
@@ -33,17 +35,16 @@ _BATCH = 32  # small enough for the processor's caches
 def main(references: tuple[Path, ...], background: Path, factory: str, fpr: float, description: str) -> None:
     """Extract, train, encode, calibrate; write the files beside this module."""
     extractor = load_extractor("compact", torch.device("cpu"))
-    identity = ExtractorIdentity(name=extractor.name, sha256=extractor.sha256, dimension=extractor.dimension)
-    features = np.concatenate([extract(extractor, path) for path in references])
+    features, unrelated = _extracted(extractor, references), _extracted(extractor, [background])
     codec = Codec.train(factory, features)
     codes = codec.encode(features)
-    threshold = calibrate(codec, codes, extract(extractor, background), fpr)
+    threshold = calibrate(codec, codes, unrelated, fpr)
     FOLDER.mkdir(exist_ok=True)
     codec.write(FOLDER / "codec.faiss")
     np.savez_compressed(FOLDER / "codes.npz", codes=codes)
     card = Card(
         factory=factory,
-        extractor=identity,
+        extractor=extractor.identity,
         count=len(codes),
         threshold=threshold,
         threshold_fpr=fpr,
@@ -55,30 +56,11 @@ def main(references: tuple[Path, ...], background: Path, factory: str, fpr: floa
     )
 
 
-def extract(extractor: Extractor, path: Path) -> Features:
-    """Features (N, D) of all pictures in a folder or a tar file, in the order of their names."""
-    parts, batch = [], []
-    for picture in pictures(path):
-        batch.append(to_input(np.asarray(picture), extractor.input_size))
-        if len(batch) == _BATCH:
-            parts.append(_features(extractor, batch))
-            batch = []
-    if batch:
-        parts.append(_features(extractor, batch))
-    return np.concatenate(parts)
-
-
-def _features(extractor: Extractor, batch: list[torch.Tensor]) -> Features:
-    with torch.no_grad():
-        features: Features = extractor(torch.stack(batch)).numpy()
-    return features
-
-
-def calibrate(codec: Codec, codes: np.ndarray, background: Features, fpr: float) -> float:
-    """The squared distance under which a share `fpr` of unrelated features (N, D) find a first match, at nprobe 1."""
-    index = codec.filled(codes)
-    distances = [hits[0][1] if (hits := search(index, feature, 1, 1)) else np.inf for feature in background]
-    return float(np.quantile(distances, fpr))
+def _extracted(extractor: Extractor, sources: Sequence[Path]) -> Features:
+    with tempfile.TemporaryDirectory() as folder:
+        made = FeatureFolder(Path(folder), extractor, sources)
+        made.fill(_LIMITS, lambda _: None)
+        return np.array(made.features)
 
 
 if __name__ == "__main__":

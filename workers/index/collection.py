@@ -44,7 +44,7 @@ class Collection:
             ExtractorMismatch: the collection was built with another extractor; its codes mean nothing to this one.
         """
         manifest = files.current()
-        check_extractor(manifest, extractor)
+        check_extractor(manifest.collection, manifest.extractor, extractor)
         codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
         segments = [Segment(files.fetch(part.index), files.fetch(part.assets)) for part in manifest.segments]
         return cls(manifest, codec, segments, journal)
@@ -89,12 +89,11 @@ def _unmasked(segment: Segment, feature: Features, k: int, nprobe: int, masked: 
         depth *= 4
 
 
-def check_extractor(manifest: Manifest, extractor: ExtractorIdentity) -> None:
+def check_extractor(collection: str, pinned: ExtractorIdentity, extractor: ExtractorIdentity) -> None:
     """Raise ExtractorMismatch unless the collection was built with this very extractor."""
-    pinned = manifest.extractor
     if pinned != extractor:
         raise ExtractorMismatch(
-            f"Collection {manifest.collection!r} is pinned to extractor {pinned.name} {pinned.sha256[:12]}, this "
+            f"Collection {collection!r} is pinned to extractor {pinned.name} {pinned.sha256[:12]}, this "
             f"worker holds {extractor.name} {extractor.sha256[:12]}: start a worker with that extractor, or build the "
             "collection anew."
         )

@@ -6,8 +6,6 @@ store has no collection of that name yet. `python -m workers.index.build_starter
 
 from __future__ import annotations
 
-import datetime
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +14,10 @@ import numpy as np
 from tasks.errors import CollectionMissing
 from tasks.messages import Frozen
 from tasks.results import ExtractorIdentity
+from workers.index.build import publish_first
 from workers.index.codec import Codec, Codes
 from workers.index.collection import check_extractor
-from workers.index.journal import BEGINNING
-from workers.index.manifest import CollectionStore, Manifest, SegmentFiles
-from workers.index.segment import write_segment
+from workers.index.manifest import CollectionStore, Manifest
 
 NAME: Final = "starter"
 FOLDER: Final = Path(__file__).with_name("starter_data")
@@ -66,25 +63,8 @@ def publish_starter(files: CollectionStore, extractor: ExtractorIdentity) -> Man
     except CollectionMissing:
         pass
     card = read_card()
-    codec_path = FOLDER / "codec.faiss"
-    codec = Codec.read(codec_path, card.factory)
+    check_extractor(NAME, card.extractor, extractor)
+    codec = Codec.read(FOLDER / "codec.faiss", card.factory)
     codes = read_codes()
-    with tempfile.TemporaryDirectory() as folder:
-        index, assets = Path(folder, "index"), Path(folder, "assets")
-        write_segment(codec, codes, [reference_id(i) for i in range(len(codes))], index, assets)
-        segment = SegmentFiles(index=files.upload(index), assets=files.upload(assets), count=len(codes))
-    manifest = Manifest(
-        collection=NAME,
-        generation=1,
-        factory=card.factory,
-        extractor=card.extractor,
-        codec=files.upload(codec_path),
-        segments=[segment],
-        journal_entry=BEGINNING,
-        threshold=card.threshold,
-        threshold_fpr=card.threshold_fpr,
-        created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )
-    check_extractor(manifest, extractor)
-    files.publish(manifest)
-    return manifest
+    assets = [reference_id(i) for i in range(len(codes))]
+    return publish_first(files, NAME, codec, card.extractor, assets, codes, card.threshold, card.threshold_fpr)

@@ -2,8 +2,7 @@
 
 import io
 import logging
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 
-__all__ = ["ImageSet", "Sampler", "held_out", "image_bytes", "load_sets", "read_rgb"]
+from workers.images.folders import image_files
+
+__all__ = ["ImageSet", "Sampler", "held_out", "load_sets", "read_rgb"]
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 SMALL_SIDE = 64  # sets of thumbnails are kept at this side,
 LARGE_SIDE = 176  # sets of photographs at this one: twice what most of the training sees, so that crops stay sharp
 
@@ -42,20 +42,6 @@ def held_out(index: int, every: int) -> bool:
     return every > 0 and index % every == 0
 
 
-def image_bytes(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, encoded bytes) of each image in a folder or a tar file, sorted by name."""
-    if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if file.suffix.lower() in SUFFIXES:
-                yield file.name, file.read_bytes()
-        return
-    with tarfile.open(path) as tar:
-        for member in sorted(tar.getmembers(), key=lambda m: m.name):
-            stream = tar.extractfile(member) if Path(member.name).suffix.lower() in SUFFIXES else None
-            if stream is not None:
-                yield member.name, stream.read()
-
-
 def read_rgb(data: bytes) -> Image.Image:
     """Decode one image upright, as RGB."""
     return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
@@ -68,7 +54,7 @@ def load_sets(paths: Sequence[Path], hold_out: int) -> list[ImageSet]:
     """
     sets = []
     for path in paths:
-        names_and_bytes = list(image_bytes(path))
+        names_and_bytes = list(image_files(path))
         every = hold_out if path.is_dir() else 0
         kept = [data for i, (_, data) in enumerate(names_and_bytes) if not held_out(i, every)]
         if not kept:

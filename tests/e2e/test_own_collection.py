@@ -1,0 +1,78 @@
+"""A collection of one's own, built from a folder with one's own extractor, and served by a worker."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision.models
+
+from producer import Producer
+from tests.photographs import crops, photographs
+from tests.stack import WorkerProcess
+from workers.index.build import suggested_factory
+
+
+def index(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from producer.cli import aii; aii()", "index", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, check=False)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, data in enumerate(crops(300)):
+        (folder / f"{i:03d}.jpg").write_bytes(data)
+    (folder / "broken.jpg").write_bytes(crops(1)[0][:900])
+    return folder
+
+
+def test_a_folder_becomes_a_collection_that_a_worker_serves(
+    start_worker: Callable[..., WorkerProcess], stack_environment: dict[str, str], producer: Producer, images: Path
+) -> None:
+    torch.manual_seed(0)
+    weights = images.parent / "resnet18.pth"
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), weights)
+    extractor = f"resnet18+gem@{weights}#size=64"
+    name = f"own-{images.parent.name.strip('_').replace('_', '-').lower()[:20].strip('-')}"
+    arguments = (name, "--images", str(images), "--extractor", extractor, "--factory", "IVF16,PQ8x4")
+    done = index(stack_environment, "build", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "300 images (1 skipped)" in done.stdout
+    assert "broken.jpg" in done.stderr
+    assert "IVF16,PQ8x4" in index(stack_environment, "info", name).stdout
+
+    again = index(stack_environment, "build", *arguments)
+    assert again.returncode == 1
+    assert "[collection_exists]" in again.stderr
+
+    start_worker(AII_EXTRACTOR=extractor)
+    result = producer.activate(photographs()["chelsea.png"], asset_id="cat", collection=name).wait(60)
+    answer = producer.query(producer.protected_image(result), collection=name).wait(60)  # type: ignore[arg-type]
+    assert answer.matches[0].asset_id == "cat"  # type: ignore[union-attr]
+    known = producer.query(images / "017.jpg", collection=name).wait(60)
+    assert len(known.matches[0].asset_id) == 64  # type: ignore[union-attr]
+
+
+def test_what_cannot_be_built_is_refused_with_the_reason(
+    stack_environment: dict[str, str], images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    empty = index(stack_environment, "build", "nothing", "--images", str(tmp_path / "empty"))
+    assert (empty.returncode, "no image that can be read" in empty.stderr) == (1, True)
+    few = index(stack_environment, "build", "few", "--images", str(images), "--factory", "IVF4096,PQ8x8")
+    assert (few.returncode, "cannot be trained on 300 features" in few.stderr) == (1, True)
+    name = index(stack_environment, "build", "Not A Name", "--images", str(images))
+    assert (name.returncode, "[invalid_collection_name]" in name.stderr) == (1, True)
+    missing = index(stack_environment, "info", "missing")
+    assert (missing.returncode, "[collection_missing]" in missing.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(("count", "cells"), [(1_000, 16), (40_000, 1024), (1_000_000, 4096)])
+def test_the_suggested_index_grows_with_the_number_of_images(count: int, cells: int) -> None:
+    assert suggested_factory(count) == f"IVF{cells},PQ8x8"

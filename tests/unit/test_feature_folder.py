@@ -1,0 +1,107 @@
+"""Features of many files on disk: nothing twice, nothing lost, whatever interrupts."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tasks.errors import InvalidRequest
+from tasks.names import sha256_hex
+from tests.photographs import crops
+from workers.extractors.base import Extractor
+from workers.extractors.features import FeatureFolder
+from workers.extractors.inputs import to_input
+from workers.extractors.registry import load_extractor
+from workers.images import Limits, decode
+
+LIMITS = Limits(max_bytes=2**20, max_pixels=10**6)
+COUNT = 70  # more than two batches
+
+
+@pytest.fixture(scope="module")
+def extractor() -> Extractor:
+    return load_extractor("compact", torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for i, data in enumerate(crops(COUNT)):
+        (folder / f"{i:03d}.jpg").write_bytes(data)
+    return folder
+
+
+def filled(folder: Path, extractor: Extractor, *sources: Path) -> FeatureFolder:
+    made = FeatureFolder(folder, extractor, sources)
+    made.fill(LIMITS, lambda _: None)
+    return made
+
+
+def test_every_file_has_its_feature_at_the_place_of_its_digest(
+    extractor: Extractor, images: Path, tmp_path: Path
+) -> None:
+    made = filled(tmp_path, extractor, images)
+    data = (images / "041.jpg").read_bytes()
+    place = made.assets.index(sha256_hex(data))
+    expected = extractor(to_input(decode(data, LIMITS).pixels, extractor.input_size)[None])[0]
+    assert np.allclose(made.features[place], expected, atol=1e-5)
+    assert made.features.shape == (COUNT, extractor.dimension)
+
+
+def test_an_interrupted_run_goes_on_and_what_it_left_half_done_is_cut_off(
+    extractor: Extractor, images: Path, tmp_path: Path
+) -> None:
+    whole = filled(tmp_path / "whole", extractor, images)
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(done: int) -> None:
+        if done >= 32:
+            raise Interrupted
+
+    parted = FeatureFolder(tmp_path / "parted", extractor, [images])
+    with pytest.raises(Interrupted):
+        parted.fill(LIMITS, interrupt)
+    with (tmp_path / "parted" / "features.f32").open("ab") as file:
+        file.write(b"half of a feature")
+    with (tmp_path / "parted" / "assets.txt").open("a") as file:
+        file.write("0" * 64 + "\n")
+    again, counts = FeatureFolder(tmp_path / "parted", extractor, [images]), []
+    again.fill(LIMITS, counts.append)
+    assert counts == [32, 64, COUNT]
+    assert again.assets == whole.assets
+    assert np.array_equal(again.features, whole.features)
+
+
+def test_unreadable_files_are_listed_and_skipped_and_a_file_under_two_names_is_one_asset(
+    extractor: Extractor, images: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "images.tar"
+    good = (images / "000.jpg").read_bytes()
+    with tarfile.open(source, "w") as tar:
+        for name, data in (("a.jpg", good), ("b.jpg", good), ("c.jpg", good[:500]), ("notes.txt", b"no image")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    made = filled(tmp_path / "features", extractor, source)
+    assert made.assets == [sha256_hex(good)]
+    assert [line.split(":")[0] for line in made.skipped] == ["c.jpg"]
+    assert "[truncated]" in made.skipped[0]
+
+
+def test_a_folder_of_other_images_is_refused(extractor: Extractor, images: Path, tmp_path: Path) -> None:
+    filled(tmp_path / "features", extractor, images)
+    with pytest.raises(InvalidRequest, match="other images"):
+        FeatureFolder(tmp_path / "features", extractor, [tmp_path])
+
+
+def test_without_images_there_are_no_features(extractor: Extractor, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    made = filled(tmp_path / "features", extractor, tmp_path / "empty")
+    assert made.features.shape == (0, extractor.dimension)
