@@ -75,7 +75,7 @@ class Protector:
             protected = replace(protected, tries=tries)
             if protected.verified:
                 return found, protected
-            work = replace(work, steps=2 * work.steps)
+            work = replace(work, steps=2 * work.steps, patient=True)
         return found, replace(self._passive(original, found, work, watch), tries=tries)
 
     def _publish(
@@ -95,14 +95,14 @@ class Protector:
         with watch.stage("verify"):
             after = self._look(decoded, found, work.codec)
         good = not missing and after.in_cell and after.misfit < before.misfit
-        return Protected(encoded, decoded, before, after, good, tries=0, steps=work.steps)
+        return Protected(encoded, decoded, before, after, good, tries=0, steps=found.steps)
 
     def _passive(self, original: DecodedImage, found: Activated, work: Work, watch: Stopwatch) -> Protected:
         encoded, decoded = self._encoded(original.own_pixels, original, watch)
         with watch.stage("verify"):
             after = self._look(decoded, found, work.codec)
         before = self._standing(found.feature, found, work.codec)
-        return Protected(encoded, decoded, before, after, verified=False, tries=0, steps=work.steps // 2)
+        return Protected(encoded, decoded, before, after, verified=False, tries=0, steps=found.steps)
 
     def _encoded(
         self, pixels: np.ndarray, original: DecodedImage, watch: Stopwatch

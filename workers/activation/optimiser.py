@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from workers.activation.views import edited
 from workers.extractors.base import Extractor
 from workers.extractors.network import IMAGENET_STD
 
-__all__ = ["Batch", "Schedule", "changed", "optimise"]
+__all__ = ["Batch", "Found", "Schedule", "changed", "optimise"]
 
 _IMAGE_WEIGHT: Final = 0.01  # of the mean squared change of the image beside the misfit of features (section 4.1)
 _BETAS: Final = (0.9, 0.999)
@@ -49,18 +49,33 @@ class Batch:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how hard: Adam's steps and learning rate; ``views`` edited views a step (robust mode); an image
-    stops early once its misfit is below ``enough``."""
+    """How long and how hard.
+
+    Attributes:
+        steps: of Adam, at most.
+        learning_rate: of Adam.
+        views: edited views a step, beside the image itself (robust mode).
+        settle: an image stops once its last step brought less than this part of all that was gained; 0 to go on.
+    """
 
     steps: int
     learning_rate: float
     views: int = 0
-    enough: float = -np.inf
+    settle: float = 0.0
+
+
+class Found(NamedTuple):
+    """For B images: ``change`` (B, 3, S, S) float32 in [-1, 1], still to be enlarged and masked at the image's own
+    size, and the ``steps`` (B,) it took."""
+
+    change: torch.Tensor
+    steps: torch.Tensor
 
 
 @dataclass
 class _State:
-    """The images that still move: their numbers in the whole batch, and Adam's moments of their changes."""
+    """The images that still move: their numbers in the whole batch, Adam's moments of their changes, their misfits at
+    the start and before the last step."""
 
     numbers: torch.Tensor
     batch: Batch
@@ -68,42 +83,90 @@ class _State:
     delta: torch.Tensor
     mean: torch.Tensor
     square: torch.Tensor
+    start: torch.Tensor
+    previous: torch.Tensor
+
+    @classmethod
+    def of(cls, batch: Batch, objective: Objective) -> _State:
+        zeros, unknown = torch.zeros_like(batch.images), batch.aspects.new_full((len(batch.images),), torch.inf)
+        numbers = torch.arange(len(zeros), device=zeros.device)
+        return cls(numbers, batch, objective, zeros, zeros.clone(), zeros.clone(), unknown, unknown.clone())
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with some images only."""
         self.batch, self.objective = self.batch.take(rows), self.objective.take(rows)
-        self.numbers, self.delta = self.numbers[rows], self.delta[rows]
-        self.mean, self.square = self.mean[rows], self.square[rows]
+        for name in ("numbers", "delta", "mean", "square", "start", "previous"):
+            setattr(self, name, getattr(self, name)[rows])
+
+    def unsettled(self, misfits: torch.Tensor, part: float) -> torch.Tensor:
+        """Which images (B,) bool shall go on, and takes note of their misfits (B,)."""
+        if bool(torch.isinf(self.previous).all()):
+            self.start = misfits
+            going_on = torch.ones_like(misfits, dtype=torch.bool)
+        else:
+            gained = self.start - misfits
+            going_on = (self.previous - misfits >= part * gained) | (gained <= 0)
+        self.previous = misfits
+        return going_on
 
 
 def optimise(
     extractor: Extractor, batch: Batch, objective: Objective, schedule: Schedule
-) -> Generator[None, None, torch.Tensor]:
+) -> Generator[None, None, Found]:
     """Find the change of every image; yields once a step.
 
     The start is zero, and no image draws anything of its own: the same image gives the same change, on every try. An
     image's neighbours in the batch do not touch it, since the loss is a sum and Adam works on each value by itself.
-
-    Returns:
-        (B, 3, S, S) float32 in [-1, 1]: tanh(delta), still to be enlarged and masked at the image's own size.
     """
-    zeros = torch.zeros_like(batch.images)
-    found = zeros.clone()
-    state = _State(torch.arange(len(zeros), device=zeros.device), batch, objective, zeros, zeros.clone(), zeros.clone())
+    state = _State.of(batch, objective)
+    found = torch.zeros_like(batch.images)
+    steps = torch.full_like(state.numbers, schedule.steps)
     random = np.random.default_rng(0)
     for step in range(1, schedule.steps + 1):
-        gradient, misfits = _gradient(extractor, state, schedule.views, random)
-        unsettled = (misfits > schedule.enough).nonzero()[:, 0]
-        if len(unsettled) < len(misfits):
-            found[state.numbers] = state.delta
-            state.keep(unsettled)
-            gradient = gradient[unsettled]
-        if not len(unsettled):
-            break
+        seen = _look(extractor, state)
+        going_on = state.unsettled(seen.misfits.detach(), schedule.settle)
+        left = state.numbers[~going_on]
+        found[left], steps[left] = state.delta[~going_on], step - 1
+        if not bool(going_on.any()):
+            return Found(torch.tanh(found), steps)
+        gradient = _gradient(extractor, state, seen, schedule.views, random)
+        if len(left):
+            state.keep(rows := going_on.nonzero()[:, 0])
+            gradient = gradient[rows]
         _adam(state, gradient, step, schedule.learning_rate)
         yield
     found[state.numbers] = state.delta
-    return torch.tanh(found)
+    return Found(torch.tanh(found), steps)
+
+
+class _Seen(NamedTuple):
+    """What the extractor made of the images as they are now, with the graph that leads back to ``delta``."""
+
+    delta: torch.Tensor
+    images: torch.Tensor
+    misfits: torch.Tensor
+
+
+def _look(extractor: Extractor, state: _State) -> _Seen:
+    delta = state.delta.detach().requires_grad_(True)
+    images = changed(state.batch, torch.tanh(delta))
+    return _Seen(delta, images, state.objective.misfit(extractor(images)))
+
+
+def _gradient(
+    extractor: Extractor, state: _State, seen: _Seen, views: int, random: np.random.Generator
+) -> torch.Tensor:
+    """Of the loss with respect to delta (B, 3, S, S)."""
+    images = seen.images
+    std = images.new_tensor(IMAGENET_STD)[:, None, None]  # the paper measures the change on normalised pixel values
+    loss = _IMAGE_WEIGHT * ((images - state.batch.images) / std).square().mean(dim=(1, 2, 3)).sum()
+    loss = loss + seen.misfits.sum() / (1 + views)
+    (gradient,) = torch.autograd.grad(loss, seen.delta, retain_graph=views > 0)
+    # One view after the other, and not all in one batch: activations of a view are freed before the next is made.
+    for _ in range(views):
+        misfits = state.objective.misfit(extractor(edited(images, state.batch.aspects, random)))
+        gradient += torch.autograd.grad(misfits.sum() / (1 + views), seen.delta, retain_graph=True)[0]
+    return gradient
 
 
 def _adam(state: _State, gradient: torch.Tensor, step: int, learning_rate: float) -> None:
@@ -113,29 +176,6 @@ def _adam(state: _State, gradient: torch.Tensor, step: int, learning_rate: float
     state.square = torch.lerp(gradient.square(), state.square, _BETAS[1])
     mean, square = state.mean / (1 - _BETAS[0] ** step), state.square / (1 - _BETAS[1] ** step)
     state.delta = state.delta - learning_rate * mean / (square.sqrt() + _EPSILON)
-
-
-def _gradient(
-    extractor: Extractor, state: _State, views: int, random: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of the loss with respect to delta (B, 3, S, S), and the misfit (B,) of the images as they are now."""
-    delta = state.delta.detach().requires_grad_(True)
-    images = changed(state.batch, torch.tanh(delta))
-    misfits = state.objective.misfit(extractor(images))
-    std = images.new_tensor(IMAGENET_STD)[:, None, None]  # the paper measures the change on normalised pixel values
-    loss = _IMAGE_WEIGHT * ((images - state.batch.images) / std).square().mean(dim=(1, 2, 3)).sum()
-    loss = loss + misfits.sum() / (1 + views)
-    # One view after the other, and not all in one batch: activations of a view are freed before the next is made.
-    (gradient,) = torch.autograd.grad(loss, delta, retain_graph=views > 0)
-    for _ in range(views):
-        view = edited(images, state.batch.aspects, random)
-        gradient = (
-            gradient
-            + torch.autograd.grad(
-                state.objective.misfit(extractor(view)).sum() / (1 + views), delta, retain_graph=True
-            )[0]
-        )
-    return gradient, misfits.detach()
 
 
 def changed(batch: Batch, change: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from workers.extractors.backbones import SSCD, backbone, sscd, torchscript
 from workers.extractors.base import Extractor
 from workers.extractors.compact import INPUT_SIZE
 from workers.extractors.network import embed
-from workers.extractors.prepare import Prepared, best_precision, prepare
+from workers.extractors.prepare import Prepared, half_precision, prepare
 from workers.extractors.sources import fetch
 from workers.extractors.spec import Spec, parse_spec
 from workers.extractors.weights_file import read_weights
@@ -59,14 +59,14 @@ def pick_device(name: str) -> torch.device:
 
 
 def load_extractor(
-    name: str, device: torch.device, store: ObjectStore | None = None, precision: torch.dtype | None = None
+    name: str, device: torch.device, store: ObjectStore | None = None, *, half: bool = True
 ) -> Extractor:
     """The extractor of this name, frozen, prepared and on ``device``.
 
     Args:
         name: ``compact``, or where weights are; see :mod:`workers.extractors.spec`.
         store: needed for names that begin with ``s3://``.
-        precision: float32 or bfloat16; what is best on the device when not given.
+        half: whether bfloat16 may be used, where it is faster and agrees.
 
     Raises:
         ExtractorMissing: nothing has this name, or the weights are not where it says.
@@ -75,9 +75,7 @@ def load_extractor(
     """
     spec, net, digest = _found(name, store)
     side = spec.side or INPUT_SIZE
-    prepared = prepare(
-        spec.name, net, side, device, precision or best_precision(device, narrow=spec.architecture == "compact")
-    )
+    prepared = prepare(spec.name, net, side, device, half=half and half_precision(device))
     logger.info(
         "Extractor %s (sha256 %s…) from %s: %d-d, side %d, %s on %s, cosine to float32 %.5f",
         spec.name, digest[:12], spec.address, prepared.dimension, side, prepared.dtype, device, prepared.cosine,
