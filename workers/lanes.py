@@ -17,6 +17,7 @@ import torch
 from celery import Celery
 from celery.bootsteps import StartStopStep
 from celery.worker import WorkController, state
+from celery.worker.consumer import Consumer
 
 from tasks.app import create_app
 from tasks.names import QUEUE_ACTIVATE, QUEUE_INDEX, QUEUE_QUERY
@@ -26,6 +27,7 @@ from workers.jobs import JobRunner, Kind
 logger = logging.getLogger(__name__)
 
 _EXIT_FAILURE: Final = 70
+_LONGEST_WAIT_S: Final = 0.02
 _LANES: Final = {"query": (QUEUE_QUERY,), "activate": (QUEUE_ACTIVATE, QUEUE_INDEX)}
 
 
@@ -94,7 +96,32 @@ def _options(lane: Lane, worker: str) -> dict[str, Any]:
         "queues": list(lane.queues),
         "task_events": True,
         "use_eventloop": False,  # the event loop is one a process; there may be two lanes
+        "consumer_cls": _Consumer,
     }
+
+
+class _Restless:
+    """A broker connection that never waits for long.
+
+    What a thread has finished is acknowledged, and room for the next message made, only between two waits of Celery's
+    loop. Those last two seconds when no message may be taken, which bounds a lane to its number of threads every two
+    seconds (measured: 8 activations a second with 16 threads, 2 queries a second with 4).
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def drain_events(self, timeout: float) -> None:
+        self._connection.drain_events(timeout=min(timeout, _LONGEST_WAIT_S))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+class _Consumer(Consumer):  # type: ignore[misc]  # celery has no types
+    def loop_args(self) -> tuple[Any, ...]:
+        consumer, connection, *others = super().loop_args()
+        return consumer, _Restless(connection), *others
 
 
 def _app(settings: Settings, runner: JobRunner, kinds: Sequence[Kind[Any]]) -> Celery:
