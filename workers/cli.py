@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import click
@@ -23,6 +24,8 @@ def worker(queues: str, log_level: str) -> None:
     chosen = [name.strip() for name in queues.split(",") if name.strip()]
     if unknown := sorted(set(chosen) - set(QUEUES)) or not chosen:
         raise click.UsageError(f"--queues takes some of {', '.join(QUEUES)}; not {unknown or 'nothing'}.")
+    # The device's threads shall sleep between two operations instead of spinning: handlers need the cores meanwhile.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from workers.main import run_worker  # noqa: PLC0415  # loads torch: not for `aii --help`
 
     set_up_logs(getattr(logging, log_level))
