@@ -37,7 +37,7 @@ from workers.scheduler import DeviceThread
 
 logger = logging.getLogger(__name__)
 
-_BATCH_IMAGES: Final = {"cpu": 8, "cuda": 64}
+_BATCH_IMAGES: Final = {"cpu": 4, "cuda": 64}
 _PACKAGES: Final = ("active-image-indexing", "torch", "faiss-gpu", "faiss-cpu", "pillow", "celery")
 
 
