@@ -3,6 +3,7 @@ package imports none of them; one is loaded only when it is called."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
@@ -18,6 +19,7 @@ from producer.images import Found, find_images
 from producer.status import collect_status, present_workers
 from tasks.errors import AiiError, Unavailable
 from tasks.messages import ActivationOptions, QueryOptions
+from tasks.names import META_KEY_PATTERN
 from tasks.results import ActivationResult, QueryResult
 from tasks.settings import load_settings
 
@@ -81,6 +83,18 @@ _timeout = click.option(
 )
 
 
+def _metadata(option: str, name: str, explanation: str) -> Callable[..., Any]:
+    """An option KEY=VALUE that may be given again, as a dictionary."""
+
+    def parse(_: click.Context, __: click.Parameter, words: tuple[str, ...]) -> dict[str, str]:
+        pairs = [word.partition("=") for word in words]
+        if bad := [key for key, equals, _ in pairs if not equals or not re.fullmatch(META_KEY_PATTERN, key)]:
+            raise click.BadParameter(f"{bad[0]!r} is no KEY=VALUE with a key of letters, digits, '.', '_' or '-'.")
+        return {key: value for key, _, value in pairs}
+
+    return click.option(option, name, multiple=True, metavar="KEY=VALUE", callback=parse, help=explanation)
+
+
 def _activation_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """One command-line option for each field of :class:`tasks.messages.ActivationOptions`, by the field's name."""
     options = (
@@ -124,29 +138,23 @@ def _activation_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_collection
 @click.option("--asset-id", help="Name of the asset, for a single image; default: the sha256 of its bytes.")
 @_activation_options
+@_metadata("--meta", "meta", "Word the assets shall carry; may be given again.")
+@click.option("--again", is_flag=True, help="Do it even if the same was asked before.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the protected images.")
 @_timeout
 @_json
-def activate(
-    images: tuple[str, ...],
-    collection: str | None,
-    asset_id: str | None,
-    out: Path | None,
-    timeout_s: float | None,
-    as_json: bool,
-    **chosen: Any,
-) -> None:
+def activate(images: tuple[str, ...], out: Path | None, timeout_s: float | None, as_json: bool, **chosen: Any) -> None:
     """Protect images and register them, so that edited copies can be found again.
 
     IMAGE is a JPEG, PNG or WebP file; a FOLDER is searched with all below it; - reads one image from standard input.
     """
     producer, found = _prepare(images)
-    if asset_id and len(found) != 1:
+    if chosen["asset_id"] and len(found) != 1:
         raise click.UsageError(f"--asset-id names one image, and {len(found)} were given.")
-    options = ActivationOptions(**chosen)
+    options = ActivationOptions(**{name: chosen.pop(name) for name in ActivationOptions.model_fields})
 
     def submit(image: Found) -> Any:
-        return producer.activate(image.source, asset_id=asset_id, collection=collection, options=options)
+        return producer.activate(image.source, options=options, **chosen)
 
     def save(image: Found, result: Any) -> None:
         if out and isinstance(result, ActivationResult):
@@ -162,6 +170,7 @@ def activate(
 @_collection
 @click.option("--top", "top_k", default=5, show_default=True, type=click.IntRange(1, 100), help="Matches to return.")
 @click.option("--nprobe", default=1, show_default=True, type=click.IntRange(1, 65536), help="Index cells to visit.")
+@_metadata("--where", "where", "Only assets that carry this word; may be given again.")
 @_timeout
 @_json
 def query(
@@ -169,12 +178,13 @@ def query(
     collection: str | None,
     top_k: int,
     nprobe: int,
+    where: dict[str, str],
     timeout_s: float | None,
     as_json: bool,
 ) -> None:
     """Say of which registered images these are copies."""
     producer, found = _prepare(images)
-    options = QueryOptions(top_k=top_k, nprobe=nprobe)
+    options = QueryOptions(top_k=top_k, nprobe=nprobe, where=where)
 
     def submit(image: Found) -> Any:
         return producer.query(image.source, collection=collection, options=options)

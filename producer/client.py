@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from producer.images import read_image
-from tasks.app import Sender, create_app
+from tasks.app import Sender, create_app, submit
 from tasks.errors import DeadlineExceeded, JobMissing, error_of
 from tasks.ledger import JobState, Ledger, wait_until_closed
 from tasks.messages import ActivateRequest, ActivationOptions, QueryOptions, QueryRequest, Request, Source
 from tasks.names import check_asset_id, check_collection, result_key, sha256_hex
-from tasks.results import ActivationResult, FailureResult, QueryResult, Result, parse_result
+from tasks.results import ActivationResult, FailureResult, ImageResult, QueryResult, Result, parse_result
 from tasks.settings import Settings, load_settings
 from tasks.storage import Bucket, ObjectStore
 
@@ -91,6 +91,8 @@ class Producer:
         asset_id: str | None = None,
         collection: str | None = None,
         options: ActivationOptions | None = None,
+        meta: Mapping[str, str] | None = None,
+        again: bool = False,
     ) -> Job:
         """Have an image protected and registered.
 
@@ -98,6 +100,8 @@ class Producer:
             image: the bytes of a JPEG, PNG or WebP file, or its path.
             asset_id: how the image shall be known; the sha256 of its bytes when not given.
             collection: the collection to register it in; the configured default when not given.
+            meta: words that the asset shall carry, for people to read and for queries to be narrowed by.
+            again: do it even if the same was asked before: after a removal, say.
 
         Raises:
             BadInput: the image or a name cannot be used; nothing was submitted.
@@ -113,6 +117,8 @@ class Producer:
                 source=source,
                 asset_id=asset_id or source.sha256,
                 options=options or ActivationOptions(),
+                meta=dict(meta or {}),
+                nonce=uuid.uuid4().hex if again else "",
             )
         )
 
@@ -126,7 +132,7 @@ class Producer:
             QueryRequest(collection=name, source=source, nonce=uuid.uuid4().hex, options=options or QueryOptions())
         )
 
-    def wait_all(self, jobs: Iterable[Job], timeout_s: float | None = None) -> Iterator[tuple[Job, Result]]:
+    def wait_all(self, jobs: Iterable[Job], timeout_s: float | None = None) -> Iterator[tuple[Job, ImageResult]]:
         """Yield jobs with their result documents as they end, in any order; what is missing at the end is still open.
 
         Raises:
@@ -136,7 +142,7 @@ class Producer:
         for job_id, state in wait_until_closed(self.ledger, list(by_id), timeout_s):
             if state is None:
                 raise JobMissing(f"The ledger knows no job {job_id} any more: submit it again.")
-            yield by_id[job_id], self.result(job_id)
+            yield by_id[job_id], cast(ImageResult, self.result(job_id))
 
     def result(self, job_id: str) -> Result:
         """The result document of a job that has ended; raises ObjectMissing before."""
@@ -160,8 +166,4 @@ class Producer:
         return Source(sha256=digest, size=len(data))
 
     def _submit(self, request: ActivateRequest | QueryRequest) -> Job:
-        """First the ledger, then the message: a message that is lost on the way will be sent again."""
-        new = self.ledger.submit([cast(Request, request)])[0]
-        if new:
-            self._sender.send(request.job_id, request.task, request.queue, request.model_dump(mode="json"))
-        return Job(request, new, self)
+        return Job(request, submit(self.ledger, self._sender, request), self)

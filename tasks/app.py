@@ -10,7 +10,8 @@ from kombu.exceptions import OperationalError
 
 from tasks.connection import SOCKET_OPTIONS, redis_address
 from tasks.errors import RedisUnavailable
-from tasks.ledger import Resend
+from tasks.ledger import Ledger, Resend
+from tasks.messages import Request
 from tasks.names import QUEUE_ACTIVATE, QUEUE_OF_TASK, QUEUES
 from tasks.settings import Settings
 
@@ -70,3 +71,14 @@ class Sender:
 
     def send_again(self, message: Resend) -> None:
         self.send(message.job_id, message.task, message.queue, json.loads(message.payload))
+
+
+def submit(ledger: Ledger, sender: Sender, request: Request) -> bool:
+    """Accept a request as a job: first the ledger, then the message, which will be sent again if it is lost on the way.
+
+    False: the same request had been accepted before.
+    """
+    new = ledger.submit([request])[0]
+    if new:
+        sender.send(request.job_id, request.task, request.queue, request.model_dump(mode="json"))
+    return new

@@ -7,12 +7,12 @@
     │   └── DigestMismatch
     ├── NotFound              a named thing does not exist
     │   ├── ObjectMissing, CollectionMissing, ExtractorMissing, JobMissing
-    ├── Conflict              a named thing exists already
-    │   ├── CollectionExists
+    ├── Conflict              a named thing exists already, or is in use
+    │   ├── CollectionExists, CollectionBusy
     ├── Mismatch              two things that must agree do not
     │   ├── ExtractorMismatch, CorruptExtractor, CorruptSegment
-    ├── Unavailable           a service does not answer; retried
-    │   ├── RedisUnavailable, StorageUnavailable
+    ├── Unavailable           a service, or room on a disk, is missing; retried
+    │   ├── RedisUnavailable, StorageUnavailable, DiskUnavailable
     ├── Poison                the job was started too often and never finished
     ├── LeaseLost             another worker holds the job now
     ├── DeadlineExceeded      the caller's patience ended before the job did
@@ -113,6 +113,11 @@ class CollectionExists(Conflict):
     code = "collection_exists"
 
 
+class CollectionBusy(Conflict):
+    code = "collection_busy"
+    retryable = True
+
+
 class Mismatch(AiiError):
     code = "mismatch"
 
@@ -140,6 +145,10 @@ class RedisUnavailable(Unavailable):
 
 class StorageUnavailable(Unavailable):
     code = "storage_unavailable"
+
+
+class DiskUnavailable(Unavailable):
+    code = "disk_unavailable"
 
 
 class Poison(AiiError):

@@ -13,8 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from tasks.errors import AiiError, InvalidAssetId, InvalidCollectionName, InvalidRequest
 from tasks.names import (
     DIGEST_PATTERN,
+    META_KEY_PATTERN,
     QUEUE_OF_TASK,
     TASK_ACTIVATE,
+    TASK_COMPACT,
+    TASK_EXTRACT,
     TASK_QUERY,
     canonical_json,
     check_asset_id,
@@ -23,6 +26,11 @@ from tasks.names import (
 )
 
 Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
+# Words an asset carries, and by which a query can be narrowed: few and short, since they stand in the index.
+Metadata = Annotated[
+    dict[Annotated[str, Field(pattern=META_KEY_PATTERN)], Annotated[str, Field(max_length=256)]],
+    Field(max_length=16),
+]
 _R = TypeVar("_R", bound="Request")
 
 
@@ -66,6 +74,7 @@ class QueryOptions(Frozen):
 
     top_k: int = Field(default=5, ge=1, le=100)
     nprobe: int = Field(default=1, ge=1, le=65_536)
+    where: Metadata = Field(default_factory=dict, description="only assets that carry these metadata")
 
 
 class Request(Frozen):
@@ -73,7 +82,6 @@ class Request(Frozen):
 
     task: str
     collection: str
-    source: Source
 
     @field_validator("collection")
     @classmethod
@@ -94,8 +102,11 @@ class ActivateRequest(Request):
     """Protect one image and register it."""
 
     task: Literal["aii.activate"] = TASK_ACTIVATE
+    source: Source
     asset_id: str
     options: ActivationOptions = ActivationOptions()
+    meta: Metadata = Field(default_factory=dict)
+    nonce: str = Field(default="", max_length=64, description="makes a job of its own of a request made before")
 
     @field_validator("asset_id")
     @classmethod
@@ -107,8 +118,24 @@ class QueryRequest(Request):
     """Find the asset that one image is a copy of."""
 
     task: Literal["aii.query"] = TASK_QUERY
+    source: Source
     nonce: str = Field(min_length=1, max_length=64)
     options: QueryOptions = QueryOptions()
+
+
+class CompactRequest(Request):
+    """Write a collection's segments and journal into its next generation."""
+
+    task: Literal["aii.compact"] = TASK_COMPACT
+    nonce: str = Field(min_length=1, max_length=64)
+
+
+class ExtractRequest(Request):
+    """Extract the features of some originals, for the collection that is built of them."""
+
+    task: Literal["aii.extract"] = TASK_EXTRACT
+    extractor: Digest
+    images: list[Digest] = Field(min_length=1, max_length=1_000)
 
 
 def parse_request(model: type[_R], payload: Any) -> _R:

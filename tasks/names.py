@@ -11,17 +11,25 @@ from tasks.errors import InvalidAssetId, InvalidCollectionName, InvalidKey
 
 TASK_ACTIVATE: Final = "aii.activate"
 TASK_QUERY: Final = "aii.query"
+TASK_COMPACT: Final = "aii.compact"
+TASK_EXTRACT: Final = "aii.extract"
 
 QUEUE_QUERY: Final = "query"
 QUEUE_ACTIVATE: Final = "activate"
 QUEUE_INDEX: Final = "index"
 QUEUES: Final = (QUEUE_QUERY, QUEUE_ACTIVATE, QUEUE_INDEX)
-QUEUE_OF_TASK: Final = {TASK_ACTIVATE: QUEUE_ACTIVATE, TASK_QUERY: QUEUE_QUERY}
+QUEUE_OF_TASK: Final = {
+    TASK_ACTIVATE: QUEUE_ACTIVATE,
+    TASK_QUERY: QUEUE_QUERY,
+    TASK_COMPACT: QUEUE_INDEX,
+    TASK_EXTRACT: QUEUE_INDEX,
+}
 
 DIGEST_PATTERN: Final = r"^[0-9a-f]{64}$"
 JOB_ID_PATTERN: Final = r"^[0-9a-f]{32}$"
 # No slash, no leading dot: a name can never leave its folder, be hidden, or be empty.
 ASSET_ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+META_KEY_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 COLLECTION_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
 _KEY = re.compile(r"^(?=.{1,512}$)[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from tasks.messages import ActivationOptions, Digest, Frozen, QueryOptions
+from tasks.messages import ActivationOptions, Digest, Frozen, Metadata, QueryOptions
 
 
 class ExtractorIdentity(Frozen):
@@ -75,6 +75,7 @@ class ActivationResult(Frozen):
     extractor: ExtractorIdentity
     code: str = Field(description="base64 of the index code, as sa_encode gives it")
     journal_entry: str
+    meta: Metadata
     options: ActivationOptions
     quality: Quality
     verification: Verification
@@ -86,6 +87,7 @@ class Match(Frozen):
 
     asset_id: str
     distance: float
+    meta: Metadata
 
 
 class QueryResult(Frozen):
@@ -106,6 +108,33 @@ class QueryResult(Frozen):
     provenance: Provenance
 
 
+class CompactionResult(Frozen):
+    """The end of a good compaction: the generation in force, and what it holds."""
+
+    status: Literal["compacted"] = "compacted"
+    task: Literal["aii.compact"] = "aii.compact"
+    job_id: str
+    collection: str
+    generation: int
+    entries: int
+    provenance: Provenance
+
+
+class ExtractionResult(Frozen):
+    """The end of a good extraction: `features` names an object in the collection's folder, float32 (N, D), row by row
+    for the `images`; those that could not be read are `skipped`, with the reason."""
+
+    status: Literal["extracted"] = "extracted"
+    task: Literal["aii.extract"] = "aii.extract"
+    job_id: str
+    collection: str
+    extractor: ExtractorIdentity
+    features: Digest
+    images: list[Digest]
+    skipped: dict[Digest, str]
+    provenance: Provenance
+
+
 class FailureResult(Frozen):
     """The end of a job that cannot succeed: `code` from the error tree, `message` for a person."""
 
@@ -117,7 +146,8 @@ class FailureResult(Frozen):
     provenance: Provenance
 
 
-Result = ActivationResult | QueryResult | FailureResult
+ImageResult = ActivationResult | QueryResult | FailureResult
+Result = ActivationResult | QueryResult | CompactionResult | ExtractionResult | FailureResult
 _adapter: TypeAdapter[Result] = TypeAdapter(Annotated[Result, Field(discriminator="status")])
 
 

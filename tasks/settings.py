@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     activate_threads: int = Field(default=16, ge=1, description="images in flight in the activation lane")
     query_threads: int = Field(default=4, ge=1, description="images in flight in the query lane")
     pixels_in_flight: int = Field(default=60_000_000, gt=0, description="bounds memory, at about 60 bytes a pixel")
+    compact_after: int = Field(
+        default=10_000, ge=0, description="entries in a journal from which on it is compacted by itself; 0: never"
+    )
     batch_images: int = Field(default=0, ge=0, description="images optimised together; 0 picks by device")
 
     # Flower.

@@ -94,6 +94,11 @@ class ObjectStore:
         with self._errors(key):
             self._client.fput_object(self._names[bucket], check_key(key), str(path))
 
+    def delete(self, bucket: Bucket, key: str) -> None:
+        """Delete one object; one that is not there is no error."""
+        with self._errors(key):
+            self._client.remove_object(self._names[bucket], check_key(key))
+
     def exists(self, bucket: Bucket, key: str) -> bool:
         try:
             with self._errors(key):
@@ -101,6 +106,11 @@ class ObjectStore:
         except ObjectMissing:
             return False
         return True
+
+    def size(self, bucket: Bucket, key: str) -> int:
+        """Bytes of one object; raises ObjectMissing."""
+        with self._errors(key):
+            return int(self._client.stat_object(self._names[bucket], check_key(key)).size or 0)
 
     def get(self, bucket: Bucket, key: str, max_bytes: int) -> bytes:
         """Read one object.

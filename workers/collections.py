@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import redis
@@ -11,6 +12,7 @@ from tasks.results import ExtractorIdentity
 from tasks.storage import ObjectStore
 from workers.index.collection import Collection
 from workers.index.journal import Journal
+from workers.index.lock import writing
 from workers.index.manifest import CollectionStore
 
 
@@ -29,13 +31,23 @@ class Collections:
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Collection:
-        """Raises CollectionMissing, ExtractorMismatch, CorruptSegment: see :meth:`Collection.open`."""
+        """Raises CollectionMissing, ExtractorMismatch, CorruptSegment: see :class:`Collection`."""
         with self._lock:
             if name not in self._open:
-                journal = Journal(self._client, self._address, name)
-                self._open[name] = Collection.open(self.files(name), journal, self._extractor)
+                self._open[name] = Collection(self.files(name), self.journal(name), self._extractor)
             return self._open[name]
+
+    def opened(self) -> list[Collection]:
+        with self._lock:
+            return list(self._open.values())
 
     def files(self, name: str) -> CollectionStore:
         """Where the collection's files are published and cached."""
         return CollectionStore(self._store, name, self._cache)
+
+    def journal(self, name: str) -> Journal:
+        return Journal(self._client, self._address, name)
+
+    def writing(self, name: str) -> AbstractContextManager[None]:
+        """Hold the right to write the collection's next generation; see :func:`workers.index.lock.writing`."""
+        return writing(self._client, self._address, name)

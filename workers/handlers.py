@@ -65,7 +65,7 @@ class Handlers:
         with running.watch.stage("upload"):
             self._store.put(Bucket.PROTECTED, key, protected.encoded.data, protected.encoded.content_type)
         with running.watch.stage("journal"):
-            entry = collection.register(request.asset_id, found.code)
+            entry = collection.register(request.asset_id, found.code, request.meta)
         return ActivationResult(
             status="activated" if protected.verified else "passive",
             job_id=running.job_id,
@@ -80,6 +80,7 @@ class Handlers:
             extractor=self._extractor,
             code=encode_code(found.code),
             journal_entry=entry,
+            meta=request.meta,
             options=request.options,
             quality=measured,
             verification=Verification(
@@ -96,11 +97,13 @@ class Handlers:
         )
 
     def restore_activation(self, result: ActivationResult) -> bool:
-        """Register an asset again from its result document; False when another extractor made that."""
+        """Register an asset again from its result document, unless it was removed since; False when another extractor
+        made that."""
         collection = self._collections.get(result.collection)
         if result.extractor != self._extractor:
             return False
-        collection.register(result.asset_id, decode_code(result.code))
+        if not collection.removed_since(result.asset_id, result.journal_entry):
+            collection.register(result.asset_id, decode_code(result.code), result.meta)
         return True
 
     # ── query ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -119,8 +122,7 @@ class Handlers:
             feature = self._device.extract(image)
         options = request.options
         with running.watch.stage("search"):
-            answer = collection.search(feature, options.top_k, options.nprobe)
-        threshold = collection.manifest.threshold
+            answer = collection.search(feature, options.top_k, options.nprobe, options.where)
         return QueryResult(
             job_id=running.job_id,
             collection=request.collection,
@@ -129,8 +131,8 @@ class Handlers:
             source_sha256=request.source.sha256,
             extractor=self._extractor,
             matches=answer.matches,
-            threshold=threshold,
-            verdict=_verdict(answer.matches[0].distance if answer.matches else None, threshold),
+            threshold=answer.threshold,
+            verdict=_verdict(answer.matches[0].distance if answer.matches else None, answer.threshold),
             options=options,
             provenance=running.provenance(),
         )

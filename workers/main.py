@@ -12,21 +12,23 @@ from typing import Any, Final
 
 import torch
 
-from tasks.app import Sender, create_app
+from tasks.app import Sender, create_app, submit
 from tasks.connection import connect_redis, redis_address
 from tasks.errors import ExtractorMismatch
 from tasks.ledger import Ledger
-from tasks.messages import ActivateRequest, QueryRequest
-from tasks.names import QUEUES, TASK_ACTIVATE, TASK_QUERY
+from tasks.messages import ActivateRequest, CompactRequest, ExtractRequest, QueryRequest
+from tasks.names import QUEUES, TASK_ACTIVATE, TASK_COMPACT, TASK_EXTRACT, TASK_QUERY
 from tasks.results import ExtractorIdentity
 from tasks.settings import Settings, state_dir
 from tasks.storage import ObjectStore
 from workers.collections import Collections
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor, pick_device
+from workers.follower import Follower
 from workers.handlers import Handlers
 from workers.images import Limits
 from workers.index import starter
+from workers.index_jobs import IndexHandlers
 from workers.jobs import Identity, JobRunner, Kind, Patience
 from workers.lanes import lanes_for, run_lanes
 from workers.leases import Leases
@@ -66,39 +68,40 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
     _warm(device, extractor)
     leases, patience = Leases(ledger, settings.lease_s), Patience()
     leases.start()
-    handlers = Handlers(
-        store,
-        collections,
-        device,
-        known,
-        extractor.input_size,
-        Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
-        PixelBudget(settings.pixels_in_flight),
-    )
+    limits = Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+    budget = PixelBudget(settings.pixels_in_flight)
+    handlers = Handlers(store, collections, device, known, extractor.input_size, limits, budget)
+    index_handlers = IndexHandlers(store, collections, device, known, extractor.input_size, limits)
+    sender = Sender(create_app(settings), settings)
     reconciler = Reconciler(
         ledger=ledger,
-        sender=Sender(create_app(settings), settings),
+        sender=sender,
         client=client,
         address=address,
         every_s=settings.reconcile_every_s,
         places={queue: LostPlaces(settings.grace_s) for queue in QUEUES},
     )
     presence = Presence(client, identity, known, queues)
+    follower = Follower(collections, settings.compact_after, lambda request: submit(ledger, sender, request))
+    follower.start()
     try:
         runner = JobRunner(ledger, store, leases, identity, patience)
         lanes = lanes_for(queues, settings)
-        step = reconciler_step(reconciler)
-        return run_lanes(lanes, settings, identity.worker, runner, kinds(handlers), step, presence.start)
+        step, done = reconciler_step(reconciler), kinds(handlers, index_handlers)
+        return run_lanes(lanes, settings, identity.worker, runner, done, step, presence.start)
     finally:
+        follower.stop()
         presence.stop()
         patience.stop()
         leases.stop()
         device.stop()
 
 
-def kinds(handlers: Handlers) -> list[Kind[Any]]:
+def kinds(handlers: Handlers, index_handlers: IndexHandlers) -> list[Kind[Any]]:
     """The kinds of jobs a worker does."""
     return [
+        Kind(TASK_COMPACT, CompactRequest, index_handlers.compact),
+        Kind(TASK_EXTRACT, ExtractRequest, index_handlers.extract),
         Kind(TASK_ACTIVATE, ActivateRequest, handlers.activate, handlers.restore_activation),
         Kind(TASK_QUERY, QueryRequest, handlers.query),
     ]

@@ -80,18 +80,25 @@ class DeviceThread:
         """The feature (D,) float32 of one image (3, S, S) float32 in [0, 1]; waits for it."""
         return self._hand_over(self._extractions, image)  # type: ignore[no-any-return]
 
+    def extract_all(self, images: Sequence[torch.Tensor]) -> list[Features]:
+        """The features of several such images, batched with whatever else waits."""
+        return [future.result() for future in [self._put(self._extractions, image) for image in images]]
+
     def activate(self, work: Work) -> Activated:
         """Optimise one image; waits for it."""
         return self._hand_over(self._activations, work)  # type: ignore[no-any-return]
 
     def _hand_over(self, queue: deque[_Waiting[_T]], work: _T) -> Any:
+        return self._put(queue, work).result()
+
+    def _put(self, queue: deque[_Waiting[_T]], work: _T) -> Future[Any]:
         waiting = _Waiting(work)
         with self._wake:
             if self._stopping:
                 raise LeaseLost("This worker is stopping: the job is sent to another one.")
             queue.append(waiting)
             self._wake.notify()
-        return waiting.future.result()
+        return waiting.future
 
     # ── the thread itself ────────────────────────────────────────────────────────────────────────────────────────────
 

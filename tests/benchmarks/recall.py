@@ -136,7 +136,7 @@ def recall(
         side = setting.engine.extractor.input_size
         copies = [to_input(np.asarray(edit(Image.fromarray(p), 0)), side) for p in published]
         features = setting.engine.features(torch.stack(copies))
-        found = [hits[0][0] if (hits := search(index, feature, 1, nprobe=1)) else -1 for feature in features]
+        found = [hits[0][0] if (hits := search(index, codec.probe(feature, 1), 1)) else -1 for feature in features]
         shares[name] = float(np.mean(np.array(found) == first + np.arange(len(published))))
     return shares
 

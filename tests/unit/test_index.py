@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
 from tasks.errors import CorruptSegment, InvalidRequest
-from workers.index.assets import AssetTable
-from workers.index.codec import Codec, Features
+from workers.index.coarse import Cells
+from workers.index.codec import Codec, Codes, Features
 from workers.index.delta import Delta
-from workers.index.segment import Segment, write_segment
+from workers.index.journal import Change
+from workers.index.segment import Segment, SegmentPaths, write_segment
+from workers.index.tables import TextTable
 
 FACTORIES = ["Flat", "IVF16,Flat", "IVF16,PQ4x4", "PQ4x4", "OPQ4_8,PQ4x4", "PCA8,LSH"]
 
@@ -29,9 +32,14 @@ def codec(features: Features) -> Codec:
 
 @pytest.fixture
 def segment(codec: Codec, features: Features, tmp_path: Path) -> Segment:
-    index, assets = tmp_path / "index", tmp_path / "assets"
-    write_segment(codec, codec.encode(features[:500]), [f"asset-{i}" for i in range(500)], index, assets)
-    return Segment(index, assets)
+    paths = SegmentPaths.below(tmp_path)
+    metas = (f'{{"number": "{i}"}}' if i % 2 else "" for i in range(500))
+    write_segment(codec, codec.encode(features[:500]), (f"asset-{i}" for i in range(500)), metas, paths)
+    return Segment(paths)
+
+
+def added(asset_id: str, code: Codes) -> Change:
+    return Change("1-0", asset_id, code, {})
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
@@ -47,8 +55,31 @@ def test_an_index_of_any_family_finds_an_entry_by_its_own_reconstruction(feature
     codec = Codec.train(factory, features)
     codes = codec.encode(features[:1])
     delta = Delta(codec)
-    delta.add("it", codes[0])
-    assert delta.search(codec.decode(codes)[0], 1, 1)[0][0] == "it"
+    delta.apply([added("it", codes[0])])
+    (hit,) = delta.search(codec.probe(codec.decode(codes)[0], 1), 1)
+    assert hit
+    assert hit.asset_id == "it"
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_the_codes_of_a_mapped_segment_are_those_that_were_written(
+    features: Features, factory: str, tmp_path: Path
+) -> None:
+    codec, paths = Codec.train(factory, features), SegmentPaths.below(tmp_path)
+    codes = codec.encode(features[:300])
+    write_segment(codec, codes, map(str, range(300)), ("" for _ in range(300)), paths)
+    assert (Segment(paths).codes == codes).all()
+
+
+def test_many_cells_are_searched_in_two_stages_with_the_result_of_one(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    quantiser = faiss.IndexFlatL2(256)
+    quantiser.add(random.standard_normal((4096, 256), dtype=np.float32))
+    cells = Cells(quantiser)
+    for feature in random.standard_normal((50, 1, 256), dtype=np.float32):
+        for count in (1, 16, 200):
+            for fast, plain in zip(cells.nearest(feature, count), quantiser.search(feature, count), strict=True):
+                assert fast == pytest.approx(plain, rel=1e-5)
 
 
 def test_too_few_features_are_refused_with_the_reason(features: Features) -> None:
@@ -63,7 +94,9 @@ def test_a_written_codec_gives_the_same_codes(codec: Codec, features: Features, 
 
 def test_a_mapped_segment_finds_what_was_written(segment: Segment, codec: Codec, features: Features) -> None:
     target = codec.decode(codec.encode(features[7:8]))[0]
-    assert segment.search(target, 3, 16)[0] == ("asset-7", pytest.approx(0, abs=1e-5))
+    first = next(segment.search(codec.probe(target, 16), 3))
+    assert (first.asset_id, first.distance) == ("asset-7", pytest.approx(0, abs=1e-5))
+    assert first.meta == {"number": "7"}
     assert len(segment) == 500
 
 
@@ -73,23 +106,23 @@ def test_a_damaged_asset_table_is_refused(segment: Segment, tmp_path: Path) -> N
     (tmp_path / "other").write_bytes(b"X" + data[1:])
     for name in ("cut", "other"):
         with pytest.raises(CorruptSegment, match=name):
-            AssetTable(tmp_path / name)
+            TextTable(tmp_path / name)
 
 
 def test_an_asset_added_twice_answers_once_under_its_last_code(codec: Codec, features: Features) -> None:
     delta = Delta(codec)
     first, second = codec.encode(features[:2])
-    delta.add("a", first)
-    delta.add("a", second)
-    hits = delta.search(codec.decode(second[None])[0], 5, 16)
-    assert hits == [("a", pytest.approx(0, abs=1e-5))]
+    delta.apply([added("a", first), added("a", second)])
+    (hit,) = filter(None, delta.search(codec.probe(codec.decode(second[None])[0], 16), 5))
+    assert (hit.asset_id, hit.distance) == ("a", pytest.approx(0, abs=1e-5))
     assert len(delta) == 1
 
 
 def test_a_removed_asset_is_not_found_and_masks_older_segments(codec: Codec, features: Features) -> None:
     delta = Delta(codec)
     code = codec.encode(features[:1])[0]
-    delta.add("a", code)
-    delta.remove("a")
-    assert delta.search(features[0], 5, 16) == []
-    assert "a" in delta.masked
+    delta.apply([added("a", code), Change("2-0", "a", None, {})])
+    assert not any(delta.search(codec.probe(features[0], 16), 5))
+    assert delta.overrules("a", delta.changes)
+    assert not delta.overrules("a", 0)
+    assert not delta.overrules("b", delta.changes)

@@ -109,7 +109,7 @@ def test_the_distance_of_an_aim_is_what_a_search_reports(features: Features) -> 
     for factory in ("IVF16,PQ4x4", "PQ4x4", "PCA16,LSH"):
         codec = Codec.train(factory, features)
         code = codec.encode(features[:1])
-        ((_, distance),) = search(codec.filled(code), features[1], 1, nprobe=16)
+        ((_, distance),) = search(codec.filled(code), codec.probe(features[1], 16), 1)
         assert codec.aim(code).distance(features[1]) == pytest.approx(distance, abs=1e-4)
 
 

@@ -13,23 +13,20 @@ import numpy as np
 from tasks.results import ExtractorIdentity
 from workers.index.codec import Codec, Codes, Features, search
 from workers.index.journal import BEGINNING
-from workers.index.manifest import CollectionStore, Manifest, SegmentFiles
-from workers.index.segment import write_segment
+from workers.index.manifest import CollectionStore, Manifest
+from workers.index.plan import usual_cells
+from workers.index.segment import SegmentPaths, write_segment
 
 __all__ = ["build", "calibrate", "publish_first", "suggested_factory"]
 
 # More features than these teach a codec nothing: FAISS itself looks at 256 for each centroid.
 _TRAINED_ON: Final = 1_000_000
 _CALIBRATED_ON: Final = 2_000
-_POINTS_PER_CELL: Final = 39  # below that FAISS warns that cells are trained on too little
 
 
 def suggested_factory(count: int) -> str:
-    """Cells of a size that takes a search to a few hundred codes, as far as there are images to train them on."""
-    cells = 1 << max(4, round(np.log2(4 * np.sqrt(count))))
-    while cells > 16 and cells * _POINTS_PER_CELL > count:
-        cells //= 2
-    return f"IVF{cells},PQ8x8"
+    """What `aii index build` takes when no factory is given."""
+    return f"IVF{usual_cells(count)},PQ8x8"
 
 
 def build(
@@ -60,7 +57,7 @@ def calibrate(
     index = codec.filled(codes)
     distances = []
     for i, feature in enumerate(background):
-        hits = [d for p, d in search(index, feature, 2, 1) if own is None or p != own[i]]
+        hits = [d for p, d in search(index, codec.probe(feature, 1), 2) if own is None or p != own[i]]
         distances.append(hits[0] if hits else np.inf)
     return float(np.quantile(distances, fpr, method="lower"))
 
@@ -71,8 +68,8 @@ def publish_first(
 ) -> Manifest:  # fmt: skip
     """Write one segment with codes (N, code_size) of N assets, upload it with the codec, put generation 1 in force."""
     with tempfile.TemporaryDirectory() as folder:
-        index_path, assets_path, codec_path = (Path(folder, part) for part in ("index", "assets", "codec"))
-        write_segment(codec, codes, assets, index_path, assets_path)
+        paths, codec_path = SegmentPaths.below(Path(folder)), Path(folder, "codec")
+        write_segment(codec, codes, assets, ("" for _ in assets), paths)
         codec.write(codec_path)
         manifest = Manifest(
             collection=name,
@@ -80,7 +77,7 @@ def publish_first(
             factory=codec.factory,
             extractor=extractor,
             codec=files.upload(codec_path),
-            segments=[SegmentFiles(index=files.upload(index_path), assets=files.upload(assets_path), count=len(codes))],
+            segments=[files.upload_segment(paths)],
             journal_entry=BEGINNING,
             threshold=threshold,
             threshold_fpr=fpr,

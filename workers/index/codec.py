@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,26 @@ import numpy.typing as npt
 
 from tasks.errors import InvalidRequest
 from workers.index.aim import Aim
+from workers.index.coarse import Cells
 from workers.index.family import Family
 
 Features = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A query, ready to be compared with codes.
+
+    Attributes:
+        query: (1, T) float32, the feature in the space of the index.
+        cells: (1, nprobe) int64, the cells to look into; None for an index without.
+        distances: (1, nprobe) float32, their centroids' squared distances.
+    """
+
+    query: Any
+    cells: Any | None
+    distances: Any | None
 
 
 class Codec:
@@ -27,6 +44,7 @@ class Codec:
             raise ValueError("A codec is made from a trained index without entries.")
         self._index = index
         self._family = Family(index)
+        self._cells = Cells(faiss.downcast_index(self._family.inner.quantizer)) if self._family.has_cells else None
         self.factory = factory
 
     @classmethod
@@ -47,7 +65,7 @@ class Codec:
 
     @classmethod
     def read(cls, path: Path, factory: str) -> Codec:
-        return cls(faiss.read_index(str(path)), factory)
+        return cls(faiss.read_index(str(path), faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE), factory)
 
     def write(self, path: Path) -> None:
         faiss.write_index(self._index, str(path))
@@ -76,6 +94,14 @@ class Codec:
         features: Features = self._index.sa_decode(np.ascontiguousarray(codes, dtype=np.uint8))
         return features
 
+    def probe(self, feature: Features, nprobe: int) -> Probe:
+        """Prepare a search for one feature (D,): the same for all indexes of this codec, so it is done once."""
+        query = self._family.transformed(np.ascontiguousarray(feature[None], dtype=np.float32))
+        if self._cells is None:
+            return Probe(query, None, None)
+        distances, cells = self._cells.nearest(query, nprobe)
+        return Probe(query, cells, distances)
+
     def aim(self, codes: Codes) -> Aim:
         """Where activation has to move the features of codes (N, code_size) uint8."""
         return self._family.aim(np.ascontiguousarray(codes, dtype=np.uint8))
@@ -97,11 +123,42 @@ def append(index: Any, codes: Codes) -> None:
     index.ntotal = inner.ntotal
 
 
-def search(index: Any, feature: Features, k: int, nprobe: int) -> Sequence[tuple[int, float]]:
-    """The `k` nearest positions to one feature (D,): ``(position, squared L2 distance)``, nearest first.
+def codes_of(index: Any) -> Codes:
+    """The codes (N, code_size) uint8 of an index's entries, in the order of their positions; reads mapped ones too."""
+    family = Family(index)
+    if not family.has_cells:
+        return faiss.vector_to_array(family.inner.codes).reshape(index.ntotal, -1)  # type: ignore[no-any-return]
+    inner, cell_size = family.inner, family.cell_size
+    codes = np.empty((index.ntotal, cell_size + inner.code_size), dtype=np.uint8)
+    for cell in range(inner.nlist):
+        if count := inner.invlists.list_size(cell):
+            positions = faiss.rev_swig_ptr(inner.invlists.get_ids(cell), count)
+            listed = faiss.rev_swig_ptr(inner.invlists.get_codes(cell), count * inner.code_size)
+            codes[positions, :cell_size] = np.frombuffer(cell.to_bytes(cell_size, "little"), dtype=np.uint8)
+            codes[positions, cell_size:] = listed.reshape(count, inner.code_size)
+    return codes
 
-    `nprobe` travels with the call; the index, shared by threads, is never changed.
+
+def search(index: Any, probe: Probe, k: int) -> Sequence[tuple[int, float]]:
+    """The `k` nearest positions of an index: ``(position, squared L2 distance)``, nearest first.
+
+    What is asked for travels with the call; the index, shared by threads, is never changed.
     """
-    parameters = Family(index).search_parameters(nprobe)
-    distances, positions = index.search(feature[None].astype(np.float32), k, params=parameters)
+    inner = Family(index).inner
+    if probe.cells is None:
+        distances, positions = inner.search(probe.query, k)
+    else:
+        distances, positions = _search_cells(inner, probe, k)
     return [(int(p), float(d)) for p, d in zip(positions[0], distances[0], strict=True) if p >= 0]
+
+
+def _search_cells(inner: Any, probe: Probe, k: int) -> tuple[Any, Any]:
+    """FAISS' own Python method would read `nprobe` from the index; the one below it takes it from the call."""
+    assert probe.cells is not None, "an index with cells is searched by them"
+    distances, positions = np.empty((1, k), dtype=np.float32), np.empty((1, k), dtype=np.int64)
+    query, cells, coarse, *found = map(
+        faiss.swig_ptr, (probe.query, probe.cells, probe.distances, distances, positions)
+    )
+    asked = faiss.SearchParametersIVF(nprobe=probe.cells.shape[1])
+    inner.search_preassigned_c(1, query, k, cells, coarse, *found, False, asked)
+    return distances, positions

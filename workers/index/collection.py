@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
-from tasks.errors import ExtractorMismatch
+from tasks.errors import CorruptSegment, ExtractorMismatch
 from tasks.results import ExtractorIdentity, Match
-from workers.index.codec import Codec, Codes, Features
+from workers.index.codec import Codec, Codes, Features, Probe
 from workers.index.delta import Delta
-from workers.index.journal import Journal
+from workers.index.journal import Journal, entry_order
 from workers.index.manifest import CollectionStore, Manifest
-from workers.index.segment import Segment
+from workers.index.segment import Hit, Segment
+
+__all__ = ["Answer", "Collection", "check_extractor", "open_segments"]
 
 
 @dataclass(frozen=True)
@@ -21,72 +25,162 @@ class Answer:
     matches: list[Match]
     generation: int
     journal_entry: str
+    threshold: float | None
+
+
+@dataclass
+class _Held:
+    """One generation in force: what is mapped of it, and the delta over it."""
+
+    manifest: Manifest
+    codec: Codec
+    segments: list[Segment]
+    delta: Delta
+    read_up_to: str
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Collection:
-    """Search and registration. Thread-safe."""
+    """Search, registration, removal. Thread-safe.
 
-    def __init__(self, manifest: Manifest, codec: Codec, segments: list[Segment], journal: Journal) -> None:
-        self.manifest = manifest
-        self.codec = codec
-        self._segments = segments
+    Raises, when it is made:
+        CollectionMissing, CorruptSegment: see :meth:`CollectionStore.current` and :meth:`CollectionStore.fetch`.
+        ExtractorMismatch: the collection was built with another extractor; its codes mean nothing to this one.
+    """
+
+    def __init__(self, files: CollectionStore, journal: Journal, extractor: ExtractorIdentity) -> None:
+        self._files = files
         self._journal = journal
-        self._delta = Delta(codec)
-        self._read_up_to = manifest.journal_entry
-        self._lock = threading.Lock()
+        self._extractor = extractor
+        self._following = threading.Lock()
+        self._held = self._load(files.current(), None)
 
-    @classmethod
-    def open(cls, files: CollectionStore, journal: Journal, extractor: ExtractorIdentity) -> Collection:
-        """Download what is missing, check it, map it.
+    @property
+    def manifest(self) -> Manifest:
+        return self._held.manifest
 
-        Raises:
-            CollectionMissing, CorruptSegment: see :meth:`CollectionStore.current` and :meth:`CollectionStore.fetch`.
-            ExtractorMismatch: the collection was built with another extractor; its codes mean nothing to this one.
-        """
-        manifest = files.current()
-        check_extractor(manifest.collection, manifest.extractor, extractor)
-        codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
-        segments = [Segment(files.fetch(part.index), files.fetch(part.assets)) for part in manifest.segments]
-        return cls(manifest, codec, segments, journal)
+    @property
+    def codec(self) -> Codec:
+        return self._held.codec
+
+    @property
+    def journal_length(self) -> int:
+        """Assets that no segment covers as they stand now."""
+        return len(self._journal)
 
     def __len__(self) -> int:
         """Entries in the segments (journal not counted)."""
-        return sum(len(segment) for segment in self._segments)
+        return sum(len(segment) for segment in self._held.segments)
 
-    def register(self, asset_id: str, code: Codes) -> str:
+    # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def register(self, asset_id: str, code: Codes, meta: Mapping[str, str]) -> str:
         """Append an asset's code (code_size,) to the journal, where every worker finds it; returns the entry's name."""
-        return self._journal.append(asset_id, code)
+        return self._journal.add(asset_id, code, meta)
 
-    def search(self, feature: Features, k: int, nprobe: int) -> Answer:
-        """The `k` assets nearest to one feature (D,) float32, everything included that was registered before the
-        call."""
-        with self._lock:
-            self._catch_up()
-            masked = self._delta.masked
-            hits = self._delta.search(feature, k, nprobe)
-            entry = self._read_up_to
-            for segment in self._segments:
-                hits += _unmasked(segment, feature, k, nprobe, masked)
-        hits.sort(key=lambda hit: hit[1])
-        matches = [Match(asset_id=asset_id, distance=distance) for asset_id, distance in hits[:k]]
-        return Answer(matches=matches, generation=self.manifest.generation, journal_entry=entry)
+    def removed_since(self, asset_id: str, entry: str) -> bool:
+        """Whether an asset was removed after it had been registered at `entry`."""
+        removal = self._files.removed_at(asset_id)
+        return removal is not None and entry_order(removal) > entry_order(entry)
 
-    def _catch_up(self) -> None:
-        while additions := self._journal.read_after(self._read_up_to):
-            for addition in additions:
-                self._delta.add(addition.asset_id, addition.code)
-            self._read_up_to = additions[-1].entry
+    def overruled(self, asset_id: str) -> bool:
+        """Whether the journal knows better about an asset than the segments do, as far as it was read."""
+        delta = self._held.delta
+        return delta.overrules(asset_id, delta.changes)
+
+    # ── search ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def search(self, feature: Features, k: int, nprobe: int, where: Mapping[str, str] | None = None) -> Answer:
+        """The `k` assets nearest to one feature (D,) float32 that carry the metadata `where`; everything included that
+        was registered before the call, and all of it from one generation."""
+        held, probe, hits, moment, entry = self._search_delta(feature, k, nprobe, where or {})
+
+        def wanted(hit: Hit) -> bool:
+            return not held.delta.overrules(hit.asset_id, moment) and _carries(hit, where or {})
+
+        for segment in held.segments:
+            hits += _best(partial(segment.search, probe), k, wanted)
+        hits.sort(key=lambda hit: hit.distance)
+        matches = [Match(asset_id=hit.asset_id, distance=hit.distance, meta=dict(hit.meta)) for hit in hits[:k]]
+        return Answer(matches, held.manifest.generation, entry, held.manifest.threshold)
+
+    def _search_delta(
+        self, feature: Features, k: int, nprobe: int, where: Mapping[str, str]
+    ) -> tuple[_Held, Probe, list[Hit], int, str]:
+        """The generation to answer from, the query for it, the delta's hits, and the moment they are of: the count of
+        its changes and the journal's entry."""
+        while True:
+            held = self._held
+            probe = held.codec.probe(feature, nprobe)
+            with held.lock:
+                if self._caught_up(held):
+                    hits = _best(partial(held.delta.search, probe), k, lambda hit: _carries(hit, where))
+                    return held, probe, hits, held.delta.changes, held.read_up_to
+            if not self.follow():
+                name = held.manifest.collection
+                raise CorruptSegment(f"The journal of {name!r} was cut off: run `aii index repair {name}`.")
+
+    def _caught_up(self, held: _Held) -> bool:
+        """Apply the news; False when the journal was cut beyond what was read, and only a newer generation can help."""
+        while True:
+            news = self._journal.read_after(held.read_up_to)
+            if entry_order(news.cut) > entry_order(held.read_up_to):
+                return False
+            if not news.changes:
+                return True
+            held.delta.apply(news.changes)
+            held.read_up_to = news.changes[-1].entry
+
+    # ── generations ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def announced(self) -> bool:
+        """Whether the journal speaks of a newer generation than the one in force here; asks Redis only."""
+        return self._journal.generation() > self.manifest.generation
+
+    def follow(self) -> bool:
+        """Put the published generation in force, when it is another one; queries go on meanwhile. True if it was.
+
+        What the old one held is let go as soon as the last query that uses it has its answer.
+        """
+        with self._following:
+            old, manifest = self._held, self._files.current()
+            if manifest.generation == old.manifest.generation:
+                return False
+            new = self._load(manifest, old)
+            self._caught_up(new)
+            self._held = new
+        self._files.forget(old.manifest.digests - manifest.digests)
+        return True
+
+    def _load(self, manifest: Manifest, old: _Held | None) -> _Held:
+        """Download what is missing, check it, map it."""
+        check_extractor(manifest.collection, manifest.extractor, self._extractor)
+        if old and old.manifest.codec == manifest.codec:
+            codec = old.codec
+        else:
+            codec = Codec.read(self._files.fetch(manifest.codec), manifest.factory)
+        segments = open_segments(self._files, manifest)
+        return _Held(manifest, codec, segments, Delta(codec), manifest.journal_entry)
 
 
-def _unmasked(segment: Segment, feature: Features, k: int, nprobe: int, masked: object) -> list[tuple[str, float]]:
-    """The first `k` hits of a segment that the delta does not overrule, looking deeper only when it has to."""
+def open_segments(files: CollectionStore, manifest: Manifest) -> list[Segment]:
+    """Map a generation's segments, from checked local copies."""
+    return [Segment(files.fetch_segment(part)) for part in manifest.segments]
+
+
+def _best(find: Callable[[int], Iterator[Hit | None]], k: int, wanted: Callable[[Hit], bool]) -> list[Hit]:
+    """The first `k` wanted hits of a search, looking deeper only when it has to."""
     depth = k
     while True:
-        hits = segment.search(feature, min(depth, max(len(segment), 1)), nprobe)
-        good = [hit for hit in hits if hit[0] not in masked]  # type: ignore[operator]  # a set-like view
+        hits = list(find(depth))
+        good = [hit for hit in hits if hit and wanted(hit)]
         if len(good) >= k or len(hits) < depth:
             return good[:k]
         depth *= 4
+
+
+def _carries(hit: Hit, where: Mapping[str, str]) -> bool:
+    return all(hit.meta.get(key) == value for key, value in where.items())
 
 
 def check_extractor(collection: str, pinned: ExtractorIdentity, extractor: ExtractorIdentity) -> None:

@@ -6,43 +6,55 @@ search skips. That works alike for every index family, whereas deleting shifts p
 
 from __future__ import annotations
 
-from collections.abc import Collection as AnyCollection
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from workers.index.codec import Codec, Codes, Features, append, search
+from workers.index.codec import Codec, Probe, append, search
+from workers.index.journal import Change
+from workers.index.segment import Hit
 
 
 class Delta:
-    """Not thread-safe: the collection that owns it holds a lock."""
+    """Not thread-safe, but for :meth:`overrules`: the collection that owns it holds a lock."""
 
     def __init__(self, codec: Codec) -> None:
         self._index = codec.filled(np.empty((0, codec.code_size), dtype=np.uint8))
-        self._asset_at: list[str] = []
+        self._entries: list[Change] = []
         self._position_of: dict[str, int] = {}
-        self._removed: set[str] = set()
+        self._first_change: dict[str, int] = {}
+        self._changes = 0
 
     def __len__(self) -> int:
+        """Assets that are found here."""
         return len(self._position_of)
 
-    def add(self, asset_id: str, code: Codes) -> None:
-        """Register one code (code_size,), in place of an earlier one of the same asset."""
-        append(self._index, code[None])
-        self._position_of[asset_id] = len(self._asset_at)
-        self._asset_at.append(asset_id)
-        self._removed.discard(asset_id)
-
-    def remove(self, asset_id: str) -> None:
-        self._position_of.pop(asset_id, None)
-        self._removed.add(asset_id)
-
     @property
-    def masked(self) -> AnyCollection[str]:
-        """Assets about which segments must be silent, because the delta knows better; supports ``in`` and ``len``."""
-        return self._position_of.keys() | self._removed if self._removed else self._position_of.keys()
+    def changes(self) -> int:
+        """How many changes were applied so far: the moment that :meth:`overrules` asks for."""
+        return self._changes
 
-    def search(self, feature: Features, k: int, nprobe: int) -> list[tuple[str, float]]:
-        """``(asset_id, squared L2 distance)`` of the nearest live entries, for one feature (D,)."""
-        dead = len(self._asset_at) - len(self._position_of)
-        hits = search(self._index, feature, min(k + dead, max(len(self._asset_at), 1)), nprobe)
-        return [(self._asset_at[p], d) for p, d in hits if self._position_of.get(self._asset_at[p]) == p][:k]
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Add codes (in place of an earlier one of the same asset), and remove assets, in this order."""
+        added = [change.code for change in changes if change.code is not None]
+        if added:
+            append(self._index, np.stack(added))
+        for change in changes:
+            self._first_change.setdefault(change.asset_id, self._changes)
+            self._changes += 1
+            if change.code is None:
+                self._position_of.pop(change.asset_id, None)
+            else:
+                self._position_of[change.asset_id] = len(self._entries)
+                self._entries.append(change)
+
+    def overrules(self, asset_id: str, moment: int) -> bool:
+        """Whether segments must be silent about an asset, because at that moment the delta knew better."""
+        return self._first_change.get(asset_id, moment) < moment
+
+    def search(self, probe: Probe, k: int) -> Iterator[Hit | None]:
+        """The `k` nearest positions, nearest first; None for a dead one."""
+        for position, distance in search(self._index, probe, k):
+            entry = self._entries[position]
+            live = self._position_of.get(entry.asset_id) == position
+            yield Hit(entry.asset_id, distance, entry.meta) if live else None

@@ -46,12 +46,13 @@ class Family:
         """Bytes at the front of a code that name its coarse cell; 0 for an index without cells."""
         return int(self.inner.coarse_code_size()) if self.has_cells else 0
 
-    def search_parameters(self, nprobe: int) -> Any:
-        """For one call of ``search``: the index, shared by threads, is never changed."""
-        if not self.has_cells:
-            return None
-        parameters = faiss.SearchParametersIVF(nprobe=nprobe)
-        return faiss.SearchParametersPreTransform(index_params=parameters) if self._transformed else parameters
+    def transformed(self, features: Array) -> Array:
+        """Features (N, D) in the space of the inner index, (N, T)."""
+        if not self._transformed:
+            return features
+        for i in range(self.index.chain.size()):
+            features = self.index.chain.at(i).apply(features)
+        return features
 
     def aim(self, codes: Any) -> Aim:
         """What activation has to do for codes (N, code_size) uint8; see :class:`workers.index.aim.Aim`."""

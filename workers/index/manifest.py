@@ -1,31 +1,42 @@
 """Manifests: what a generation of a collection consists of, and how it is published and fetched.
 
-collections/{name}/objects/{sha256}          codec, index and asset files, named by their digests
-collections/{name}/generations/{n}.json      the manifest of generation n
-collections/{name}/current.json              which generation is in force; written last
+collections/{name}/objects/{sha256}                 codec, index files and tables, named by their digests
+collections/{name}/generations/{n}-{sha256}.json    the manifest of generation n, named by its own digest as well
+collections/{name}/current.json                     which generation is in force; written last
+collections/{name}/features/{sha256}                features that a build waits for
+collections/{name}/removed/{asset_id}.json          an asset's removal: Redis may forget it, S3 does not
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field, ValidationError
 
-from tasks.errors import CollectionMissing, CorruptSegment, DigestMismatch, ObjectMissing
+from tasks.errors import CollectionMissing, CorruptSegment, DigestMismatch, DiskUnavailable, NotFound, ObjectMissing
 from tasks.messages import Digest, Frozen
 from tasks.names import check_collection, sha256_hex
 from tasks.results import ExtractorIdentity
 from tasks.storage import Bucket, ObjectStore
+from workers.index.segment import SegmentPaths
+from workers.index.tables import TextTable
 
-_MAX_DOCUMENT = 16 * 2**20
+_MAX_DOCUMENT: Final = 16 * 2**20
+_MAX_FEATURES: Final = 64 * 2**20
+KEPT_GENERATIONS: Final = 3
 
 
 class SegmentFiles(Frozen):
-    """The two files of a segment, by digest."""
+    """The files of a segment, by digest."""
 
     index: Digest
     assets: Digest
+    meta: Digest
     count: int = Field(ge=0)
 
 
@@ -44,10 +55,19 @@ class Manifest(Frozen):
     threshold_fpr: float | None
     created_at: str
 
+    @property
+    def digests(self) -> set[str]:
+        """Of all files it consists of."""
+        return {self.codec, *(d for part in self.segments for d in (part.index, part.assets, part.meta))}
+
 
 class _Current(Frozen):
     generation: int
     sha256: Digest
+
+
+class _Removal(Frozen):
+    journal_entry: str
 
 
 class CollectionStore:
@@ -66,14 +86,36 @@ class CollectionStore:
             self._store.put_file(Bucket.COLLECTIONS, self._object(digest), path)
         return digest
 
+    def upload_segment(self, paths: SegmentPaths) -> SegmentFiles:
+        """Store the files of a segment."""
+        index, assets, meta = (self.upload(path) for path in (paths.index, paths.assets, paths.meta))
+        return SegmentFiles(index=index, assets=assets, meta=meta, count=len(TextTable(paths.assets)))
+
+    def fetch_segment(self, files: SegmentFiles) -> SegmentPaths:
+        """Local copies of a segment's files; errors as in :meth:`fetch`."""
+        return SegmentPaths(self.fetch(files.index), self.fetch(files.assets), self.fetch(files.meta))
+
+    def upload_features(self, features: npt.NDArray[np.float32]) -> str:
+        """Store features (N, D) for a build, under their digest, which is returned."""
+        data = np.ascontiguousarray(features, dtype="<f4").tobytes()
+        digest = sha256_hex(data)
+        self._store.put(Bucket.COLLECTIONS, self._features(digest), data, "application/octet-stream")
+        return digest
+
+    def download_features(self, digest: str, dimension: int) -> npt.NDArray[np.float32]:
+        """Such features (N, dimension); raises ObjectMissing, DigestMismatch."""
+        data = self._store.get_verified(Bucket.COLLECTIONS, self._features(digest), digest, _MAX_FEATURES)
+        return np.frombuffer(data, dtype="<f4").reshape(-1, dimension)
+
+    def delete_features(self, digest: str) -> None:
+        self._store.delete(Bucket.COLLECTIONS, self._features(digest))
+
     def publish(self, manifest: Manifest) -> None:
         """Put a generation in force: the manifest first, the pointer to it last."""
         data = manifest.model_dump_json(indent=2).encode()
-        self._store.put(Bucket.COLLECTIONS, self._generation(manifest.generation), data, "application/json")
         current = _Current(generation=manifest.generation, sha256=sha256_hex(data))
-        self._store.put(
-            Bucket.COLLECTIONS, f"{self._name}/current.json", current.model_dump_json().encode(), "application/json"
-        )
+        self._put(self._generation(current), data)
+        self._put(f"{self._name}/current.json", current.model_dump_json().encode())
 
     def current(self) -> Manifest:
         """The manifest in force.
@@ -89,28 +131,103 @@ class CollectionStore:
                 f"There is no collection {self._name!r}: check the spelling, or use the collection `starter`."
             ) from None
         try:
-            current = _Current.model_validate_json(pointer)
-            key = self._generation(current.generation)
-            data = self._store.get_verified(Bucket.COLLECTIONS, key, current.sha256, _MAX_DOCUMENT)
-            return Manifest.model_validate_json(data)
-        except (ValidationError, ObjectMissing, DigestMismatch) as error:
-            raise CorruptSegment(f"The manifest of collection {self._name!r} is damaged: {error}") from error
+            return self._read(_Current.model_validate_json(pointer))
+        except ValidationError as error:
+            raise CorruptSegment(f"current.json of collection {self._name!r} is damaged: {error}") from error
+
+    def generations(self) -> list[Manifest]:
+        """The manifests that are kept, oldest first; the last is not always the one in force."""
+        return [self._read(current) for current in self._listed()]
+
+    def generation(self, number: int) -> Manifest:
+        """One of those that are kept; raises NotFound, naming them, when it is none of them."""
+        listed = self._listed()
+        for current in listed:
+            if current.generation == number:
+                return self._read(current)
+        kept = ", ".join(str(current.generation) for current in listed)
+        raise NotFound(f"Collection {self._name!r} has no generation {number}: it keeps {kept}.")
+
+    def retire(self, kept: int = KEPT_GENERATIONS) -> list[Manifest]:
+        """Delete what only generations older than the newest `kept` need; returns those, oldest first."""
+        listed = self._listed()
+        old, new = listed[:-kept], listed[-kept:]
+        left = [self._read(current) for current in new]
+        needed = set[str]().union(*(manifest.digests for manifest in left))
+        for current in old:
+            self._store.delete(Bucket.COLLECTIONS, self._generation(current))
+        if old:
+            for key in self._store.list_keys(Bucket.COLLECTIONS, self._object("")):
+                if key.rpartition("/")[2] not in needed:
+                    self._store.delete(Bucket.COLLECTIONS, key)
+        return left
 
     def fetch(self, digest: str) -> Path:
-        """A local copy of a file, checked against its digest at every start, since FAISS itself checks nothing."""
+        """A local copy of a file, checked against its digest at every start, since FAISS itself checks nothing.
+
+        Raises:
+            CorruptSegment: the file is missing in the store, or damaged there.
+            DiskUnavailable: there is no room for it here.
+        """
         path = self._cache / digest
-        if path.exists():
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() == digest:
-                    return path
-            path.unlink()
         try:
+            if path.exists():
+                with path.open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() == digest:
+                        return path
+                path.unlink()
             return self._store.get_file(Bucket.COLLECTIONS, self._object(digest), digest, path)
         except (ObjectMissing, DigestMismatch) as error:
             raise CorruptSegment(f"Collection {self._name!r}: {error.message}") from error
+        except OSError as error:
+            raise DiskUnavailable(f"{self._cache} cannot take a file: {error.strerror}. Make room there.") from error
+
+    def size(self, manifest: Manifest) -> int:
+        """Bytes of a generation's files in the store."""
+        return sum(self._store.size(Bucket.COLLECTIONS, self._object(digest)) for digest in manifest.digests)
+
+    def forget(self, digests: Iterable[str]) -> None:
+        """Delete local copies; where one is mapped, it stays readable until it is let go."""
+        for digest in digests:
+            (self._cache / digest).unlink(missing_ok=True)
+
+    def note_removal(self, asset_id: str, entry: str) -> None:
+        """Keep a removal where Redis cannot lose it."""
+        self._put(self._removal(asset_id), _Removal(journal_entry=entry).model_dump_json().encode())
+
+    def removed_at(self, asset_id: str) -> str | None:
+        """The journal entry of an asset's last removal, if there was one."""
+        try:
+            data = self._store.get(Bucket.COLLECTIONS, self._removal(asset_id), _MAX_DOCUMENT)
+        except ObjectMissing:
+            return None
+        return _Removal.model_validate_json(data).journal_entry
+
+    def _listed(self) -> list[_Current]:
+        keys = self._store.list_keys(Bucket.COLLECTIONS, f"{self._name}/generations/")
+        names = sorted(key.rpartition("/")[2].removesuffix(".json") for key in keys)
+        pairs = (name.partition("-") for name in names)
+        return [_Current(generation=int(number), sha256=sha256) for number, _, sha256 in pairs]
+
+    def _read(self, current: _Current) -> Manifest:
+        key = self._generation(current)
+        try:
+            data = self._store.get_verified(Bucket.COLLECTIONS, key, current.sha256, _MAX_DOCUMENT)
+            return Manifest.model_validate_json(data)
+        except (ValidationError, ObjectMissing, DigestMismatch) as error:
+            raise CorruptSegment(f"The manifest {key} is missing or damaged: {error}") from error
+
+    def _put(self, key: str, document: bytes) -> None:
+        self._store.put(Bucket.COLLECTIONS, key, document, "application/json")
 
     def _object(self, digest: str) -> str:
         return f"{self._name}/objects/{digest}"
 
-    def _generation(self, number: int) -> str:
-        return f"{self._name}/generations/{number:08d}.json"
+    def _generation(self, current: _Current) -> str:
+        return f"{self._name}/generations/{current.generation:08d}-{current.sha256}.json"
+
+    def _features(self, digest: str) -> str:
+        return f"{self._name}/features/{digest}"
+
+    def _removal(self, asset_id: str) -> str:
+        return f"{self._name}/removed/{asset_id}.json"

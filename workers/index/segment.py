@@ -1,27 +1,69 @@
-"""A segment: an immutable part of a collection, mapped from two files. Never call a mutator on a mapped FAISS index:
+"""A segment: an immutable part of a collection, mapped from its files. Never call a mutator on a mapped FAISS index:
 ``add`` aborts the process, ``write_index`` writes a file that cannot be read."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import faiss
 
 from tasks.errors import CorruptSegment
-from workers.index.assets import AssetTable, write_assets
-from workers.index.codec import Codec, Codes, Features, search
+from workers.index.codec import Codec, Codes, Probe, codes_of, search
+from workers.index.family import Family
+from workers.index.tables import TextTable, write_table
+
+__all__ = ["Hit", "Segment", "SegmentPaths", "meta_text", "write_segment"]
 
 
-def write_segment(codec: Codec, codes: Codes, asset_ids: Sequence[str], index_path: Path, assets_path: Path) -> None:
-    """Write codes (N, code_size) and the N identifiers they belong to, and make both files durable."""
-    if len(codes) != len(asset_ids):
-        raise ValueError(f"{len(codes)} codes for {len(asset_ids)} assets")
-    faiss.write_index(codec.filled(codes), str(index_path))
-    write_assets(assets_path, asset_ids)
-    for path in (index_path, assets_path):
+_MAPPED: Final = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
+# A table of distances between centroids and sub-centroids saves a third of a search; past this it would cost more
+# memory than the codes.
+_MOST_TABLE_BYTES: Final = 64 << 20
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An entry that a search found; `distance` is squared L2, or Hamming's."""
+
+    asset_id: str
+    distance: float
+    meta: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class SegmentPaths:
+    """A segment's files: the FAISS index, and two tables by position."""
+
+    index: Path
+    assets: Path
+    meta: Path
+
+    @classmethod
+    def below(cls, folder: Path) -> SegmentPaths:
+        return cls(folder / "index", folder / "assets", folder / "meta")
+
+
+def write_segment(
+    codec: Codec, codes: Codes, asset_ids: Iterable[str], metas: Iterable[str], paths: SegmentPaths
+) -> None:
+    """Write codes (N, code_size), the N assets they belong to and the N metadata (JSON objects, or empty), and make
+    the files durable."""
+    faiss.write_index(codec.filled(codes), str(paths.index))
+    counts = write_table(paths.assets, asset_ids), write_table(paths.meta, metas)
+    if counts != (len(codes), len(codes)):
+        raise ValueError(f"{len(codes)} codes for {counts[0]} assets and {counts[1]} metadata")
+    for path in (paths.index, paths.assets, paths.meta):
         _flush(path)
+
+
+def meta_text(meta: Mapping[str, str]) -> str:
+    """Metadata as they stand in a table."""
+    return json.dumps(dict(meta), sort_keys=True) if meta else ""
 
 
 def _flush(path: Path) -> None:
@@ -30,20 +72,39 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def _prepare(index: Any) -> None:
+    inner = Family(index).inner
+    if isinstance(inner, faiss.IndexIVFPQ) and inner.nlist * inner.pq.M * inner.pq.ksub * 4 <= _MOST_TABLE_BYTES:
+        inner.precompute_table()
+
+
 class Segment:
     """Search one mapped segment. Thread-safe. Check the files' digests before: FAISS loads damaged files silently."""
 
-    def __init__(self, index_path: Path, assets_path: Path) -> None:
-        self._index = faiss.read_index(str(index_path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
-        self._assets = AssetTable(assets_path)
-        if len(self._assets) != self._index.ntotal:
+    def __init__(self, paths: SegmentPaths) -> None:
+        self._index = faiss.read_index(str(paths.index), _MAPPED)
+        _prepare(self._index)
+        self.assets = TextTable(paths.assets)
+        self.metas = TextTable(paths.meta)
+        if not len(self.assets) == len(self.metas) == self._index.ntotal:
             raise CorruptSegment(
-                f"{index_path.name} holds {self._index.ntotal} codes, {assets_path.name} {len(self._assets)} assets."
+                f"{paths.index.name} holds {self._index.ntotal} codes, {paths.assets.name} {len(self.assets)} assets, "
+                f"{paths.meta.name} {len(self.metas)} metadata."
             )
 
     def __len__(self) -> int:
-        return len(self._assets)
+        return len(self.assets)
 
-    def search(self, feature: Features, k: int, nprobe: int) -> list[tuple[str, float]]:
-        """``(asset_id, squared L2 distance)`` of the nearest, for one feature (D,)."""
-        return [(self._assets[p], d) for p, d in search(self._index, feature, k, nprobe)]
+    @property
+    def codes(self) -> Codes:
+        """All codes (N, code_size) uint8, by position: a copy in memory."""
+        return codes_of(self._index)
+
+    def search(self, probe: Probe, k: int) -> Iterator[Hit]:
+        """The nearest entries, nearest first."""
+        for position, distance in search(self._index, probe, k):
+            yield Hit(self.assets[position], distance, self._meta(position))
+
+    def _meta(self, position: int) -> Mapping[str, str]:
+        text = self.metas[position]
+        return json.loads(text) if text else {}  # type: ignore[no-any-return]

@@ -1,0 +1,135 @@
+"""``aii index remove``, ``compact``, ``rollback``, ``repair``, ``verify`` and ``audit``."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import click
+
+from tasks.names import check_asset_id
+from tasks.settings import load_settings
+from workers.index.opened import counted, open_collection
+
+__all__ = ["audit", "compact", "remove", "repair", "rollback", "verify"]
+
+_name = click.argument("name")
+
+
+@click.command()
+@_name
+@click.argument("assets", nargs=-1, required=True, metavar="ASSET...")
+def remove(name: str, assets: tuple[str, ...]) -> None:
+    """Take assets out of the collection NAME: the next query on any worker does not find them any more.
+
+    Originals, protected images and result documents stay. An asset that was removed is registered again by
+    `aii activate --again`.
+    """
+    from workers.index import upkeep  # noqa: PLC0415  # loads torch and FAISS: not for `aii --help`
+
+    opened = open_collection(load_settings(), name)
+    opened.files.current()
+    for asset in assets:
+        check_asset_id(asset)
+    for asset in assets:
+        upkeep.remove(opened.files, opened.journal, asset)
+    click.echo(f"{len(assets)} assets removed from {name}.")
+
+
+@click.command()
+@_name
+def compact(name: str) -> None:
+    """Write the journal of the collection NAME into its next generation. Workers do this by themselves when it has
+    grown to AII_COMPACT_AFTER entries."""
+    from workers.index import upkeep  # noqa: PLC0415
+    from workers.index.lock import writing  # noqa: PLC0415
+
+    opened = open_collection(load_settings(), name)
+    before = opened.files.current().generation
+    with writing(opened.redis, opened.address, name):
+        manifest = upkeep.compact(opened.files, opened.journal)
+    if manifest.generation == before:
+        click.echo(f"The journal of {name} is empty: generation {before} stays.")
+        return
+    count = sum(part.count for part in manifest.segments)
+    click.echo(f"Generation {manifest.generation} of {name} is in force, with {count:,} images.")
+
+
+@click.command()
+@_name
+@click.option("--to", "number", type=click.IntRange(1), help="A kept generation; default: the one before.")
+def rollback(name: str, number: int | None) -> None:
+    """Go back to the files of an earlier generation of the collection NAME. What was registered or removed since is
+    in the journal, and stays so."""
+    from workers.index import upkeep  # noqa: PLC0415
+    from workers.index.lock import writing  # noqa: PLC0415
+
+    opened = open_collection(load_settings(), name)
+    with writing(opened.redis, opened.address, name):
+        wanted = number or opened.files.current().generation - 1
+        manifest = upkeep.rollback(opened.files, opened.journal, wanted)
+    click.echo(f"Generation {manifest.generation} of {name} is in force, with the files of generation {wanted}.")
+
+
+@click.command()
+@_name
+def repair(name: str) -> None:
+    """Register again what result documents know and the collection NAME does not: after Redis was emptied."""
+    from workers.index import upkeep  # noqa: PLC0415
+
+    opened = open_collection(load_settings(), name)
+    with counted("result documents") as progress:
+        repaired = upkeep.repair(opened.store, opened.files, opened.journal, progress)
+    click.echo(f"{repaired.assets:,} assets have a result document; {repaired.registered:,} were registered again.")
+
+
+@click.command()
+@_name
+@click.option("--sample", default=1_000, show_default=True, type=click.IntRange(1), help="Entries to ask for.")
+def verify(name: str, sample: int) -> None:
+    """Check every file of the collection NAME against its digest, and whether it finds what it holds."""
+    from workers.index import check  # noqa: PLC0415
+    from workers.index.collection import Collection  # noqa: PLC0415
+
+    opened = open_collection(load_settings(), name)
+    collection = Collection(opened.files, opened.journal, opened.files.current().extractor)
+    seen = check.verify(opened.files, opened.journal, collection, sample)
+    click.echo(
+        f"{seen.files} files agree with their digests: {seen.entries:,} images, {seen.journal:,} in the journal."
+    )
+    click.echo(f"Found {seen.found_at_1:,} of {seen.asked:,} at nprobe 1, {seen.found_at_16:,} at nprobe 16.")
+
+
+@click.command()
+@_name
+@click.option("--candidate", required=True, help="The collection whose codec is to be judged.")
+@click.option("--csv", "csv_path", type=click.Path(dir_okay=False, path_type=Path), help="A line for each image.")
+def audit(name: str, candidate: str, csv_path: Path | None) -> None:
+    """Count which published images of the collection NAME would be off their codes with the codec of another one: they
+    would need to be activated again before it is promoted."""
+    from workers.extractors.registry import load_extractor, pick_device  # noqa: PLC0415
+    from workers.images import Limits  # noqa: PLC0415
+    from workers.index.check import audit as look  # noqa: PLC0415
+    from workers.index.codec import Codec  # noqa: PLC0415
+    from workers.index.collection import check_extractor  # noqa: PLC0415
+
+    settings = load_settings()
+    opened, other = open_collection(settings, name), open_collection(settings, candidate)
+    manifest = other.files.current()
+    extractor = load_extractor(settings.extractor, pick_device(settings.device), opened.store)
+    for pinned in (opened.files.current(), manifest):
+        check_extractor(pinned.collection, pinned.extractor, extractor.identity)
+    codec = Codec.read(other.files.fetch(manifest.codec), manifest.factory)
+    limits = Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+    with counted("published images") as progress:
+        seen = list(look(opened.store, opened.files, codec, extractor, limits, progress))
+    if csv_path:
+        with csv_path.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["asset_id", "on_code", "on_candidate"])
+            rows.writerows([s.asset_id, int(s.on_code), int(s.on_candidate)] for s in seen)
+    off_now, off_then = sum(not s.on_code for s in seen), sum(not s.on_candidate for s in seen)
+    click.echo(f"{len(seen):,} published images. Off their codes: {off_now:,} now, {off_then:,} with {candidate}.")
+    if off_then:
+        sys.exit(1)

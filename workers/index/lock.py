@@ -1,0 +1,59 @@
+"""One process at a time may write a collection's next generation."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import redis
+from redis.exceptions import LockError
+from redis.lock import Lock
+
+from tasks.connection import named_errors
+from tasks.errors import CollectionBusy
+
+__all__ = ["writing"]
+
+logger = logging.getLogger(__name__)
+
+_LIFE_S: Final = 15.0
+
+
+@contextmanager
+def writing(client: redis.Redis, address: str, collection: str) -> Iterator[None]:
+    """Hold the collection's lock; it is renewed meanwhile, and frees itself soon after its holder died.
+
+    Raises:
+        CollectionBusy: somebody else holds it.
+    """
+    lock = client.lock(f"aii:writing:{collection}", timeout=_LIFE_S, blocking=False, thread_local=False)
+    with named_errors(address):
+        if not lock.acquire():
+            raise CollectionBusy(f"Collection {collection!r} is being compacted or rolled back: try again later.")
+    done = threading.Event()
+    renewal = threading.Thread(target=_renew, args=(lock, done), name="collection-lock", daemon=True)
+    renewal.start()
+    try:
+        yield
+    finally:
+        done.set()
+        renewal.join()
+        _give_back(lock)
+
+
+def _renew(lock: Lock, done: threading.Event) -> None:
+    while not done.wait(_LIFE_S / 3):
+        try:
+            lock.reacquire()
+        except (redis.RedisError, LockError) as error:
+            logger.warning("A collection's lock could not be renewed: %s", error)
+
+
+def _give_back(lock: Lock) -> None:
+    try:
+        lock.release()
+    except (redis.RedisError, LockError):
+        logger.warning("A collection's lock could not be given back; it frees itself")

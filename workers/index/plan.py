@@ -1,0 +1,147 @@
+"""Which index for how many images: a proposal with its reasons, from what operations cost on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import faiss
+import numpy as np
+
+from tasks.errors import InvalidRequest
+from tasks.messages import Frozen
+from workers.index.coarse import WORTH_TWO_STAGES
+
+__all__ = ["Costs", "Proposal", "measure_costs", "propose", "usual_cells"]
+
+_SUBQUANTISERS: Final = (64, 32, 16, 8)
+_POINTS_PER_CELL: Final = 39  # below that FAISS warns that cells are trained on too little
+_MOST_CELLS: Final = 65_536
+# How much less it costs to find the nearest of many centroids in two stages; see coarse.py.
+_TWO_STAGES: Final = 6.0
+# Beside the code: number of the position in its list, name of 64 digits, and two offsets in the tables.
+_ENTRY_BYTES: Final = 8 + 64 + 8 + 8
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds on one thread: a multiply-add of a distance to a centroid, and a look-up for a byte of a code."""
+
+    multiply_add: float
+    look_up: float
+
+
+class Proposal(Frozen):
+    """A factory string, with what it will take; `search_ms` is an estimate for one thread at nprobe 1."""
+
+    factory: str
+    code_bytes: int
+    file_bytes: int
+    search_ms: float
+    reasons: list[str]
+
+
+def usual_cells(images: int) -> int:
+    """Cells of a size that takes a search to a few hundred codes, as far as there are images to train them on."""
+    cells = 1 << max(4, round(np.log2(4 * np.sqrt(images))))
+    while cells > 16 and cells * _POINTS_PER_CELL > images:
+        cells //= 2
+    return int(min(cells, _MOST_CELLS))
+
+
+def measure_costs(dimension: int) -> Costs:
+    """Time both on this machine, in a fraction of a second."""
+    random = np.random.default_rng(0)
+    centroids = random.standard_normal((4_096, dimension), dtype=np.float32)
+    coarse = faiss.IndexFlatL2(dimension)
+    coarse.add(centroids)
+    codes = faiss.IndexPQ(8, 8, 8)
+    codes.train(random.standard_normal((256, 8), dtype=np.float32))
+    codes.add(random.standard_normal((100_000, 8), dtype=np.float32))
+    return Costs(
+        multiply_add=_seconds(coarse, centroids[:1]) / centroids.size,
+        look_up=_seconds(codes, centroids[:1, :8]) / (100_000 * 8),
+    )
+
+
+def propose(
+    images: int, dimension: int, costs: Costs, max_bytes: int | None = None, max_ms: float | None = None
+) -> Proposal:
+    """An IVF-PQ for so many images of `dimension`-d features.
+
+    Args:
+        max_bytes: most bytes of code for an image; 8, the paper's, when not given.
+        max_ms: most milliseconds for a search on one thread at nprobe 1.
+
+    Raises:
+        InvalidRequest: no index keeps to the budget; the message says what can be reached.
+    """
+    sub, why_sub = _subquantisers(dimension, max_bytes)
+    cells, why_cells = _cells(images, _estimate(images, dimension, sub, costs), max_ms)
+    code_bytes = sub + _cell_bytes(cells)
+    reasons = [why_sub, why_cells]
+    return Proposal(
+        factory=f"IVF{cells},PQ{sub}x8",
+        code_bytes=code_bytes,
+        file_bytes=images * (code_bytes + _ENTRY_BYTES) + 4 * dimension * (cells + 256),
+        search_ms=1000 * _estimate(images, dimension, sub, costs)(cells),
+        reasons=reasons,
+    )
+
+
+def _subquantisers(dimension: int, max_bytes: int | None) -> tuple[int, str]:
+    """Bytes of a product code, and why so many."""
+    possible = [sub for sub in _SUBQUANTISERS if dimension % sub == 0]
+    if max_bytes is None:
+        return 8, "8 bytes an image are what the paper's main result uses"
+    for sub in possible:
+        if sub + 2 <= max_bytes:
+            return sub, f"more bytes find more copies, and {sub} and the cell's number keep to {max_bytes}"
+    raise InvalidRequest(f"{max_bytes} bytes are too few: {min(possible, default=8) + 2} are the least.")
+
+
+def _cells(images: int, estimate: Callable[[int], float], max_ms: float | None) -> tuple[int, str]:
+    """The usual number of cells, or the nearest to it that keeps to the budget."""
+    usual = usual_cells(images)
+    possible = sorted((1 << n for n in range(4, 17)), key=lambda cells: abs(np.log2(cells / usual)))
+    possible = [cells for cells in possible if cells * _POINTS_PER_CELL <= max(images, 16 * _POINTS_PER_CELL)]
+    for cells in possible:
+        if max_ms is None or 1000 * estimate(cells) <= max_ms:
+            codes = f"about {images / cells:,.0f} codes to compare with"
+            return cells, f"{cells:,} cells leave a search {codes}" + (
+                "" if cells == usual else f", within {max_ms} ms"
+            )
+    least = 1000 * min(estimate(cells) for cells in possible)
+    raise InvalidRequest(f"No index finds one of {images:,} images in {max_ms} ms here: {least:.3f} ms are the least.")
+
+
+def _estimate(images: int, dimension: int, sub: int, costs: Costs) -> Callable[[int], float]:
+    """Seconds of a search by the number of cells: the nearest centroid, the table of a code's bytes, the codes."""
+
+    def seconds(cells: int) -> float:
+        compared = cells / _TWO_STAGES if cells * dimension >= WORTH_TWO_STAGES else cells
+        return costs.multiply_add * dimension * (compared + 256) + costs.look_up * sub * images / cells
+
+    return seconds
+
+
+def _cell_bytes(cells: int) -> int:
+    """As FAISS spells a cell's number."""
+    return max(1, (cells - 1).bit_length() + 7 >> 3)
+
+
+def _seconds(index: Any, query: Any) -> float:
+    """Of the median of some searches on one thread."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        times = []
+        for _ in range(15):
+            began = time.perf_counter()
+            index.search(query, 5)
+            times.append(time.perf_counter() - began)
+    finally:
+        faiss.omp_set_num_threads(threads)
+    return float(np.median(times))

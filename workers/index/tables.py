@@ -1,0 +1,73 @@
+"""Text tables: position in a segment → a text (``asset_id``, metadata), mapped from a file, so that it costs no memory.
+
+Layout: ``AIITEXTS`` | count (uint64) | count + 1 offsets (uint64, little endian) | the texts in UTF-8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.errors import CorruptSegment
+
+_MAGIC = b"AIITEXTS"
+_HEADER = 16
+_CHUNK = 65_536
+
+
+def write_table(path: Path, texts: Iterable[str]) -> int:
+    """Write one text for each position, in order; returns how many there were. The texts are not held in memory."""
+    lengths = [0]
+    body = path.with_name(path.name + ".texts")
+    try:
+        with body.open("wb") as file:
+            for text in texts:
+                lengths.append(file.write(text.encode()))
+        with path.open("wb") as file:
+            file.write(_MAGIC + np.uint64(len(lengths) - 1).astype("<u8").tobytes())
+            file.write(np.cumsum(lengths, dtype="<u8").tobytes())
+            with body.open("rb") as source:
+                while chunk := source.read(1 << 20):
+                    file.write(chunk)
+    finally:
+        body.unlink(missing_ok=True)
+    return len(lengths) - 1
+
+
+class TextTable:
+    """A mapped table; read-only and thread-safe.
+
+    Raises:
+        CorruptSegment: the file is not such a table, or not a whole one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.stat().st_size < _HEADER:
+            raise CorruptSegment(f"{path.name} is too short for a table.")
+        data = np.memmap(path, dtype=np.uint8, mode="r")
+        if data[:8].tobytes() != _MAGIC:
+            raise CorruptSegment(f"{path.name} is not a table.")
+        count = int(data[8:_HEADER].view("<u8")[0])
+        texts = _HEADER + 8 * (count + 1)
+        self._offsets = data[_HEADER:texts].view("<u8")
+        self._texts = data[texts:]
+        if len(self._offsets) != count + 1 or len(self._texts) != int(self._offsets[-1]):
+            raise CorruptSegment(f"{path.name} is shorter or longer than it says.")
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, position: int) -> str:
+        return bytes(self._texts[int(self._offsets[position]) : int(self._offsets[position + 1])]).decode()
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _CHUNK):
+            offsets: npt.NDArray[np.uint64] = np.array(self._offsets[start : start + _CHUNK + 1])
+            chunk = bytes(self._texts[int(offsets[0]) : int(offsets[-1])])
+            cuts = (offsets - offsets[0]).tolist()
+            for begin, end in pairwise(cuts):
+                yield chunk[begin:end].decode()

@@ -1,0 +1,105 @@
+"""What is done for the jobs on the queue `index`: compaction, and extraction for a collection that is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import torch
+
+from tasks.errors import BadInput, CollectionBusy, ExtractorMismatch, NotFound
+from tasks.messages import CompactRequest, ExtractRequest
+from tasks.results import CompactionResult, ExtractionResult, ExtractorIdentity
+from tasks.storage import Bucket, ObjectStore
+from workers.collections import Collections
+from workers.extractors.inputs import to_input
+from workers.images import Limits, decode
+from workers.index.codec import Features
+from workers.index.upkeep import compact
+from workers.jobs import Running
+from workers.scheduler import DeviceThread
+
+__all__ = ["IndexHandlers"]
+
+# Images extracted at a time: few, because a query may have to wait for them.
+_TOGETHER: Final = 16
+
+
+class IndexHandlers:
+    """The work behind the index tasks; thread-safe."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        collections: Collections,
+        device: DeviceThread,
+        extractor: ExtractorIdentity,
+        input_size: int,
+        limits: Limits,
+    ) -> None:
+        self._store = store
+        self._collections = collections
+        self._device = device
+        self._extractor = extractor
+        self._input_size = input_size
+        self._limits = limits
+
+    def compact(self, request: CompactRequest, running: Running) -> CompactionResult:
+        """Put a collection's next generation in force, unless somebody else is at it."""
+        files, journal = self._collections.files(request.collection), self._collections.journal(request.collection)
+        try:
+            with self._collections.writing(request.collection), running.watch.stage("compact"):
+                manifest = compact(files, journal)
+        except CollectionBusy:
+            manifest = files.current()
+        return CompactionResult(
+            job_id=running.job_id,
+            collection=request.collection,
+            generation=manifest.generation,
+            entries=sum(part.count for part in manifest.segments),
+            provenance=running.provenance(),
+        )
+
+    def extract(self, request: ExtractRequest, running: Running) -> ExtractionResult:
+        """Write the features of some originals where the build looks for them.
+
+        Raises:
+            ExtractorMismatch: the build is for another extractor than this worker's.
+        """
+        if request.extractor != self._extractor.sha256:
+            raise ExtractorMismatch(
+                f"Collection {request.collection!r} is built for extractor {request.extractor[:12]}, this worker holds "
+                f"{self._extractor.name} {self._extractor.sha256[:12]}: start workers with that extractor."
+            )
+        features: list[Features] = []
+        skipped: dict[str, str] = {}
+        for start in range(0, len(request.images), _TOGETHER):
+            inputs = self._inputs(request.images[start : start + _TOGETHER], skipped, running)
+            with running.watch.stage("extract"):
+                features += self._device.extract_all(inputs)
+            running.still_ours()
+        rows = np.stack(features) if features else np.empty((0, self._extractor.dimension), dtype=np.float32)
+        files = self._collections.files(request.collection)
+        return ExtractionResult(
+            job_id=running.job_id,
+            collection=request.collection,
+            extractor=self._extractor,
+            features=files.upload_features(rows),
+            images=[digest for digest in request.images if digest not in skipped],
+            skipped=skipped,
+            provenance=running.provenance(),
+        )
+
+    def _inputs(self, digests: Sequence[str], skipped: dict[str, str], running: Running) -> list[torch.Tensor]:
+        """Originals as the extractor takes them; `skipped` is told of those that cannot be read."""
+        inputs = []
+        for digest in digests:
+            try:
+                with running.watch.stage("fetch"):
+                    data = self._store.get_verified(Bucket.ORIGINALS, digest, digest, self._limits.max_bytes)
+                with running.watch.stage("decode"):
+                    inputs.append(to_input(decode(data, self._limits).pixels, self._input_size))
+            except (BadInput, NotFound) as error:
+                skipped[digest] = f"{error.message} [{error.code}]"
+        return inputs
