@@ -15,7 +15,13 @@ from tasks.names import worker_presence
 from tasks.settings import Settings
 from tests.waiting import wait_for
 
-__all__ = ["WorkerProcess", "running_stack", "settings_of"]
+__all__ = ["WorkerProcess", "aii", "running_stack", "settings_of"]
+
+
+def aii(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a person does."""
+    command = [sys.executable, "-c", "from producer.cli import aii; aii()", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, check=False)
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,13 +11,8 @@ import torchvision.models
 
 from producer import Producer
 from tests.photographs import crops, photographs
-from tests.stack import WorkerProcess
+from tests.stack import WorkerProcess, aii
 from workers.index.build import suggested_factory
-
-
-def index(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from producer.cli import aii; aii()", "index", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, check=False)
 
 
 @pytest.fixture
@@ -40,14 +33,14 @@ def test_a_folder_becomes_a_collection_that_a_worker_serves(
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), weights)
     extractor = f"resnet18+gem@{weights}#size=64"
     name = f"own-{images.parent.name.strip('_').replace('_', '-').lower()[:20].strip('-')}"
-    arguments = (name, "--images", str(images), "--extractor", extractor, "--factory", "IVF16,PQ8x4")
-    done = index(stack_environment, "build", *arguments)
+    arguments = (name, "--images", str(images), "--extractor", extractor, "--factory", "IVF16,PQ8x4", "--here")
+    done = aii(stack_environment, "index", "build", *arguments)
     assert done.returncode == 0, done.stderr
     assert "300 images (1 skipped)" in done.stdout
     assert "broken.jpg" in done.stderr
-    assert "IVF16,PQ8x4" in index(stack_environment, "info", name).stdout
+    assert "IVF16,PQ8x4" in aii(stack_environment, "index", "info", name).stdout
 
-    again = index(stack_environment, "build", *arguments)
+    again = aii(stack_environment, "index", "build", *arguments)
     assert again.returncode == 1
     assert "[collection_exists]" in again.stderr
 
@@ -63,13 +56,15 @@ def test_what_cannot_be_built_is_refused_with_the_reason(
     stack_environment: dict[str, str], images: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
-    empty = index(stack_environment, "build", "nothing", "--images", str(tmp_path / "empty"))
+    empty = aii(stack_environment, "index", "build", "nothing", "--images", str(tmp_path / "empty"), "--here")
     assert (empty.returncode, "no image that can be read" in empty.stderr) == (1, True)
-    few = index(stack_environment, "build", "few", "--images", str(images), "--factory", "IVF4096,PQ8x8")
+    few = aii(
+        stack_environment, "index", "build", "few", "--images", str(images), "--factory", "IVF4096,PQ8x8", "--here"
+    )
     assert (few.returncode, "cannot be trained on 300 features" in few.stderr) == (1, True)
-    name = index(stack_environment, "build", "Not A Name", "--images", str(images))
+    name = aii(stack_environment, "index", "build", "Not A Name", "--images", str(images))
     assert (name.returncode, "[invalid_collection_name]" in name.stderr) == (1, True)
-    missing = index(stack_environment, "info", "missing")
+    missing = aii(stack_environment, "index", "info", "missing")
     assert (missing.returncode, "[collection_missing]" in missing.stderr) == (1, True)
 
 

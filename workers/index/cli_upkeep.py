@@ -75,13 +75,16 @@ def rollback(name: str, number: int | None) -> None:
 @click.command()
 @_name
 def repair(name: str) -> None:
-    """Register again what result documents know and the collection NAME does not: after Redis was emptied."""
+    """Register and remove again what the store knows and the collection NAME does not: after Redis was emptied."""
     from workers.index import upkeep  # noqa: PLC0415
 
     opened = open_collection(load_settings(), name)
     with counted("result documents") as progress:
         repaired = upkeep.repair(opened.store, opened.files, opened.journal, progress)
-    click.echo(f"{repaired.assets:,} assets have a result document; {repaired.registered:,} were registered again.")
+    click.echo(
+        f"{repaired.assets:,} assets have a result document; {repaired.registered:,} were registered again, "
+        f"{repaired.removed:,} removed again."
+    )
 
 
 @click.command()

@@ -203,6 +203,12 @@ class CollectionStore:
             return None
         return _Removal.model_validate_json(data).journal_entry
 
+    def removals(self) -> dict[str, str]:
+        """All assets that were ever removed, with the journal entries of their last removals."""
+        keys = self._store.list_keys(Bucket.COLLECTIONS, self._removal("").removesuffix(".json"))
+        assets = (key.rpartition("/")[2].removesuffix(".json") for key in keys)
+        return {asset: entry for asset in assets if (entry := self.removed_at(asset))}
+
     def _listed(self) -> list[_Current]:
         keys = self._store.list_keys(Bucket.COLLECTIONS, f"{self._name}/generations/")
         names = sorted(key.rpartition("/")[2].removesuffix(".json") for key in keys)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Collection as AnyCollection
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -18,7 +19,7 @@ from tasks.storage import ObjectStore
 from workers.index.codec import Codec, Codes
 from workers.index.collection import open_segments
 from workers.index.documents import newest_activations
-from workers.index.journal import Change, Journal, decode_code, entry_order
+from workers.index.journal import BEGINNING, Change, Journal, decode_code, entry_order
 from workers.index.manifest import CollectionStore, Manifest, SegmentFiles
 from workers.index.segment import Segment, SegmentPaths, meta_text, write_segment
 
@@ -70,29 +71,33 @@ def rollback(files: CollectionStore, journal: Journal, number: int) -> Manifest:
 
 @dataclass(frozen=True)
 class Repaired:
-    """What a repair found: assets with a result document, and how many of them it registered again."""
+    """What a repair found: assets with a result document; how many were registered again, and how many removed."""
 
     assets: int
     registered: int
+    removed: int
 
 
 def repair(store: ObjectStore, files: CollectionStore, journal: Journal, progress: Callable[[int], None]) -> Repaired:
-    """Register from the result documents what neither a segment nor the journal knows, for when Redis was emptied.
+    """Register and remove again what S3 knows and neither the segments nor the journal do: after Redis was emptied.
 
-    An asset counts as its newest document says, unless it was removed after that.
+    An asset counts as its newest result document says, or as its removal does when that came later.
     """
     manifest = files.current()
-    newest = newest_activations(store, manifest, progress)
-    present = _present(files, manifest, journal, newest)
-    registered = 0
-    for asset_id, result in newest.items():
-        removal = files.removed_at(asset_id)
-        code = decode_code(result.code)
-        removed = removal is not None and entry_order(removal) > entry_order(result.journal_entry)
-        if not removed and present.get(asset_id) != code.tobytes():
-            journal.add(asset_id, code, result.meta)
-            registered += 1
-    return Repaired(len(newest), registered)
+    newest, removals = newest_activations(store, manifest, progress), files.removals()
+    present = _present(files, manifest, journal, {*newest, *removals})
+    registered = removed = 0
+    for asset_id in {*newest, *removals}:
+        result, removal = newest.get(asset_id), removals.get(asset_id, BEGINNING)
+        if result and entry_order(result.journal_entry) > entry_order(removal):
+            code = decode_code(result.code)
+            if present.get(asset_id) != code.tobytes():
+                journal.add(asset_id, code, result.meta)
+                registered += 1
+        elif asset_id in present:
+            journal.remove(asset_id)
+            removed += 1
+    return Repaired(len(newest), registered, removed)
 
 
 def next_generation(
@@ -156,7 +161,7 @@ def _room() -> Iterator[Path]:
 
 
 def _present(
-    files: CollectionStore, manifest: Manifest, journal: Journal, wanted: Mapping[str, object]
+    files: CollectionStore, manifest: Manifest, journal: Journal, wanted: AnyCollection[str]
 ) -> dict[str, bytes]:
     """The codes under which wanted assets stand now, by segments and journal."""
     present: dict[str, bytes] = {}

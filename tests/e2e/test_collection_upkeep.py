@@ -1,0 +1,140 @@
+"""The life of a collection as an operator sees it: built by workers, compacted by itself, repaired, judged."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from producer import Producer
+from tasks.connection import connect_redis
+from tasks.errors import CollectionMissing
+from tasks.settings import Settings
+from tests.photographs import crops
+from tests.stack import WorkerProcess, aii
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, data in enumerate(crops(300)):
+        (folder / f"{i:03d}.jpg").write_bytes(data)
+    (folder / "broken.jpg").write_bytes(crops(1)[0][:900])
+    return folder
+
+
+@pytest.fixture
+def name() -> str:
+    return f"kept-{uuid.uuid4().hex[:12]}"
+
+
+def good(environment: dict[str, str], *arguments: str) -> str:
+    done = aii(environment, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def info(environment: dict[str, str], name: str) -> dict[str, Any]:
+    return json.loads(good(environment, "index", "info", name, "--json"))  # type: ignore[no-any-return]
+
+
+def first(producer: Producer, result: Any, name: str) -> str:
+    answer = producer.query(producer.protected_image(result), collection=name).wait(60)
+    return answer.matches[0].asset_id  # type: ignore[union-attr]
+
+
+def test_a_collection_built_by_workers_is_compacted_by_itself_and_repaired_after_redis_was_emptied(
+    start_worker: Callable[..., WorkerProcess], stack_environment: dict[str, str], settings: Settings,
+    producer: Producer, images: Path, name: str,
+) -> None:  # fmt: skip
+    for _ in range(2):
+        start_worker(AII_COMPACT_AFTER="6")
+    built = aii(stack_environment, "index", "build", name, "--images", str(images), "--factory", "IVF16,PQ8x4")
+    assert built.returncode == 0, built.stderr
+    assert "300 images (1 skipped)" in built.stdout
+    assert "[truncated]" in built.stderr
+
+    photos = crops(8, side=200)
+    results = [producer.activate(p, asset_id=f"asset-{i}", collection=name).wait(60) for i, p in enumerate(photos)]
+    wait_for(lambda: info(stack_environment, name)["generation"] > 1, "no worker compacted the journal")
+    assert [first(producer, r, name) for r in results] == [f"asset-{i}" for i in range(8)]
+
+    good(stack_environment, "index", "remove", name, "asset-0", "asset-7")
+    with connect_redis(settings) as client:
+        client.flushall()
+    repaired = good(stack_environment, "index", "repair", name)
+    assert "8 assets have a result document" in repaired
+    assert good(stack_environment, "index", "repair", name).endswith("0 were registered again, 0 removed again.\n")
+    good(stack_environment, "index", "compact", name)
+    state = info(stack_environment, name)
+    assert sum(part["count"] for part in state["segments"]) == 306
+    assert [first(producer, r, name) for r in results[1:7]] == [f"asset-{i}" for i in range(1, 7)]
+    assert "agree with their digests" in good(stack_environment, "index", "verify", name)
+
+
+def test_removed_assets_come_back_when_they_are_activated_again(
+    start_worker: Callable[..., WorkerProcess], stack_environment: dict[str, str], producer: Producer,
+    images: Path, name: str,
+) -> None:  # fmt: skip
+    good(stack_environment, "index", "build", name, "--images", str(images), "--factory", "IVF16,PQ8x4", "--here")
+    start_worker()
+    photo = images / "004.jpg"
+    command = ("activate", str(photo), "--collection", name, "--asset-id", "mine", "--meta", "licence=free")
+    good(stack_environment, *command)
+    result = producer.activate(photo, asset_id="mine", collection=name, meta={"licence": "free"}).wait(60)
+    assert first(producer, result, name) == "mine"
+    good(stack_environment, "index", "remove", name, "mine")
+    assert first(producer, result, name) != "mine"
+    assert "done before" in good(stack_environment, *command)
+    assert first(producer, result, name) != "mine"
+    good(stack_environment, *command, "--again")
+    narrowed = good(stack_environment, "query", str(photo), "--collection", name, "--where", "licence=free", "--json")
+    (match,) = json.loads(narrowed)["matches"]
+    assert (match["asset_id"], match["meta"]) == ("mine", {"licence": "free"})
+    bad = aii(stack_environment, "query", str(photo), "--where", "no key")
+    assert (bad.returncode, "KEY=VALUE" in bad.stderr) == (2, True)
+
+
+def test_an_audit_counts_the_images_that_another_codec_would_lose(
+    start_worker: Callable[..., WorkerProcess], stack_environment: dict[str, str], producer: Producer,
+    images: Path, name: str, tmp_path: Path,
+) -> None:  # fmt: skip
+    for built, factory in ((name, "IVF16,PQ8x4"), (f"{name}-2", "IVF4,PQ4x4")):
+        good(stack_environment, "index", "build", built, "--images", str(images), "--factory", factory, "--here")
+    start_worker()
+    for i, photo in enumerate(crops(6, side=200)):
+        producer.activate(photo, asset_id=f"asset-{i}", collection=name).wait(60)
+    table = tmp_path / "audit.csv"
+    same = aii(stack_environment, "index", "audit", name, "--candidate", name, "--csv", str(table))
+    assert (same.returncode, "Off their codes: 0 now, 0 with" in same.stdout) == (0, True), same.stdout + same.stderr
+    assert table.read_text().splitlines()[0] == "asset_id,on_code,on_candidate"
+    assert len(table.read_text().splitlines()) == 7
+    other = aii(stack_environment, "index", "audit", name, "--candidate", f"{name}-2")
+    assert "6 published images. Off their codes: 0 now" in other.stdout
+
+
+def test_a_plan_names_an_index_its_cost_and_the_reasons(stack_environment: dict[str, str]) -> None:
+    plan = json.loads(good(stack_environment, "index", "plan", "--images", "1000000", "--json"))
+    assert (plan["factory"], plan["code_bytes"]) == ("IVF4096,PQ8x8", 10)
+    assert len(plan["reasons"]) == 2
+    roomy = json.loads(good(stack_environment, "index", "plan", "--images", "1000000", "--bytes", "40", "--json"))
+    assert roomy["factory"] == "IVF4096,PQ32x8"
+    refused = aii(stack_environment, "index", "plan", "--images", "1000000", "--ms", "0.000001")
+    assert (refused.returncode, "are the least" in refused.stderr) == (1, True)
+
+
+def test_upkeep_of_what_does_not_exist_is_refused(stack_environment: dict[str, str], producer: Producer) -> None:
+    for command in (
+        ("remove", "nothing", "asset"),
+        ("compact", "nothing"),
+        ("repair", "nothing"),
+        ("verify", "nothing"),
+    ):
+        refused = aii(stack_environment, "index", *command)
+        assert (refused.returncode, f"[{CollectionMissing.code}]" in refused.stderr) == (1, True)

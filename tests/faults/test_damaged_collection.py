@@ -1,0 +1,111 @@
+"""What is damaged, missing or has no room is refused by name; what answers, answers rightly."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import CorruptSegment, DiskUnavailable, StorageUnavailable
+from tasks.settings import Settings
+from tasks.storage import Bucket, ObjectStore
+from tests.collections import EXTRACTOR, Place, add, found, unit_vectors
+from workers.index import upkeep
+from workers.index.collection import Collection
+from workers.index.manifest import CollectionStore
+
+NEW = unit_vectors(100, 1)
+
+
+@pytest.fixture
+def place(settings: Settings, tmp_path: Path) -> Iterator[Place]:
+    place = Place.published(settings, tmp_path / "cache")
+    yield place
+    place.close()
+
+
+def flipped(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 0x10]) + data[middle + 1 :]
+
+
+def truncated(data: bytes) -> bytes:
+    return data[: len(data) * 2 // 3]
+
+
+@pytest.mark.parametrize("damage", [flipped, truncated])
+@pytest.mark.parametrize("part", ["index", "assets", "meta", "codec", "manifest", "current"])
+def test_a_damaged_file_is_refused_by_name_and_the_open_generation_goes_on(
+    place: Place, part: str, damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    collection = place.open()
+    add(collection, "new-0", NEW[0])
+    manifest = place.compact()
+    digest = manifest.codec if part == "codec" else getattr(manifest.segments[0], part, None)
+    (newest,) = (k for k in place.store.list_keys(Bucket.COLLECTIONS, f"{place.name}/generations/") if "00002-" in k)
+    key = {"manifest": newest, "current": f"{place.name}/current.json"}.get(part, f"{place.name}/objects/{digest}")
+    data = place.store.get(Bucket.COLLECTIONS, key, 1 << 30)
+    place.store.put(Bucket.COLLECTIONS, key, damage(data), "application/octet-stream")
+    elsewhere = Place(place.name, place.settings, tmp_path / "another machine's cache")
+    with pytest.raises(CorruptSegment, match=digest or part):
+        elsewhere.open()
+    elsewhere.close()
+    if part != "codec":  # which generations share, and of which this process holds a good copy
+        with pytest.raises(CorruptSegment):
+            collection.follow()
+    assert found(collection, NEW[0], k=1) == ["new-0"]
+
+
+def test_a_damaged_copy_in_the_cache_is_fetched_again(place: Place) -> None:
+    digest = place.files.current().segments[0].index
+    place.open()
+    (place.cache / digest).write_bytes(flipped((place.cache / digest).read_bytes()))
+    assert found(place.open(), unit_vectors(1, 0)[0], k=1) == ["old-0"]
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process may grow beyond a kilobyte, as if there were no room."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_stops_a_compaction_and_an_opening_and_nothing_else(place: Place, tmp_path: Path) -> None:
+    collection = place.open()
+    add(collection, "new-0", NEW[0])
+    with full_disk(), pytest.raises(DiskUnavailable, match="room"):
+        place.compact()
+    assert found(collection, NEW[0], k=1) == ["new-0"]
+    elsewhere = Place(place.name, place.settings, tmp_path / "another cache")
+    with full_disk(), pytest.raises(DiskUnavailable, match="room"):
+        elsewhere.open()
+    assert place.compact().generation == 2
+    assert found(elsewhere.open(), NEW[0], k=1) == ["new-0"]
+    elsewhere.close()
+
+
+def test_a_missing_bucket_is_named_and_the_open_generation_goes_on(place: Place, settings: Settings) -> None:
+    collection = place.open()
+    store = ObjectStore.connect(settings.model_copy(update={"bucket_collections": "nowhere"}))
+    with pytest.raises(StorageUnavailable, match="bucket"):
+        Collection(CollectionStore(store, place.name, place.cache), place.journal, EXTRACTOR)
+    store.disconnect()
+    assert found(collection, NEW[0])
+
+
+def test_a_compaction_that_dies_between_its_writes_leaves_the_old_generation_in_force(place: Place) -> None:
+    collection = place.open()
+    add(collection, "new-0", NEW[0])
+    manifest = place.files.current()
+    half = upkeep.next_generation(place.files, manifest, segments=manifest.segments, journal_entry="0-0")
+    place.files.publish(half)  # as if compaction had died before the journal heard of it
+    assert place.compact().generation == half.generation + 1
+    assert collection.follow()
+    assert found(collection, NEW[0], k=1) == ["new-0"]

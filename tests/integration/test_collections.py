@@ -1,0 +1,173 @@
+"""A collection that grows, shrinks and changes under load, on a real Redis and a real S3 server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import CollectionBusy, NotFound
+from tasks.settings import Settings
+from tests.collections import Place, add, found, unit_vectors
+from workers.index import upkeep
+from workers.index.check import verify
+from workers.index.lock import writing
+from workers.index.manifest import KEPT_GENERATIONS
+
+NEW = unit_vectors(2_000, 1)
+
+
+@pytest.fixture
+def place(settings: Settings, tmp_path: Path) -> Iterator[Place]:
+    place = Place.published(settings, tmp_path / "cache")
+    yield place
+    place.close()
+
+
+def test_what_one_worker_registers_or_removes_the_next_query_of_another_knows(place: Place) -> None:
+    one, another = place.open(), place.open()
+    for i in range(50):
+        add(one, f"new-{i}", NEW[i])
+        assert f"new-{i}" in found(another, NEW[i])
+        upkeep.remove(place.files, place.journal, f"new-{i}")
+        assert f"new-{i}" not in found(another, NEW[i], k=100)
+
+
+def test_an_asset_registered_anew_answers_once_under_its_last_code(place: Place) -> None:
+    collection = place.open()
+    add(collection, "old-7", NEW[0])
+    assert found(collection, NEW[0], k=1) == ["old-7"]
+    everything = found(collection, NEW[0], k=1_000)
+    assert sorted(everything) == sorted(f"old-{i}" for i in range(500))
+    place.compact()
+    assert collection.follow()
+    assert found(collection, NEW[0], k=1_000) == everything
+
+
+def test_compaction_changes_the_generation_and_no_answer(place: Place) -> None:
+    collection = place.open()
+    for i in range(40):
+        add(collection, f"new-{i}", NEW[i], kind="photo")
+    upkeep.remove(place.files, place.journal, "old-3")
+    upkeep.remove(place.files, place.journal, "new-5")
+    before = [found(collection, feature, k=20) for feature in NEW[:60]]
+    assert place.compact().generation == 2
+    assert (len(place.journal), collection.announced()) == (0, True)
+    assert collection.follow()
+    assert (collection.manifest.generation, len(collection)) == (2, 500 + 40 - 2)
+    assert [found(collection, feature, k=20) for feature in NEW[:60]] == before
+    assert found(collection, NEW[4], k=1, kind="photo") == ["new-4"]
+    assert place.compact().generation == 2  # an empty journal gives no new generation
+
+
+def test_a_query_can_be_narrowed_by_metadata(place: Place) -> None:
+    collection = place.open()
+    for i in range(20):
+        add(collection, f"new-{i}", NEW[i], licence="free" if i % 2 else "paid", year="2026")
+    for _ in ("in the journal", "in a segment"):
+        hits = collection.search(NEW[2], 3, 16, {"licence": "free"}).matches
+        assert len(hits) == 3
+        assert {hit.meta["licence"] for hit in hits} == {"free"}
+        assert found(collection, NEW[2], k=100, licence="paid", year="2025") == []
+        place.compact()
+        collection.follow()
+
+
+def test_a_worker_that_follows_late_misses_nothing_of_what_was_cut_off(place: Place) -> None:
+    early = place.open()
+    writer = place.open()
+    for i in range(KEPT_GENERATIONS + 4):
+        add(writer, f"new-{i}", NEW[i])
+        place.compact()
+    for i in range(KEPT_GENERATIONS + 4):
+        assert f"new-{i}" in found(early, NEW[i])
+    kept = [manifest.generation for manifest in place.files.generations()]
+    assert kept == [6, 7, 8]
+
+
+def test_a_rollback_takes_old_files_and_loses_nothing_that_was_registered_since(place: Place) -> None:
+    collection = place.open()
+    add(collection, "new-1", NEW[1])
+    place.compact()
+    add(collection, "new-2", NEW[2])
+    manifest = upkeep.rollback(place.files, place.journal, 1)
+    assert (manifest.generation, manifest.segments) == (3, place.files.generation(1).segments)
+    assert collection.follow()
+    assert {"new-1", "new-2"} <= {*found(collection, NEW[1]), *found(collection, NEW[2])}
+    with pytest.raises(NotFound, match="no generation 9: it keeps 1, 2, 3"):
+        upkeep.rollback(place.files, place.journal, 9)
+
+
+def test_twenty_swaps_under_a_thousand_queries_give_no_mixed_answer_and_the_memory_back(place: Place) -> None:
+    collection = place.open()
+    add(collection, "new-0", NEW[0])
+    done = threading.Event()
+
+    def ask(worker: int) -> int:
+        asked = 0
+        while not done.is_set() or asked < 250:
+            answer = collection.search(NEW[0], 600, 16)
+            assets = [match.asset_id for match in answer.matches]
+            assert len(assets) == len(set(assets)) >= 501
+            assert assets[0] == "new-0"
+            asked += 1
+        return asked
+
+    with ThreadPoolExecutor(4) as pool:
+        queries = [pool.submit(ask, worker) for worker in range(4)]
+        for i in range(1, 21):
+            add(collection, f"new-{i}", NEW[i])
+            place.compact()
+            assert collection.follow()
+        done.set()
+        assert sum(query.result() for query in queries) >= 1_000
+    assert collection.manifest.generation == 21
+    assert len({line.split()[-1] for line in mapped(place.cache)}) == 3  # index, assets, meta: of one generation
+
+
+def mapped(cache: Path) -> list[str]:
+    """Lines of this process' memory map that show files of a cache, deleted ones as well."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return [line.replace(" (deleted)", "-deleted") for line in lines if str(cache) in line]
+
+
+def test_ten_thousand_additions_under_a_thousand_queries_lose_and_double_nothing(place: Place) -> None:
+    collection, features = place.open(), unit_vectors(10_000, 2)
+    codes = collection.codec.encode(features)
+
+    def write(start: int) -> None:
+        for i in range(start, 10_000, 4):
+            collection.register(f"new-{i}", codes[i], {})
+
+    def ask(start: int) -> None:
+        for i in range(start, 1_000, 2):
+            assets = found(collection, features[i], k=50)
+            assert len(assets) == len(set(assets)) == 50
+
+    with ThreadPoolExecutor(6) as pool:
+        tasks = [pool.submit(write, i) for i in range(4)] + [pool.submit(ask, i) for i in range(2)]
+        place.compact()
+        collection.follow()
+        for task in tasks:
+            task.result()
+    everything = found(place.open(), features[0], k=20_000)
+    assert sorted(everything) == sorted([*(f"old-{i}" for i in range(500)), *(f"new-{i}" for i in range(10_000))])
+
+
+def test_a_collection_finds_what_it_holds_and_says_so(place: Place) -> None:
+    collection = place.open()
+    seen = verify(place.files, place.journal, collection, sample=200)
+    assert (seen.files, seen.entries, seen.journal, seen.asked, seen.found_at_16) == (4, 500, 0, 200, 200)
+
+
+def test_one_process_at_a_time_writes_the_next_generation(place: Place) -> None:
+    with writing(place.redis, "redis", place.name):
+        with pytest.raises(CollectionBusy, match="try again"), writing(place.redis, "redis", place.name):
+            pass
+        with writing(place.redis, "redis", "another-one"):
+            pass
+    with writing(place.redis, "redis", place.name):
+        pass
