@@ -68,8 +68,8 @@ class Place:
     def journal(self) -> Journal:
         return Journal(self.redis, redis_address(self.settings), self.name)
 
-    def open(self) -> Collection:
-        return Collection(self.files, self.journal, EXTRACTOR)
+    def open(self, extractor: ExtractorIdentity = EXTRACTOR) -> Collection:
+        return Collection(self.files, self.journal, extractor)
 
     def compact(self) -> Manifest:
         return upkeep.compact(self.files, self.journal)

@@ -109,3 +109,22 @@ def test_a_compaction_that_dies_between_its_writes_leaves_the_old_generation_in_
     assert place.compact().generation == half.generation + 1
     assert collection.follow()
     assert found(collection, NEW[0], k=1) == ["new-0"]
+
+
+def test_a_damaged_manifest_of_an_old_generation_does_not_keep_the_next_one_from_coming(place: Place) -> None:
+    (key,) = place.store.list_keys(Bucket.COLLECTIONS, f"{place.name}/generations/")
+    collection = place.open()
+    for i in range(2):
+        add(collection, f"new-{i}", NEW[i])
+        place.compact()
+        place.store.put(Bucket.COLLECTIONS, key, b"{}", "application/json")
+    assert collection.follow()
+    assert (collection.manifest.generation, len(collection)) == (3, 502)
+
+
+def test_what_a_killed_compaction_left_behind_is_cleared_away(place: Place) -> None:
+    place.files.workspace.mkdir(parents=True)
+    (place.files.workspace / "index").write_bytes(b"half a file")
+    add(place.open(), "new-0", NEW[0])
+    place.compact()
+    assert not place.files.workspace.exists()

@@ -64,6 +64,10 @@ class Collection:
         return self._held.codec
 
     @property
+    def segments(self) -> list[Segment]:
+        return self._held.segments
+
+    @property
     def journal_length(self) -> int:
         """Assets that no segment covers as they stand now."""
         return len(self._journal)

@@ -10,6 +10,7 @@ collections/{name}/removed/{asset_id}.json          an asset's removal: Redis ma
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,8 @@ from tasks.results import ExtractorIdentity
 from tasks.storage import Bucket, ObjectStore
 from workers.index.segment import SegmentPaths
 from workers.index.tables import TextTable
+
+logger = logging.getLogger(__name__)
 
 _MAX_DOCUMENT: Final = 16 * 2**20
 _MAX_FEATURES: Final = 64 * 2**20
@@ -77,6 +80,11 @@ class CollectionStore:
         self._store = store
         self._name = check_collection(collection)
         self._cache = cache
+
+    @property
+    def workspace(self) -> Path:
+        """A folder for whoever holds the right to write the next generation; see :mod:`workers.index.lock`."""
+        return self._cache / f".writing-{self._name}"
 
     def upload(self, path: Path) -> str:
         """Store a file under its digest, which is returned; a file that is there already is not sent again."""
@@ -139,6 +147,11 @@ class CollectionStore:
         """The manifests that are kept, oldest first; the last is not always the one in force."""
         return [self._read(current) for current in self._listed()]
 
+    @property
+    def newest(self) -> int:
+        """The highest number that a kept generation has; 0 when there is none."""
+        return max((current.generation for current in self._listed()), default=0)
+
     def generation(self, number: int) -> Manifest:
         """One of those that are kept; raises NotFound, naming them, when it is none of them."""
         listed = self._listed()
@@ -149,10 +162,15 @@ class CollectionStore:
         raise NotFound(f"Collection {self._name!r} has no generation {number}: it keeps {kept}.")
 
     def retire(self, kept: int = KEPT_GENERATIONS) -> list[Manifest]:
-        """Delete what only generations older than the newest `kept` need; returns those, oldest first."""
+        """Delete what only generations older than the newest `kept` need; returns those that can be read, oldest first:
+        a damaged one shall not keep its successors from coming."""
         listed = self._listed()
-        old, new = listed[:-kept], listed[-kept:]
-        left = [self._read(current) for current in new]
+        old, left = listed[:-kept], []
+        for current in listed[-kept:]:
+            try:
+                left.append(self._read(current))
+            except CorruptSegment as error:
+                logger.warning("%s", error)
         needed = set[str]().union(*(manifest.digests for manifest in left))
         for current in old:
             self._store.delete(Bucket.COLLECTIONS, self._generation(current))

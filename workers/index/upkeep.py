@@ -4,7 +4,7 @@ interrupted: a new generation is put in force by one write, after all its files 
 from __future__ import annotations
 
 import datetime
-import tempfile
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Collection as AnyCollection
 from contextlib import contextmanager
@@ -47,7 +47,7 @@ def compact(files: CollectionStore, journal: Journal) -> Manifest:
         return manifest
     last = max((change.entry for change in changes.values()), key=entry_order)
     codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
-    with _room() as folder:
+    with _room(files) as folder:
         paths = SegmentPaths.below(folder)
         _merge(codec, open_segments(files, manifest), changes, paths)
         segment = files.upload_segment(paths)
@@ -104,9 +104,8 @@ def next_generation(
     files: CollectionStore, manifest: Manifest, *, segments: list[SegmentFiles], journal_entry: str
 ) -> Manifest:
     """The manifest that follows all that are kept, with other segments."""
-    newest = max((kept.generation for kept in files.generations()), default=manifest.generation)
     changed = {
-        "generation": max(newest, manifest.generation) + 1,
+        "generation": max(files.newest, manifest.generation) + 1,
         "segments": segments,
         "journal_entry": journal_entry,
         "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -151,13 +150,17 @@ def _chosen(texts: Iterable[str], keep: np.ndarray) -> Iterator[str]:
 
 
 @contextmanager
-def _room() -> Iterator[Path]:
-    """A folder for new files; FAISS says with a RuntimeError that there was no room in it."""
+def _room(files: CollectionStore) -> Iterator[Path]:
+    """An empty folder for new files. It always has the same name: what a compaction that was killed left there goes."""
+    folder = files.workspace
     try:
-        with tempfile.TemporaryDirectory(prefix="aii-segment-") as folder:
-            yield Path(folder)
-    except (OSError, RuntimeError) as error:
-        raise DiskUnavailable(f"{tempfile.gettempdir()} cannot take a segment's files ({error}): make room.") from error
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        yield folder
+    except (OSError, RuntimeError) as error:  # FAISS says with a RuntimeError that there was no room
+        raise DiskUnavailable(f"{folder} cannot take a segment's files ({error}): make room.") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _present(

@@ -1,0 +1,214 @@
+"""A collection from ten thousand to ten million codes: ``python -m tests.benchmarks.index [--json F] [--plot F]``.
+
+Features are synthetic (points around 50,000 random directions, 512-d); a codec IVF4096,PQ8x8 is trained on 160,000 of
+them and encodes 200,000; more codes than that are drawn column by column from theirs. Files, Redis and S3 are real;
+what is opened and asked is asked in a process of its own, on one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import numpy as np
+
+from tasks.results import ExtractorIdentity
+from tests.collections import Place
+from tests.stack import running_stack, settings_of
+from workers.index.build import publish_first
+from workers.index.codec import Codec, Codes, Features
+from workers.index.segment import Hit, Segment
+
+DIMENSION: Final = 512
+FACTORY: Final = "IVF4096,PQ8x8"
+EXTRACTOR: Final = ExtractorIdentity(name="synthetic", sha256="1" * 64, dimension=DIMENSION)
+ADDED: Final = 5_000
+
+
+@click.command(help=__doc__)
+@click.option("--size", "sizes", multiple=True, type=int, default=(10_000, 100_000, 1_000_000, 10_000_000))
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the growth into this file.")
+@click.option("--ask", nargs=3, hidden=True, help="Collection, cache and queries: what the other process does.")
+def main(sizes: tuple[int, ...], json_path: Path | None, plot: Path | None, ask: tuple[str, str, str] | None) -> None:
+    if ask:
+        click.echo(json.dumps(asked(*ask)))
+        return
+    features = synthetic(200_000, 0)
+    began = time.perf_counter()
+    codec = Codec.train(FACTORY, features[:160_000])
+    click.echo(f"The codec was trained in {time.perf_counter() - began:.0f} s.")
+    began = time.perf_counter()
+    codes = codec.encode(features)
+    click.echo(f"200,000 features were encoded in {time.perf_counter() - began:.1f} s.")
+    flat_ms = flat_search_ms(features, 1_000_000)
+    click.echo(f"Without an index, a search among 1,000,000 features takes {flat_ms:.1f} ms on one thread.")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, running_stack(Path(folder)):
+        np.save(Path(folder, "queries.npy"), synthetic(200_000, 0)[:1_000] + 0.005 * synthetic(1_000, 2))
+        for size in sizes:
+            row = {"codes": size, **measured(Path(folder), codec, drawn(codes, size))}
+            row["flat_ms"] = flat_ms * size / 1_000_000
+            rows.append(row)
+            click.echo("  ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()))
+    if json_path:
+        json_path.write_text(json.dumps(rows, indent=2) + "\n")
+    if plot:
+        draw(rows, plot)
+
+
+def synthetic(count: int, seed: int) -> Features:
+    """Unit vectors around 50,000 directions, which are always the same."""
+    centres = np.random.default_rng(99).standard_normal((50_000, DIMENSION), dtype=np.float32)
+    random = np.random.default_rng(seed)
+    noise = 0.7 * random.standard_normal((count, DIMENSION), dtype=np.float32)
+    values = centres[random.integers(0, len(centres), count)] + noise
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def drawn(codes: Codes, count: int) -> Codes:
+    """The first codes as they are, and others whose cell is a known one, and each byte one that stands there."""
+    random = np.random.default_rng(3)
+    more = max(0, count - len(codes))
+    cells = codes[random.integers(0, len(codes), more), :2]
+    columns = [codes[random.integers(0, len(codes), more), column] for column in range(2, codes.shape[1])]
+    return np.concatenate([codes[:count], np.column_stack([cells, *columns])]) if more else codes[:count]
+
+
+def flat_search_ms(features: Features, count: int) -> float:
+    """Median of a search on one thread without an index, over `count` features (some of them several times)."""
+    import faiss  # noqa: PLC0415  # after torch
+
+    flat = faiss.IndexFlatL2(DIMENSION)
+    for _ in range(count // len(features)):
+        flat.add(features)
+    faiss.omp_set_num_threads(1)
+    times = [timed(flat.search, features[i : i + 1], 5) for i in range(20)]
+    faiss.omp_set_num_threads(2)
+    return 1000 * float(np.median(times))
+
+
+def measured(folder: Path, codec: Codec, codes: Codes) -> dict[str, Any]:
+    """Build, open, ask, add, compact and swap one collection."""
+    place = Place(f"scale-{len(codes)}", settings_of(folder), folder / "cache")
+    place.store.ensure_buckets()
+    build_s = timed(publish, place, codec, codes)
+    size = place.files.size(place.files.current())
+    place.open(EXTRACTOR)  # downloads: the process that is measured finds the files on its disk, as after a restart
+    command = [sys.executable, "-m", "tests.benchmarks.index", "--ask", place.name, str(folder), "queries.npy"]
+    answers = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    changed = added_compacted_and_swapped(place, codes[:ADDED])
+    place.close()
+    return {"build_s": build_s, "file_mb": size / 1e6, **answers, **changed}
+
+
+def publish(place: Place, codec: Codec, codes: Codes) -> None:
+    assets = [f"asset-{i:08d}" for i in range(len(codes))]
+    publish_first(place.files, place.name, codec, EXTRACTOR, assets, codes, None, None)
+
+
+def asked(name: str, folder: str, queries_name: str) -> dict[str, Any]:
+    """Open the collection in this fresh process and ask a thousand times, at nprobe 1 and at 16."""
+    import faiss  # noqa: PLC0415
+
+    faiss.omp_set_num_threads(1)
+    place = Place(name, settings_of(Path(folder)), Path(folder) / "cache")
+    queries = np.load(Path(folder, queries_name))
+    before_mb = resident_mb()
+    began = time.perf_counter()
+    collection = place.open(EXTRACTOR)
+    figures: dict[str, Any] = {"open_s": time.perf_counter() - began}
+    (segment,) = collection.segments
+    for nprobe in (1, 16):
+        times = [timed(collection.search, query, 5, nprobe) for query in queries]
+        figures |= {f"query_p{p}_ms_nprobe_{nprobe}": 1000 * float(np.percentile(times, p)) for p in (50, 95)}
+        bare = [timed(search_segment, collection.codec, segment, query, nprobe) for query in queries]
+        figures[f"search_ms_nprobe_{nprobe}"] = 1000 * float(np.median(bare))
+    figures["resident_mb_more"] = resident_mb() - before_mb
+    index_path = place.files.fetch_segment(collection.manifest.segments[0]).index
+    plain = faiss.read_index(str(index_path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    figures["plain_faiss_ms_nprobe_1"] = 1000 * float(np.median([timed(plain.search, q[None], 5) for q in queries]))
+    figures["same_as_plain_faiss"] = float(np.mean([same(collection, plain, query) for query in queries]))
+    return figures
+
+
+def search_segment(codec: Codec, segment: Segment, query: Features, nprobe: int) -> list[Hit]:
+    return list(segment.search(codec.probe(query, nprobe), 5))
+
+
+def same(collection: Any, plain: Any, query: Features) -> bool:
+    distances = [match.distance for match in collection.search(query, 5, 1).matches]
+    return bool(np.allclose(distances, plain.search(query[None], 5)[0][0][: len(distances)], atol=1e-5))
+
+
+def added_compacted_and_swapped(place: Place, codes: Codes) -> dict[str, Any]:
+    collection = place.open(EXTRACTOR)
+    query = collection.codec.decode(codes[:1])[0]
+    began = time.perf_counter()
+    for i, code in enumerate(codes):
+        collection.register(f"new-{i}", code, {})
+    add_s = time.perf_counter() - began
+    catch_up_s = timed(collection.search, query, 5, 1)
+    compact_s = timed(place.compact)
+    pauses: list[float] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            pauses.append(timed(collection.search, query, 5, 1))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    follow_s = timed(collection.follow)
+    done.set()
+    asking.join()
+    return {
+        "adds_per_s": len(codes) / add_s, "catch_up_ms": 1000 * catch_up_s, "compact_s": compact_s,
+        "swap_s": follow_s, "swap_pause_ms": 1000 * max(pauses),
+    }  # fmt: skip
+
+
+def timed(call: Callable[..., object], *arguments: object) -> float:
+    """Seconds that a call takes."""
+    began = time.perf_counter()
+    call(*arguments)
+    return time.perf_counter() - began
+
+
+def resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """How a search, opening, memory and compaction grow with the number of codes."""
+    from matplotlib.figure import Figure  # noqa: PLC0415  # of the evaluation extra
+
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    times, sizes = figure.subplots(1, 2)
+    codes = [row["codes"] for row in rows]
+    for name, label in (
+        ("search_ms_nprobe_1", "search, nprobe 1"), ("search_ms_nprobe_16", "search, nprobe 16"),
+        ("query_p95_ms_nprobe_1", "with the journal, p95"), ("flat_ms", "search without an index"),
+    ):  # fmt: skip
+        times.loglog(codes, [row[name] for row in rows], marker="o", label=label)
+    for name, label in (("file_mb", "files, MB"), ("resident_mb_more", "resident, MB"), ("compact_s", "compaction, s")):
+        sizes.loglog(codes, [row[name] for row in rows], marker="o", label=label)
+    times.set(title="Milliseconds, one thread", xlabel="codes")
+    sizes.set(title="Space, and the time of a compaction", xlabel="codes")
+    for axes in (times, sizes):
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()

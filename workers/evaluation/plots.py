@@ -1,0 +1,84 @@
+"""The report's plots, as SVG."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Final
+
+from workers.evaluation.edits import EDITS
+from workers.evaluation.tables import Findings, RecallRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["detection_plot", "edits_plot", "nprobe_plot", "strengths_plot"]
+
+_GREY, _BLUE, _ORANGE = "#9aa5b1", "#2563eb", "#ea7317"
+_SIZE: Final = (5.4, 3.4)
+
+
+def edits_plot(exact: RecallRow, passive: RecallRow, activated: RecallRow) -> str:
+    """R@1 by edit, as bars."""
+    figure, axes = _figure((11.2, 3.4))
+    positions = range(len(EDITS))
+    for shift, row, colour, label in (
+        (-0.28, exact, "#d5dbe1", "no index"), (0.0, passive, _GREY, "passive"), (0.28, activated, _BLUE, "activated"),
+    ):  # fmt: skip
+        axes.bar([p + shift for p in positions], [row.by_edit[e] for e in EDITS], 0.27, color=colour, label=label)
+    axes.set_xticks(list(positions), [edit.replace("_", "\n") for edit in EDITS], fontsize=8)
+    axes.set(ylabel="R@1", ylim=(0, 1.05))
+    axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+    return _svg(figure)
+
+
+def nprobe_plot(findings: Findings, main: str) -> str:
+    """Average R@1 against the number of cells that are looked into."""
+    figure, axes = _figure(_SIZE)
+    for activated, colour, label in ((True, _BLUE, "activated"), (False, _GREY, "passive")):
+        rows = [r for r in findings.recall if r.index == main and r.activated == activated]
+        axes.semilogx([r.nprobe for r in rows], [r.average for r in rows], "o-", color=colour, label=label, base=2)
+    axes.set(xlabel="cells looked into (nprobe)", ylabel="average R@1", ylim=(0, 1.02))
+    axes.legend(frameon=False, loc="lower right")
+    return _svg(figure)
+
+
+def detection_plot(findings: Findings) -> str:
+    """Precision against recall, passive and activated."""
+    figure, axes = _figure(_SIZE)
+    for activated, colour, label in ((True, _BLUE, "activated"), (False, _GREY, "passive")):
+        found = findings.detections[activated]
+        area = f"μAP {found.average_precision:.3f}"
+        axes.plot(found.recall, found.precision, color=colour, label=f"{label}, {area}")
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(frameon=False, loc="lower left")
+    return _svg(figure)
+
+
+def strengths_plot(findings: Findings) -> str:
+    """R@1 against PSNR for the perceptual mask and the plain bound."""
+    figure, axes = _figure(_SIZE)
+    for way, colour, label in (("jnd", _BLUE, "perceptual mask"), ("linf", _ORANGE, "same bound for all pixels")):
+        rows = [row for row in findings.strengths if row.way == way]
+        axes.plot([r.psnr_db for r in rows], [r.recall_at_1 for r in rows], "o-", color=colour, label=label)
+    axes.set(xlabel="PSNR, dB", ylabel="average R@1")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure  # noqa: PLC0415  # of the evaluation extra; without pyplot's global state
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    """The drawing without XML's head, and without a date, so that equal findings give equal reports."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

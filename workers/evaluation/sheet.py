@@ -1,0 +1,50 @@
+"""A contact sheet: original, protected, and ten times their difference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from PIL import Image, ImageChops, ImageDraw, ImageFont
+
+__all__ = ["Shown", "contact_sheet"]
+
+_THUMB: Final = 320
+_GAP: Final = 12
+_TITLE: Final = 26
+_AMPLIFIED: Final = 10
+_ROWS: Final = 12
+
+Shown = tuple[str, Image.Image, Image.Image, float | None, float]  # name, original, protected, PSNR in dB, SSIM
+
+
+def contact_sheet(photos: Sequence[Shown]) -> Image.Image:
+    """The first photographs, one a row."""
+    shown = photos[:_ROWS]
+    picture = Image.new("RGB", (3 * _THUMB + 4 * _GAP, len(shown) * (_THUMB + _TITLE + _GAP) + _GAP), "white")
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(15)
+    top = _GAP
+    for name, original, protected, psnr_db, ssim in shown:
+        figures = "unchanged" if psnr_db is None else f"PSNR {psnr_db:.1f} dB, SSIM {ssim:.3f}"
+        titles = (name, f"protected: {figures}", f"{_AMPLIFIED} x difference, around grey")
+        pictures = (original, protected, _difference(original, protected))
+        for column, (title, image) in enumerate(zip(titles, pictures, strict=True)):
+            left = _GAP + column * (_THUMB + _GAP)
+            draw.text((left, top), title, fill="black", font=font)
+            picture.paste(_thumbnail(image), (left, top + _TITLE))
+        top += _THUMB + _TITLE + _GAP
+    return picture
+
+
+def _difference(original: Image.Image, protected: Image.Image) -> Image.Image:
+    """(protected − original) × 10 around mid-grey, so that both directions show."""
+    brighter = ImageChops.subtract(protected, original).point(lambda v: v * _AMPLIFIED)
+    darker = ImageChops.subtract(original, protected).point(lambda v: v * _AMPLIFIED)
+    grey = Image.new("RGB", original.size, (128, 128, 128))
+    return ImageChops.subtract(ImageChops.add(grey, brighter), darker)
+
+
+def _thumbnail(image: Image.Image) -> Image.Image:
+    copy = image.copy()
+    copy.thumbnail((_THUMB, _THUMB), Image.Resampling.LANCZOS)
+    return copy

@@ -1,0 +1,119 @@
+"""What an evaluation found, and its CSV files."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workers.evaluation.detection import Detection
+from workers.evaluation.published import Published
+
+__all__ = ["Findings", "RecallRow", "SearchRow", "WayRow", "way_row", "write_tables"]
+
+
+@dataclass(frozen=True)
+class RecallRow:
+    """R@1 by edit of one index; `nprobe` is 0 where every entry is compared, `images` how many were asked for."""
+
+    index: str
+    nprobe: int
+    activated: bool
+    images: int
+    by_edit: Mapping[str, float]
+
+    @property
+    def average(self) -> float:
+        return float(np.mean(list(self.by_edit.values())))
+
+
+@dataclass(frozen=True)
+class SearchRow:
+    """What a search costs: milliseconds for one query on one thread, one after the other (timings: they differ from run
+    to run)."""
+
+    index: str
+    nprobe: int
+    vectors: int
+    ms_per_query: float
+    bytes_per_vector: int
+
+
+@dataclass(frozen=True)
+class WayRow:
+    """One way of activating, on the main index at nprobe 1; `ms_per_image` is a timing."""
+
+    way: str
+    alpha: float
+    images: int
+    recall_at_1: float
+    psnr_db: float
+    ssim: float
+    linf: float
+    ms_per_image: float
+
+
+@dataclass
+class Findings:
+    """Filled as the evaluation goes."""
+
+    recall: list[RecallRow] = field(default_factory=list)
+    searches: list[SearchRow] = field(default_factory=list)
+    ways: list[WayRow] = field(default_factory=list)
+    strengths: list[WayRow] = field(default_factory=list)
+    images: list[Published] = field(default_factory=list)
+    detections: dict[bool, Detection] = field(default_factory=dict)
+
+    def recall_of(self, index: str, nprobe: int, *, activated: bool) -> RecallRow:
+        """The row of one index; raises StopIteration when it was not measured."""
+        return next(r for r in self.recall if (r.index, r.nprobe, r.activated) == (index, nprobe, activated))
+
+
+def way_row(way: str, alpha: float, recall: float, images: Sequence[Published]) -> WayRow:
+    """Averages over what was published; images that did not change have no PSNR and are left out of its mean."""
+    psnr = [image.psnr_db for image in images if image.psnr_db is not None]
+    return WayRow(
+        way, alpha, len(images), recall, float(np.mean(psnr)) if psnr else float("inf"),
+        float(np.mean([i.ssim for i in images])), float(np.mean([i.linf for i in images])),
+        float(np.mean([i.ms for i in images])),
+    )  # fmt: skip
+
+
+def write_tables(findings: Findings, folder: Path) -> None:
+    """``recall.csv``, ``search.csv``, ``images.csv``, ``ways.csv``, ``strengths.csv`` and ``detection.csv``."""
+    recalls = (
+        [row.index, row.nprobe, int(row.activated), edit, f"{share:.4f}"]
+        for row in findings.recall
+        for edit, share in [*row.by_edit.items(), ("average", row.average)]
+    )
+    _write(folder / "recall.csv", ["index", "nprobe", "activated", "edit", "recall_at_1"], recalls)
+    _write(folder / "search.csv", [f.name for f in fields(SearchRow)], map(_rounded, findings.searches))
+    images = ([i.image, _text(i.psnr_db), _text(i.ssim), i.linf, i.steps, _text(i.ms)] for i in findings.images)
+    _write(folder / "images.csv", ["image", "psnr_db", "ssim", "linf", "steps", "ms"], images)
+    for name, rows in (("ways", findings.ways), ("strengths", findings.strengths)):
+        _write(folder / f"{name}.csv", [f.name for f in fields(WayRow)], map(_rounded, rows))
+    points = (
+        [int(activated), _text(float(r)), _text(float(p))]
+        for activated, found in findings.detections.items()
+        for r, p in zip(found.recall, found.precision, strict=True)
+    )
+    _write(folder / "detection.csv", ["activated", "recall", "precision"], points)
+
+
+def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(header)
+        table.writerows(rows)
+
+
+def _rounded(row: SearchRow | WayRow) -> list[Any]:
+    return [_text(value) if isinstance(value, float) else value for value in astuple(row)]
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
