@@ -38,6 +38,8 @@ def nprobe_plot(findings: Findings, main: str) -> str:
     for activated, colour, label in ((True, _BLUE, "activated"), (False, _GREY, "passive")):
         rows = [r for r in findings.recall if r.index == main and r.activated == activated]
         axes.semilogx([r.nprobe for r in rows], [r.average for r in rows], "o-", color=colour, label=label, base=2)
+    probes = [r.nprobe for r in findings.recall if r.index == main and not r.activated]
+    axes.set_xticks(probes, [str(nprobe) for nprobe in probes])
     axes.set(xlabel="cells looked into (nprobe)", ylabel="average R@1", ylim=(0, 1.02))
     axes.legend(frameon=False, loc="lower right")
     return _svg(figure)
@@ -55,13 +57,14 @@ def detection_plot(findings: Findings) -> str:
     return _svg(figure)
 
 
-def strengths_plot(findings: Findings) -> str:
-    """R@1 against PSNR for the perceptual mask and the plain bound."""
+def strengths_plot(findings: Findings, measure: str, label: str) -> str:
+    """R@1 against PSNR, or SSIM (the field of WayRow to `measure`), for the perceptual mask and the plain bound."""
     figure, axes = _figure(_SIZE)
-    for way, colour, label in (("jnd", _BLUE, "perceptual mask"), ("linf", _ORANGE, "same bound for all pixels")):
+    for way, colour, name in (("jnd", _BLUE, "perceptual mask"), ("linf", _ORANGE, "same bound for all pixels")):
         rows = [row for row in findings.strengths if row.way == way]
-        axes.plot([r.psnr_db for r in rows], [r.recall_at_1 for r in rows], "o-", color=colour, label=label)
-    axes.set(xlabel="PSNR, dB", ylabel="average R@1")
+        points = [getattr(row, measure) for row in rows]
+        axes.plot(points, [row.recall_at_1 for row in rows], "o-", color=colour, label=name)
+    axes.set(xlabel=label, ylabel="average R@1")
     axes.legend(frameon=False)
     return _svg(figure)
 

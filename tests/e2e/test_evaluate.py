@@ -1,0 +1,83 @@
+"""`aii evaluate`, as a person runs it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.photographs import crops, photographs
+from tests.stack import aii
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for name, data in list(photographs().items())[:6]:
+        (folder / name).write_bytes(data)
+    (folder / "torn.jpg").write_bytes(crops(1)[0][:800])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("references")
+    for i, data in enumerate(crops(300, side=64)):
+        (folder / f"{i:03d}.jpg").write_bytes(data)
+    return folder
+
+
+def evaluate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return aii(dict(os.environ), "evaluate", *map(str, arguments))
+
+
+def rows(path: Path, columns: Sequence[str]) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return [[row[column] for column in columns] for row in csv.DictReader(file)]
+
+
+def test_a_report_its_tables_and_the_same_tables_again(images: Path, references: Path, tmp_path: Path) -> None:
+    arguments = ("--images", images, "--references", references, "--factory", "IVF4,PQ8x4", "--other", "PQ8x4")
+    for out in ("one", "two"):
+        done = evaluate(*arguments, "--out", tmp_path / out)
+        assert done.returncode == 0, done.stderr
+    assert "IVF4,PQ8x4, nprobe 16" in done.stdout
+    recall = rows(tmp_path / "one" / "recall.csv", ("index", "nprobe", "activated", "edit", "recall_at_1"))
+    assert {row[0] for row in recall} == {"Flat", "IVF4,PQ8x4", "PQ8x4"}
+    assert len({row[3] for row in recall}) == 15  # fourteen edits and their average
+    assert ["Flat", "0", "0", "identity", "1.0000"] in recall
+    for name, columns in (
+        ("recall", ("index", "nprobe", "activated", "edit", "recall_at_1")),
+        ("images", ("image", "psnr_db", "ssim", "linf", "steps")),
+        ("search", ("index", "nprobe", "vectors", "bytes_per_vector")),
+        ("detection", ("activated", "recall", "precision")),
+        ("ways", ("way", "images", "recall_at_1", "psnr_db")),
+        ("strengths", ("way", "alpha", "recall_at_1", "psnr_db", "ssim")),
+    ):
+        assert rows(tmp_path / "one" / f"{name}.csv", columns) == rows(tmp_path / "two" / f"{name}.csv", columns)
+    page = (tmp_path / "one" / "report.html").read_text()
+    assert "torn.jpg" in page
+    assert page.count("<svg") == 5
+    assert "data:image/jpeg;base64," in page
+    assert 'src="http' not in page
+    again = evaluate(*arguments, "--out", tmp_path / "one", "--seed", "1")
+    assert (again.returncode, "holds an evaluation of something else" in again.stderr) == (1, True)
+
+
+def test_what_cannot_be_evaluated_is_refused_with_what_would_do(images: Path, references: Path, tmp_path: Path) -> None:
+    empty, few = tmp_path / "empty", tmp_path / "few"
+    for folder in (empty, few):
+        folder.mkdir()
+    (few / "one.jpg").write_bytes(crops(1)[0])
+    for arguments, message in (
+        (("--images", empty, "--references", references), "no image that can be read"),
+        (("--images", images), "--references"),
+        (("--images", images, "--references", few), "256 are the least"),
+        (("--disc", empty), "laid out as DISC21"),
+    ):
+        refused = evaluate(*arguments, "--out", tmp_path / f"out{len(message)}")
+        assert (refused.returncode, message in refused.stderr) == (1, True), refused.stderr
