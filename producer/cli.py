@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -16,13 +17,16 @@ from producer import output
 from producer.batch import Submission, run_batch
 from producer.client import Producer
 from producer.images import Found, find_images
-from producer.status import collect_status, present_workers
+from producer.jobs_cli import jobs
+from producer.status import collect_status, warm_workers
+from producer.status_text import status_json, status_text
 from tasks.errors import AiiError, Unavailable
 from tasks.messages import ActivationOptions, QueryOptions
 from tasks.names import META_KEY_PATTERN
 from tasks.results import ActivationResult, QueryResult
 from tasks.settings import load_settings
 
+_WATCH_EVERY_S = 2.0
 EXIT_SOME_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE = 1, 2, 3
 
 
@@ -194,9 +198,20 @@ def query(
 
 @aii.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def status(as_json: bool) -> None:
-    """Show services, workers, queues and the latest failures."""
-    output.status(collect_status(), as_json)
+@click.option("--watch", is_flag=True, help="Show it anew every two seconds, until Ctrl-C.")
+def status(as_json: bool, watch: bool) -> None:
+    """Show services, workers, queues, speed beside the paper's, and the latest failures."""
+    while True:
+        state = collect_status()
+        if watch:
+            click.clear()
+        click.echo(status_json(state) if as_json else status_text(state))
+        if not watch:
+            return
+        time.sleep(_WATCH_EVERY_S)
+
+
+aii.add_command(jobs)
 
 
 def _prepare(images: tuple[str, ...]) -> tuple[Producer, list[Found]]:
@@ -208,7 +223,7 @@ def _prepare(images: tuple[str, ...]) -> tuple[Producer, list[Found]]:
     settings = load_settings()
     producer = Producer.connect(settings)
     producer.check()
-    if not present_workers(settings):
+    if not warm_workers(settings):
         output.note("No worker is running, so the jobs wait in the queue: start one with `aii up` or `aii worker`.")
     return producer, found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,6 @@ from typing import Any
 import click
 
 from producer.batch import Submission
-from producer.status import Status
 from tasks.errors import AiiError
 from tasks.results import ActivationResult, QueryResult
 
@@ -96,23 +94,3 @@ def save_protected(data: bytes, folder: Path, relative: Path, key: str) -> None:
     path = folder / relative.with_suffix(Path(key).suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-
-
-def status(state: Status, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(dataclasses.asdict(state)))
-        return
-    click.echo(f"Redis    {state.redis}\nS3       {state.s3}\nFlower   {state.flower or 'not started by `aii up`'}")
-    for note_ in state.workers:
-        click.echo(
-            f"worker   {note_['worker']}: {note_['device']}, extractor {note_['extractor']}, queues {note_['queues']}"
-        )
-    if not state.workers:
-        click.echo("worker   none is running: start one with `aii up` or `aii worker`")
-    for queue in state.queues:
-        age = "" if queue.oldest_age_s is None else f", the first for {queue.oldest_age_s:.0f} s"
-        click.echo(f"queue    {queue.queue}: {queue.waiting} waiting{age}")
-    done, failed = state.counts.get("done", 0), state.counts.get("failed", 0)
-    click.echo(f"jobs     {state.running} running, {done} done, {failed} failed since the beginning")
-    for job in state.failures:
-        click.echo(f"failed   {job.job_id} [{job.error_code}] {job.error_message}")

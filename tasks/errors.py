@@ -14,6 +14,7 @@
     ├── Unavailable           a service, or room on a disk, is missing; retried
     │   ├── RedisUnavailable, StorageUnavailable, DiskUnavailable
     ├── Poison                the job was started too often and never finished
+    ├── Cancelled             an operator ended the job
     ├── LeaseLost             another worker holds the job now
     ├── DeadlineExceeded      the caller's patience ended before the job did
     └── DeviceFailure         the extractor failed on this image
@@ -153,6 +154,10 @@ class DiskUnavailable(Unavailable):
 
 class Poison(AiiError):
     code = "poison"
+
+
+class Cancelled(AiiError):
+    code = "cancelled"
 
 
 class LeaseLost(AiiError):

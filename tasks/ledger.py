@@ -18,14 +18,11 @@ import redis
 from tasks import ledger_scripts as scripts
 from tasks.connection import connect_redis, named_errors, redis_address
 from tasks.errors import JobMissing
+from tasks.ledger_keys import CLOSED, CLOSED_BOUND, COUNTS, LEASES, head_key, job_key, open_key, seq_key
 from tasks.messages import Request
 from tasks.names import canonical_json
 from tasks.settings import Settings
 
-_LEASES: Final = "aii:leases"
-_CLOSED: Final = "aii:closed"
-_COUNTS: Final = "aii:counts"
-_CLOSED_BOUND: Final = 10_000
 _MESSAGE_BOUND: Final = 2_000
 
 
@@ -137,23 +134,23 @@ class Ledger:
             return [bool(answer[0]) for answer in pipe.execute()]
 
     def _write(self, client: redis.Redis, job_id: str, task: str, queue: str, payload: Any) -> None:
-        keys = [_job(job_id), _open(queue), _seq(queue), _COUNTS]
+        keys = [job_key(job_id), open_key(queue), seq_key(queue), COUNTS]
         self._submit(keys=keys, args=[job_id, task, queue, canonical_json(payload).decode()], client=client)
 
     def get(self, job_id: str) -> JobRecord:
         """Raises JobMissing: never submitted here, or forgotten since."""
         with named_errors(self._address):
-            fields: dict[str, str] = self._client.hgetall(_job(job_id))
+            fields: dict[str, str] = self._client.hgetall(job_key(job_id))
         if not fields:
             raise JobMissing(f"The ledger knows no job {job_id}: submit it again.")
-        return _record(job_id, fields)
+        return record_of(job_id, fields)
 
     def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
         """The state of each job, in order; None for a job the ledger does not know."""
         with named_errors(self._address):
             pipe = self._client.pipeline(transaction=False)
             for job_id in job_ids:
-                pipe.hget(_job(job_id), "state")
+                pipe.hget(job_key(job_id), "state")
             return [JobState(state) if state else None for state in pipe.execute()]
 
     # ── workers ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -162,7 +159,7 @@ class Ledger:
         """Try to start a job: counts the attempt and takes the lease under `token`."""
         with named_errors(self._address):
             answer = self._claim(
-                keys=[_job(job_id), _open(queue), _head(queue), _LEASES],
+                keys=[job_key(job_id), open_key(queue), head_key(queue), LEASES],
                 args=[job_id, token, self._lease_ms, self._max_attempts, worker],
             )
         return Claim(answer)
@@ -179,15 +176,20 @@ class Ledger:
             return []
         with named_errors(self._address):
             flat = [part for pair in leases.items() for part in pair]
-            keys = [_LEASES, *(_job(job_id) for job_id in leases)]
+            keys = [LEASES, *(job_key(job_id) for job_id in leases)]
             return [str(job_id) for job_id in self._renew(keys=keys, args=[self._lease_ms, *flat])]
+
+    def holds(self, job_id: str, token: str) -> bool:
+        """Whether the job is still being done under that token: nobody took it over, and nobody cancelled it."""
+        with named_errors(self._address):
+            return bool(self._client.hget(job_key(job_id), "token") == token)
 
     def close(self, job_id: str, token: str, state: JobState, code: str = "", message: str = "") -> bool:
         """End a job; False when the lease was lost and somebody else ends it."""
         with named_errors(self._address):
             answer = self._close(
-                keys=[_job(job_id), _LEASES, _CLOSED, _COUNTS],
-                args=[job_id, token, state, code, message[:_MESSAGE_BOUND], self._keep_closed_s, _CLOSED_BOUND],
+                keys=[job_key(job_id), LEASES, CLOSED, COUNTS],
+                args=[job_id, token, state, code, message[:_MESSAGE_BOUND], self._keep_closed_s, CLOSED_BOUND],
             )
         return bool(answer)
 
@@ -197,7 +199,7 @@ class Ledger:
         """Running jobs whose lease ran out."""
         with named_errors(self._address):
             now_ms = self._now_ms()
-            return list(self._client.zrangebyscore(_LEASES, "-inf", now_ms, start=0, num=limit))
+            return list(self._client.zrangebyscore(LEASES, "-inf", now_ms, start=0, num=limit))
 
     def requeue(self, job_id: str, token: str = "") -> Resend | None:
         """Put a running job back into its queue: one whose lease ran out, or one that the holder of `token` gives
@@ -205,67 +207,35 @@ class Ledger:
         queue = self._field(job_id, "queue")
         if queue is None:
             with named_errors(self._address):
-                self._client.zrem(_LEASES, job_id)
+                self._client.zrem(LEASES, job_id)
             return None
         with named_errors(self._address):
-            keys = [_job(job_id), _LEASES, _open(queue), _seq(queue), _COUNTS]
+            keys = [job_key(job_id), LEASES, open_key(queue), seq_key(queue), COUNTS]
             return _resend_of(job_id, self._requeue(keys=keys, args=[job_id, token]))
 
     def queue_state(self, queue: str) -> QueueState:
         with named_errors(self._address):
             pipe = self._client.pipeline(transaction=True)
-            messages, seq, head = pipe.llen(queue).get(_seq(queue)).get(_head(queue)).execute()
+            messages, seq, head = pipe.llen(queue).get(seq_key(queue)).get(head_key(queue)).execute()
         return QueueState(messages=messages, seq=int(seq or 0), head=int(head or 0))
 
     def waiting_up_to(self, queue: str, place: int, limit: int = 500) -> list[tuple[str, int]]:
         """Jobs still queued at or before a place, first come first: ``(job_id, place)``."""
         with named_errors(self._address):
             pairs: Iterable[tuple[str, float]] = self._client.zrangebyscore(
-                _open(queue), "-inf", place, start=0, num=limit, withscores=True
+                open_key(queue), "-inf", place, start=0, num=limit, withscores=True
             )
         return [(job_id, int(score)) for job_id, score in pairs]
 
     def resend(self, job_id: str, queue: str, place: int) -> Resend | None:
         """Give a queued job whose message is gone a new place; None when it moved on meanwhile."""
         with named_errors(self._address):
-            keys = [_job(job_id), _open(queue), _seq(queue), _COUNTS]
+            keys = [job_key(job_id), open_key(queue), seq_key(queue), COUNTS]
             return _resend_of(job_id, self._resend(keys=keys, args=[job_id, place]))
-
-    # ── operators ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def counts(self) -> dict[str, int]:
-        """Counters since the ledger began: submitted, done, failed, cancelled, resent_lease, resent_lost."""
-        with named_errors(self._address):
-            return {name: int(value) for name, value in self._client.hgetall(_COUNTS).items()}
-
-    def running(self) -> int:
-        with named_errors(self._address):
-            return int(self._client.zcard(_LEASES))
-
-    def waiting(self, queue: str) -> tuple[int, float | None]:
-        """How many jobs wait in a queue, and for how many seconds the first of them has."""
-        with named_errors(self._address):
-            count = int(self._client.zcard(_open(queue)))
-            first: list[str] = self._client.zrange(_open(queue), 0, 0)
-            if not first:
-                return count, None
-            submitted_ms = self._field(first[0], "submitted_ms")
-            age_s = (self._now_ms() - int(submitted_ms)) / 1000 if submitted_ms else None
-        return count, age_s
-
-    def recent_failures(self, limit: int = 5) -> list[JobRecord]:
-        """The last failed jobs among the lately closed ones, newest first."""
-        with named_errors(self._address):
-            newest: list[str] = self._client.zrevrange(_CLOSED, 0, 199)
-            pipe = self._client.pipeline(transaction=False)
-            for job_id in newest:
-                pipe.hgetall(_job(job_id))
-            records = [_record(j, f) for j, f in zip(newest, pipe.execute(), strict=True) if f]
-        return [record for record in records if record.state is JobState.FAILED][:limit]
 
     def _field(self, job_id: str, name: str) -> str | None:
         with named_errors(self._address):
-            value = self._client.hget(_job(job_id), name)
+            value = self._client.hget(job_key(job_id), name)
         return str(value) if value is not None else None
 
     def _now_ms(self) -> int:
@@ -295,7 +265,7 @@ def wait_until_closed(
             time.sleep(poll_s)
 
 
-def _record(job_id: str, fields: dict[str, str]) -> JobRecord:
+def record_of(job_id: str, fields: dict[str, str]) -> JobRecord:
     return JobRecord(
         job_id=job_id,
         state=JobState(fields["state"]),
@@ -311,19 +281,3 @@ def _record(job_id: str, fields: dict[str, str]) -> JobRecord:
 
 def _resend_of(job_id: str, answer: Any) -> Resend | None:
     return Resend(job_id, *answer) if answer else None
-
-
-def _job(job_id: str) -> str:
-    return f"aii:job:{job_id}"
-
-
-def _open(queue: str) -> str:
-    return f"aii:open:{queue}"
-
-
-def _seq(queue: str) -> str:
-    return f"aii:seq:{queue}"
-
-
-def _head(queue: str) -> str:
-    return f"aii:head:{queue}"

@@ -120,6 +120,25 @@ return {job[2], job[3], job[4]}
 """
 )
 
+# KEYS job, open, leases, closed, counts; ARGV id, keep_s, bound.  Returns the state before, of an open job; else nil.
+# A worker that is at it finds its token gone before its next effect.
+CANCEL: Final = (
+    _NOW
+    + """
+local state = redis.call('HGET', KEYS[1], 'state')
+if state ~= 'queued' and state ~= 'running' then return nil end
+redis.call('HSET', KEYS[1], 'state', 'cancelled', 'finished_ms', now, 'error_code', 'cancelled')
+redis.call('HDEL', KEYS[1], 'token')
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('ZADD', KEYS[4], now, ARGV[1])
+redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - ARGV[3])
+redis.call('HINCRBY', KEYS[5], 'cancelled', 1)
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return state
+"""
+)
+
 # KEYS job, open, seq, counts; ARGV id, seq it was judged at.  Returns {task, queue, payload}, or nil when it moved on.
 # The job gets a new place: its new message stands at the tail, and the old place would look overtaken again at once.
 RESEND: Final = """

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import redis
 
+from tasks.presence import CollectionState
 from tasks.results import ExtractorIdentity
 from tasks.storage import ObjectStore
 from workers.index.collection import Collection
@@ -36,6 +37,19 @@ class Collections:
             if name not in self._open:
                 self._open[name] = Collection(self.files(name), self.journal(name), self._extractor)
             return self._open[name]
+
+    def states(self) -> list[CollectionState]:
+        """Of all that are open."""
+        return [
+            CollectionState(
+                name=collection.manifest.collection,
+                generation=collection.manifest.generation,
+                factory=collection.manifest.factory,
+                vectors=len(collection),
+                journal=collection.journal_length,
+            )
+            for collection in self.opened()
+        ]
 
     def opened(self) -> list[Collection]:
         with self._lock:

@@ -111,16 +111,23 @@ class Kind(Generic[_R]):
 
 
 class JobRunner:
-    """Runs jobs; thread-safe, one call a job."""
+    """Runs jobs; thread-safe, one call a job. `observe` is told of each that was closed here."""
 
     def __init__(
-        self, ledger: Ledger, store: ObjectStore, leases: Leases, identity: Identity, patience: Patience
+        self,
+        ledger: Ledger,
+        store: ObjectStore,
+        leases: Leases,
+        identity: Identity,
+        patience: Patience,
+        observe: Callable[[Result], None],
     ) -> None:
         self._ledger = ledger
         self._store = store
         self._leases = leases
         self._identity = identity
         self._patience = patience
+        self._observe = observe
 
     def run(self, kind: Kind[Any], job_id: str, payload: Any) -> str:
         """Do one delivered job; returns how it ended, for the log and Flower. No failure of a job is raised."""
@@ -211,7 +218,8 @@ class JobRunner:
         state = JobState.FAILED if failed else JobState.DONE
         code, message = (result.code, result.message) if isinstance(result, FailureResult) else ("", "")
         self._leases.drop(job_id)  # first: a renewal just after the closing would take the lease for lost
-        self._patience(lambda: self._ledger.close(job_id, token, state, code, message))
+        if self._patience(lambda: self._ledger.close(job_id, token, state, code, message)):
+            self._observe(result)
         logger.info("Job %s", result.status, extra={"job_id": job_id, "error_code": code})
         return f"{result.status} {code}".strip()
 

@@ -38,11 +38,12 @@ class Leases:
             self._held.pop(job_id, None)
 
     def check(self, job_id: str) -> None:
-        """Raise LeaseLost when another worker may hold the job by now: what is still to be done is its business."""
+        """Raise LeaseLost when another worker may hold the job by now, or it was cancelled: what is still to be done is
+        not this worker's business."""
         with self._lock:
-            held = job_id in self._held
-        if not held:
-            raise LeaseLost(f"The lease of job {job_id} ran out here; another worker does it.")
+            token = self._held.get(job_id)
+        if token is None or not self._ledger.holds(job_id, token):
+            raise LeaseLost(f"Job {job_id} is no longer this worker's: its lease ran out, or it was cancelled.")
 
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):

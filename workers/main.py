@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import logging
 import os
@@ -17,7 +18,9 @@ from tasks.connection import connect_redis, redis_address
 from tasks.errors import ExtractorMismatch
 from tasks.ledger import Ledger
 from tasks.messages import ActivateRequest, CompactRequest, ExtractRequest, QueryRequest
+from tasks.metrics import Metrics
 from tasks.names import QUEUES, TASK_ACTIVATE, TASK_COMPACT, TASK_EXTRACT, TASK_QUERY
+from tasks.presence import WorkerNote
 from tasks.results import ExtractorIdentity
 from tasks.settings import Settings, state_dir
 from tasks.storage import ObjectStore
@@ -33,8 +36,9 @@ from workers.jobs import Identity, JobRunner, Kind, Patience
 from workers.lanes import lanes_for, run_lanes
 from workers.leases import Leases
 from workers.memory import PixelBudget
-from workers.presence import Presence
+from workers.presence import Presence, memory_bytes
 from workers.reconciler import LostPlaces, Reconciler, reconciler_step
+from workers.recorder import Recorder
 from workers.scheduler import DeviceThread
 
 logger = logging.getLogger(__name__)
@@ -63,7 +67,8 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
     client, address = connect_redis(settings), redis_address(settings)
     collections = Collections(store, client, address, state_dir() / "cache", known)
     _open_starter(collections, known)
-    device = DeviceThread(extractor, batch_images=settings.batch_images or _BATCH_IMAGES[extractor.device.type])
+    batch_images = settings.batch_images or _BATCH_IMAGES[extractor.device.type]
+    device = DeviceThread(extractor, batch_images=batch_images)
     device.start()
     _warm(device, extractor)
     leases, patience = Leases(ledger, settings.lease_s), Patience()
@@ -81,17 +86,36 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
         every_s=settings.reconcile_every_s,
         places={queue: LostPlaces(settings.grace_s) for queue in QUEUES},
     )
-    presence = Presence(client, identity, known, queues)
+    recorder = Recorder(Metrics(client, address))
+    recorder.start()
+    began_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+    def note() -> WorkerNote:
+        return WorkerNote(
+            worker=identity.worker,
+            pid=os.getpid(),
+            device=identity.device,
+            extractor=known.name,
+            queues=list(queues),
+            batch_images=batch_images,
+            memory_bytes=memory_bytes(),
+            device_memory_bytes=torch.cuda.memory_allocated() if extractor.device.type == "cuda" else None,
+            collections=collections.states(),
+            started_at=began_at,
+        )
+
+    presence = Presence(client, identity.worker, note)
     follower = Follower(collections, settings.compact_after, lambda request: submit(ledger, sender, request))
     follower.start()
     try:
-        runner = JobRunner(ledger, store, leases, identity, patience)
+        runner = JobRunner(ledger, store, leases, identity, patience, recorder.observe)
         lanes = lanes_for(queues, settings)
         step, done = reconciler_step(reconciler), kinds(handlers, index_handlers)
         return run_lanes(lanes, settings, identity.worker, runner, done, step, presence.start)
     finally:
         follower.stop()
         presence.stop()
+        recorder.stop()
         patience.stop()
         leases.stop()
         device.stop()

@@ -1,19 +1,19 @@
-"""Presence: a short-lived note in Redis by which a warm worker can be seen."""
+"""Keeps this worker's note of presence alive; see :mod:`tasks.presence`."""
 
 from __future__ import annotations
 
-import datetime
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import redis
 
+from tasks.errors import RedisUnavailable
 from tasks.names import worker_presence
-from tasks.results import ExtractorIdentity
-from workers.jobs import Identity
+from tasks.presence import WorkerNote
 
 logger = logging.getLogger(__name__)
 
@@ -22,21 +22,16 @@ _LIFE_S: Final = 16
 
 
 class Presence:
-    """Writes the note, renews it until it is stopped, and takes it away."""
+    """Writes the note, renews it until it is stopped, and takes it away.
 
-    def __init__(
-        self, client: redis.Redis, identity: Identity, extractor: ExtractorIdentity, queues: Sequence[str]
-    ) -> None:
+    Args:
+        note: makes the note as it is now.
+    """
+
+    def __init__(self, client: redis.Redis, worker: str, note: Callable[[], WorkerNote]) -> None:
         self._client = client
-        self._key = worker_presence(identity.worker)
-        self._note = {
-            "worker": identity.worker,
-            "pid": str(os.getpid()),
-            "device": identity.device,
-            "extractor": extractor.name,
-            "queues": ",".join(queues),
-            "started_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
+        self._key = worker_presence(worker)
+        self._note = note
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
@@ -44,6 +39,10 @@ class Presence:
         """May be called again: Celery reports a worker ready after every reconnection."""
         if not self._thread.is_alive():
             self._thread.start()
+
+    @property
+    def started(self) -> bool:
+        return self._thread.is_alive()
 
     def stop(self) -> None:
         self._stop.set()
@@ -62,9 +61,12 @@ class Presence:
 
     def _renew(self) -> None:
         try:
-            pipe = self._client.pipeline(transaction=True)
-            pipe.hset(self._key, mapping=self._note)
-            pipe.expire(self._key, _LIFE_S)
-            pipe.execute()
-        except redis.RedisError as error:
+            self._client.set(self._key, self._note().model_dump_json(), ex=_LIFE_S)
+        except (redis.RedisError, RedisUnavailable) as error:
             logger.warning("This worker's presence could not be renewed: %s", error)
+
+
+def memory_bytes() -> int:
+    """Resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

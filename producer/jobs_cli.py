@@ -1,0 +1,78 @@
+"""``aii jobs``: look at jobs, try them again, end them."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from producer import output
+from tasks.app import Sender, create_app
+from tasks.errors import ObjectMissing
+from tasks.ledger import JobRecord, JobState
+from tasks.names import result_key
+from tasks.operations import Operations
+from tasks.settings import load_settings
+from tasks.storage import Bucket, ObjectStore
+
+__all__ = ["jobs"]
+
+_MAX_RESULT_BYTES = 4 * 2**20
+_job = click.argument("job_id", metavar="JOB")
+
+
+@click.group()
+def jobs() -> None:
+    """Look at jobs, try them again, end them."""
+
+
+@jobs.command("list")
+@click.option(
+    "--state", default="failed", show_default=True, type=click.Choice([state.value for state in JobState]),
+    help="Of the closed ones, the latest thousand are looked at.",
+)  # fmt: skip
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1_000))
+def list_(state: str, limit: int) -> None:
+    """List jobs in one state."""
+    for record in Operations.connect(load_settings()).jobs(JobState(state), limit):
+        click.echo(_line(record))
+
+
+@jobs.command()
+@_job
+def show(job_id: str) -> None:
+    """Show a job, with its result document as JSON when it has one."""
+    settings = load_settings()
+    click.echo(_line(Operations.connect(settings).job(job_id)))
+    try:
+        document = ObjectStore.connect(settings).get(Bucket.RESULTS, result_key(job_id), _MAX_RESULT_BYTES)
+    except ObjectMissing:
+        return
+    click.echo(json.dumps(json.loads(document), indent=2))
+
+
+@jobs.command()
+@click.argument("job_ids", nargs=-1, required=True, metavar="JOB...")
+def retry(job_ids: tuple[str, ...]) -> None:
+    """Try failed or cancelled jobs again."""
+    settings = load_settings()
+    operations, sender = Operations.connect(settings), Sender(create_app(settings), settings)
+    for job_id in job_ids:
+        sender.send_again(operations.retry(job_id))
+        output.note(f"{job_id} is queued again.")
+
+
+@jobs.command()
+@click.argument("job_ids", nargs=-1, required=True, metavar="JOB...")
+def cancel(job_ids: tuple[str, ...]) -> None:
+    """End jobs that wait or run. One that runs stops before its next effect; nothing half done is published."""
+    settings = load_settings()
+    operations, store = Operations.connect(settings), ObjectStore.connect(settings)
+    for job_id in job_ids:
+        before = operations.cancel(job_id, store)
+        output.note(f"{job_id} was {before.value}, and is cancelled.")
+
+
+def _line(record: JobRecord) -> str:
+    error = f"  [{record.error_code}] {record.error_message or ''}" if record.error_code else ""
+    return f"{record.job_id}  {record.state.value:<9}  {record.task}  {record.attempts} attempts{error}"
