@@ -48,12 +48,11 @@ def _lines(state: Status) -> Iterator[str]:
 
 
 def _speed(view: Overview) -> Iterator[str]:
-    minutes = view.window_s // 60
-    yield f"speed    {view.images_per_s:.2f} images/s, {view.queries_per_s:.2f} queries/s in the last {minutes} minutes"
+    yield f"speed    {view.images_per_s:.2f} images/s, {view.queries_per_s:.2f} queries/s in the last minute"
     if not view.stages:
         return
     yield ""
-    yield f"         {'stage':<20}{'p50':>9}{'p95':>9}{'p99':>9}  ms an image"
+    yield f"         {'stage':<20}{'p50':>9}{'p95':>9}{'p99':>9}  ms an image, last {view.window_s // 60} minutes"
     yield from map(_stage, view.stages)
     yield ""
     yield f"paper    {', '.join(f'{what} {ms} ms' for what, ms in view.paper_ms.items())} (SSCD, GPU)"

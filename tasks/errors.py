@@ -12,7 +12,7 @@
     ├── Mismatch              two things that must agree do not
     │   ├── ExtractorMismatch, CorruptExtractor, CorruptSegment
     ├── Unavailable           a service, or room on a disk, is missing; retried
-    │   ├── RedisUnavailable, StorageUnavailable, DiskUnavailable
+    │   ├── RedisUnavailable, StorageUnavailable, DiskUnavailable, NotReady
     ├── Poison                the job was started too often and never finished
     ├── Cancelled             an operator ended the job
     ├── LeaseLost             another worker holds the job now
@@ -150,6 +150,10 @@ class StorageUnavailable(Unavailable):
 
 class DiskUnavailable(Unavailable):
     code = "disk_unavailable"
+
+
+class NotReady(Unavailable):
+    code = "not_ready"
 
 
 class Poison(AiiError):

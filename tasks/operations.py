@@ -25,7 +25,7 @@ _LOOKED_AT = 1_000
 class Operations:
     """Thread-safe; raises RedisUnavailable."""
 
-    def __init__(self, client: redis.Redis, address: str, *, keep_closed_s: int) -> None:
+    def __init__(self, client: redis.Redis, address: str, keep_closed_s: int) -> None:
         self._client = client
         self._address = address
         self._keep_closed_s = keep_closed_s
@@ -34,7 +34,7 @@ class Operations:
 
     @classmethod
     def connect(cls, settings: Settings) -> Operations:
-        return cls(connect_redis(settings), redis_address(settings), keep_closed_s=settings.keep_closed_s)
+        return cls(connect_redis(settings), redis_address(settings), settings.keep_closed_s)
 
     # ── figures ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -16,6 +16,7 @@ from tasks.settings import Settings
 __all__ = ["PAPER_MS", "FailureState", "Overview", "QueueState", "StageState", "look"]
 
 WINDOW_S: Final = 300
+_RATE_S: Final = 60
 _FAILED_JOBS: Final = 20
 # Fernandez et al., "Active Image Indexing", ICLR 2023: SSCD (ResNet-50 at 288 × 288) on one GPU, images in batches;
 # IVF4096,PQ8x8 over one million images, nprobe 1.
@@ -72,7 +73,7 @@ class FailedJob(Frozen):
 
 
 class Overview(Frozen):
-    """The state of the whole system; figures of stages, rates and failures are of the last `window_s` seconds."""
+    """The state of the whole system; stages and failures of the last `window_s` seconds, rates of the last minute."""
 
     window_s: int
     images_per_s: float
@@ -93,13 +94,13 @@ def look(settings: Settings, window_s: int = WINDOW_S) -> Overview:
     """Ask Redis; raises RedisUnavailable."""
     client, address = connect_redis(settings), redis_address(settings)
     try:
-        metrics, operations = Metrics(client, address), Operations.connect(settings)
-        counted = metrics.last(window_s)
+        metrics, operations = Metrics(client, address), Operations(client, address, settings.keep_closed_s)
+        counted, lately = metrics.last(window_s), metrics.last(_RATE_S)
         workers = present_workers(client, address)
         return Overview(
             window_s=window_s,
-            images_per_s=_done(counted, TASK_ACTIVATE) / window_s,
-            queries_per_s=_done(counted, TASK_QUERY) / window_s,
+            images_per_s=_done(lately, TASK_ACTIVATE) / _RATE_S,
+            queries_per_s=_done(lately, TASK_QUERY) / _RATE_S,
             paper_ms=PAPER_MS,
             stages=_stages(counted),
             queues=[_queue(operations, counted, queue, window_s) for queue in QUEUES],

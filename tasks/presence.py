@@ -34,7 +34,6 @@ class WorkerNote(Frozen):
     memory_bytes: int
     device_memory_bytes: int | None
     collections: list[CollectionState]
-    started_at: str
 
 
 def present_workers(client: redis.Redis, address: str) -> list[WorkerNote]:

@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     compact_after: int = Field(
         default=10_000, ge=0, description="entries in a journal from which on it is compacted by itself; 0: never"
     )
+    metrics_port: int = Field(default=0, ge=0, description="of /live, /ready and /metrics; 0: none is opened")
+    metrics_address: str = Field(default="127.0.0.1", description="where they listen: they need no login")
     batch_images: int = Field(default=0, ge=0, description="images optimised together; 0 picks by device")
 
     # Flower.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import redis
 
+from tasks.errors import NotReady
 from tasks.presence import CollectionState
 from tasks.results import ExtractorIdentity
 from tasks.storage import ObjectStore
@@ -37,6 +38,11 @@ class Collections:
             if name not in self._open:
                 self._open[name] = Collection(self.files(name), self.journal(name), self._extractor)
             return self._open[name]
+
+    def check(self) -> None:
+        """Raise NotReady while none is open: a worker with a foreign extractor opens its own at their first job."""
+        if not self.opened():
+            raise NotReady("No collection is mapped yet: build one for this extractor, and use it.")
 
     def states(self) -> list[CollectionState]:
         """Of all that are open."""

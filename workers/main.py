@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
 import importlib.metadata
 import logging
 import os
 import socket
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -29,6 +30,7 @@ from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor, pick_device
 from workers.follower import Follower
 from workers.handlers import Handlers
+from workers.health import HealthServer
 from workers.images import Limits
 from workers.index import starter
 from workers.index_jobs import IndexHandlers
@@ -55,80 +57,87 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
     """
     # Damaged EXIF makes Pillow warn in thousands of different words, each of which Python would remember for ever.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    store = ObjectStore.connect(settings)
-    ledger = Ledger.connect(settings)
+    store, ledger = ObjectStore.connect(settings), Ledger.connect(settings)
     ledger.check()
     store.ensure_buckets()
     extractor = load_extractor(settings.extractor, pick_device(settings.device), store)
     identity = Identity(
         worker=f"{socket.gethostname()}-{os.getpid()}", device=_describe(extractor.device), versions=_versions()
     )
-    known = extractor.identity
     client, address = connect_redis(settings), redis_address(settings)
-    collections = Collections(store, client, address, state_dir() / "cache", known)
-    _open_starter(collections, known)
-    batch_images = settings.batch_images or _BATCH_IMAGES[extractor.device.type]
-    device = DeviceThread(extractor, batch_images=batch_images)
-    device.start()
-    _warm(device, extractor)
-    leases, patience = Leases(ledger, settings.lease_s), Patience()
-    leases.start()
-    limits = Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
-    budget = PixelBudget(settings.pixels_in_flight)
-    handlers = Handlers(store, collections, device, known, extractor.input_size, limits, budget)
-    index_handlers = IndexHandlers(store, collections, device, known, extractor.input_size, limits)
+    collections = Collections(store, client, address, state_dir() / "cache", extractor.identity)
+    _open_starter(collections, extractor.identity)
     sender = Sender(create_app(settings), settings)
-    reconciler = Reconciler(
-        ledger=ledger,
-        sender=sender,
-        client=client,
-        address=address,
-        every_s=settings.reconcile_every_s,
-        places={queue: LostPlaces(settings.grace_s) for queue in QUEUES},
-    )
-    recorder = Recorder(Metrics(client, address))
-    recorder.start()
-    began_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-    def note() -> WorkerNote:
-        return WorkerNote(
-            worker=identity.worker,
-            pid=os.getpid(),
-            device=identity.device,
-            extractor=known.name,
-            queues=list(queues),
-            batch_images=batch_images,
-            memory_bytes=memory_bytes(),
-            device_memory_bytes=torch.cuda.memory_allocated() if extractor.device.type == "cuda" else None,
-            collections=collections.states(),
-            started_at=began_at,
-        )
-
-    presence = Presence(client, identity.worker, note)
-    follower = Follower(collections, settings.compact_after, lambda request: submit(ledger, sender, request))
-    follower.start()
-    try:
+    places = {queue: LostPlaces(settings.grace_s) for queue in QUEUES}
+    reconciler = Reconciler(ledger, sender, client, address, settings.reconcile_every_s, places)
+    with ExitStack() as running:  # what is started last is stopped first
+        device = _device(settings, extractor, running)
+        leases, patience = Leases(ledger, settings.lease_s), Patience()
+        recorder = Recorder(Metrics(client, address))
+        note = partial(_note, identity, extractor, queues, settings, collections)
+        presence = Presence(client, identity.worker, note)
+        follower = Follower(collections, settings.compact_after, partial(submit, ledger, sender))
+        for part in (leases, recorder, follower):
+            part.start()
+            running.callback(part.stop)
+        running.callback(patience.stop)
+        running.callback(presence.stop)
+        if settings.metrics_port:
+            checks = {"redis": ledger.check, "s3": store.check, "warm": presence.check, "collection": collections.check}
+            health = HealthServer(settings.metrics_address, settings.metrics_port, checks, lambda: recorder.total)
+            health.start()
+            running.callback(health.stop)
         runner = JobRunner(ledger, store, leases, identity, patience, recorder.observe)
-        lanes = lanes_for(queues, settings)
-        step, done = reconciler_step(reconciler), kinds(handlers, index_handlers)
-        return run_lanes(lanes, settings, identity.worker, runner, done, step, presence.start)
-    finally:
-        follower.stop()
-        presence.stop()
-        recorder.stop()
-        patience.stop()
-        leases.stop()
-        device.stop()
+        done = kinds(settings, store, collections, device, extractor)
+        step = reconciler_step(reconciler)
+        return run_lanes(lanes_for(queues, settings), settings, identity.worker, runner, done, step, presence.start)
 
 
-def kinds(handlers: Handlers, index_handlers: IndexHandlers) -> list[Kind[Any]]:
+def kinds(
+    settings: Settings, store: ObjectStore, collections: Collections, device: DeviceThread, extractor: Extractor
+) -> list[Kind[Any]]:
     """The kinds of jobs a worker does."""
+    limits = Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+    budget, known, side = PixelBudget(settings.pixels_in_flight), extractor.identity, extractor.input_size
+    handlers = Handlers(store, collections, device, known, side, limits, budget)
+    index_handlers = IndexHandlers(store, collections, device, known, side, limits)
     return [
-        Kind(TASK_COMPACT, CompactRequest, index_handlers.compact),
-        Kind(TASK_EXTRACT, ExtractRequest, index_handlers.extract),
         Kind(TASK_ACTIVATE, ActivateRequest, handlers.activate, handlers.restore_activation),
         Kind(TASK_QUERY, QueryRequest, handlers.query),
+        Kind(TASK_COMPACT, CompactRequest, index_handlers.compact),
+        Kind(TASK_EXTRACT, ExtractRequest, index_handlers.extract),
     ]
+
+
+def _device(settings: Settings, extractor: Extractor, running: ExitStack) -> DeviceThread:
+    """The device thread, started and warm: the first job shall not pay for the extractor's preparation."""
+    device = DeviceThread(extractor, batch_images=_batch_images(settings, extractor))
+    device.start()
+    running.callback(device.stop)
+    device.extract(torch.full((3, extractor.input_size, extractor.input_size), 0.5))
+    return device
+
+
+def _batch_images(settings: Settings, extractor: Extractor) -> int:
+    return settings.batch_images or _BATCH_IMAGES[extractor.device.type]
+
+
+def _note(
+    identity: Identity, extractor: Extractor, queues: Sequence[str], settings: Settings, collections: Collections
+) -> WorkerNote:
+    """What this worker says of itself now."""
+    on_cuda = extractor.device.type == "cuda"
+    return WorkerNote(
+        worker=identity.worker,
+        pid=os.getpid(),
+        device=identity.device,
+        extractor=extractor.name,
+        queues=list(queues),
+        batch_images=_batch_images(settings, extractor),
+        memory_bytes=memory_bytes(),
+        device_memory_bytes=torch.cuda.memory_allocated(extractor.device) if on_cuda else None,
+        collections=collections.states(),
+    )
 
 
 def _open_starter(collections: Collections, extractor: ExtractorIdentity) -> None:
@@ -145,11 +154,6 @@ def _describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     return f"cpu ({torch.get_num_threads()} threads)"
-
-
-def _warm(device: DeviceThread, extractor: Extractor) -> None:
-    """Run the extractor once, so that the first job does not pay for its preparation."""
-    device.extract(torch.full((3, extractor.input_size, extractor.input_size), 0.5))
 
 
 def _versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Final
 
 import redis
 
-from tasks.errors import RedisUnavailable
+from tasks.errors import NotReady, RedisUnavailable
 from tasks.names import worker_presence
 from tasks.presence import WorkerNote
 
@@ -40,9 +40,10 @@ class Presence:
         if not self._thread.is_alive():
             self._thread.start()
 
-    @property
-    def started(self) -> bool:
-        return self._thread.is_alive()
+    def check(self) -> None:
+        """Raise NotReady until this worker takes jobs."""
+        if not self._thread.is_alive():
+            raise NotReady("The worker does not take jobs yet.")
 
     def stop(self) -> None:
         self._stop.set()

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from deploy.flower.install import install
 from tasks.app import create_app
 from tasks.errors import InvalidRequest
 from tasks.settings import Settings, load_settings, state_dir
@@ -15,6 +16,7 @@ def main() -> None:
     settings = load_settings()
     # Flower takes options from the environment too: a command line is readable by every user of the machine.
     os.environ["FLOWER_BASIC_AUTH"] = _login(settings)
+    install(settings)
     create_app(settings).start(_arguments(settings))
 
 

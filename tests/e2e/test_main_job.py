@@ -191,8 +191,8 @@ def test_the_command_line_activates_a_folder_and_finds_its_images(
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["matches"][0]["asset_id"] == records["rocket.jpg"]["asset_id"]
     status = json.loads(aii(stack_environment, "status", "--json").stdout)
-    assert status["workers"][0]["pid"] == str(worker.pid)
-    assert status["failures"][0]["error_code"] == "truncated"
+    assert status["workers"][0]["pid"] == worker.pid
+    assert status["failed_jobs"][0]["error_code"] == "truncated"
 
 
 def test_an_unreachable_service_ends_the_command_line_with_status_3(
