@@ -72,6 +72,7 @@ def run_lanes(
     app.steps["worker"].add(step)
     main = app.Worker(**_options(last, worker), quiet=True, ready_callback=lambda _: on_ready())
     main.start()
+    _end_together()
     for thread in threads:
         thread.join()
     return int(main.exitcode or 0)
@@ -84,6 +85,11 @@ def _run_beside(lane: Lane, settings: Settings, worker: str, runner: JobRunner, 
         WorkController(app=_app(settings, runner, kinds), **_options(lane, worker)).start()
     except Exception:
         logger.exception("The %s lane failed", lane.name)
+    _end_together()
+
+
+def _end_together() -> None:
+    """A lane that ended for a reason of its own ends the process: whoever watches over it starts a whole one."""
     if state.should_stop is None:
         state.should_stop = _EXIT_FAILURE
 
@@ -95,6 +101,8 @@ def _options(lane: Lane, worker: str) -> dict[str, Any]:
         "concurrency": lane.threads,
         "queues": list(lane.queues),
         "task_events": True,
+        "without_gossip": True,  # lanes need not know each other, and each such channel is one more to lose
+        "without_mingle": True,
         "use_eventloop": False,  # the event loop is one a process; there may be two lanes
         "consumer_cls": _Consumer,
     }
@@ -122,6 +130,18 @@ class _Consumer(Consumer):  # type: ignore[misc]  # celery has no types
     def loop_args(self) -> tuple[Any, ...]:
         consumer, connection, *others = super().loop_args()
         return consumer, _Restless(connection), *others
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Let a lost connection go, whatever comes of it.
+
+        Celery puts messages back on the way, over that very connection; while handler threads acknowledge theirs over
+        it, this fails in ways that Celery holds for the end of the worker (an AttributeError inside kombu, in one of
+        thirty losses). Nothing depends on it: the ledger knows what is unfinished.
+        """
+        try:
+            super().on_connection_error_after_connected(exc)
+        except Exception:
+            logger.warning("A lost connection could not be closed in order", exc_info=True)
 
 
 def _app(settings: Settings, runner: JobRunner, kinds: Sequence[Kind[Any]]) -> Celery:

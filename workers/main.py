@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 import torch
+from celery.exceptions import CPendingDeprecationWarning
 
 from tasks.app import Sender, create_app, submit
 from tasks.connection import connect_redis, redis_address
@@ -57,6 +58,8 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
     """
     # Damaged EXIF makes Pillow warn in thousands of different words, each of which Python would remember for ever.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    # Said at every lost connection, of a default to come: our jobs end by themselves, and the ledger knows them.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     store, ledger = ObjectStore.connect(settings), Ledger.connect(settings)
     ledger.check()
     store.ensure_buckets()

@@ -22,7 +22,7 @@ from redis.lock import Lock
 
 from tasks.app import Sender
 from tasks.connection import named_errors
-from tasks.errors import AiiError
+from tasks.errors import AiiError, RedisUnavailable
 from tasks.ledger import Ledger, QueueState, Resend
 from tasks.names import QUEUES
 
@@ -150,6 +150,8 @@ def reconciler_step(reconciler: Reconciler) -> type[bootsteps.StartStopStep]:
             while not self._stop.wait(reconciler.every_s):
                 try:
                     reconciler.run_once()
+                except RedisUnavailable as error:
+                    logger.warning("%s The reconciler tries again.", error)
                 except (AiiError, redis.RedisError):
                     logger.exception("A reconciler's pass failed; the next one tries again")
 

@@ -84,7 +84,8 @@ def test_removed_assets_come_back_when_they_are_activated_again(
 ) -> None:  # fmt: skip
     good(stack_environment, "index", "build", name, "--images", str(images), "--factory", "IVF16,PQ8x4", "--here")
     start_worker()
-    photo = images / "004.jpg"
+    photo = images.parent / "mine.jpg"  # not among those of the collection, which would be as near as itself
+    photo.write_bytes(crops(301)[300])
     command = ("activate", str(photo), "--collection", name, "--asset-id", "mine", "--meta", "licence=free")
     good(stack_environment, *command)
     result = producer.activate(photo, asset_id="mine", collection=name, meta={"licence": "free"}).wait(60)

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.photographs import crops, photographs
+from tests.photographs import crops
 from tests.stack import aii
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
-    for name, data in list(photographs().items())[:6]:
-        (folder / name).write_bytes(data)
+    for i, data in enumerate(crops(6, side=160)):
+        (folder / f"{i}.jpg").write_bytes(data)
     (folder / "torn.jpg").write_bytes(crops(1)[0][:800])
     return folder
 
