@@ -128,7 +128,7 @@ def _activation_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--min-psnr", "min_psnr_db", type=click.FloatRange(20, 80), help="Floor in dB that every file has to keep."
         ),
         click.option(
-            "--robust", is_flag=True, help="Optimise for edited copies: more are found, at about 3 times the work."
+            "--robust", is_flag=True, help="Optimise for edited copies: more are found, at about four times the work."
         ),
         click.option("--strip-metadata", is_flag=True, help="Publish without EXIF and colour profile."),
     )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.photographs import crops
-from tests.stack import aii
+from tests.stack import WorkerProcess, aii
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def evaluate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return aii(dict(os.environ), "evaluate", *map(str, arguments))
+def evaluate(*arguments: str | Path, environment: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
+    return aii(dict(environment), "evaluate", *map(str, arguments))
 
 
 def rows(path: Path, columns: Sequence[str]) -> list[list[str]]:
@@ -66,6 +66,37 @@ def test_a_report_its_tables_and_the_same_tables_again(images: Path, references:
     assert 'src="http' not in page
     again = evaluate(*arguments, "--out", tmp_path / "one", "--seed", "1")
     assert (again.returncode, "holds an evaluation of something else" in again.stderr) == (1, True)
+
+
+def test_activated_references_of_disc_do_not_compete_with_themselves(tmp_path: Path) -> None:
+    files = crops(600, side=64)
+    for i, data in enumerate(files):
+        part = tmp_path / ("references" if i < 300 else "training")
+        part.mkdir(exist_ok=True)
+        (part / f"R{i:06d}.jpg").write_bytes(data)
+    named = "".join(f"Q{i:05d},R{i:06d}\n" for i in range(6))
+    (tmp_path / "ground_truth.csv").write_text(f"query_id,reference_id\n{named}")
+    out = tmp_path / "out"
+    done = evaluate("--disc", tmp_path, "--factory", "PQ8x4", "--other", "PQ4x4", "--out", out)
+    assert done.returncode == 0, done.stderr
+    recall = rows(out / "recall.csv", ("index", "activated", "edit", "recall_at_1"))
+    assert ["Flat", "0", "identity", "1.0000"] in recall
+    assert rows(out / "search.csv", ("index", "vectors"))[0] == ["Flat", "299"]  # 294 others, and 5 of 6 registered
+
+
+def test_workers_who_extract_the_references_lead_to_the_same_tables(
+    images: Path, references: Path, tmp_path: Path, stack_environment: dict[str, str],
+    start_worker: Callable[..., WorkerProcess],
+) -> None:  # fmt: skip
+    start_worker()
+    arguments = ("--images", images, "--references", references, "--other", "PQ4x4")
+    for out, more in (("here", ()), ("there", ("--queue",))):
+        done = evaluate(*arguments, "--factory", "PQ8x4", *more, "--out", tmp_path / out, environment=stack_environment)
+        assert done.returncode == 0, done.stderr
+    served = evaluate(*arguments, "--index", "starter", "--out", tmp_path / "index", environment=stack_environment)
+    assert "IVF512,PQ8x8, nprobe 1" in served.stdout, served.stderr  # which 300 references could not train
+    here, there = ((tmp_path / out / "recall.csv").read_text() for out in ("here", "there"))
+    assert here == there
 
 
 def test_what_cannot_be_evaluated_is_refused_with_what_would_do(images: Path, references: Path, tmp_path: Path) -> None:

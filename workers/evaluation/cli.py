@@ -9,6 +9,7 @@ import resource
 import shlex
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,9 +18,12 @@ import click
 from tasks.errors import InvalidRequest
 from tasks.settings import load_settings
 from tasks.storage import ObjectStore
+from workers.index.opened import open_collection
 
 if TYPE_CHECKING:
-    from workers.evaluation.run import Evaluation, Extent
+    from tasks.results import ExtractorIdentity
+    from tasks.settings import Settings
+    from workers.evaluation.run import Evaluation, Extent, Trained
     from workers.evaluation.subject import Sources, Subject
 
 __all__ = ["evaluate"]
@@ -36,17 +40,20 @@ _FEWEST: Final = 256
 @click.option("--disc", type=_path, help="Folder in DISC21's layout, instead of both.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the report.")
 @click.option("--extractor", help="Name or address of an extractor; default: AII_EXTRACTOR, or `compact`.")
-@click.option("--factory", help="The main index; default: by the number of references.")
+@click.option("--factory", help="The main index, trained here; default: by the number of references.")
+@click.option("--index", help="A collection whose trained index is the main one, instead.")
 @click.option("--other", "others", multiple=True, help="Another index; default: the paper's families.")
 @click.option("--count", type=click.IntRange(2), help="Images at most; default: all.")
+@click.option("--queue", is_flag=True, help="Have workers extract the references, as jobs that they share.")
 @click.option("--seed", default=0, show_default=True)
 def evaluate(
     images: tuple[Path, ...], references: tuple[Path, ...], disc: Path | None, out: Path, **chosen: Any
 ) -> None:
     """Activate images, edit them, ask for the copies, and write a report with tables, plots and pictures.
 
-    Nothing is registered anywhere and no service is needed. Run the same command again after an interruption, and it
-    goes on. The same seed gives the same tables, but for milliseconds.
+    Nothing is registered anywhere. No service is needed, but for --index, and for --queue, which uploads the
+    references. Run the same command again after an interruption, and it goes on. The same seed gives the same tables,
+    but for milliseconds.
     """
     from workers.evaluation.disc import read_disc  # noqa: PLC0415  # these load torch: not for `aii --help`
     from workers.evaluation.run import Evaluation  # noqa: PLC0415
@@ -71,6 +78,7 @@ def evaluate(
 def _prepared(sources: Sources, out: Path, chosen: dict[str, Any]) -> tuple[Subject, Extent]:
     """Everything loaded, and refused where it is too little."""
     from workers.activation.engine import Engine  # noqa: PLC0415
+    from workers.evaluation.extraction import extract_by_workers, extract_here  # noqa: PLC0415
     from workers.evaluation.run import Extent  # noqa: PLC0415
     from workers.evaluation.subject import read_subject  # noqa: PLC0415
     from workers.extractors.registry import load_extractor, pick_device  # noqa: PLC0415
@@ -81,10 +89,11 @@ def _prepared(sources: Sources, out: Path, chosen: dict[str, Any]) -> tuple[Subj
     store = ObjectStore.connect(settings)
     extractor = load_extractor(chosen["extractor"] or settings.extractor, pick_device(settings.device), store)
     limits = Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
-    subject = read_subject(
-        Engine(extractor), limits, sources, out / "state", chosen["count"], chosen["seed"],
-        lambda n: _say("extracting references", n),
-    )  # fmt: skip
+    progress = partial(_say, "extracting references")
+    extract = extract_here(extractor, limits, progress)
+    if chosen["queue"]:
+        extract = extract_by_workers(partial(open_collection, settings), extractor, progress)
+    subject = read_subject(Engine(extractor), limits, sources, out / "state", chosen["count"], chosen["seed"], extract)
     if len(subject.training) < _FEWEST:
         raise InvalidRequest(
             f"{len(subject.training)} references are too few to train an index: {_FEWEST} are the least, and 39 for "
@@ -92,12 +101,30 @@ def _prepared(sources: Sources, out: Path, chosen: dict[str, Any]) -> tuple[Subj
         )
     if not subject.unrelated:
         raise InvalidRequest(f"{len(subject.registered)} images are too few: 5 are the least.")
-    main = chosen["factory"] or suggested_factory(len(subject.references))
+    trained = _trained(chosen["index"], settings, extractor.identity) if chosen["index"] else None
+    main = trained.factory if trained else chosen["factory"] or suggested_factory(len(subject.references))
     cells = main.partition(",")[0]
     defaults = [f"{cells},Flat"] if cells.startswith("IVF") else []
     bits = min(64, extractor.dimension)
     others = chosen["others"] or (*defaults, "PQ8x8", f"OPQ8_{bits},PQ8x8", f"PCA{bits},LSH")
-    return subject, Extent(main, others)
+    return subject, Extent(main, others, trained)
+
+
+def _trained(name: str, settings: Settings, extractor: ExtractorIdentity) -> Trained:
+    """The index of a collection.
+
+    Raises:
+        CollectionMissing, ExtractorMismatch, CorruptSegment: it cannot be used.
+    """
+    from workers.evaluation.run import Trained  # noqa: PLC0415
+    from workers.index.codec import Codec  # noqa: PLC0415
+    from workers.index.collection import check_extractor  # noqa: PLC0415
+
+    files = open_collection(settings, name).files
+    manifest = files.current()
+    check_extractor(name, manifest.extractor, extractor)
+    codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
+    return Trained(manifest.factory, codec, manifest.codec)
 
 
 def _write(
@@ -147,7 +174,8 @@ def _print(evaluation: Evaluation, extent: Extent) -> None:
     """The main table."""
     click.echo(f"\n{'index':<28}{'passive':>9}{'activated':>11}")
     findings = evaluation.findings
-    for index, nprobe in (("Flat", 0), (extent.main, 1), (extent.main, 16), *((other, 1) for other in extent.others)):
+    main = [(extent.main, nprobe) for nprobe in findings.nprobes_of(extent.main)]
+    for index, nprobe in (("Flat", 0), *main, *((other, 1) for other in extent.others)):
         rows = [r for r in findings.recall if (r.index, r.nprobe) == (index, nprobe)]
         shares = {row.activated: f"{row.average:.3f}" for row in rows}
         name = "no index" if not nprobe else f"{index}, nprobe {nprobe}"

@@ -57,7 +57,7 @@ class PublishedSet:
         """Activate those that are not there yet, in batches."""
         size = _BATCH[engine.extractor.device.type]
         for start in range(len(self.images), len(photographs), size):
-            made = self._activate(engine, photographs[start : start + size], limits)
+            made = self._activate(engine, photographs[start : start + size], limits, start)
             with self._lines.open("a") as file:
                 file.writelines(json.dumps(asdict(one)) + "\n" for one in made)
             progress(start + len(made))
@@ -78,7 +78,9 @@ class PublishedSet:
         """What was published, in place of the originals."""
         return [Photograph(image.image, (self._folder / image.file).read_bytes()) for image in self.images]
 
-    def _activate(self, engine: Engine, photographs: Sequence[Photograph], limits: Limits) -> list[Published]:
+    def _activate(
+        self, engine: Engine, photographs: Sequence[Photograph], limits: Limits, number: int
+    ) -> list[Published]:
         originals = [photograph.decoded(limits) for photograph in photographs]
         began = time.perf_counter()
         prepared = [
@@ -90,15 +92,17 @@ class PublishedSet:
         ms = 1000 * (time.perf_counter() - began) / len(photographs)
         made = []
         for photograph, original, pixels, one in zip(photographs, originals, changed, found, strict=True):
+            number += 1
             encoded = encode(pixels, original)
             figures = quality(original.pixels, decode(encoded.data, limits).pixels)
-            file = self._write(photograph, encoded)
+            file = self._write(number, encoded)
             made.append(Published(photograph.name, file, encode_code(one.code), figures.psnr_db, figures.ssim,
                                   figures.linf, one.steps, ms))  # fmt: skip
         return made
 
-    def _write(self, photograph: Photograph, encoded: EncodedImage) -> str:
-        file = f"{photograph.name.replace('/', '__')}.{encoded.extension}"
+    def _write(self, number: int, encoded: EncodedImage) -> str:
+        """By number: two folders may hold files of one name."""
+        file = f"{number:06d}.{encoded.extension}"
         (self._folder / file).write_bytes(encoded.data)
         return file
 

@@ -25,10 +25,10 @@ _TEMPLATE: Final = Path(__file__).with_name("report.html")
 # Fernandez et al., "Active Image Indexing", ICLR 2023: SSCD, IVF4096,PQ8x8, one million references.
 _PAPER: Final = {
     (FLAT, 0, False): ("0.99", "252"),
-    ("main", 1, False): ("0.45", "0.38"),
-    ("main", 16, False): ("0.79", "–"),
-    ("main", 1, True): ("0.75", "0.38"),
-    ("main", 16, True): ("0.88", "–"),
+    ("IVF", 1, False): ("0.45", "0.38"),
+    ("IVF", 16, False): ("0.79", "–"),
+    ("IVF", 1, True): ("0.75", "0.38"),
+    ("IVF", 16, True): ("0.88", "–"),
 }
 _PAPER_WAYS: Final = {"10 steps": ("0.75", "39.8"), "1 step": ("0.72", "4.3")}
 
@@ -67,11 +67,9 @@ def write_report(
 def _main_table(findings: Findings, main: str) -> str:
     ms = {(row.index, row.nprobe): row for row in findings.searches}
     rows = []
-    for index, nprobe, active in (
-        (FLAT, 0, False), (main, 1, False), (main, 1, True), (main, 16, False), (main, 16, True),
-    ):  # fmt: skip
+    for index, nprobe, active in ((FLAT, 0, False), *_measured(findings, main)):
         ours, search = findings.recall_of(index, nprobe, activated=active), ms[index, nprobe]
-        paper = _PAPER["main" if index == main else index, nprobe, active]
+        paper = _PAPER.get(("IVF" if index.startswith("IVF") else index, nprobe, active), ("–", "–"))
         name = "no index" if index == FLAT else f"{index}, nprobe {nprobe}"
         state = "activated" if active else "passive"
         cost = (f"{search.ms_per_query:.3f}", f"{search.bytes_per_vector:,}")
@@ -81,10 +79,17 @@ def _main_table(findings: Findings, main: str) -> str:
 
 def _edits_table(findings: Findings, main: str) -> str:
     columns = [findings.recall_of(FLAT, 0, activated=False)]
-    columns += [findings.recall_of(main, nprobe, activated=a) for nprobe in (1, 16) for a in (False, True)]
+    measured = _measured(findings, main)
+    columns += [findings.recall_of(index, nprobe, activated=active) for index, nprobe, active in measured]
     rows = [(edit, *(f"{column.by_edit[edit]:.3f}" for column in columns)) for edit in EDITS]
     rows.append(("average", *(f"{column.average:.3f}" for column in columns)))
-    return _table(("edit", "no index", "passive", "activated", "passive, nprobe 16", "activated, nprobe 16"), rows)
+    states = (f"{'activated' if active else 'passive'}, nprobe {nprobe}" for _, nprobe, active in measured)
+    return _table(("edit", "no index", *states), rows)
+
+
+def _measured(findings: Findings, main: str) -> list[tuple[str, int, bool]]:
+    """The main index's columns: index, nprobe, activated."""
+    return [(main, nprobe, active) for nprobe in findings.nprobes_of(main) for active in (False, True)]
 
 
 def _others_table(findings: Findings, others: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from workers.evaluation.subject import Photograph, Subject
 from workers.evaluation.tables import Findings, RecallRow, SearchRow, WayRow, way_row
 from workers.index.codec import Codec, Codes, Features
 
-__all__ = ["FLAT", "Evaluation", "Extent"]
+__all__ = ["FLAT", "Evaluation", "Extent", "Trained"]
 
 FLAT: Final = "Flat"
 _NPROBES: Final = (1, 2, 4, 8, 16, 32, 64)
@@ -34,11 +34,25 @@ Progress = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
+class Trained:
+    """An index that was trained elsewhere; `sha256` of its file."""
+
+    factory: str
+    codec: Codec
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Extent:
-    """How much is measured: the main index on all photographs, the others and other ways of activating on fewer."""
+    """How much is measured: the main index on all photographs, the others and other ways of activating on fewer.
+
+    Attributes:
+        trained: the main index, if it is not to be trained here.
+    """
 
     main: str
     others: Sequence[str]
+    trained: Trained | None = None
     others_count: int = 200
     strengths_count: int = 100
 
@@ -55,7 +69,8 @@ class Evaluation:
         self.findings = Findings()
         self._subject = subject
         self._extent = extent
-        self._folder = folder
+        # A collection may have another codec the next time, under the same factory string.
+        self._folder = folder / extent.trained.sha256[:12] if extent.trained else folder
         self._seed = seed
         self._progress = progress
         self._codecs: dict[str, tuple[Codec, Codes]] = {}
@@ -142,13 +157,17 @@ class Evaluation:
         return features_of(subject.registered, subject.engine, subject.limits, EDITS["identity"], self._seed)
 
     def _codec(self, factory: str) -> tuple[Codec, Codes]:
-        """A codec trained for this run, and the references' codes."""
+        """A codec, trained for this run unless one was given, and the references' codes."""
         if factory not in self._codecs:
-            self._progress(f"training {factory}", len(self._subject.training))
-            codec = Codec.train(factory, np.array(self._subject.training))
+            given = self._extent.trained
+            codec = given.codec if given and factory == given.factory else self._trained(factory)
             parts = np.array_split(self._subject.references, 1 + len(self._subject.references) // 100_000)
             self._codecs[factory] = codec, np.concatenate([codec.encode(part) for part in parts])
         return self._codecs[factory]
+
+    def _trained(self, factory: str) -> Codec:
+        self._progress(f"training {factory}", len(self._subject.training))
+        return Codec.train(factory, np.array(self._subject.training))
 
     def _published(self, factory: str, options: ActivationOptions, photographs: Sequence[Photograph]) -> PublishedSet:
         key = _key(factory, options)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tasks.errors import BadInput, InvalidRequest
+from tasks.names import sha256_hex
 from workers.activation.engine import Engine
-from workers.extractors.features import FeatureFolder
+from workers.evaluation.extraction import Extract
 from workers.images import DecodedImage, Limits, decode
 from workers.images.folders import image_files
 from workers.index.codec import Features
@@ -48,9 +49,11 @@ class Sources:
 
 @dataclass(frozen=True)
 class Subject:
-    """Everything is ready: features (N, D) of the references are mapped from disk, so that a million fit.
+    """Everything is ready.
 
     Attributes:
+        references: (N, D), mapped from disk; no photograph is among them, or it would compete with itself.
+        training: (M, D), what codecs are trained on, as is.
         registered: photographs that the index knows.
         unrelated: photographs that it does not; what they find is a false match.
         skipped: a line for each file that could not be read.
@@ -66,9 +69,8 @@ class Subject:
 
 
 def read_subject(
-    engine: Engine, limits: Limits, sources: Sources, folder: Path, count: int | None, seed: int,
-    progress: Callable[[int], None],
-) -> Subject:  # fmt: skip
+    engine: Engine, limits: Limits, sources: Sources, folder: Path, count: int | None, seed: int, extract: Extract
+) -> Subject:
     """Read photographs and extract the references' features into `folder`, where a second run finds them.
 
     Raises:
@@ -77,14 +79,11 @@ def read_subject(
     photographs, skipped = read_photographs(sources, limits)
     if not photographs:
         raise InvalidRequest(f"There is no image that can be read in {_names(sources.photographs)}.")
-    references = FeatureFolder(folder / "references", engine.extractor, sources.references)
-    references.fill(limits, progress)
+    extracted = extract(sources.references, folder / "references")
+    references = extracted.without({sha256_hex(p.data) for p in photographs}, folder / "others.f32")
     if not references.assets:
         raise InvalidRequest(f"There is no reference that can be read in {_names(sources.references)}: name some.")
-    training = references
-    if sources.training:
-        training = FeatureFolder(folder / "training", engine.extractor, sources.training)
-        training.fill(limits, progress)
+    training = extract(sources.training, folder / "training") if sources.training else references
     registered, unrelated = _parted(photographs[:count], seed)
     lines = [*skipped, *references.skipped]
     return Subject(engine, limits, registered, unrelated, references.features, training.features, lines)

@@ -68,6 +68,10 @@ class Findings:
     images: list[Published] = field(default_factory=list)
     detections: dict[bool, Detection] = field(default_factory=dict)
 
+    def nprobes_of(self, index: str) -> list[int]:
+        """Those that were timed: 1 and 16; only 1 for an index without cells."""
+        return [row.nprobe for row in self.searches if row.index == index]
+
     def recall_of(self, index: str, nprobe: int, *, activated: bool) -> RecallRow:
         """The row of one index; raises StopIteration when it was not measured."""
         return next(r for r in self.recall if (r.index, r.nprobe, r.activated) == (index, nprobe, activated))

@@ -1,0 +1,103 @@
+"""Where the features of references come from: this process, or workers, who share them as jobs."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from workers.extractors.base import Extractor
+from workers.extractors.features import FeatureFolder
+from workers.images import Limits
+from workers.index.codec import Features
+
+if TYPE_CHECKING:
+    from workers.index.opened import Opened
+
+__all__ = ["Extract", "Extracted", "extract_by_workers", "extract_here"]
+
+_CHUNK: Final = 65_536
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Features (N, D) float32, mapped from disk so that a million fit, of N files named by their digests; and a line
+    for each file that was skipped."""
+
+    assets: Sequence[str]
+    features: Features
+    skipped: Sequence[str]
+
+    def without(self, assets: Collection[str], path: Path) -> Extracted:
+        """All but some; `path` is where the rest is written, if it is not all."""
+        keep = np.array([asset not in assets for asset in self.assets], dtype=bool)
+        if keep.all():
+            return self
+        kept = [asset for asset, wanted in zip(self.assets, keep, strict=True) if wanted]
+        with path.open("wb") as file:
+            for start in range(0, len(keep), _CHUNK):
+                part = slice(start, start + _CHUNK)
+                file.write(self.features[part][keep[part]].tobytes())
+        return Extracted(kept, mapped(path, self.features.shape[1]), self.skipped)
+
+
+Extract = Callable[[Sequence[Path], Path], Extracted]
+"""Extract folders and tar files, and keep what was done in a folder, where a second run finds it."""
+
+
+def mapped(path: Path, dimension: int) -> Features:
+    """Features (N, dimension) float32 in a file, not read into memory before they are looked at."""
+    if not path.stat().st_size:
+        return np.empty((0, dimension), dtype=np.float32)
+    return np.memmap(path, dtype=np.float32, mode="r").reshape(-1, dimension)
+
+
+def extract_here(extractor: Extractor, limits: Limits, progress: Callable[[int], None]) -> Extract:
+    def extract(sources: Sequence[Path], folder: Path) -> Extracted:
+        made = FeatureFolder(folder, extractor, sources)
+        made.fill(limits, progress)
+        return Extracted(made.assets, made.features, made.skipped)
+
+    return extract
+
+
+def extract_by_workers(
+    opened: Callable[[str], Opened], extractor: Extractor, progress: Callable[[int], None]
+) -> Extract:
+    """Images are uploaded to the bucket of originals, where the workers fetch them.
+
+    Args:
+        opened: gives a workspace by its name; as for a collection that is being built.
+    """
+    from workers.index.gather import Gatherer  # noqa: PLC0415  # brings Celery along
+
+    def extract(sources: Sequence[Path], folder: Path) -> Extracted:
+        folder.mkdir(parents=True, exist_ok=True)
+        note, features = folder / "gathered.json", folder / "features.f32"
+        if not note.exists():
+            workspace = opened(_workspace(folder))
+            gatherer = Gatherer(
+                workspace.store, workspace.ledger, workspace.sender, workspace.files, workspace.name,
+                extractor.identity, workspace.settings.max_image_bytes,
+            )  # fmt: skip
+            gathered = gatherer.gather(map(str, sources), features, progress)
+            note.write_text(json.dumps({"assets": gathered.assets, "skipped": gathered.skipped}))
+            for digest in gathered.objects:
+                workspace.files.delete_features(digest)
+        done = json.loads(note.read_text())
+        return Extracted(done["assets"], mapped(features, extractor.dimension), done["skipped"])
+
+    return extract
+
+
+def _workspace(folder: Path) -> str:
+    """A name of its own for this run and its repetitions."""
+    note = folder / "workspace.txt"
+    if not note.exists():
+        note.write_text(f"evaluation-{uuid.uuid4().hex[:12]}")
+    return note.read_text()
