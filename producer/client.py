@@ -10,15 +10,14 @@ from typing import cast
 
 from producer.images import read_image
 from tasks.app import Sender, create_app, submit
+from tasks.documents import read_result
 from tasks.errors import DeadlineExceeded, JobMissing, error_of
 from tasks.ledger import JobState, Ledger, wait_until_closed
 from tasks.messages import ActivateRequest, ActivationOptions, QueryOptions, QueryRequest, Request, Source
-from tasks.names import check_asset_id, check_collection, result_key, sha256_hex
-from tasks.results import ActivationResult, FailureResult, ImageResult, QueryResult, Result, parse_result
+from tasks.names import check_asset_id, check_collection, sha256_hex
+from tasks.results import ActivationResult, FailureResult, ImageResult, QueryResult, Result
 from tasks.settings import Settings, load_settings
 from tasks.storage import Bucket, ObjectStore
-
-_MAX_RESULT_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ class Producer:
 
     def result(self, job_id: str) -> Result:
         """The result document of a job that has ended; raises ObjectMissing before."""
-        return parse_result(self._store.get(Bucket.RESULTS, result_key(job_id), _MAX_RESULT_BYTES))
+        return read_result(self._store, job_id)
 
     def protected_image(self, result: ActivationResult) -> bytes:
         """The bytes of the protected image, checked against the result document; raises DigestMismatch."""

@@ -8,16 +8,15 @@ import click
 
 from producer import output
 from tasks.app import Sender, create_app
+from tasks.documents import read_document
 from tasks.errors import ObjectMissing
 from tasks.ledger import JobRecord, JobState
-from tasks.names import result_key
 from tasks.operations import Operations
 from tasks.settings import load_settings
-from tasks.storage import Bucket, ObjectStore
+from tasks.storage import ObjectStore
 
 __all__ = ["jobs"]
 
-_MAX_RESULT_BYTES = 4 * 2**20
 _job = click.argument("job_id", metavar="JOB")
 
 
@@ -45,7 +44,7 @@ def show(job_id: str) -> None:
     settings = load_settings()
     click.echo(_line(Operations.connect(settings).job(job_id)))
     try:
-        document = ObjectStore.connect(settings).get(Bucket.RESULTS, result_key(job_id), _MAX_RESULT_BYTES)
+        document = read_document(ObjectStore.connect(settings), job_id)
     except ObjectMissing:
         return
     click.echo(json.dumps(json.loads(document), indent=2))

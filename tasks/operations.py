@@ -9,13 +9,14 @@ import redis
 
 from tasks import ledger_scripts as scripts
 from tasks.connection import connect_redis, named_errors, redis_address
+from tasks.documents import write_result
 from tasks.errors import Cancelled, Conflict, JobMissing
 from tasks.ledger import JobRecord, JobState, Resend, record_of
 from tasks.ledger_keys import CLOSED, CLOSED_BOUND, COUNTS, LEASES, job_key, open_key, seq_key
-from tasks.names import QUEUES, result_key
+from tasks.names import QUEUES
 from tasks.results import FailureResult, Provenance
 from tasks.settings import Settings
-from tasks.storage import Bucket, ObjectStore
+from tasks.storage import ObjectStore
 
 __all__ = ["Operations"]
 
@@ -124,8 +125,7 @@ class Operations:
             before = self._cancel(keys=keys, args=[job_id, self._keep_closed_s, CLOSED_BOUND])
         if before is None:
             raise Conflict(f"Job {job_id} is {record.state}: it has ended already.")
-        document = _cancelled(record).model_dump_json().encode()
-        store.put(Bucket.RESULTS, result_key(job_id), document, "application/json")
+        write_result(store, job_id, _cancelled(record))
         return JobState(before)
 
 

@@ -16,6 +16,7 @@ from tasks.connection import connect_redis
 from tasks.ledger import Ledger
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
+from tests.collections import Place
 from tests.stack import WorkerProcess, running_stack, settings_of
 
 # Short terms, so that a killed worker's jobs come back within the patience of a test.
@@ -67,6 +68,14 @@ def producer(settings: Settings) -> Iterator[Producer]:
     producer = Producer.connect(settings)
     yield producer
     producer.close()
+
+
+@pytest.fixture
+def place(settings: Settings, tmp_path: Path) -> Iterator[Place]:
+    """A collection of its own, opened."""
+    place = Place.published(settings, tmp_path / "cache")
+    yield place
+    place.close()
 
 
 @pytest.fixture

@@ -14,16 +14,17 @@ import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
+from tasks.documents import read_result, write_result
 from tasks.errors import AiiError, InvalidRequest, LeaseLost, ObjectMissing, Poison, Unavailable
 from tasks.ledger import Claim, JobState, Ledger
 from tasks.messages import Request, parse_request
-from tasks.names import JOB_ID_PATTERN, QUEUE_OF_TASK, result_key
-from tasks.results import FailureResult, Provenance, Result, parse_result
-from tasks.storage import Bucket, ObjectStore
+from tasks.names import JOB_ID_PATTERN, QUEUE_OF_TASK
+from tasks.results import FailureResult, Provenance, Result
+from tasks.storage import ObjectStore
 from workers.leases import Leases
 from workers.stopwatch import Stopwatch
 
@@ -31,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 _R = TypeVar("_R", bound=Request)
 _T = TypeVar("_T")
-_MAX_RESULT_BYTES: Final = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -203,15 +203,13 @@ class JobRunner:
 
     def _committed(self, job_id: str) -> Result | None:
         try:
-            data = self._patience(lambda: self._store.get(Bucket.RESULTS, result_key(job_id), _MAX_RESULT_BYTES))
-            result = parse_result(data)
+            result = self._patience(lambda: read_result(self._store, job_id))
         except (ObjectMissing, ValidationError):
             return None
         return None if result.status == "failed" else result
 
     def _commit(self, job_id: str, result: Result) -> None:
-        data = result.model_dump_json().encode()
-        self._patience(lambda: self._store.put(Bucket.RESULTS, result_key(job_id), data, "application/json"))
+        self._patience(lambda: write_result(self._store, job_id, result))
 
     def _close(self, job_id: str, token: str, result: Result) -> str:
         failed = isinstance(result, FailureResult)

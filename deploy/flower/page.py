@@ -11,17 +11,15 @@ from flower.views import BaseHandler
 
 from deploy.flower.pictures import PictureBook
 from tasks.app import Sender, create_app
+from tasks.documents import read_document, read_result
 from tasks.errors import AiiError, NotFound
-from tasks.names import result_key
 from tasks.operations import Operations
 from tasks.overview import look
-from tasks.results import ActivationResult, parse_result
+from tasks.results import ActivationResult
 from tasks.settings import Settings
-from tasks.storage import Bucket, ObjectStore
+from tasks.storage import ObjectStore
 
 __all__ = ["Document", "Overviews", "Page", "Pictures", "Retry"]
-
-_MAX_RESULT_BYTES = 4 * 2**20
 
 
 class Page(BaseHandler):  # type: ignore[misc]  # flower has no types
@@ -69,8 +67,7 @@ class Document(_Handler):
 
     @tornado.web.authenticated
     async def get(self, job_id: str) -> None:
-        key = result_key(job_id)
-        data = await asyncio.to_thread(_store(self._settings).get, Bucket.RESULTS, key, _MAX_RESULT_BYTES)
+        data = await asyncio.to_thread(read_document, _store(self._settings), job_id)
         self.set_header("Content-Type", "application/json")
         self.finish(data)
 
@@ -122,7 +119,7 @@ def _latest(settings: Settings, job_ids: list[str]) -> list[dict[str, object]]:
 
 @lru_cache(256)
 def _shown(settings: Settings, job_id: str) -> dict[str, object]:
-    result = parse_result(_store(settings).get(Bucket.RESULTS, result_key(job_id), _MAX_RESULT_BYTES))
+    result = read_result(_store(settings), job_id)
     if not isinstance(result, ActivationResult):
         raise NotFound(f"Job {job_id} is no activation.")
     return {

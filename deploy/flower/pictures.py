@@ -5,18 +5,17 @@ from __future__ import annotations
 import io
 from functools import lru_cache
 
-from PIL import Image, ImageChops
+from PIL import Image
 
+from tasks.documents import read_result
 from tasks.errors import NotFound
-from tasks.names import result_key
-from tasks.results import ActivationResult, parse_result
+from tasks.results import ActivationResult
 from tasks.storage import Bucket, ObjectStore
+from workers.evaluation.sheet import difference
 
 __all__ = ["PictureBook"]
 
 _SIDE = 240
-_AMPLIFIED = 10
-_MAX_RESULT_BYTES = 4 * 2**20
 _KEPT = 64  # activations; three pictures of some ten kilobytes each
 
 
@@ -37,14 +36,14 @@ class PictureBook:
         return self._pictures(job_id)[which]
 
     def _made(self, job_id: str) -> dict[str, bytes]:
-        result = parse_result(self._store.get(Bucket.RESULTS, result_key(job_id), _MAX_RESULT_BYTES))
+        result = read_result(self._store, job_id)
         if not isinstance(result, ActivationResult):
             raise NotFound(f"Job {job_id} is no activation.")
         original = self._small(Bucket.ORIGINALS, result.source_sha256, result.source_sha256)
         protected = self._small(Bucket.PROTECTED, result.protected_key, result.protected_sha256)
         if protected.size != original.size:  # an EXIF orientation that was applied
             original = original.resize(protected.size)
-        images = {"original": original, "protected": protected, "difference": _difference(original, protected)}
+        images = {"original": original, "protected": protected, "difference": difference(original, protected)}
         return {name: _jpeg(image) for name, image in images.items()}
 
     def _small(self, bucket: Bucket, key: str, sha256: str) -> Image.Image:
@@ -54,14 +53,6 @@ class PictureBook:
             small = image.convert("RGB")
         small.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
         return small
-
-
-def _difference(original: Image.Image, protected: Image.Image) -> Image.Image:
-    """(protected − original) × 10 around mid-grey."""
-    brighter = ImageChops.subtract(protected, original).point(lambda v: v * _AMPLIFIED)
-    darker = ImageChops.subtract(original, protected).point(lambda v: v * _AMPLIFIED)
-    grey = Image.new("RGB", original.size, (128, 128, 128))
-    return ImageChops.subtract(ImageChops.add(grey, brighter), darker)
 
 
 def _jpeg(image: Image.Image) -> bytes:

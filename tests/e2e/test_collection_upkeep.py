@@ -20,16 +20,6 @@ from tests.waiting import wait_for
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> Path:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for i, data in enumerate(crops(300)):
-        (folder / f"{i:03d}.jpg").write_bytes(data)
-    (folder / "broken.jpg").write_bytes(crops(1)[0][:900])
-    return folder
-
-
-@pytest.fixture
 def name() -> str:
     return f"kept-{uuid.uuid4().hex[:12]}"
 

@@ -10,19 +10,9 @@ import torch
 import torchvision.models
 
 from producer import Producer
-from tests.photographs import crops, photographs
+from tests.photographs import photographs
 from tests.stack import WorkerProcess, aii
 from workers.index.build import suggested_factory
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for i, data in enumerate(crops(300)):
-        (folder / f"{i:03d}.jpg").write_bytes(data)
-    (folder / "broken.jpg").write_bytes(crops(1)[0][:900])
-    return folder
 
 
 def test_a_folder_becomes_a_collection_that_a_worker_serves(

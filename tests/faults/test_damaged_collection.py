@@ -20,13 +20,6 @@ from workers.index.manifest import CollectionStore
 NEW = unit_vectors(100, 1)
 
 
-@pytest.fixture
-def place(settings: Settings, tmp_path: Path) -> Iterator[Place]:
-    place = Place.published(settings, tmp_path / "cache")
-    yield place
-    place.close()
-
-
 def flipped(data: bytes) -> bytes:
     middle = len(data) // 2
     return data[:middle] + bytes([data[middle] ^ 0x10]) + data[middle + 1 :]

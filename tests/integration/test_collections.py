@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tasks.errors import CollectionBusy, NotFound
-from tasks.settings import Settings
 from tests.collections import Place, add, found, unit_vectors
 from workers.index import upkeep
 from workers.index.check import verify
@@ -18,13 +16,6 @@ from workers.index.lock import writing
 from workers.index.manifest import KEPT_GENERATIONS
 
 NEW = unit_vectors(2_000, 1)
-
-
-@pytest.fixture
-def place(settings: Settings, tmp_path: Path) -> Iterator[Place]:
-    place = Place.published(settings, tmp_path / "cache")
-    yield place
-    place.close()
 
 
 def test_what_one_worker_registers_or_removes_the_next_query_of_another_knows(place: Place) -> None:

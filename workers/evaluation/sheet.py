@@ -7,7 +7,7 @@ from typing import Final
 
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
-__all__ = ["Shown", "contact_sheet"]
+__all__ = ["Shown", "contact_sheet", "difference"]
 
 _THUMB: Final = 320
 _GAP: Final = 12
@@ -27,7 +27,7 @@ def contact_sheet(photos: Sequence[Shown]) -> Image.Image:
     for name, original, protected, psnr_db, ssim in shown:
         figures = "unchanged" if psnr_db is None else f"PSNR {psnr_db:.1f} dB, SSIM {ssim:.3f}"
         titles = (name, f"protected: {figures}", f"{_AMPLIFIED} x difference, around grey")
-        pictures = (original, protected, _difference(original, protected))
+        pictures = (original, protected, difference(original, protected))
         for column, (title, image) in enumerate(zip(titles, pictures, strict=True)):
             left = _GAP + column * (_THUMB + _GAP)
             draw.text((left, top), title, fill="black", font=font)
@@ -36,8 +36,8 @@ def contact_sheet(photos: Sequence[Shown]) -> Image.Image:
     return picture
 
 
-def _difference(original: Image.Image, protected: Image.Image) -> Image.Image:
-    """(protected − original) × 10 around mid-grey, so that both directions show."""
+def difference(original: Image.Image, protected: Image.Image) -> Image.Image:
+    """(protected − original) × 10 around mid-grey, so that both directions show; both images in RGB, of one size."""
     brighter = ImageChops.subtract(protected, original).point(lambda v: v * _AMPLIFIED)
     darker = ImageChops.subtract(original, protected).point(lambda v: v * _AMPLIFIED)
     grey = Image.new("RGB", original.size, (128, 128, 128))

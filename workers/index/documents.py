@@ -8,15 +8,15 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from tasks.documents import document_keys, read_document_at
 from tasks.errors import ObjectMissing
 from tasks.results import ActivationResult, parse_result
-from tasks.storage import Bucket, ObjectStore
+from tasks.storage import ObjectStore
 from workers.index.journal import entry_order
 from workers.index.manifest import Manifest
 
 __all__ = ["newest_activations"]
 
-_MAX_RESULT_BYTES: Final = 4 * 2**20
 _READERS: Final = 16
 
 
@@ -33,7 +33,7 @@ def newest_activations(
 
 
 def _activations(store: ObjectStore, manifest: Manifest, progress: Callable[[int], None]) -> Iterator[ActivationResult]:
-    keys = list(store.list_keys(Bucket.RESULTS))
+    keys = list(document_keys(store))
     with ThreadPoolExecutor(_READERS) as readers:
         for count, data in enumerate(readers.map(lambda key: _document(store, key), keys), 1):
             progress(count)
@@ -52,6 +52,6 @@ def _belongs(result: ActivationResult, manifest: Manifest) -> bool:
 
 def _document(store: ObjectStore, key: str) -> bytes:
     try:
-        return store.get(Bucket.RESULTS, key, _MAX_RESULT_BYTES)
+        return read_document_at(store, key)
     except ObjectMissing:
         return b""

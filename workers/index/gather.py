@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.app import Sender, submit
+from tasks.documents import read_result
 from tasks.errors import InvalidRequest, JobMissing, error_of
 from tasks.ledger import Ledger, wait_until_closed
 from tasks.messages import ExtractRequest
-from tasks.names import DIGEST_PATTERN, result_key, sha256_hex
-from tasks.results import ExtractionResult, ExtractorIdentity, FailureResult, parse_result
+from tasks.names import DIGEST_PATTERN, sha256_hex
+from tasks.results import ExtractionResult, ExtractorIdentity, FailureResult
 from tasks.storage import Bucket, ObjectStore
 from workers.images.folders import image_files
 from workers.index.manifest import CollectionStore
@@ -26,7 +27,6 @@ __all__ = ["Gathered", "Gatherer"]
 
 _CHUNK: Final = 256
 _UPLOADS: Final = 8
-_MAX_RESULT_BYTES: Final = 4 * 2**20
 _ORIGINALS: Final = "s3://originals"
 
 
@@ -111,7 +111,7 @@ class Gatherer:
             progress(done)
 
     def _result(self, request: ExtractRequest) -> ExtractionResult:
-        result = parse_result(self.store.get(Bucket.RESULTS, result_key(request.job_id), _MAX_RESULT_BYTES))
+        result = read_result(self.store, request.job_id)
         if isinstance(result, FailureResult):
             raise error_of(result.code, result.message)
         assert isinstance(result, ExtractionResult), "an extraction job ends with such a document"
