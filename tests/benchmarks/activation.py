@@ -109,7 +109,7 @@ def main(  # one parameter an option
     rows: list[Row] = []
     for name in names:
         for device in devices:
-            subject = make_subject(name, torch.device(device))
+            subject = make_subject(name, torch.device(device), images)
             for size in sizes:
                 photos = photographs_of(images, SIZES[size], count or COUNTS[size])
                 for number in steps:
@@ -120,23 +120,59 @@ def main(  # one parameter an option
         json_path.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
 
 
-def make_subject(name: str, device: torch.device) -> Subject:
+def make_subject(name: str, device: torch.device, images: Path | None) -> Subject:
     """`resnet50` stands for SSCD's network with random weights: right for timing, and no R@1 is measured on it."""
-    if name != RESNET:
-        extractor, card = load_extractor(name, device), starter.read_card()
-        if card.extractor.sha256 != extractor.sha256:
-            raise click.UsageError(f"There is no starter collection for {name}.")
-        codec = Codec.read(starter.FOLDER / "codec.faiss", card.factory)
-        loop = PlainLoop(load_network(name), extractor.input_size, codec, device)
-        return Subject(name, extractor, loop, codec, starter.read_codes())
+    if name == RESNET:
+        return make_resnet(device, images)
+    extractor, card = load_extractor(name, device), starter.read_card()
+    if card.extractor.sha256 != extractor.sha256:
+        raise click.UsageError(f"There is no starter collection for {name}.")
+    codec = Codec.read(starter.FOLDER / "codec.faiss", card.factory)
+    loop = PlainLoop(load_network(name), extractor.input_size, codec, device)
+    return Subject(name, extractor, loop, codec, starter.read_codes())
+
+
+def make_resnet(device: torch.device, images: Path | None) -> Subject:
+    """Random weights, but with statistics of photographs: batch norms are calibrated on them, and features centred and
+    scaled, so that they spread over the sphere as a trained network's do. The codec is trained on such features."""
+    sides = torch.Generator().manual_seed(0)
+    inputs = torch.stack([to_input(photo, 288) for photo in photographs_of(images, SIZES["512"], 64)])
+    torch.manual_seed(0)
+    net = torchvision.models.resnet50(weights=None, num_classes=512)
+    _calibrate(net, inputs)
     with tempfile.TemporaryDirectory() as folder:
-        torch.manual_seed(0)
         path = Path(folder, "random.torchvision.pt")
-        torch.save(torchvision.models.resnet50(weights=None, num_classes=512).state_dict(), path)
-        extractor, net = load_extractor(str(path), device), load_network(str(path))
-    random = np.random.default_rng(0).standard_normal((20_000, 512)).astype(np.float32)
-    codec = Codec.train("IVF256,PQ8x8", random / np.linalg.norm(random, axis=1, keepdims=True))
-    return Subject("resnet50 (random weights)", extractor, PlainLoop(net, 288, codec, device), codec, None)
+        torch.save(net.state_dict(), path)
+        extractor, loaded = load_extractor(str(path), device), load_network(str(path))
+    features = Engine(extractor).features
+    views = [_crop(inputs, sides) for _ in range(8)]
+    codec = Codec.train("IVF16,PQ8x8", np.concatenate([features(part) for view in views for part in view.split(16)]))
+    return Subject("resnet50 (random weights)", extractor, PlainLoop(loaded, 288, codec, device), codec, None)
+
+
+def _calibrate(net: torchvision.models.ResNet, inputs: torch.Tensor) -> None:
+    """Set the statistics of the batch norms, and the last layer's scale and offset, by images (B, 3, S, S)."""
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the average of all batches
+    with torch.no_grad():
+        net.train()
+        for part in inputs.split(16):
+            net(part)
+        net.eval()
+        outputs = torch.cat([net(part) for part in inputs.split(16)])
+        scale = outputs.std(dim=0)
+        net.fc.bias.copy_((net.fc.bias - outputs.mean(dim=0)) / scale)
+        net.fc.weight.div_(scale[:, None])
+
+
+def _crop(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    """A part of each image (B, 3, S, S), scaled to its size."""
+    side = images.shape[-1]
+    shown = int(torch.randint(side // 2, side + 1, (), generator=random))
+    top, left = (int(torch.randint(0, side - shown + 1, (), generator=random)) for _ in range(2))
+    part = images[..., top : top + shown, left : left + shown]
+    return torch.nn.functional.interpolate(part, (side, side), mode="bilinear", antialias=True)
 
 
 def photographs_of(folder: Path | None, size: tuple[int, int], count: int) -> list[Pixels]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from tests.photographs import pixels
 from workers.activation.compose import prepare
 from workers.activation.objective import Objective
-from workers.activation.optimiser import Batch, Found, Schedule, changed, optimise
+from workers.activation.optimiser import Batch, Found, Schedule, look, optimise
 from workers.activation.views import edited, mean_views
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor
@@ -50,7 +50,7 @@ def objective_of(codec: Codec, extractor: Extractor, batch: Batch) -> Objective:
 
 
 def run_whole(extractor: Extractor, batch: Batch, objective: Objective, schedule: Schedule) -> Found:
-    steps = optimise(extractor, batch, objective, schedule)
+    steps = optimise(extractor, batch, objective, schedule, look(extractor, batch))
     while True:
         try:
             next(steps)
@@ -61,7 +61,7 @@ def run_whole(extractor: Extractor, batch: Batch, objective: Objective, schedule
 
 def run(extractor: Extractor, batch: Batch, objective: Objective, schedule: Schedule) -> tuple[torch.Tensor, int]:
     """The change, and how often the loop yielded."""
-    steps, yields = optimise(extractor, batch, objective, schedule), 0
+    steps, yields = optimise(extractor, batch, objective, schedule, look(extractor, batch)), 0
     while True:
         try:
             next(steps)

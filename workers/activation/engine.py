@@ -15,7 +15,7 @@ from tasks.errors import DeviceFailure
 from tasks.messages import ActivationOptions
 from workers.activation.compose import Prepared
 from workers.activation.objective import Objective
-from workers.activation.optimiser import Batch, Found, Schedule, optimise
+from workers.activation.optimiser import Batch, Found, Schedule, look, optimise
 from workers.activation.views import mean_views
 from workers.extractors.base import Extractor
 from workers.index.aim import Aim
@@ -91,10 +91,7 @@ class Engine:
     def features(self, images: torch.Tensor) -> Features:
         """(B, D) float32 of images (B, 3, S, S) in [0, 1]; raises DeviceFailure for values that are no numbers."""
         with torch.no_grad():
-            features: Features = self.extractor(images.to(self.extractor.device)).cpu().numpy()
-        if not np.isfinite(features).all():
-            raise DeviceFailure("The extractor gave a feature that is not a number for this image.")
-        return features
+            return _checked(self.extractor(images.to(self.extractor.device)))
 
     def activate(self, works: Sequence[Work]) -> Generator[None, None, list[Activated]]:
         """Optimise images of one kind together; yields once a step, and time between steps is not counted."""
@@ -107,10 +104,11 @@ class Engine:
             columns=torch.stack([w.prepared.columns for w in works]).to(device),
             aspects=torch.tensor([w.prepared.aspect for w in works], device=device),
         )
-        features = self.features(batch.images)
+        first_look = look(self.extractor, batch)
+        features = _checked(first_look.features)
         codes = first.codec.encode(self._mean_features(batch) if first.options.robust else features)
         aims = [first.codec.aim(code[None]) for code in codes]
-        steps = optimise(self.extractor, batch, Objective.of(Aim.join(aims), device), first.schedule)
+        steps = optimise(self.extractor, batch, Objective.of(Aim.join(aims), device), first.schedule, first_look)
         while True:
             try:
                 next(steps)
@@ -134,6 +132,14 @@ class Engine:
             total = sum(self.extractor(view) for view in mean_views(batch.images, batch.aspects))
         mean: Features = F.normalize(torch.as_tensor(total), dim=1).cpu().numpy()
         return mean
+
+
+def _checked(features: torch.Tensor) -> Features:
+    """On the host; raises DeviceFailure for values that are no numbers."""
+    found: Features = features.detach().cpu().numpy()
+    if not np.isfinite(found).all():
+        raise DeviceFailure("The extractor gave a feature that is not a number for this image.")
+    return found
 
 
 class _Clock:

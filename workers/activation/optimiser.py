@@ -17,7 +17,7 @@ from workers.activation.views import edited
 from workers.extractors.base import Extractor
 from workers.extractors.network import IMAGENET_STD
 
-__all__ = ["Batch", "Found", "Schedule", "changed", "optimise"]
+__all__ = ["Batch", "Found", "Look", "Schedule", "changed", "look", "optimise"]
 
 _IMAGE_WEIGHT: Final = 0.01  # of the mean squared change of the image beside the misfit of features (section 4.1)
 _BETAS: Final = (0.9, 0.999)
@@ -110,62 +110,73 @@ class _State:
         return going_on
 
 
+class Look(NamedTuple):
+    """What the extractor makes of B images as they are now, with the graph that leads back to ``delta``.
+
+    ``delta`` and ``images`` are (B, 3, S, S), ``features`` (B, D) of norm 1.
+    """
+
+    delta: torch.Tensor
+    images: torch.Tensor
+    features: torch.Tensor
+
+
+def look(extractor: Extractor, batch: Batch, delta: torch.Tensor | None = None) -> Look:
+    """Look at images that are changed by tanh(delta); without a delta, at the images as they came."""
+    delta = torch.zeros_like(batch.images) if delta is None else delta.detach()
+    delta.requires_grad_(True)
+    images = changed(batch, torch.tanh(delta))
+    return Look(delta, images, extractor(images))
+
+
 def optimise(
-    extractor: Extractor, batch: Batch, objective: Objective, schedule: Schedule
+    extractor: Extractor, batch: Batch, objective: Objective, schedule: Schedule, first: Look
 ) -> Generator[None, None, Found]:
     """Find the change of every image; yields once a step.
 
     The start is zero, and no image draws anything of its own: the same image gives the same change, on every try. An
     image's neighbours in the batch do not touch it, since the loss is a sum and Adam works on each value by itself.
+
+    Args:
+        first: the look at the images as they came, which the caller had to take to know what to aim at.
     """
     state = _State.of(batch, objective)
     found = torch.zeros_like(batch.images)
     steps = torch.full_like(state.numbers, schedule.steps)
     random = np.random.default_rng(0)
+    seen = first
     for step in range(1, schedule.steps + 1):
-        seen = _look(extractor, state)
-        going_on = state.unsettled(seen.misfits.detach(), schedule.settle)
+        misfits = state.objective.misfit(seen.features)
+        going_on = state.unsettled(misfits.detach(), schedule.settle)
         left = state.numbers[~going_on]
         found[left], steps[left] = state.delta[~going_on], step - 1
         if not bool(going_on.any()):
             return Found(torch.tanh(found), steps)
-        gradient = _gradient(extractor, state, seen, schedule.views, random)
+        gradient = _gradient(extractor, state, seen, misfits, schedule.views, random)
         if len(left):
             state.keep(rows := going_on.nonzero()[:, 0])
             gradient = gradient[rows]
         _adam(state, gradient, step, schedule.learning_rate)
         yield
+        if step < schedule.steps:
+            seen = look(extractor, state.batch, state.delta)
     found[state.numbers] = state.delta
     return Found(torch.tanh(found), steps)
 
 
-class _Seen(NamedTuple):
-    """What the extractor made of the images as they are now, with the graph that leads back to ``delta``."""
-
-    delta: torch.Tensor
-    images: torch.Tensor
-    misfits: torch.Tensor
-
-
-def _look(extractor: Extractor, state: _State) -> _Seen:
-    delta = state.delta.detach().requires_grad_(True)
-    images = changed(state.batch, torch.tanh(delta))
-    return _Seen(delta, images, state.objective.misfit(extractor(images)))
-
-
 def _gradient(
-    extractor: Extractor, state: _State, seen: _Seen, views: int, random: np.random.Generator
+    extractor: Extractor, state: _State, seen: Look, misfits: torch.Tensor, views: int, random: np.random.Generator
 ) -> torch.Tensor:
     """Of the loss with respect to delta (B, 3, S, S)."""
     images = seen.images
     std = images.new_tensor(IMAGENET_STD)[:, None, None]  # the paper measures the change on normalised pixel values
     loss = _IMAGE_WEIGHT * ((images - state.batch.images) / std).square().mean(dim=(1, 2, 3)).sum()
-    loss = loss + seen.misfits.sum() / (1 + views)
+    loss = loss + misfits.sum() / (1 + views)
     (gradient,) = torch.autograd.grad(loss, seen.delta, retain_graph=views > 0)
     # One view after the other, and not all in one batch: activations of a view are freed before the next is made.
     for _ in range(views):
-        misfits = state.objective.misfit(extractor(edited(images, state.batch.aspects, random)))
-        gradient += torch.autograd.grad(misfits.sum() / (1 + views), seen.delta, retain_graph=True)[0]
+        view = state.objective.misfit(extractor(edited(images, state.batch.aspects, random)))
+        gradient += torch.autograd.grad(view.sum() / (1 + views), seen.delta, retain_graph=True)[0]
     return gradient
 
 
