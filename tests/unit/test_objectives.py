@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from tests.photographs import pixels
 from workers.activation.compose import prepare
 from workers.activation.objective import Objective
-from workers.activation.optimiser import Batch, Found, Schedule, look, optimise
+from workers.activation.optimiser import Batch, Found, Schedule, changed, look, optimise
 from workers.activation.views import edited, mean_views
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor
