@@ -26,7 +26,7 @@ from producer.images import Found, find_images
 from tasks.errors import AiiError, Unavailable
 from tasks.names import sha256_hex
 from tasks.results import ActivationResult, QueryResult
-from workers.evaluation.edits import EDITS
+from workers.evaluation.edits import EDITS, edit_seed
 
 # scikit-image carries these photographs; its other pictures are drawings, masks, or the second half of a stereo pair.
 _BUNDLED: Final = (
@@ -179,7 +179,7 @@ def _ask(producer: Producer, photos: Sequence[Photo]) -> list[Row]:
 
 
 def _question(producer: Producer, photo: Photo, edit: str, activated: bool) -> Question:
-    edited = EDITS[edit](photo.protected if activated else photo.original, 0)
+    edited = EDITS[edit](photo.protected if activated else photo.original, edit_seed(0, photo.name))
     buffer = io.BytesIO()
     edited.save(buffer, format="PNG", compress_level=1)
     return Question(edit, activated, photo.result.asset_id, producer.query(buffer.getvalue()))

@@ -24,7 +24,7 @@ from tests.benchmarks.activation import drain
 from workers.activation.compose import compose, prepare
 from workers.activation.engine import Engine, Work
 from workers.activation.quality import psnr_db
-from workers.evaluation.edits import EDITS
+from workers.evaluation.edits import EDITS, edit_seed
 from workers.extractors.features import FeatureFolder
 from workers.extractors.inputs import to_input
 from workers.extractors.registry import load_extractor
@@ -134,7 +134,8 @@ def recall(
     shares = {}
     for name, edit in EDITS.items():
         side = setting.engine.extractor.input_size
-        copies = [to_input(np.asarray(edit(Image.fromarray(p), 0)), side) for p in published]
+        edited = (edit(Image.fromarray(p), edit_seed(0, str(i))) for i, p in enumerate(published))
+        copies = [to_input(np.asarray(image), side) for image in edited]
         features = setting.engine.features(torch.stack(copies))
         found = [hits[0][0] if (hits := search(index, codec.probe(feature, 1), 1)) else -1 for feature in features]
         shares[name] = float(np.mean(np.array(found) == first + np.arange(len(published))))

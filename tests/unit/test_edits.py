@@ -5,7 +5,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from workers.evaluation.edits import EDITS
+from workers.evaluation.edits import EDITS, edit_seed
 
 PAPERS_ORDER = [
     "identity",
@@ -61,9 +61,18 @@ def test_the_random_edit_differs_between_seeds(photo: Image.Image) -> None:
     assert len({EDITS["random"](photo, seed).tobytes() for seed in range(6)}) > 3
 
 
-def test_the_random_edit_differs_between_images_of_one_seed() -> None:
-    shades = [Image.new("RGB", (64, 48), (shade, 90, 40)) for shade in range(0, 240, 20)]
-    assert len({EDITS["random"](shade, 0).size for shade in shades}) > 2
+def test_an_original_and_its_protected_version_get_the_same_composition(photo: Image.Image) -> None:
+    protected = Image.fromarray(np.asarray(photo) ^ 1)
+    for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg"):
+        original, twin = (EDITS["random"](image, edit_seed(0, name)) for image in (photo, protected))
+        assert original.size == twin.size
+        assert np.abs(pixels(original) - pixels(twin)).mean() < 10, name
+
+
+def test_images_of_one_run_get_different_compositions_by_their_names(photo: Image.Image) -> None:
+    sizes = {EDITS["random"](photo, edit_seed(0, f"{i}.jpg")).size for i in range(12)}
+    assert len(sizes) > 2
+    assert edit_seed(0, "a.jpg") != edit_seed(1, "a.jpg")
 
 
 @pytest.mark.parametrize("name", PAPERS_ORDER)

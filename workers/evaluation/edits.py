@@ -1,7 +1,8 @@
 """The fourteen edits of the paper's evaluation, on PIL RGB images.
 
 Source: Fernandez et al., "Active Image Indexing" (ICLR 2023), table 2 and appendix. Every edit takes an RGB image of
-any size and returns a new RGB image; only ``random`` looks at the seed.
+any size and returns a new RGB image; only ``random`` looks at the seed, and at nothing but the seed: an original and
+its protected version are edited alike under the same one (:func:`edit_seed`).
 """
 
 import hashlib
@@ -16,12 +17,17 @@ from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tvf
 
-__all__ = ["EDITS", "Edit"]
+__all__ = ["EDITS", "Edit", "edit_seed"]
 
 Edit = Callable[[Image.Image, int], Image.Image]
 
 MEME_BAND = 0.25  # height of the caption band, as a part of the picture's height
 MEME_CAPTION = "when you find the original"
+
+
+def edit_seed(seed: int, name: str) -> int:
+    """The seed for one image of many, by its name: the same for its original and for whatever is published of it."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode(errors="surrogateescape")).digest()[:8])
 
 
 def _identity(image: Image.Image, seed: int) -> Image.Image:
@@ -96,9 +102,8 @@ def _font_that_fits(width: float, height: float) -> ImageFont.FreeTypeFont | Ima
 
 
 def _random(image: Image.Image, seed: int) -> Image.Image:
-    """One to four edits of different families in random order, the same for the same image and seed."""
-    digest = hashlib.sha256(repr((image.size, seed)).encode() + image.tobytes()).digest()
-    draw = random.Random(digest)
+    """One to four edits of different families in random order, drawn from the seed."""
+    draw = random.Random(seed)
     families = draw.sample(_FAMILIES, draw.randint(1, 4))
     for family in families:
         image = EDITS[draw.choice(family)](image, seed)

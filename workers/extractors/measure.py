@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from workers.evaluation.edits import EDITS
+from workers.evaluation.edits import EDITS, edit_seed
 from workers.extractors.base import Extractor
 from workers.extractors.inputs import to_input
 from workers.extractors.registry import load_extractor
@@ -108,7 +108,11 @@ def measure(
     """R@1 by edit, and the share of all edits that are told from unrelated photographs at a false-positive rate of
     1e-4."""
     originals = features_of(extractor, photos)
-    edited = {name: features_of(extractor, (edit(p, seed) for p in photos)) for name, edit in EDITS.items()}
+    seeds = [edit_seed(seed, str(i)) for i in range(len(photos))]
+    edited = {
+        name: features_of(extractor, (edit(p, s) for p, s in zip(photos, seeds, strict=True)))
+        for name, edit in EDITS.items()
+    }
     recalls = {name: round(recall_at_1(queries, originals, references), 4) for name, queries in edited.items()}
     return recalls, round(true_positive_rate(torch.cat(list(edited.values())), originals, FALSE_POSITIVE_RATE), 4)
 
