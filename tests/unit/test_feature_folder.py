@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from workers.extractors.features import FeatureFolder
 from workers.extractors.inputs import to_input
 from workers.extractors.registry import load_extractor
 from workers.images import Limits, decode
+from workers.images.folders import listed_images
 
 LIMITS = Limits(max_bytes=2**20, max_pixels=10**6)
 COUNT = 70  # more than two batches
@@ -99,6 +103,50 @@ def test_a_folder_of_other_images_is_refused(extractor: Extractor, images: Path,
     filled(tmp_path / "features", extractor, images)
     with pytest.raises(InvalidRequest, match="other images"):
         FeatureFolder(tmp_path / "features", extractor, [tmp_path])
+
+
+def test_a_folder_whose_images_were_exchanged_is_refused(extractor: Extractor, images: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("000.jpg", "001.jpg"):
+        (source / name).write_bytes((images / name).read_bytes())
+    filled(tmp_path / "features", extractor, source)
+    (source / "001.jpg").write_bytes((images / "002.jpg").read_bytes())
+    with pytest.raises(InvalidRequest, match="other images"):
+        FeatureFolder(tmp_path / "features", extractor, [source])
+
+
+def test_a_file_that_the_system_does_not_let_us_read_is_listed_and_skipped(
+    extractor: Extractor, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "good.jpg").write_bytes((images / "000.jpg").read_bytes())
+    (source / "gone.jpg").write_bytes((images / "001.jpg").read_bytes())
+    opened = Path.open
+
+    def refuse(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == "gone.jpg":  # permissions would not stop a test that runs as root
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    made = filled(tmp_path / "features", extractor, source)
+    assert len(made.assets) == 1
+    assert made.skipped == ["gone.jpg: The file cannot be read: Permission denied. [bad_input]"]
+
+
+def test_a_source_may_be_one_image_but_not_anything_else(extractor: Extractor, images: Path, tmp_path: Path) -> None:
+    assert len(filled(tmp_path / "one", extractor, images / "000.jpg").assets) == 1
+    for name, content in (("notes.txt", b"no image"), ("packed.tar.gz", gzip.compress(bytes(10_240)))):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InvalidRequest, match="neither an image"):
+            list(listed_images(tmp_path / name))
+
+
+def test_a_name_that_is_no_text_can_be_printed(images: Path, tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes((images / "000.jpg").read_bytes())
+    assert [file.name for file in listed_images(tmp_path)] == ["caf\\udce9.jpg"]
 
 
 def test_without_images_there_are_no_features(extractor: Extractor, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tasks.names import sha256_hex
 from workers.extractors.base import Extractor
 from workers.extractors.inputs import to_input
 from workers.images import Limits, decode
-from workers.images.folders import image_files
+from workers.images.folders import ImageFile, listed_images, listing_digest
 
 __all__ = ["FeatureFolder", "Features"]
 
@@ -43,7 +43,7 @@ class FeatureFolder:
         self._done = folder / "done.json"
         self._extractor = extractor
         self._sources = [path.absolute() for path in sources]
-        made_of: dict[str, object] = {"extractor": extractor.sha256, "sources": [str(p) for p in self._sources]}
+        made_of = {"extractor": extractor.sha256, "images": listing_digest(self._sources)[0]}
         self._check(folder / "made_of.json", made_of)
 
     def fill(self, limits: Limits, progress: Callable[[int], None]) -> None:
@@ -61,12 +61,12 @@ class FeatureFolder:
     @property
     def assets(self) -> list[str]:
         """The digests (N) of the files, in the order of the features."""
-        return self._assets.read_text().split() if self._assets.exists() else []
+        return self._assets.read_text("utf-8").split() if self._assets.exists() else []
 
     @property
     def skipped(self) -> list[str]:
         """A line ``name: why`` for each file that could not be read."""
-        return self._skipped.read_text().splitlines() if self._skipped.exists() else []
+        return self._skipped.read_text("utf-8").splitlines() if self._skipped.exists() else []
 
     @property
     def features(self) -> Features:
@@ -79,17 +79,18 @@ class FeatureFolder:
         """Delete the folder; what was read of it before stays readable."""
         shutil.rmtree(self._done.parent)
 
-    def _files(self) -> Iterator[tuple[str, bytes]]:
+    def _files(self) -> Iterator[ImageFile]:
         for source in self._sources:
-            yield from image_files(source)
+            yield from listed_images(source)
 
-    def _append(self, batch: list[tuple[str, bytes]], known: set[str], limits: Limits) -> None:
+    def _append(self, batch: list[ImageFile], known: set[str], limits: Limits) -> None:
         inputs, digests, refused = [], [], []
-        for name, data in batch:
+        for image in batch:
             try:
+                data = image.read()
                 pixels = decode(data, limits).pixels
             except BadInput as error:
-                refused.append(f"{name}: {error.message} [{error.code}]\n")
+                refused.append(f"{image.name}: {error.message} [{error.code}]\n")
                 continue
             if (digest := sha256_hex(data)) not in known:  # the same file under two names is one asset
                 known.add(digest)
@@ -101,21 +102,21 @@ class FeatureFolder:
             with self._features.open("ab") as file:
                 file.write(features.tobytes())
         for path, lines in ((self._assets, digests), (self._skipped, refused)):
-            with path.open("a") as text:
+            with path.open("a", encoding="utf-8") as text:
                 text.writelines(lines)
 
     def _restored(self) -> tuple[int, list[str]]:
         """How many files are done, and their assets, after cutting off what an interruption left half done."""
         done = json.loads(self._done.read_text()) if self._done.exists() else {"files": 0, "assets": 0, "skipped": 0}
         assets, skipped = self.assets[: done["assets"]], self.skipped[: done["skipped"]]
-        self._assets.write_text("".join(f"{asset}\n" for asset in assets))
-        self._skipped.write_text("".join(f"{line}\n" for line in skipped))
+        self._assets.write_text("".join(f"{asset}\n" for asset in assets), "utf-8")
+        self._skipped.write_text("".join(f"{line}\n" for line in skipped), "utf-8")
         with self._features.open("ab") as file:
             file.truncate(4 * self._extractor.dimension * len(assets))
         return done["files"], assets
 
     @staticmethod
-    def _check(path: Path, made_of: dict[str, object]) -> None:
+    def _check(path: Path, made_of: dict[str, str]) -> None:
         if path.exists() and json.loads(path.read_text()) != made_of:
             raise InvalidRequest(
                 f"{path.parent} holds features of other images, or by another extractor: empty it, or name another."

@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from tasks.app import Sender, submit
 from tasks.documents import read_result
-from tasks.errors import InvalidRequest, JobMissing, error_of
+from tasks.errors import BadInput, InvalidRequest, JobMissing, error_of
 from tasks.ledger import Ledger, wait_until_closed
 from tasks.messages import ExtractRequest
 from tasks.names import DIGEST_PATTERN, sha256_hex
 from tasks.results import ExtractionResult, ExtractorIdentity, FailureResult
 from tasks.storage import Bucket, ObjectStore
-from workers.images.folders import image_files
+from workers.images.folders import ImageFile, listed_images
 from workers.index.manifest import CollectionStore
 
 __all__ = ["Gathered", "Gatherer"]
@@ -39,6 +39,13 @@ class Gathered:
     features: npt.NDArray[np.float32]
     skipped: list[str]
     objects: list[str]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Why an image was not uploaded, in a line."""
+
+    line: str
 
 
 @dataclass(frozen=True)
@@ -86,20 +93,24 @@ class Gatherer:
             yield from _stored_originals(self.store, source)
             return
         with ThreadPoolExecutor(_UPLOADS) as uploads:
-            for name, digest in uploads.map(self._upload, image_files(Path(source))):
-                if digest:
-                    yield digest
+            for uploaded in uploads.map(self._upload, listed_images(Path(source))):
+                if isinstance(uploaded, Skipped):
+                    skipped.append(uploaded.line)
                 else:
-                    skipped.append(f"{name}: larger than {self.max_bytes:,} bytes [too_large]")
+                    yield uploaded
 
-    def _upload(self, image: tuple[str, bytes]) -> tuple[str, str | None]:
-        name, data = image
-        if len(data) > self.max_bytes:
-            return name, None
+    def _upload(self, image: ImageFile) -> str | Skipped:
+        """The digest of an image that is in the store now."""
+        if image.size > self.max_bytes:
+            return Skipped(f"{image.name}: larger than {self.max_bytes:,} bytes [too_large]")
+        try:
+            data = image.read()
+        except BadInput as error:
+            return Skipped(f"{image.name}: {error.message} [{error.code}]")
         digest = sha256_hex(data)
         if not self.store.exists(Bucket.ORIGINALS, digest):
             self.store.put(Bucket.ORIGINALS, digest, data, "application/octet-stream")
-        return name, digest
+        return digest
 
     def _wait(self, requests: list[ExtractRequest], progress: Callable[[int], None]) -> None:
         images_of = {request.job_id: len(request.images) for request in requests}
