@@ -200,15 +200,23 @@ def query(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--watch", is_flag=True, help="Show it anew every two seconds, until Ctrl-C.")
 def status(as_json: bool, watch: bool) -> None:
-    """Show services, workers, queues, speed beside the paper's, and the latest failures."""
-    while True:
-        state = collect_status()
-        if watch:
-            click.clear()
-        click.echo(status_json(state) if as_json else status_text(state))
-        if not watch:
-            return
+    """Show services, workers, queues, speed beside the paper's, latest results and failures.
+
+    Ends with status 3 when Redis or S3 cannot be reached; with --watch it goes on, and says so.
+    """
+    show = status_json if as_json else status_text
+    while watch:
+        try:
+            text = show(collect_status())
+        except Unavailable as error:
+            text = f"{error.message} [{error.code}]"
+        click.clear()
+        click.echo(text)
         time.sleep(_WATCH_EVERY_S)
+    state = collect_status()
+    click.echo(show(state))
+    if state.s3_problem:
+        sys.exit(EXIT_UNAVAILABLE)
 
 
 aii.add_command(jobs)

@@ -25,16 +25,19 @@ def jobs() -> None:
     """Look at jobs, try them again, end them."""
 
 
+# What somebody may want to look after, when nothing else is asked for.
+_UNSETTLED = (JobState.RUNNING, JobState.QUEUED, JobState.FAILED)
+
+
 @jobs.command("list")
-@click.option(
-    "--state", default="failed", show_default=True, type=click.Choice([state.value for state in JobState]),
-    help="Of the closed ones, the latest thousand are looked at.",
-)  # fmt: skip
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1_000))
-def list_(state: str, limit: int) -> None:
-    """List jobs in one state."""
-    for record in Operations.connect(load_settings()).jobs(JobState(state), limit):
-        click.echo(_line(record))
+@click.argument("state", required=False, type=click.Choice([state.value for state in JobState]))
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1_000), help="Of each state.")
+def list_(state: str | None, limit: int) -> None:
+    """List jobs in one state; without STATE, all that run, wait or failed."""
+    operations = Operations.connect(load_settings())
+    for wanted in (JobState(state),) if state else _UNSETTLED:
+        for record in operations.jobs(wanted, limit):
+            click.echo(_line(record))
 
 
 @jobs.command()
@@ -64,7 +67,7 @@ def retry(job_ids: tuple[str, ...]) -> None:
 @jobs.command()
 @click.argument("job_ids", nargs=-1, required=True, metavar="JOB...")
 def cancel(job_ids: tuple[str, ...]) -> None:
-    """End jobs that wait or run. One that runs stops before its next effect; nothing half done is published."""
+    """End jobs that wait or run. A cancelled job publishes nothing; one that is just being published is refused."""
     settings = load_settings()
     operations, store = Operations.connect(settings), ObjectStore.connect(settings)
     for job_id in job_ids:
@@ -74,4 +77,5 @@ def cancel(job_ids: tuple[str, ...]) -> None:
 
 def _line(record: JobRecord) -> str:
     error = f"  [{record.error_code}] {record.error_message or ''}" if record.error_code else ""
-    return f"{record.job_id}  {record.state.value:<9}  {record.task}  {record.attempts} attempts{error}"
+    about = f"  {record.asset_id}" if record.asset_id else ""
+    return f"{record.job_id}  {record.state.value:<9}  {record.task}{about}  {record.attempts} attempts{error}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 from urllib.parse import urlsplit
 
 import redis
@@ -37,9 +39,23 @@ def redis_address(settings: Settings) -> str:
     return f"{parts.hostname}:{parts.port or 6379}"
 
 
+# What Redis answers when it refuses to write, or to answer at all, for a while. Looked for in the text: what a script
+# ran into comes as a general error that quotes it.
+_REFUSALS: Final = {
+    "OOM": "is full: raise its maxmemory, or remove something",
+    "READONLY": "is a read-only replica: point AII_REDIS_URL at the primary",
+    "MISCONF": "cannot write its files, and takes nothing meanwhile: look at its log and its disk",
+    "NOREPLICAS": "lacks replicas, and takes nothing meanwhile",
+    "MASTERDOWN": "has lost its primary",
+    "NOPERM": "does not let this user do that: check AII_REDIS_URL",
+    "BUSY": "is busy with a script",
+}
+
+
 @contextmanager
 def named_errors(address: str) -> Iterator[None]:
-    """Turn the client's connection errors into RedisUnavailable."""
+    """Turn the client's connection errors, and Redis' refusals, into RedisUnavailable: both pass, and the same call may
+    succeed then. What else Redis objects to is a mistake of ours, and stays what it is."""
     try:
         yield
     except redis.AuthenticationError as error:
@@ -48,3 +64,14 @@ def named_errors(address: str) -> Iterator[None]:
         raise RedisUnavailable(
             f"Redis at {address} does not answer: start it with `aii up`, or set AII_REDIS_URL."
         ) from error
+    except redis.ResponseError as error:
+        if reason := _refusal(error):
+            raise RedisUnavailable(f"Redis at {address} {reason}.") from error
+        raise
+
+
+def _refusal(error: redis.ResponseError) -> str | None:
+    # redis-py takes the word out of the text where it has a class for it.
+    known = {"OutOfMemoryError": "OOM", "ReadOnlyError": "READONLY", "NoPermissionError": "NOPERM"}
+    words = {known.get(type(error).__name__, ""), *re.findall(r"[A-Z]{3,}", str(error))}
+    return next((reason for word, reason in _REFUSALS.items() if word in words), None)

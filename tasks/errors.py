@@ -26,6 +26,8 @@ Constructors take one message, because that is all Celery's JSON results keep of
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class AiiError(Exception):
     """Base of the tree: ``code`` and ``retryable`` are class attributes, the message says what to do next."""
@@ -176,12 +178,16 @@ class DeviceFailure(AiiError):
     code = "device_failure"
 
 
-def error_of(code: str, message: str) -> AiiError:
-    """The error that a result document names, as an exception of the class with that code."""
+def kinds() -> Iterator[type[AiiError]]:
+    """Every class of the tree."""
     pending: list[type[AiiError]] = [AiiError]
     while pending:
         kind = pending.pop()
-        if kind.code == code:
-            return kind(message)
+        yield kind
         pending.extend(kind.__subclasses__())
-    return AiiError(f"{code}: {message}")
+
+
+def error_of(code: str, message: str) -> AiiError:
+    """The error that a result document names, as an exception of the class with that code."""
+    kind = next((kind for kind in kinds() if kind.code == code), None)
+    return kind(message) if kind else AiiError(f"{code}: {message}")

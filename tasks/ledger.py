@@ -7,6 +7,7 @@ stays closed. Transitions are in :mod:`tasks.ledger_scripts`.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,18 @@ import redis
 from tasks import ledger_scripts as scripts
 from tasks.connection import connect_redis, named_errors, redis_address
 from tasks.errors import JobMissing
-from tasks.ledger_keys import CLOSED, CLOSED_BOUND, COUNTS, LEASES, head_key, job_key, open_key, seq_key
+from tasks.ledger_keys import (
+    CLOSED_BOUND,
+    COUNTS,
+    LEASES,
+    closed_key,
+    head_key,
+    job_key,
+    open_key,
+    seq_key,
+    since_key,
+    submit_keys,
+)
 from tasks.messages import Request
 from tasks.names import canonical_json
 from tasks.settings import Settings
@@ -50,7 +62,10 @@ class Claim(StrEnum):
 
 @dataclass(frozen=True)
 class JobRecord:
-    """One job as the ledger knows it; times are seconds since the epoch, on Redis' clock."""
+    """One job as the ledger knows it; times are seconds since the epoch, on Redis' clock.
+
+    `asset_id` is known of an activation that is not done yet: what a good job was asked is forgotten.
+    """
 
     job_id: str
     state: JobState
@@ -58,6 +73,8 @@ class JobRecord:
     queue: str
     attempts: int
     submitted_at: float
+    finished_at: float | None
+    asset_id: str | None
     worker: str | None
     error_code: str | None
     error_message: str | None
@@ -96,6 +113,7 @@ class Ledger:
         self._submit = client.register_script(scripts.SUBMIT)
         self._claim = client.register_script(scripts.CLAIM)
         self._renew = client.register_script(scripts.RENEW)
+        self._publish = client.register_script(scripts.PUBLISH)
         self._close = client.register_script(scripts.CLOSE)
         self._requeue = client.register_script(scripts.REQUEUE)
         self._resend = client.register_script(scripts.RESEND)
@@ -134,8 +152,8 @@ class Ledger:
             return [bool(answer[0]) for answer in pipe.execute()]
 
     def _write(self, client: redis.Redis, job_id: str, task: str, queue: str, payload: Any) -> None:
-        keys = [job_key(job_id), open_key(queue), seq_key(queue), COUNTS]
-        self._submit(keys=keys, args=[job_id, task, queue, canonical_json(payload).decode()], client=client)
+        args = [job_id, task, queue, canonical_json(payload).decode()]
+        self._submit(keys=submit_keys(job_id, queue), args=args, client=client)
 
     def get(self, job_id: str) -> JobRecord:
         """Raises JobMissing: never submitted here, or forgotten since."""
@@ -159,7 +177,7 @@ class Ledger:
         """Try to start a job: counts the attempt and takes the lease under `token`."""
         with named_errors(self._address):
             answer = self._claim(
-                keys=[job_key(job_id), open_key(queue), head_key(queue), LEASES],
+                keys=[job_key(job_id), open_key(queue), head_key(queue), LEASES, since_key(queue)],
                 args=[job_id, token, self._lease_ms, self._max_attempts, worker],
             )
         return Claim(answer)
@@ -184,11 +202,17 @@ class Ledger:
         with named_errors(self._address):
             return bool(self._client.hget(job_key(job_id), "token") == token)
 
+    def begin_publishing(self, job_id: str, token: str) -> bool:
+        """Ask to make effects that others see: from now on the job cannot be cancelled. False when it is no longer
+        being done under that token."""
+        with named_errors(self._address):
+            return bool(self._publish(keys=[job_key(job_id)], args=[token]))
+
     def close(self, job_id: str, token: str, state: JobState, code: str = "", message: str = "") -> bool:
         """End a job; False when the lease was lost and somebody else ends it."""
         with named_errors(self._address):
             answer = self._close(
-                keys=[job_key(job_id), LEASES, CLOSED, COUNTS],
+                keys=[job_key(job_id), LEASES, closed_key(state), COUNTS],
                 args=[job_id, token, state, code, message[:_MESSAGE_BOUND], self._keep_closed_s, CLOSED_BOUND],
             )
         return bool(answer)
@@ -210,7 +234,7 @@ class Ledger:
                 self._client.zrem(LEASES, job_id)
             return None
         with named_errors(self._address):
-            keys = [job_key(job_id), LEASES, open_key(queue), seq_key(queue), COUNTS]
+            keys = [job_key(job_id), LEASES, open_key(queue), seq_key(queue), COUNTS, since_key(queue)]
             return _resend_of(job_id, self._requeue(keys=keys, args=[job_id, token]))
 
     def queue_state(self, queue: str) -> QueueState:
@@ -273,10 +297,19 @@ def record_of(job_id: str, fields: dict[str, str]) -> JobRecord:
         queue=fields["queue"],
         attempts=int(fields["attempts"]),
         submitted_at=int(fields["submitted_ms"]) / 1000,
+        finished_at=int(fields["finished_ms"]) / 1000 if "finished_ms" in fields else None,
+        asset_id=_asset_of(fields.get("payload", "null")),
         worker=fields.get("worker"),
         error_code=fields.get("error_code"),
         error_message=fields.get("error_message"),
     )
+
+
+def _asset_of(payload: str) -> str | None:
+    """What a message is about; anybody can have sent it, so it can be anything."""
+    said = json.loads(payload)
+    asset_id = said.get("asset_id") if isinstance(said, dict) else None
+    return asset_id if isinstance(asset_id, str) else None
 
 
 def _resend_of(job_id: str, answer: Any) -> Resend | None:

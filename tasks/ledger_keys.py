@@ -3,7 +3,6 @@
 from typing import Final
 
 LEASES: Final = "aii:leases"
-CLOSED: Final = "aii:closed"
 COUNTS: Final = "aii:counts"
 CLOSED_BOUND: Final = 10_000
 
@@ -22,3 +21,17 @@ def seq_key(queue: str) -> str:
 
 def head_key(queue: str) -> str:
     return f"aii:head:{queue}"
+
+
+def since_key(queue: str) -> str:
+    return f"aii:since:{queue}"
+
+
+def closed_key(state: str) -> str:
+    return f"aii:closed:{state}"
+
+
+def submit_keys(job_id: str, queue: str) -> list[str]:
+    """What a job that is opened, or opened again, touches."""
+    lists = [since_key(queue), closed_key("failed"), closed_key("cancelled")]
+    return [job_key(job_id), open_key(queue), seq_key(queue), COUNTS, *lists]

@@ -8,12 +8,15 @@ script's effects to the append-only file as one MULTI … EXEC.
       └──── requeue ─────┘  (the lease ran out)
 
 Keys:
-    aii:job:{id}       hash: state, task, queue, payload, seq, attempts, token, times, error
+    aii:job:{id}       hash: state, task, queue, payload, seq, attempts, token, publishing, times, error
     aii:open:{queue}   sorted set of queued jobs by `seq`, their place in the queue
+    aii:since:{queue}  sorted set of the same by the time (ms) they were submitted: one sent again loses its place, not
+                       its age
     aii:seq:{queue}    last place given out
     aii:head:{queue}   furthest place that was ever started
     aii:leases         sorted set of running jobs by the time (ms) their lease runs out
-    aii:closed         sorted set of lately closed jobs by time (ms), bounded
+    aii:closed:{state} sorted sets of lately closed jobs by time (ms), bounded; a failure among a thousand good jobs is
+                       found without looking at those
     aii:counts         hash of counters
 """
 
@@ -24,7 +27,8 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 """
 
-# KEYS job, open, seq, counts; ARGV id, task, queue, payload. Returns {1 if newly queued, state}.
+# KEYS job, open, seq, counts, since, failed, cancelled; ARGV id, task, queue, payload.
+# Returns {1 if newly queued, state}.
 # A failed job is opened again: what was wrong may have been put right.
 SUBMIT: Final = (
     _NOW
@@ -36,12 +40,15 @@ redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'state', 'queued', 'task', ARGV[2], 'queue', ARGV[3], 'payload', ARGV[4],
            'seq', seq, 'attempts', 0, 'submitted_ms', now)
 redis.call('ZADD', KEYS[2], seq, ARGV[1])
+redis.call('ZADD', KEYS[5], now, ARGV[1])
+redis.call('ZREM', KEYS[6], ARGV[1])
+redis.call('ZREM', KEYS[7], ARGV[1])
 redis.call('HINCRBY', KEYS[4], 'submitted', 1)
 return {1, 'queued'}
 """
 )
 
-# KEYS job, open, head, leases; ARGV id, token, lease_ms, max_attempts, worker.
+# KEYS job, open, head, leases, since; ARGV id, token, lease_ms, max_attempts, worker.
 # Returns claimed | missing | closed | leased | exhausted.
 CLAIM: Final = (
     _NOW
@@ -56,6 +63,7 @@ if state == 'running' then
   if expiry and tonumber(expiry) > now then return 'leased' end
 end
 redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZREM', KEYS[5], ARGV[1])
 redis.call('ZADD', KEYS[4], now + ARGV[3], ARGV[1])
 redis.call('HSET', KEYS[1], 'state', 'running', 'token', ARGV[2], 'worker', ARGV[5], 'started_ms', now)
 local attempts = redis.call('HINCRBY', KEYS[1], 'attempts', 1)
@@ -81,18 +89,29 @@ return lost
 """
 )
 
+# KEYS job; ARGV token.  Returns 1 if the caller may publish now: it holds the job, and nobody can cancel it any more.
+# The mark outlives a requeue, as what was published before the worker died is not taken back.
+PUBLISH: Final = """
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] or redis.call('HGET', KEYS[1], 'state') ~= 'running' then return 0
+end
+redis.call('HSET', KEYS[1], 'publishing', 1)
+return 1
+"""
+
 # KEYS job, leases, closed, counts; ARGV id, token, state, error code, error message, keep_s, bound.  Returns 1 if
 # closed.
 CLOSE: Final = (
     _NOW
     + """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[2] or redis.call('HGET', KEYS[1], 'state') ~= 'running' then return 0
-end redis.call('HSET', KEYS[1], 'state', ARGV[3], 'finished_ms', now)
+end
+redis.call('HSET', KEYS[1], 'state', ARGV[3], 'finished_ms', now)
 if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'error_code', ARGV[4], 'error_message', ARGV[5]) end
 redis.call('HDEL', KEYS[1], 'token')
 if ARGV[3] == 'done' then redis.call('HDEL', KEYS[1], 'payload') end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZADD', KEYS[3], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - ARGV[6] * 1000)
 redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - ARGV[7])
 redis.call('HINCRBY', KEYS[4], ARGV[3], 1)
 redis.call('EXPIRE', KEYS[1], ARGV[6])
@@ -100,14 +119,15 @@ return 1
 """
 )
 
-# KEYS job, leases, open, seq, counts; ARGV id, force.  Returns {task, queue, payload} of a job to send again, or nil.
+# KEYS job, leases, open, seq, counts, since; ARGV id, force.
+# Returns {task, queue, payload} of a job to send again, or nil.
 # `force` hands back a lease that has not run out (its own holder gives the job up).
 REQUEUE: Final = (
     _NOW
     + """
 local expiry = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if not expiry or (tonumber(expiry) > now and ARGV[2] == '') then return nil end
-local job = redis.call('HMGET', KEYS[1], 'state', 'task', 'queue', 'payload', 'token')
+local job = redis.call('HMGET', KEYS[1], 'state', 'task', 'queue', 'payload', 'token', 'submitted_ms')
 if ARGV[2] ~= '' and job[5] ~= ARGV[2] then return nil end
 redis.call('ZREM', KEYS[2], ARGV[1])
 if job[1] ~= 'running' then return nil end
@@ -115,23 +135,28 @@ local seq = redis.call('INCR', KEYS[4])
 redis.call('HSET', KEYS[1], 'state', 'queued', 'seq', seq)
 redis.call('HDEL', KEYS[1], 'token')
 redis.call('ZADD', KEYS[3], seq, ARGV[1])
+redis.call('ZADD', KEYS[6], job[6], ARGV[1])
 redis.call('HINCRBY', KEYS[5], 'resent_lease', 1)
 return {job[2], job[3], job[4]}
 """
 )
 
-# KEYS job, open, leases, closed, counts; ARGV id, keep_s, bound.  Returns the state before, of an open job; else nil.
-# A worker that is at it finds its token gone before its next effect.
+# KEYS job, open, leases, closed, counts, since; ARGV id, keep_s, bound.
+# Returns the state before, of an open job; 'publishing' for one that is too far; else nil.
+# A worker that is at it finds its token gone before it publishes.
 CANCEL: Final = (
     _NOW
     + """
 local state = redis.call('HGET', KEYS[1], 'state')
 if state ~= 'queued' and state ~= 'running' then return nil end
+if redis.call('HEXISTS', KEYS[1], 'publishing') == 1 then return 'publishing' end
 redis.call('HSET', KEYS[1], 'state', 'cancelled', 'finished_ms', now, 'error_code', 'cancelled')
 redis.call('HDEL', KEYS[1], 'token')
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('ZREM', KEYS[6], ARGV[1])
 redis.call('ZADD', KEYS[4], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now - ARGV[2] * 1000)
 redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - ARGV[3])
 redis.call('HINCRBY', KEYS[5], 'cancelled', 1)
 redis.call('EXPIRE', KEYS[1], ARGV[2])

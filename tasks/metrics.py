@@ -1,18 +1,19 @@
 """Figures that workers publish and everybody reads: histograms of how long stages take, outcomes, and failures.
 
-Kept in Redis, twice: in slots of ten seconds that expire, for "the last minutes", and as totals since the beginning,
-for Prometheus. Both are hashes of counters that all workers add to, so a sum over workers needs no summing, and a
-restart of whoever reads loses nothing. Their size is bounded by stages and buckets, not by jobs.
+Kept in Redis, twice: in slots of ten seconds that live for half an hour, and as totals since the beginning, for
+Prometheus. Both are hashes of counters that all workers add to, so a sum over workers needs no summing, and a restart
+of whoever reads loses nothing. Their size is bounded by stages and buckets, not by jobs.
 
-    aii:metrics:{slot}, aii:metrics:total    hash: see Counters
-    aii:failures                             hash: error code → the last failure, as JSON
-    aii:latest                               list: the last activations' job ids, newest first
+    aii:metrics:2:{slot}, aii:metrics:2:total    hash: see Counters; a slot also says how many jobs waited then
+    aii:failures                                 hash: error code → the last failure, as JSON
+    aii:latest                                   list: the last activations' job ids, newest first
 """
 
 from __future__ import annotations
 
 import bisect
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,17 +22,24 @@ from typing import Any, Final
 import redis
 
 from tasks.connection import named_errors
+from tasks.paper import PAPER
 
-__all__ = ["BOUNDS_MS", "Counters", "Failure", "Histogram", "Metrics"]
+__all__ = ["BOUNDS_MS", "EXPOSED_MS", "SLOT_S", "Counters", "Failure", "Histogram", "Metrics", "Slot"]
 
 _RATIO: Final = 1.07  # neighbouring bounds: a quantile is right to a few percent
-BOUNDS_MS: Final = tuple(0.02 * _RATIO**n for n in range(240))  # to 210 seconds
+_OTHERS_MS: Final = (0.1, 0.2, 0.7, 1.5, 3, 6, 10, 20, 30, 60, 100, 200, 500, 1_000, 3_000, 10_000, 60_000)
+# Fewer bounds for Prometheus, where each is a time series; around the paper's they are close.
+EXPOSED_MS: Final = tuple(sorted({*_OTHERS_MS, *(figure.ms for figure in PAPER)}))
+# Those are bounds here too, so that "at most 39.8 ms" is counted, not estimated. To 210 seconds.
+BOUNDS_MS: Final = tuple(sorted({*(0.02 * _RATIO**n for n in range(240)), *EXPOSED_MS}))
 SLOT_S: Final = 10
-_KEEP_S: Final = 1_800
+_KEEP_S: Final = 1_900  # half an hour, and the slots at both ends
 _LATEST: Final = 12
-_PREFIX: Final = "aii:metrics:"
+_PSNR_BOUND: Final = 1_000  # tenths of a dB
+_PREFIX: Final = "aii:metrics:2:"  # with other bounds, what is stored by bucket would mean something else
 _TOTAL: Final = f"{_PREFIX}total"
 _FAILURES: Final = "aii:failures"
+_FAILURES_KEPT_S: Final = 86_400
 _LAST: Final = "aii:latest"
 
 
@@ -70,16 +78,23 @@ class Counters:
         stages: histograms by task and stage.
         outcomes: jobs by task and status.
         failures: failed jobs by error code.
+        psnr: published images by their PSNR in tenths of a dB.
+        steps: what the optimiser took, summed over images, by :data:`tasks.paper.MODES`.
     """
 
     stages: dict[tuple[str, str], Histogram] = field(default_factory=dict)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
+    psnr: Counter[int] = field(default_factory=Counter)
+    steps: Counter[str] = field(default_factory=Counter)
 
     def observe(self, task: str, stage: str, ms: float) -> None:
         histogram = self.stages.setdefault((task, stage), Histogram())
         histogram.counts[bisect.bisect_left(BOUNDS_MS, ms)] += 1
         histogram.sum_ms += ms
+
+    def observe_psnr(self, psnr_db: float) -> None:
+        self.psnr[min(max(round(10 * psnr_db), 0), _PSNR_BOUND)] += 1
 
     def add(self, other: Counters) -> None:
         for key, histogram in other.stages.items():
@@ -88,6 +103,8 @@ class Counters:
             mine.sum_ms += histogram.sum_ms
         self.outcomes.update(other.outcomes)
         self.failures.update(other.failures)
+        self.psnr.update(other.psnr)
+        self.steps.update(other.steps)
 
     def stage(self, task: str, stage: str) -> Histogram:
         """The histogram of one stage, empty when nothing was observed."""
@@ -103,6 +120,10 @@ class Counters:
             yield f"out|{task}|{status}", count
         for code, count in self.failures.items():
             yield f"fail|{code}", count
+        for tenths, count in self.psnr.items():
+            yield f"psnr|{tenths}", count
+        for mode, count in self.steps.items():
+            yield f"steps|{mode}", count
 
     def read(self, stored: Mapping[str, str]) -> None:
         """Add what such a hash holds."""
@@ -116,6 +137,10 @@ class Counters:
                 self.outcomes[parts[0], parts[1]] += int(value)
             elif kind == "fail":
                 self.failures[parts[0]] += int(value)
+            elif kind == "psnr":
+                self.psnr[int(parts[0])] += int(value)
+            elif kind == "steps":
+                self.steps[parts[0]] += int(value)
 
 
 @dataclass(frozen=True)
@@ -128,22 +153,42 @@ class Failure:
     at: float
 
 
+@dataclass(frozen=True)
+class Slot:
+    """What was counted in ten seconds, and how many jobs waited in each queue, as far as anybody looked."""
+
+    start_s: int
+    counted: Counters
+    waiting: dict[str, int]
+
+
+# KEYS slot, total; ARGV keep_s, field, amount, field, amount, …
+# A command for each field and hash would keep Redis busy for as long as it takes to read a thousand of them.
+_PUBLISH: Final = """
+for i = 2, #ARGV, 2 do
+  redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1])
+  redis.call('HINCRBY', KEYS[2], ARGV[i], ARGV[i + 1])
+end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+"""
+
+
 class Metrics:
     """Both sides. Thread-safe; raises RedisUnavailable."""
 
     def __init__(self, client: redis.Redis, address: str) -> None:
         self._client = client
         self._address = address
+        self._publish = client.register_script(_PUBLISH)
+        self._over: dict[int, Slot] = {}
+        self._lock = threading.Lock()
 
     def publish(self, counted: Counters, failures: Sequence[Failure], activations: Sequence[str]) -> None:
-        """Add what one worker counted since it last published, in one round trip."""
+        """Add what one worker counted since it last published: all of it or, when an error is raised, nothing."""
         with named_errors(self._address):
-            slot = f"{_PREFIX}{self._now_s() // SLOT_S}"
-            pipe = self._client.pipeline(transaction=False)
-            for name, amount in counted.fields():
-                pipe.hincrby(slot, name, amount)
-                pipe.hincrby(_TOTAL, name, amount)
-            pipe.expire(slot, _KEEP_S)
+            pipe = self._client.pipeline(transaction=True)
+            fields = [part for pair in counted.fields() for part in pair]
+            self._publish(keys=[_slot_key(self._now_s() // SLOT_S), _TOTAL], args=[_KEEP_S, *fields], client=pipe)
             for failure in failures:
                 pipe.hset(_FAILURES, failure.code, json.dumps(vars(failure)))
             if activations:
@@ -151,39 +196,62 @@ class Metrics:
                 pipe.ltrim(_LAST, 0, _LATEST - 1)
             pipe.execute()
 
-    def last(self, seconds: int) -> Counters:
-        """What all workers counted in about the last `seconds` (at most half an hour), to a slot."""
+    def note_waiting(self, waiting: Mapping[str, int]) -> None:
+        """Keep how many jobs wait in each queue now, for whoever looks back."""
         with named_errors(self._address):
-            now = self._now_s() // SLOT_S
+            slot = _slot_key(self._now_s() // SLOT_S)
+            pipe = self._client.pipeline(transaction=True)
+            pipe.hset(slot, mapping={f"waiting|{queue}": count for queue, count in waiting.items()})
+            pipe.expire(slot, _KEEP_S).execute()
+
+    def slots(self, seconds: int) -> tuple[float, list[Slot]]:
+        """Now, on Redis' clock, and the slots that cover at least the last `seconds` (at most half an hour) until now,
+        oldest first. Those that are over are read once."""
+        with named_errors(self._address), self._lock:
+            now = self._now_s()
+            first, current = int(now - seconds) // SLOT_S, int(now) // SLOT_S
+            unread = [n for n in range(first, current + 1) if n not in self._over]
             pipe = self._client.pipeline(transaction=False)
-            for slot in range(now - seconds // SLOT_S, now + 1):
-                pipe.hgetall(f"{_PREFIX}{slot}")
-            return _summed(pipe.execute())
+            for number in unread:
+                pipe.hgetall(_slot_key(number))
+            read = {n: _slot_of(n, stored) for n, stored in zip(unread, pipe.execute(), strict=True)}
+            known = self._over | read
+            # A worker may still be adding to the one before the current.
+            self._over = {n: slot for n, slot in known.items() if first <= n < current - 1}
+            return now, [known[n] for n in range(first, current + 1)]
 
     def total(self) -> Counters:
         """What was counted since Redis was last emptied."""
         with named_errors(self._address):
-            return _summed([self._client.hgetall(_TOTAL)])
+            counters = Counters()
+            counters.read(self._client.hgetall(_TOTAL))
+            return counters
 
     def failures(self) -> list[Failure]:
-        """The last failure with each code, newest first."""
+        """The last failure with each code, newest first; of the last day."""
         with named_errors(self._address):
+            since = self._now_s() - _FAILURES_KEPT_S
             stored: Any = self._client.hvals(_FAILURES)
-        return sorted((Failure(**json.loads(text)) for text in stored), key=lambda f: -f.at)
+        found = (Failure(**json.loads(text)) for text in stored)
+        return sorted((failure for failure in found if failure.at > since), key=lambda f: -f.at)
 
     def latest(self) -> list[str]:
         """Job ids of the last activations, newest first."""
         with named_errors(self._address):
             return [str(job_id) for job_id in self._client.lrange(_LAST, 0, -1)]
 
-    def _now_s(self) -> int:
+    def _now_s(self) -> float:
         """On Redis' clock, which all workers share."""
-        seconds, _ = self._client.time()
-        return int(seconds)
+        seconds, micros = self._client.time()
+        return float(seconds + micros / 1e6)
 
 
-def _summed(hashes: Iterable[Mapping[str, str]]) -> Counters:
-    counters = Counters()
-    for stored in hashes:
-        counters.read(stored)
-    return counters
+def _slot_key(number: float) -> str:
+    return f"{_PREFIX}{int(number)}"
+
+
+def _slot_of(number: int, stored: Mapping[str, str]) -> Slot:
+    counted = Counters()
+    counted.read(stored)
+    waiting = {name.removeprefix("waiting|"): int(n) for name, n in stored.items() if name.startswith("waiting|")}
+    return Slot(number * SLOT_S, counted, waiting)

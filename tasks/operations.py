@@ -6,21 +6,20 @@ import datetime
 from typing import Any
 
 import redis
+from pydantic import ValidationError
 
 from tasks import ledger_scripts as scripts
 from tasks.connection import connect_redis, named_errors, redis_address
-from tasks.documents import write_result
-from tasks.errors import Cancelled, Conflict, JobMissing
+from tasks.documents import read_result, write_result
+from tasks.errors import Cancelled, Conflict, JobMissing, NotFound
 from tasks.ledger import JobRecord, JobState, Resend, record_of
-from tasks.ledger_keys import CLOSED, CLOSED_BOUND, COUNTS, LEASES, job_key, open_key, seq_key
+from tasks.ledger_keys import CLOSED_BOUND, COUNTS, LEASES, closed_key, job_key, open_key, since_key, submit_keys
 from tasks.names import QUEUES
 from tasks.results import FailureResult, Provenance
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
 
 __all__ = ["Operations"]
-
-_LOOKED_AT = 1_000
 
 
 class Operations:
@@ -49,27 +48,27 @@ class Operations:
             return int(self._client.zcard(LEASES))
 
     def waiting(self, queue: str) -> tuple[int, float | None]:
-        """How many jobs wait in a queue, and for how many seconds the first of them has."""
+        """How many jobs wait in a queue, and for how many seconds the one that was submitted first has."""
         with named_errors(self._address):
-            count = int(self._client.zcard(open_key(queue)))
-            first: list[str] = self._client.zrange(open_key(queue), 0, 0)
-            submitted_ms = self._client.hget(job_key(first[0]), "submitted_ms") if first else None
-            seconds, micros = self._client.time()
-        if not submitted_ms:
-            return count, None
-        return count, max(0.0, seconds + micros / 1e6 - int(submitted_ms) / 1000)
+            pipe = self._client.pipeline(transaction=True)
+            pipe.zcard(open_key(queue)).zrange(since_key(queue), 0, 0, withscores=True).time()
+            count, oldest, (seconds, micros) = pipe.execute()
+        if not oldest:
+            return int(count), None
+        return int(count), max(0.0, seconds + micros / 1e6 - oldest[0][1] / 1000)
+
+    def failed(self) -> int:
+        """How many failed jobs are kept, and can be retried."""
+        with named_errors(self._address):
+            return int(self._client.zcard(closed_key(JobState.FAILED)))
 
     # ── lists ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def jobs(self, state: JobState, limit: int) -> list[JobRecord]:
-        """Jobs in one state: waiting ones first come first, the others newest first; of closed ones the latest."""
+        """Jobs in one state: waiting ones first come first, the others newest first."""
         with named_errors(self._address):
             records = self._records(self._ids(state, limit))
         return [record for record in records if record.state is state][:limit]
-
-    def recent_failures(self, limit: int = 5) -> list[JobRecord]:
-        """The last failed jobs among the lately closed ones, newest first."""
-        return self.jobs(JobState.FAILED, limit)
 
     def job(self, job_id: str) -> JobRecord:
         """Raises JobMissing."""
@@ -84,7 +83,7 @@ class Operations:
             return [job for queue in QUEUES for job in self._client.zrange(open_key(queue), 0, limit - 1)]
         if state is JobState.RUNNING:
             return list(self._client.zrevrange(LEASES, 0, limit - 1))
-        return list(self._client.zrevrange(CLOSED, 0, _LOOKED_AT - 1))
+        return list(self._client.zrevrange(closed_key(state), 0, limit - 1))
 
     def _records(self, job_ids: list[str]) -> list[JobRecord]:
         pipe = self._client.pipeline(transaction=False)
@@ -106,27 +105,40 @@ class Operations:
             payload: Any = self._client.hget(job_key(job_id), "payload")
             if record.state not in (JobState.FAILED, JobState.CANCELLED) or payload is None:
                 raise Conflict(f"Job {job_id} is {record.state}: only failed and cancelled jobs can be retried.")
-            keys = [job_key(job_id), open_key(record.queue), seq_key(record.queue), COUNTS]
-            self._submit(keys=keys, args=[job_id, record.task, record.queue, payload])
+            args = [job_id, record.task, record.queue, payload]
+            opened, state = self._submit(keys=submit_keys(job_id, record.queue), args=args)
+        if not opened:
+            raise Conflict(f"Job {job_id} is {state}: somebody else has just retried it.")
         return Resend(job_id, record.task, record.queue, payload)
 
     def cancel(self, job_id: str, store: ObjectStore) -> JobState:
         """End an open job; who waits for it is told so. Returns the state it was in.
 
-        A worker that is at it leaves it before its next effect: nothing half done is published.
+        A worker that is at it finds out before it publishes anything.
 
         Raises:
             JobMissing: there is no such job.
-            Conflict: it has ended already.
+            Conflict: it has ended already, or is just being published.
         """
         record = self.job(job_id)
         with named_errors(self._address):
-            keys = [job_key(job_id), open_key(record.queue), LEASES, CLOSED, COUNTS]
-            before = self._cancel(keys=keys, args=[job_id, self._keep_closed_s, CLOSED_BOUND])
+            lists = [open_key(record.queue), LEASES, closed_key(JobState.CANCELLED), COUNTS, since_key(record.queue)]
+            before = self._cancel(keys=[job_key(job_id), *lists], args=[job_id, self._keep_closed_s, CLOSED_BOUND])
         if before is None:
-            raise Conflict(f"Job {job_id} is {record.state}: it has ended already.")
-        write_result(store, job_id, _cancelled(record))
+            raise Conflict(f"Job {job_id} has ended already.")
+        if before == "publishing":
+            raise Conflict(f"Job {job_id} is just being published: it ends in a moment.")
+        if not _published_before(store, job_id):
+            write_result(store, job_id, _cancelled(record))
         return JobState(before)
+
+
+def _published_before(store: ObjectStore, job_id: str) -> bool:
+    """Whether an earlier run of the job ended well: its document is all that can register the asset again, and stays."""
+    try:
+        return read_result(store, job_id).status != "failed"
+    except (NotFound, ValidationError):
+        return False
 
 
 def _cancelled(record: JobRecord) -> FailureResult:

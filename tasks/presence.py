@@ -1,6 +1,12 @@
-"""Presence: the short-lived note in Redis by which a warm worker can be seen, and what it says."""
+"""Presence: the short-lived note in Redis by which a warm worker can be seen, and what it says.
+
+aii:worker:{worker}    the note, which expires unless it is renewed
+aii:workers            sorted set of workers by the time (s) of that, to find the notes without a search
+"""
 
 from __future__ import annotations
+
+from typing import Final
 
 import redis
 from pydantic import ValidationError
@@ -9,7 +15,10 @@ from tasks.connection import named_errors
 from tasks.messages import Frozen
 from tasks.names import worker_presence
 
-__all__ = ["CollectionState", "WorkerNote", "present_workers"]
+__all__ = ["CollectionState", "WorkerNote", "announce", "present_workers", "withdraw"]
+
+_WORKERS: Final = "aii:workers"
+_FORGOTTEN_S: Final = 60
 
 
 class CollectionState(Frozen):
@@ -36,11 +45,27 @@ class WorkerNote(Frozen):
     collections: list[CollectionState]
 
 
+def announce(client: redis.Redis, note: WorkerNote, life_s: int) -> None:
+    """Write a worker's note, or renew it."""
+    now_s, _ = client.time()
+    pipe = client.pipeline(transaction=True)
+    pipe.set(worker_presence(note.worker), note.model_dump_json(), ex=life_s)
+    pipe.zadd(_WORKERS, {note.worker: now_s + life_s})
+    pipe.zremrangebyscore(_WORKERS, "-inf", now_s - _FORGOTTEN_S)
+    pipe.execute()
+
+
+def withdraw(client: redis.Redis, worker: str) -> None:
+    """Take a worker's note away."""
+    pipe = client.pipeline(transaction=True)
+    pipe.delete(worker_presence(worker)).zrem(_WORKERS, worker).execute()
+
+
 def present_workers(client: redis.Redis, address: str) -> list[WorkerNote]:
     """The notes of all warm workers; one of another version, which cannot be read, is left out."""
     with named_errors(address):
-        keys = sorted(client.scan_iter(match=worker_presence("*"), count=1000))
-        texts = [client.get(key) for key in keys]
+        names = sorted(client.zrange(_WORKERS, 0, -1))
+        texts = client.mget([worker_presence(name) for name in names]) if names else []
     notes = []
     for text in texts:
         try:

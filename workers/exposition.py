@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from tasks.connection import connect_redis, redis_address
-from tasks.errors import RedisUnavailable
-from tasks.metrics import BOUNDS_MS, Counters, Histogram, Metrics
-from tasks.names import TASK_ACTIVATE, TASK_QUERY
-from tasks.overview import Overview, look
-from tasks.settings import Settings
+from tasks.errors import AiiError, kinds
+from tasks.metrics import BOUNDS_MS, EXPOSED_MS, Counters, Histogram
+from tasks.names import TASK_ACTIVATE, TASK_COMPACT, TASK_EXTRACT, TASK_QUERY
+from tasks.overview import Overview
+from tasks.paper import MODES, OPTIMISER, PAPER
 
 __all__ = ["CountersCollector", "OverviewCollector"]
 
+logger = logging.getLogger(__name__)
+
 _Metric = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
-# Fewer bounds than are kept: each is a time series. Around the paper's 0.38, 4.3 and 39.8 ms they are close.
-_LE_MS: Final = (0.1, 0.2, 0.38, 0.7, 1.5, 3, 4.3, 6, 10, 20, 30, 39.8, 60, 100, 200, 500, 1_000, 3_000, 10_000, 60_000)
 _FAMILIES: Final = (
-    (TASK_ACTIVATE, "aii_activation_seconds", "Time an activation spent in a stage."),
-    (TASK_QUERY, "aii_query_seconds", "Time a query spent in a stage."),
+    (TASK_ACTIVATE, "aii_activation_seconds", "Time an activation spent in a stage.", "stage"),
+    (TASK_QUERY, "aii_query_seconds", "Time a query spent in a stage.", "stage"),
+    (OPTIMISER, "aii_optimiser_seconds", "Time of the device that the optimiser took for one image.", "mode"),
 )
+_STATUSES: Final = {
+    TASK_ACTIVATE: ("activated", "passive", "failed"),
+    TASK_QUERY: ("answered", "failed"),
+    TASK_COMPACT: ("compacted", "failed"),
+    TASK_EXTRACT: ("extracted", "failed"),
+}
+_TRANSITIONS: Final = ("submitted", "done", "failed", "cancelled", "resent_lease", "resent_lost")
 
 
 class CountersCollector(Collector):
@@ -37,10 +45,11 @@ class CountersCollector(Collector):
 
 
 class OverviewCollector(Collector):
-    """Those of all workers, with queues, workers and collections. While Redis is away only `aii_up` is given, as 0."""
+    """Those of all workers, with queues, workers and collections. While they cannot be had only `aii_up` is given,
+    as 0."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, seen: Callable[[], tuple[Overview, Counters]]) -> None:
+        self._seen = seen
 
     def describe(self) -> list[_Metric]:
         """Nothing is asked when the collector is registered."""
@@ -49,8 +58,10 @@ class OverviewCollector(Collector):
     def collect(self) -> Iterator[_Metric]:
         up = GaugeMetricFamily("aii_up", "Whether Redis answers (1) or not (0).")
         try:
-            view, counters = look(self._settings), self._total()
-        except RedisUnavailable:
+            view, counters = self._seen()
+        except Exception as error:  # Prometheus shall have Flower's own figures all the same
+            if not isinstance(error, AiiError):
+                logger.exception("There are no figures for Prometheus")
             up.add_metric([], 0)
             yield up
             return
@@ -58,57 +69,79 @@ class OverviewCollector(Collector):
         yield up
         yield from _counted(counters)
         yield from _gauges(view)
-
-    def _total(self) -> Counters:
-        with connect_redis(self._settings) as client:
-            return Metrics(client, redis_address(self._settings)).total()
+        yield from _of_workers(view)
+        yield from _of_collections(view)
 
 
 def _counted(counters: Counters) -> Iterator[_Metric]:
-    for task, name, text in _FAMILIES:
-        family = HistogramMetricFamily(name, text, labels=["stage"])
-        for (which, stage), histogram in counters.stages.items():
-            if which == task:
-                family.add_metric([stage], _buckets(histogram), histogram.sum_ms / 1000)
+    for task, name, text, label in _FAMILIES:
+        family = HistogramMetricFamily(name, text, labels=[label])
+        seen = {stage: histogram for (which, stage), histogram in counters.stages.items() if which == task}
+        # A series that is born with its first event has no increase then: what alerts watch begins at zero.
+        born = dict.fromkeys(MODES, Histogram()) if task == OPTIMISER else {}
+        for stage, histogram in (born | seen).items():
+            family.add_metric([stage], _buckets(histogram), histogram.sum_ms / 1000)
         yield family
     jobs = CounterMetricFamily("aii_jobs", "Jobs that were closed.", labels=["task", "status"])
-    for (task, status), count in counters.outcomes.items():
-        jobs.add_metric([task, status], count)
+    outcomes = dict.fromkeys(((task, status) for task, of in _STATUSES.items() for status in of), 0)
+    for labels, count in (outcomes | counters.outcomes).items():
+        jobs.add_metric(labels, count)
     yield jobs
     failures = CounterMetricFamily("aii_failures", "Jobs that failed, by error code.", labels=["code"])
-    for code, count in counters.failures.items():
+    for code, count in (dict.fromkeys(sorted({kind.code for kind in kinds()}), 0) | counters.failures).items():
         failures.add_metric([code], count)
     yield failures
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """Cumulative counts; a bucket counts for a bound once all of it lies below."""
+    """Cumulative counts, exact: every bound here is one there."""
     buckets = []
-    for le_ms in _LE_MS:
+    for le_ms in EXPOSED_MS:
         below = sum(n for i, n in histogram.counts.items() if i < len(BOUNDS_MS) and BOUNDS_MS[i] <= le_ms)
         buckets.append((f"{le_ms / 1000:g}", float(below)))
     return [*buckets, ("+Inf", float(histogram.count))]
 
 
 def _gauges(view: Overview) -> Iterator[_Metric]:
+    paper = GaugeMetricFamily("aii_paper_seconds", "The paper's latency for one image.", labels=["figure"])
+    for figure in PAPER:
+        paper.add_metric([figure.name], figure.ms / 1000)
     waiting = GaugeMetricFamily("aii_queue_jobs", "Jobs that wait in a queue.", labels=["queue"])
     oldest = GaugeMetricFamily(
         "aii_queue_oldest_age_seconds",
-        "For how long the first job of a queue has waited; 0 for none.",
+        "For how long the oldest job of a queue has waited; 0 for none.",
         labels=["queue"],
     )
     for queue in view.queues:
         waiting.add_metric([queue.queue], queue.waiting)
         oldest.add_metric([queue.queue], queue.oldest_age_s or 0.0)
-    yield from (waiting, oldest)
     running = GaugeMetricFamily("aii_running_jobs", "Jobs that a worker holds.")
     running.add_metric([], view.running)
+    failed = GaugeMetricFamily("aii_failed_jobs", "Failed jobs that are kept, and can be retried.")
+    failed.add_metric([], view.failed)
+    moved = CounterMetricFamily("aii_ledger_transitions", "Jobs that the ledger moved.", labels=["to"])
+    for name, count in (dict.fromkeys(_TRANSITIONS, 0) | view.counts).items():
+        moved.add_metric([name], count)
+    yield from (paper, waiting, oldest, running, failed, moved)
+
+
+def _of_workers(view: Overview) -> Iterator[_Metric]:
     workers = GaugeMetricFamily("aii_workers", "Warm workers.")
     workers.add_metric([], len(view.workers))
     memory = GaugeMetricFamily("aii_worker_memory_bytes", "Resident memory of a worker.", labels=["worker"])
+    held = GaugeMetricFamily(
+        "aii_worker_collection_generation",
+        "The generation of a collection that a worker answers from.",
+        labels=["worker", "collection"],
+    )
     for worker in view.workers:
         memory.add_metric([worker.worker], worker.memory_bytes)
-    yield from (running, workers, memory)
+        for state in worker.collections:
+            held.add_metric([worker.worker, state.name], state.generation)
+    yield from (workers, memory, held)
+
+
+def _of_collections(view: Overview) -> Iterator[_Metric]:
     vectors = GaugeMetricFamily("aii_collection_vectors", "Entries in a collection's segments.", labels=["collection"])
     journal = GaugeMetricFamily(
         "aii_collection_journal_entries", "Changes of a collection that no segment covers.", labels=["collection"]

@@ -61,7 +61,7 @@ class Handlers:
             with running.watch.stage("quality"):
                 measured = quality(original.pixels, protected.decoded.pixels)
         key = protected_key(request.collection, request.asset_id, protected.encoded.extension)
-        running.still_ours()
+        running.begin_publishing()
         with running.watch.stage("upload"):
             self._store.put(Bucket.PROTECTED, key, protected.encoded.data, protected.encoded.content_type)
         with running.watch.stage("journal"):

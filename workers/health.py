@@ -2,12 +2,13 @@
 
 Live says that the process answers: one that does not is to be restarted. Ready says that it can do jobs now: its
 extractor is warm, a collection is mapped, Redis and S3 answer. A worker that is not ready waits; restarting it does not
-help.
+help. The port is open from the start on, when loading and warming an extractor may take minutes.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,14 +17,38 @@ from typing import Any
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from tasks.errors import AiiError
+from tasks.errors import AiiError, InvalidRequest
 from tasks.metrics import Counters
 from workers.exposition import CountersCollector
 
-__all__ = ["HealthServer", "Problem"]
+__all__ = ["Check", "HealthServer", "Readiness"]
 
-# Raises an AiiError that says what is missing.
-Problem = Callable[[], object]
+logger = logging.getLogger(__name__)
+
+# Raises an error that says what is missing.
+Check = Callable[[], object]
+
+
+class Readiness:
+    """What being ready consists of, and what is missing: until there are checks, what the start is at. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._checks: Mapping[str, Check] = {}
+        self._starting: str | None = "The worker starts."
+
+    def starting(self, what: str) -> None:
+        """Say what the start is at."""
+        self._starting = what
+
+    def started(self, checks: Mapping[str, Check]) -> None:
+        """From now on, checks by name decide."""
+        self._checks, self._starting = checks, None
+
+    def missing(self) -> dict[str, str]:
+        """By name, why the worker is not ready; empty when it is."""
+        if self._starting:
+            return {"start": self._starting}
+        return {name: reason for name, check in self._checks.items() if (reason := _reason(check))}
 
 
 class HealthServer:
@@ -31,16 +56,20 @@ class HealthServer:
 
     Args:
         port: where to listen; 0 takes a free one, see :attr:`port`.
-        checks: what being ready consists of, by name.
         counters: the figures of this process.
+
+    Raises:
+        InvalidRequest: the address cannot be listened on.
     """
 
-    def __init__(
-        self, address: str, port: int, checks: Mapping[str, Problem], counters: Callable[[], Counters]
-    ) -> None:
+    def __init__(self, address: str, port: int, readiness: Readiness, counters: Callable[[], Counters]) -> None:
         registry = CollectorRegistry()
         registry.register(CountersCollector(counters))
-        self._server = ThreadingHTTPServer((address, port), _handler(checks, registry))
+        try:
+            self._server = ThreadingHTTPServer((address, port), _handler(readiness, registry))
+        except OSError as error:
+            text = f"Nothing can listen on {address}:{port} ({error.strerror}): set AII_METRICS_PORT to another one."
+            raise InvalidRequest(text) from error
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
 
@@ -57,13 +86,13 @@ class HealthServer:
         self._thread.join()
 
 
-def _handler(checks: Mapping[str, Problem], registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
+def _handler(readiness: Readiness, registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path == "/live":
                 self._answer(200, b'{"live": true}', "application/json")
             elif self.path == "/ready":
-                missing = _missing(checks)
+                missing = readiness.missing()
                 body = json.dumps({"ready": not missing, "missing": missing}).encode()
                 self._answer(503 if missing else 200, body, "application/json")
             elif self.path == "/metrics":
@@ -84,12 +113,13 @@ def _handler(checks: Mapping[str, Problem], registry: CollectorRegistry) -> type
     return Handler
 
 
-def _missing(checks: Mapping[str, Problem]) -> dict[str, str]:
-    """By name, why a check failed."""
-    found = {}
-    for name, check in checks.items():
-        try:
-            check()
-        except AiiError as error:
-            found[name] = error.message
-    return found
+def _reason(check: Check) -> str | None:
+    """Why a check failed."""
+    try:
+        check()
+    except AiiError as error:
+        return error.message
+    except Exception as error:
+        logger.exception("A check of this worker's readiness failed in a way nobody foresaw")
+        return f"{type(error).__name__}; the worker's log has the rest."
+    return None

@@ -81,6 +81,11 @@ class Running:
         """Raise LeaseLost before an effect that another worker may already have superseded."""
         self.leases.check(self.job_id)
 
+    def begin_publishing(self) -> None:
+        """The same before the first effect that others see; from there on the job can no longer be cancelled, so that
+        one that counts as cancelled has left nothing behind."""
+        self.leases.begin_publishing(self.job_id)
+
     def provenance(self) -> Provenance:
         return Provenance(
             worker=self.identity.worker,
@@ -161,11 +166,16 @@ class JobRunner:
 
     def _result(self, kind: Kind[Any], running: Running, payload: Any, *, exhausted: bool) -> Result:
         """The committed result of an earlier attempt, or that of this one, committed."""
-        if kind.restore and (earlier := self._committed(running.job_id)) and self._restored(kind.restore, earlier):
-            return earlier
+        earlier = self._committed(running.job_id) if kind.restore else None
+        if kind.restore and earlier:
+            self._patience(running.begin_publishing)
+            if self._restored(kind.restore, earlier):
+                return earlier
         result = self._poisoned(kind, running) if exhausted else self._do(kind, running, payload)
-        running.still_ours()
-        self._commit(running.job_id, result)
+        self._patience(running.begin_publishing)
+        # A failure never takes the place of a good document: that may be all that is left to register the asset again.
+        if earlier is None or not isinstance(result, FailureResult):
+            self._commit(running.job_id, result)
         return result
 
     def _restored(self, restore: Callable[[Any], bool], earlier: Result) -> bool:

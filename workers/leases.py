@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from tasks.errors import LeaseLost, RedisUnavailable
 from tasks.ledger import Ledger
@@ -40,22 +41,32 @@ class Leases:
     def check(self, job_id: str) -> None:
         """Raise LeaseLost when another worker may hold the job by now, or it was cancelled: what is still to be done is
         not this worker's business."""
+        self._demand(job_id, self._ledger.holds)
+
+    def begin_publishing(self, job_id: str) -> None:
+        """The same, and from now on the job cannot be cancelled."""
+        self._demand(job_id, self._ledger.begin_publishing)
+
+    def _demand(self, job_id: str, granted: Callable[[str, str], bool]) -> None:
         with self._lock:
             token = self._held.get(job_id)
-        if token is None or not self._ledger.holds(job_id, token):
+        if token is None or not granted(job_id, token):
             raise LeaseLost(f"Job {job_id} is no longer this worker's: its lease ran out, or it was cancelled.")
 
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):
-            with self._lock:
-                held = dict(self._held)
             try:
-                lost = self._ledger.renew(held)
+                self._renew()
             except RedisUnavailable as error:
                 logger.warning("Leases could not be renewed: %s", error)
-                continue
-            for job_id in lost:
-                self._drop_if(job_id, held[job_id])
+            except Exception:  # whatever it was: a worker without this thread loses every job it starts
+                logger.exception("Leases could not be renewed")
+
+    def _renew(self) -> None:
+        with self._lock:
+            held = dict(self._held)
+        for job_id in self._ledger.renew(held):
+            self._drop_if(job_id, held[job_id])
 
     def _drop_if(self, job_id: str, token: str) -> None:
         """Forget a lost lease, unless the job was closed, or claimed again here, in the meantime."""

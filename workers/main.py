@@ -31,7 +31,7 @@ from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor, pick_device
 from workers.follower import Follower
 from workers.handlers import Handlers
-from workers.health import HealthServer
+from workers.health import HealthServer, Readiness
 from workers.images import Limits
 from workers.index import starter
 from workers.index_jobs import IndexHandlers
@@ -60,23 +60,30 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     # Said at every lost connection, of a default to come: our jobs end by themselves, and the ledger knows them.
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
-    store, ledger = ObjectStore.connect(settings), Ledger.connect(settings)
-    ledger.check()
-    store.ensure_buckets()
-    extractor = load_extractor(settings.extractor, pick_device(settings.device), store)
-    identity = Identity(
-        worker=f"{socket.gethostname()}-{os.getpid()}", device=_describe(extractor.device), versions=_versions()
-    )
     client, address = connect_redis(settings), redis_address(settings)
-    collections = Collections(store, client, address, state_dir() / "cache", extractor.identity)
-    _open_starter(collections, extractor.identity)
-    sender = Sender(create_app(settings), settings)
-    places = {queue: LostPlaces(settings.grace_s) for queue in QUEUES}
-    reconciler = Reconciler(ledger, sender, client, address, settings.reconcile_every_s, places)
+    recorder, readiness = Recorder(Metrics(client, address)), Readiness()
     with ExitStack() as running:  # what is started last is stopped first
+        if settings.metrics_port:  # before all that can take long: a worker that still starts is alive
+            health = HealthServer(settings.metrics_address, settings.metrics_port, readiness, lambda: recorder.total)
+            health.start()
+            running.callback(health.stop)
+        store, ledger = ObjectStore.connect(settings), Ledger.connect(settings)
+        readiness.starting("Redis and S3 are asked.")
+        ledger.check()
+        store.ensure_buckets()
+        readiness.starting("The extractor is loaded.")
+        extractor = load_extractor(settings.extractor, pick_device(settings.device), store)
+        identity = Identity(
+            worker=f"{socket.gethostname()}-{os.getpid()}", device=_describe(extractor.device), versions=_versions()
+        )
+        collections = Collections(store, client, address, state_dir() / "cache", extractor.identity)
+        _open_starter(collections, extractor.identity)
+        sender = Sender(create_app(settings), settings)
+        places = {queue: LostPlaces(settings.grace_s) for queue in QUEUES}
+        reconciler = Reconciler(ledger, sender, client, address, settings.reconcile_every_s, places)
+        readiness.starting("The extractor is warmed.")
         device = _device(settings, extractor, running)
         leases, patience = Leases(ledger, settings.lease_s), Patience()
-        recorder = Recorder(Metrics(client, address))
         note = partial(_note, identity, extractor, queues, settings, collections)
         presence = Presence(client, identity.worker, note)
         follower = Follower(collections, settings.compact_after, partial(submit, ledger, sender))
@@ -85,11 +92,9 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
             running.callback(part.stop)
         running.callback(patience.stop)
         running.callback(presence.stop)
-        if settings.metrics_port:
-            checks = {"redis": ledger.check, "s3": store.check, "warm": presence.check, "collection": collections.check}
-            health = HealthServer(settings.metrics_address, settings.metrics_port, checks, lambda: recorder.total)
-            health.start()
-            running.callback(health.stop)
+        readiness.started(
+            {"redis": ledger.check, "s3": store.check, "warm": presence.check, "collection": collections.check}
+        )
         runner = JobRunner(ledger, store, leases, identity, patience, recorder.observe)
         done = kinds(settings, store, collections, device, extractor)
         step = reconciler_step(reconciler)

@@ -12,8 +12,7 @@ from typing import Final
 import redis
 
 from tasks.errors import NotReady, RedisUnavailable
-from tasks.names import worker_presence
-from tasks.presence import WorkerNote
+from tasks.presence import WorkerNote, announce, withdraw
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ class Presence:
 
     def __init__(self, client: redis.Redis, worker: str, note: Callable[[], WorkerNote]) -> None:
         self._client = client
-        self._key = worker_presence(worker)
+        self._worker = worker
         self._note = note
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
@@ -56,15 +55,17 @@ class Presence:
             if self._stop.wait(_EVERY_S):
                 break
         try:
-            self._client.delete(self._key)
+            withdraw(self._client, self._worker)
         except redis.RedisError as error:
             logger.info("The note of this worker's presence stays until it expires: %s", error)
 
     def _renew(self) -> None:
         try:
-            self._client.set(self._key, self._note().model_dump_json(), ex=_LIFE_S)
+            announce(self._client, self._note(), _LIFE_S)
         except (redis.RedisError, RedisUnavailable) as error:
             logger.warning("This worker's presence could not be renewed: %s", error)
+        except Exception:  # whatever it was: a worker without this thread counts as one that never got warm
+            logger.exception("This worker's presence could not be renewed")
 
 
 def memory_bytes() -> int:

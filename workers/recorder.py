@@ -9,6 +9,7 @@ from typing import Final
 
 from tasks.errors import RedisUnavailable
 from tasks.metrics import Counters, Failure, Metrics
+from tasks.paper import OPTIMISER, mode_of
 from tasks.results import ActivationResult, FailureResult, Result
 
 __all__ = ["Recorder"]
@@ -24,10 +25,10 @@ class Recorder:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._lock = threading.Lock()
-        self._counted = Counters()
+        self._counted = Counters()  # since it was last published
+        self._total = Counters()  # since this process began
         self._failures: dict[str, Failure] = {}
         self._activations: list[str] = []
-        self._total = Counters()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
@@ -44,35 +45,23 @@ class Recorder:
         with self._lock:
             copy = Counters()
             copy.add(self._total)
-            copy.add(self._counted)
             return copy
 
     def observe(self, result: Result) -> None:
         """Count a job that was closed."""
         with self._lock:
-            self._counted.outcomes[result.task, result.status] += 1
+            _count(result, self._counted)
+            _count(result, self._total)
             if isinstance(result, FailureResult):
-                self._counted.failures[result.code] += 1
                 self._failures[result.code] = Failure(result.code, result.message, result.job_id, time.time())
-                return
-            for stage, ms in result.provenance.timings_ms.items():
-                self._counted.observe(result.task, stage, ms)
             if isinstance(result, ActivationResult):
                 self._activations.append(result.job_id)
-                optimise_ms = result.provenance.timings_ms.get("optimise", 0.0)
-                # One more forward than steps: the last look, which finds that an image has settled.
-                self._counted.observe(result.task, "step", optimise_ms / (result.verification.steps + 1))
 
-    def _run(self) -> None:
-        while not self._stop.wait(_EVERY_S):
-            self._publish()
-        self._publish()
-
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        """Publish what was counted; it is kept for the next time when Redis does not take it."""
         with self._lock:
             counted, failures, activations = self._counted, self._failures, self._activations
             self._counted, self._failures, self._activations = Counters(), {}, []
-            self._total.add(counted)
         if not counted.outcomes:
             return
         try:
@@ -80,6 +69,14 @@ class Recorder:
         except RedisUnavailable as error:
             logger.warning("Figures could not be published yet: %s", error)
             self._take_back(counted, failures, activations)
+        except Exception:  # whatever it was: figures are no reason to go without all later ones
+            logger.exception("Figures could not be published yet")
+            self._take_back(counted, failures, activations)
+
+    def _run(self) -> None:
+        while not self._stop.wait(_EVERY_S):
+            self.publish()
+        self.publish()
 
     def _take_back(self, counted: Counters, failures: dict[str, Failure], activations: list[str]) -> None:
         with self._lock:
@@ -87,3 +84,29 @@ class Recorder:
             self._counted = counted
             self._failures = failures | self._failures
             self._activations = (activations + self._activations)[-100:]
+
+
+def _count(result: Result, counters: Counters) -> None:
+    counters.outcomes[result.task, result.status] += 1
+    if isinstance(result, FailureResult):
+        counters.failures[result.code] += 1
+        return
+    stages = dict(result.provenance.timings_ms)
+    if "device" in stages:  # until the device has answered; what it did not spend on this image, the image has waited
+        stages["wait"] = max(0.0, stages.pop("device") - stages.get("optimise", 0.0))
+    for stage, ms in stages.items():
+        counters.observe(result.task, stage, ms)
+    if isinstance(result, ActivationResult):
+        _count_activation(result, stages.get("optimise", 0.0), counters)
+
+
+def _count_activation(result: ActivationResult, optimise_ms: float, counters: Counters) -> None:
+    mode, seen = mode_of(result.options), result.verification
+    counters.observe(OPTIMISER, mode, optimise_ms)
+    counters.steps[mode] += seen.steps
+    if result.quality.psnr_db is not None:
+        counters.observe_psnr(result.quality.psnr_db)
+    if seen.attempts == 1 and not result.options.robust:
+        # One more forward than steps: the last look, which finds that an image has settled. After several tries, or
+        # over edited views, nobody knows how often the network was passed.
+        counters.observe(result.task, "step", optimise_ms / (seen.steps + 1))

@@ -26,6 +26,8 @@ def _login(settings: Settings) -> str:
         raise InvalidRequest("Set AII_FLOWER_PASSWORD, or start Flower with `aii up`, which generates one.")
     if "," in settings.flower_user + password:
         raise InvalidRequest("AII_FLOWER_USER and AII_FLOWER_PASSWORD cannot hold a comma: Flower reads it as a list.")
+    if not (settings.flower_user + password).isascii():  # Flower compares them as ASCII, and fails over others
+        raise InvalidRequest("AII_FLOWER_USER and AII_FLOWER_PASSWORD can hold ASCII characters only.")
     return f"{settings.flower_user}:{password}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import flower.urls
 import flower.views
@@ -10,7 +11,7 @@ import tornado.template
 from prometheus_client import REGISTRY
 from tornado.web import url
 
-from deploy.flower.page import Document, Overviews, Page, Pictures, Retry
+from deploy.flower.page import Document, Overviews, Page, Pictures, Retry, Served
 from tasks.settings import Settings
 from workers.exposition import OverviewCollector
 
@@ -28,7 +29,8 @@ _OUR_TAB = """
 
 def install(settings: Settings) -> None:
     """Call it before Flower's application is made."""
-    given = {"settings": settings}
+    served = Served.of(settings)
+    given = {"served": served}
     flower.urls.handlers[-1:-1] = [
         url(r"/activations", Page, name="activations"),
         url(r"/activations/overview.json", Overviews, given),
@@ -37,7 +39,21 @@ def install(settings: Settings) -> None:
         url(r"/activations/picture/(original|protected|difference)/([0-9a-f]{32})", Pictures, given),
     ]
     flower.views.BaseHandler.create_template_loader = lambda _, path: _Loader(path)
-    REGISTRY.register(OverviewCollector(settings))
+    _forbid_frames(flower.views.BaseHandler)
+    REGISTRY.register(OverviewCollector(served.snapshot.current))
+    served.start()
+
+
+def _forbid_frames(handler: Any) -> None:
+    """No page of Flower's may be shown inside another site's, which could lead a click onto a button of ours."""
+    own_headers = handler.set_default_headers
+
+    def set_default_headers(self: Any) -> None:
+        own_headers(self)
+        self.set_header("X-Frame-Options", "DENY")
+        self.set_header("Content-Security-Policy", "frame-ancestors 'none'")
+
+    handler.set_default_headers = set_default_headers
 
 
 class _Loader(tornado.template.Loader):

@@ -4,22 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import json
-from functools import cache, lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import tornado.web
 from flower.views import BaseHandler
 
-from deploy.flower.pictures import PictureBook
+from deploy.flower.pictures import PictureBook, placeholder
+from deploy.flower.snapshot import LatestResults, Snapshot
 from tasks.app import Sender, create_app
-from tasks.documents import read_document, read_result
+from tasks.documents import read_document
 from tasks.errors import AiiError, NotFound
 from tasks.operations import Operations
-from tasks.overview import look
-from tasks.results import ActivationResult
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
 
-__all__ = ["Document", "Overviews", "Page", "Pictures", "Retry"]
+__all__ = ["Document", "Overviews", "Page", "Pictures", "Retry", "Served"]
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the handlers share: made once, as connections and pictures outlive a request.
+
+    `picture_threads` are apart, so that pictures which S3 does not give keep nobody from a document or a retry.
+    """
+
+    snapshot: Snapshot
+    results: LatestResults
+    store: ObjectStore
+    book: PictureBook
+    operations: Operations
+    sender: Sender
+    picture_threads: ThreadPoolExecutor
+
+    @classmethod
+    def of(cls, settings: Settings) -> Served:
+        """Connects to nothing yet; see :meth:`start`."""
+        store, snapshot = ObjectStore.connect(settings), Snapshot(settings)
+        return cls(
+            snapshot=snapshot,
+            results=LatestResults(store, lambda: snapshot.current()[0].latest),
+            store=store,
+            book=PictureBook(store, settings.max_image_bytes),
+            operations=Operations.connect(settings),
+            sender=Sender(create_app(settings), settings),
+            picture_threads=ThreadPoolExecutor(2, "pictures"),
+        )
+
+    def start(self) -> None:
+        self.snapshot.start()
+        self.results.start()
 
 
 class Page(BaseHandler):  # type: ignore[misc]  # flower has no types
@@ -27,23 +61,26 @@ class Page(BaseHandler):  # type: ignore[misc]  # flower has no types
 
     @tornado.web.authenticated
     def get(self) -> None:
-        self.render("activations.html")
+        self.render("activations.html", read_only=self.application.options.read_only)
 
 
 class _Handler(BaseHandler):  # type: ignore[misc]  # as above
-    """Work happens in threads, so that Flower goes on meanwhile; our errors become answers that say what to do."""
+    """Our errors become answers that say what to do."""
 
-    def initialize(self, settings: Settings) -> None:
-        self._settings = settings
+    def initialize(self, served: Served) -> None:
+        self._served = served
 
     def write_error(self, status_code: int, **kwargs: object) -> None:
         info = kwargs.get("exc_info")
         error = info[1] if isinstance(info, tuple) else None
-        if isinstance(error, AiiError):
+        if status_code == 401:  # asks the browser for the password
+            super().write_error(status_code, **kwargs)
+        elif isinstance(error, AiiError):
             self.set_status(404 if isinstance(error, NotFound) else 503 if error.retryable else 409)
             self.finish({"code": error.code, "message": error.message})
         else:
-            self.finish({"code": "internal", "message": f"Status {status_code}: Flower's log has the rest."})
+            said = error.log_message if isinstance(error, tornado.web.HTTPError) else None
+            self.finish({"code": "internal", "message": said or f"Status {status_code}: Flower's log has the rest."})
 
     def log_exception(self, *info: object) -> None:
         if not isinstance(info[1], AiiError):
@@ -54,12 +91,13 @@ class Overviews(_Handler):
     """What the page shows, as JSON."""
 
     @tornado.web.authenticated
-    async def get(self) -> None:
-        view = await asyncio.to_thread(look, self._settings)
-        results = await asyncio.to_thread(_latest, self._settings, view.latest)
+    def get(self) -> None:
+        view, _ = self._served.snapshot.current()
+        results = self._served.results
         self.set_header("Cache-Control", "no-store")
         self.set_header("Content-Type", "application/json")
-        self.finish(json.dumps(view.model_dump(mode="json") | {"results": results}))
+        more = {"results": results.shown(), "s3_problem": results.problem}
+        self.finish(json.dumps(view.model_dump(mode="json") | more))
 
 
 class Document(_Handler):
@@ -67,7 +105,7 @@ class Document(_Handler):
 
     @tornado.web.authenticated
     async def get(self, job_id: str) -> None:
-        data = await asyncio.to_thread(read_document, _store(self._settings), job_id)
+        data = await asyncio.to_thread(read_document, self._served.store, job_id)
         self.set_header("Content-Type", "application/json")
         self.finish(data)
 
@@ -77,53 +115,26 @@ class Retry(_Handler):
 
     @tornado.web.authenticated
     async def post(self, job_id: str) -> None:
-        await asyncio.to_thread(_retry, self._settings, job_id)
+        if self.application.options.read_only:
+            raise tornado.web.HTTPError(403, "This Flower is for looking only (read_only).")
+        await asyncio.to_thread(self._retry, job_id)
         self.finish({"job_id": job_id, "state": "queued"})
+
+    def _retry(self, job_id: str) -> None:
+        self._served.sender.send_again(self._served.operations.retry(job_id))
 
 
 class Pictures(_Handler):
-    """Small pictures of an activation: original, protected, ten times their difference."""
+    """Small pictures of an activation: original, protected, ten times their difference; or one that says why not."""
 
     @tornado.web.authenticated
     async def get(self, which: str, job_id: str) -> None:
-        data = await asyncio.to_thread(_book(self._settings).picture, job_id, which)
-        self.set_header("Content-Type", "image/jpeg")
-        self.set_header("Cache-Control", "private, max-age=3600")
-        self.finish(data)
-
-
-@cache
-def _store(settings: Settings) -> ObjectStore:
-    return ObjectStore.connect(settings)
-
-
-@cache
-def _book(settings: Settings) -> PictureBook:
-    return PictureBook(_store(settings), settings.max_image_bytes)
-
-
-def _retry(settings: Settings, job_id: str) -> None:
-    Sender(create_app(settings), settings).send_again(Operations.connect(settings).retry(job_id))
-
-
-def _latest(settings: Settings, job_ids: list[str]) -> list[dict[str, object]]:
-    """What the page shows of the last activations; they do not change, so each document is read once."""
-    found = []
-    for job_id in job_ids:
+        loop, served = asyncio.get_running_loop(), self._served
         try:
-            found.append(_shown(settings, job_id))
-        except AiiError:  # deleted meanwhile: the page does without
-            continue
-    return found
-
-
-@lru_cache(256)
-def _shown(settings: Settings, job_id: str) -> dict[str, object]:
-    result = read_result(_store(settings), job_id)
-    if not isinstance(result, ActivationResult):
-        raise NotFound(f"Job {job_id} is no activation.")
-    return {
-        "job_id": job_id, "asset_id": result.asset_id, "collection": result.collection, "status": result.status,
-        "psnr_db": result.quality.psnr_db, "ssim": result.quality.ssim, "steps": result.verification.steps,
-        "width": result.width, "height": result.height,
-    }  # fmt: skip
+            data = await loop.run_in_executor(served.picture_threads, served.book.picture, job_id, which)
+            self.set_header("Cache-Control", "private, max-age=3600")
+        except AiiError as error:
+            data = placeholder(error)
+            self.set_header("Cache-Control", "no-store")
+        self.set_header("Content-Type", "image/jpeg")
+        self.finish(data)

@@ -3,56 +3,88 @@
 from __future__ import annotations
 
 import io
-from functools import lru_cache
+import threading
+from collections import OrderedDict
+from typing import Final
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 
 from tasks.documents import read_result
-from tasks.errors import NotFound
+from tasks.errors import AiiError, BadInput, NotFound, TooLarge
 from tasks.results import ActivationResult
 from tasks.storage import Bucket, ObjectStore
 from workers.evaluation.sheet import difference
 
-__all__ = ["PictureBook"]
+__all__ = ["PictureBook", "placeholder"]
 
-_SIDE = 240
-_KEPT = 64  # activations; three pictures of some ten kilobytes each
+_SIDE: Final = 240
+_KEPT: Final = 64  # activations; three pictures of some ten kilobytes each
+_MAX_PIXELS: Final = 40_000_000  # in memory at once: 160 MB; a JPEG is decoded small
 
 
 class PictureBook:
-    """Thread-safe."""
+    """Thread-safe. One activation's pictures are made at a time, whoever asks: as large images fill the memory."""
 
     def __init__(self, store: ObjectStore, max_bytes: int) -> None:
         self._store = store
         self._max_bytes = max_bytes
-        self._pictures = lru_cache(_KEPT)(self._made)
+        self._kept: OrderedDict[str, dict[str, bytes]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def picture(self, job_id: str, which: str) -> bytes:
         """A JPEG of the `original`, the `protected` image, or ten times their `difference`.
 
         Raises:
             NotFound: there is no such activation, or its images were deleted.
+            TooLarge: an image is not shown for its size.
+            BadInput: what lies there cannot be shown.
+            StorageUnavailable: S3 does not answer.
         """
-        return self._pictures(job_id)[which]
+        with self._lock:
+            if job_id not in self._kept:
+                self._kept[job_id] = self._made(job_id)
+            self._kept.move_to_end(job_id)
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+            return self._kept[job_id][which]
 
     def _made(self, job_id: str) -> dict[str, bytes]:
         result = read_result(self._store, job_id)
         if not isinstance(result, ActivationResult):
             raise NotFound(f"Job {job_id} is no activation.")
-        original = self._small(Bucket.ORIGINALS, result.source_sha256, result.source_sha256)
         protected = self._small(Bucket.PROTECTED, result.protected_key, result.protected_sha256)
-        if protected.size != original.size:  # an EXIF orientation that was applied
-            original = original.resize(protected.size)
+        original = self._small(Bucket.ORIGINALS, result.source_sha256, result.source_sha256)
+        if original.size != protected.size:
+            raise BadInput(f"The images of job {job_id} do not have one size.")
         images = {"original": original, "protected": protected, "difference": difference(original, protected)}
         return {name: _jpeg(image) for name, image in images.items()}
 
     def _small(self, bucket: Bucket, key: str, sha256: str) -> Image.Image:
         data = self._store.get_verified(bucket, key, sha256, 4 * self._max_bytes)
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
-            # Not `draft`: decoding a JPEG small would hide a part of the difference.
-            small = image.convert("RGB")
-        small.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
-        return small
+        try:
+            return _reduced(data)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise BadInput(f"{key} cannot be shown: {type(error).__name__}.") from error
+
+
+def placeholder(problem: AiiError) -> bytes:
+    """A picture that says why there is none, so that a page without pictures is still a whole page."""
+    image = Image.new("RGB", (_SIDE, _SIDE * 3 // 4), (128, 128, 128))
+    text = {"not_found": "deleted", "too_large": "too large to show"}.get(problem.code, problem.code)
+    ImageDraw.Draw(image).text((_SIDE / 2, _SIDE * 3 / 8), text, fill="white", anchor="mm", font_size=20)
+    return _jpeg(image)
+
+
+def _reduced(data: bytes) -> Image.Image:
+    """In RGB and upright, as the protected image is published, within a square of `_SIDE`."""
+    with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
+        # Twice what is shown: each pixel is an average of the same block of the original and the protected image.
+        image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
+        if image.width * image.height > _MAX_PIXELS:
+            raise TooLarge(f"{image.width} × {image.height} pixels are not shown.")
+        small = ImageOps.exif_transpose(image).convert("RGB")
+    small.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
+    return small
 
 
 def _jpeg(image: Image.Image) -> bytes:

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
 from producer import Producer
 from tasks.app import Sender, create_app
 from tasks.connection import connect_redis, redis_address
-from tasks.errors import Cancelled, Conflict, JobMissing, NotReady
+from tasks.errors import Cancelled, Conflict, InvalidRequest, JobMissing, LeaseLost, NotReady, RedisUnavailable
 from tasks.ledger import Claim, JobState, Ledger
 from tasks.messages import ActivateRequest
 from tasks.metrics import Counters, Failure, Metrics
-from tasks.names import TASK_ACTIVATE
+from tasks.names import TASK_ACTIVATE, worker_presence
+from tasks.observer import Observer, look
 from tasks.operations import Operations
-from tasks.overview import look
+from tasks.presence import WorkerNote, announce, present_workers, withdraw
+from tasks.results import FailureResult, Provenance
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
 from tests.integration.test_ledger import QUEUE, claim, request
 from tests.photographs import crops
-from workers.health import HealthServer
+from tests.waiting import wait_for
+from workers.health import HealthServer, Readiness
+from workers.leases import Leases
+from workers.recorder import Recorder
 
 
 @pytest.fixture
@@ -41,6 +49,15 @@ def submitted(ledger: Ledger) -> ActivateRequest:
     made = request()
     assert ledger.submit([made]) == [True]
     return made
+
+
+def closed(ledger: Ledger, name: str, state: JobState) -> str:
+    made = request(name)
+    ledger.submit([made])
+    claim(ledger, made.job_id, "token")
+    code = "truncated" if state is JobState.FAILED else ""
+    assert ledger.close(made.job_id, "token", state, code, code)
+    return made.job_id
 
 
 def test_a_waiting_job_can_be_cancelled_and_who_waits_for_it_is_told(
@@ -67,15 +84,68 @@ def test_a_running_job_that_is_cancelled_is_no_longer_its_workers(
     assert ledger.get(made.job_id).state is JobState.CANCELLED
 
 
+def test_a_job_that_is_being_published_can_not_be_cancelled_whoever_ends_it(
+    ledger: Ledger, operations: Operations, store: ObjectStore
+) -> None:
+    made = submitted(ledger)
+    claim(ledger, made.job_id, "token")
+    assert not ledger.begin_publishing(made.job_id, "another token")
+    assert ledger.begin_publishing(made.job_id, "token")
+    with pytest.raises(Conflict, match="just being published"):
+        operations.cancel(made.job_id, store)
+    # Its worker died: what it published by then is there, so the job goes on until it is done.
+    assert ledger.requeue(made.job_id, "token")
+    with pytest.raises(Conflict, match="just being published"):
+        operations.cancel(made.job_id, store)
+    claim(ledger, made.job_id, "next")
+    assert ledger.close(made.job_id, "next", JobState.DONE)
+
+
+def test_a_cancelled_job_can_not_begin_to_publish(ledger: Ledger, operations: Operations, store: ObjectStore) -> None:
+    made = submitted(ledger)
+    claim(ledger, made.job_id, "token")
+    operations.cancel(made.job_id, store)
+    leases = Leases(ledger, lease_s=20)
+    leases.hold(made.job_id, "token")
+    with pytest.raises(LeaseLost, match="cancelled"):
+        leases.begin_publishing(made.job_id)
+
+
+def test_failed_jobs_are_found_among_any_number_of_good_ones(ledger: Ledger, operations: Operations) -> None:
+    failed = [closed(ledger, f"bad-{i}", JobState.FAILED) for i in range(30)]
+    for i in range(1_100):
+        closed(ledger, f"good-{i}", JobState.DONE)
+    assert {record.job_id for record in operations.jobs(JobState.FAILED, 30)} == set(failed)
+    assert operations.failed() == 30
+    assert len(operations.jobs(JobState.DONE, 50)) == 50
+
+
+def test_of_two_who_retry_one_job_one_is_told_that_the_other_did(ledger: Ledger, operations: Operations) -> None:
+    job_id = closed(ledger, "a", JobState.FAILED)
+
+    def attempt() -> str:
+        try:
+            return operations.retry(job_id).job_id
+        except Conflict as error:
+            return error.code
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: attempt(), range(8)))
+    assert sorted(answers) == sorted([job_id] + ["conflict"] * 7)
+    assert ledger.queue_state(QUEUE).seq == 2
+
+
 def test_a_failed_job_can_be_retried_and_a_good_one_cannot(
     ledger: Ledger, operations: Operations, settings: Settings
 ) -> None:
     made = submitted(ledger)
     claim(ledger, made.job_id, "token")
     ledger.close(made.job_id, "token", JobState.FAILED, "truncated", "cut off")
-    assert operations.recent_failures()[0].error_code == "truncated"
+    (failed,) = operations.jobs(JobState.FAILED, 10)
+    assert (failed.error_code, failed.asset_id) == ("truncated", "a")
     message = operations.retry(made.job_id)
     assert (message.queue, ledger.get(made.job_id).state) == (QUEUE, JobState.QUEUED)
+    assert (operations.jobs(JobState.FAILED, 10), operations.failed()) == ([], 0)
     Sender(create_app(settings), settings).send_again(message)
     with pytest.raises(Conflict, match="only failed and cancelled"):
         operations.retry(made.job_id)
@@ -91,16 +161,100 @@ def test_figures_of_several_workers_are_summed_and_stay_bounded(metrics: Metrics
         counted.outcomes[TASK_ACTIVATE, "activated"] = 99
         counted.outcomes[TASK_ACTIVATE, "failed"] = 1
         counted.failures["truncated"] = 1
-        failure = Failure("truncated", f"cut off {worker}", "0" * 32, 100.0 + worker)
-        metrics.publish(counted, [failure], [f"{worker}{n:031d}" for n in range(40)])
+        failure = Failure("truncated", f"cut off {worker}", "0" * 32, time.time() + worker)
+        long_ago = Failure("animated", "one of last year", "0" * 32, time.time() - 400 * 86_400)
+        metrics.publish(counted, [failure, long_ago], [f"{worker}{n:031d}" for n in range(40)])
+    began_at = look(settings).at
     view = look(settings)
     (stage,) = view.stages
     assert (stage.count, stage.mean_ms) == (300, pytest.approx(50.5))
     assert stage.p95_ms == pytest.approx(95, rel=0.05)
-    assert view.images_per_s == pytest.approx(297 / 60)
-    assert (view.failures[0].count, view.failures[0].message) == (3, "cut off 2")
+    # Whole slots are read, so somewhat more than a minute, and the rate is over just that.
+    covered_s = view.at - (began_at - 60) // 10 * 10
+    assert view.images_per_s == pytest.approx(297 / covered_s, rel=0.01)
+    assert 60 <= covered_s < 71
+    (failure_seen,) = view.failures
+    assert (failure_seen.count, failure_seen.message) == (3, "cut off 2")
     assert len(view.latest) <= 24
     assert metrics.total().stage(TASK_ACTIVATE, "optimise").count == 300
+
+
+def test_a_cold_start_does_not_make_the_queue_look_slow(ledger: Ledger, metrics: Metrics, settings: Settings) -> None:
+    ledger.submit([request(f"asset-{i}") for i in range(100)])
+    counted = Counters()
+    counted.outcomes[TASK_ACTIVATE, "activated"] = 50
+    metrics.publish(counted, [], [])
+    (queue,) = (queue for queue in look(settings).queues if queue.queue == QUEUE)
+    assert queue.drain_s is not None
+    assert queue.drain_s < 100 / 50 * 25  # by all five minutes it would be 600 s
+
+
+def test_a_job_that_is_sent_again_loses_its_place_and_not_its_age(ledger: Ledger, operations: Operations) -> None:
+    first = submitted(ledger)
+    submitted_at = ledger.get(first.job_id).submitted_at
+    wait_for(lambda: (operations.waiting(QUEUE)[1] or 0.0) > 0.1)
+    ledger.submit([request("later")])
+    assert ledger.resend(first.job_id, QUEUE, 1)
+    later = ledger.get(request("later").job_id).submitted_at
+    age_s = operations.waiting(QUEUE)[1]
+    assert age_s is not None
+    assert age_s >= later - submitted_at
+    claim(ledger, first.job_id, "token")
+    assert operations.waiting(QUEUE)[0] == 1
+    assert ledger.requeue(first.job_id, "token")
+    assert operations.waiting(QUEUE)[0] == 2
+    assert operations.waiting(QUEUE)[1] >= age_s
+
+
+def test_an_observer_reads_what_is_over_once_and_agrees_with_one_that_reads_all(
+    metrics: Metrics, settings: Settings
+) -> None:
+    with closing(Observer(settings, history_s=1_800)) as observer:
+        observer.note_waiting(observer.look())
+        for _ in range(3):
+            counted = Counters()
+            counted.observe(TASK_ACTIVATE, "optimise", 12.0)
+            counted.outcomes[TASK_ACTIVATE, "activated"] = 1
+            metrics.publish(counted, [], [])
+            observer.look()
+        wait_for(lambda: any(point.images_per_s for point in observer.look().history), "no slot ended", 15)
+        seen = observer.look()
+        with closing(Observer(settings, history_s=1_800)) as another:
+            fresh = another.look()
+    assert [s.count for s in seen.stages] == [s.count for s in fresh.stages] == [3]
+    assert sum(point.images_per_s for point in seen.history) == pytest.approx(0.3)
+    assert {point.waiting for point in seen.history} == {None, 0}
+    assert len(seen.history) in (180, 181)
+
+
+def test_a_full_redis_is_named_and_what_was_counted_is_published_once_there_is_room(
+    metrics: Metrics, settings: Settings
+) -> None:
+    recorder = Recorder(metrics)
+    recorder.observe(failure_result())
+    with connect_redis(settings) as client:
+        client.config_set("maxmemory", "1")
+        try:
+            with pytest.raises(RedisUnavailable, match="maxmemory"):
+                metrics.publish(recorder.total, [], [])
+            for _ in range(5):
+                recorder.publish()
+        finally:
+            client.config_set("maxmemory", "0")
+    recorder.publish()
+    recorder.publish()
+    assert recorder.total.failures["truncated"] == 1
+    assert metrics.total().failures["truncated"] == 1
+
+
+def test_workers_are_found_without_a_search_and_gone_when_they_end_or_fall_silent(settings: Settings) -> None:
+    with connect_redis(settings) as client:
+        for name in ("one", "two"):
+            announce(client, note(name), life_s=60)
+        assert [worker.worker for worker in present_workers(client, "redis")] == ["one", "two"]
+        withdraw(client, "one")
+        client.delete(worker_presence("two"))  # as its note expires
+        assert present_workers(client, "redis") == []
 
 
 def test_the_state_of_a_thousand_waiting_jobs_says_how_long_they_take(ledger: Ledger, settings: Settings) -> None:
@@ -109,6 +263,20 @@ def test_the_state_of_a_thousand_waiting_jobs_says_how_long_they_take(ledger: Le
     assert queues[QUEUE].waiting == 1_000
     assert queues[QUEUE].oldest_age_s is not None
     assert queues[QUEUE].drain_s is None  # nothing was done yet, so nobody can tell
+
+
+def failure_result() -> FailureResult:
+    provenance = Provenance(worker="w", device="cpu", versions={}, timings_ms={}, finished_at="")
+    return FailureResult(
+        task=TASK_ACTIVATE, job_id="0" * 32, code="truncated", message="cut off", provenance=provenance
+    )
+
+
+def note(name: str) -> WorkerNote:
+    return WorkerNote(
+        worker=name, pid=1, device="cpu", extractor="compact", queues=["query"], batch_images=4, memory_bytes=1,
+        device_memory_bytes=None, collections=[],
+    )  # fmt: skip
 
 
 def get(port: int, path: str) -> tuple[int, str]:
@@ -121,21 +289,31 @@ def get(port: int, path: str) -> tuple[int, str]:
 
 
 def test_alive_and_ready_are_two_things(ledger: Ledger) -> None:
-    problems = [NotReady("Not warm yet.")]
+    problems: list[Exception] = [NotReady("Not warm yet.")]
 
     def warm() -> None:
         if problems:
             raise problems[0]
 
-    server = HealthServer("127.0.0.1", 0, {"redis": ledger.check, "warm": warm}, Counters)
+    readiness = Readiness()
+    server = HealthServer("127.0.0.1", 0, readiness, Counters)
     server.start()
     try:
         assert get(server.port, "/live")[0] == 200
+        readiness.starting("The extractor is loaded.")
+        status, body = get(server.port, "/ready")
+        assert (status, json.loads(body)["missing"]) == (503, {"start": "The extractor is loaded."})
+        readiness.started({"redis": ledger.check, "warm": warm})
         status, body = get(server.port, "/ready")
         assert (status, json.loads(body)["missing"]) == (503, {"warm": "Not warm yet."})
+        problems[0] = ZeroDivisionError()
+        status, body = get(server.port, "/ready")
+        assert (status, "ZeroDivisionError" in json.loads(body)["missing"]["warm"]) == (503, True)
         problems.clear()
         assert get(server.port, "/ready") == (200, '{"ready": true, "missing": {}}')
         assert "aii_jobs_total" in get(server.port, "/metrics")[1]
         assert get(server.port, "/else")[0] == 404
+        with pytest.raises(InvalidRequest, match="AII_METRICS_PORT"):
+            HealthServer("127.0.0.1", server.port, readiness, Counters)
     finally:
         server.stop()

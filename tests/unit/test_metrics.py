@@ -8,22 +8,21 @@ import re
 import shutil
 import statistics
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 import deploy
+from tasks.errors import RedisUnavailable, error_of, kinds
 from tasks.metrics import BOUNDS_MS, Counters
 from tasks.names import TASK_ACTIVATE, TASK_QUERY
-from workers.exposition import CountersCollector
+from tasks.overview import Overview, PublishedQuality, QueueState
+from tasks.presence import CollectionState, WorkerNote
+from workers.exposition import CountersCollector, OverviewCollector
 
 MONITORING = Path(deploy.__file__).with_name("monitoring")
-# What Prometheus adds to a histogram's and a counter's name.
-GAUGES = {
-    "aii_up", "aii_queue_jobs", "aii_queue_oldest_age_seconds", "aii_running_jobs", "aii_workers",
-    "aii_worker_memory_bytes", "aii_collection_vectors", "aii_collection_journal_entries", "aii_collection_generation",
-}  # fmt: skip
 
 
 def counters() -> Counters:
@@ -71,10 +70,29 @@ def test_counters_survive_being_written_as_a_hash_and_read_twice_are_doubled() -
     assert second.stage(TASK_QUERY, "search").count == 4_000
 
 
-def exposed() -> str:
+def view() -> Overview:
+    """With one of everything, so that every metric is exposed."""
+    held = CollectionState(name="starter", generation=2, factory="IVF512,PQ8x8", vectors=100, journal=3)
+    worker = WorkerNote(
+        worker="w", pid=1, device="cpu", extractor="compact", queues=["query"], batch_images=4, memory_bytes=1,
+        device_memory_bytes=None, collections=[held],
+    )  # fmt: skip
+    return Overview(
+        at=0.0, window_s=300, images_per_s=1.0, queries_per_s=1.0, comparisons=[], stages=[],
+        quality=PublishedQuality(images=0, verified=0, psnr_median_db=None, psnr_lowest_db=None),
+        queues=[QueueState(queue="query", waiting=1, oldest_age_s=2.0, drain_s=None)], running=1, counts={"done": 5},
+        workers=[worker], collections=[held], latest=[], failures=[], failed=1, failed_jobs=[], history=[],
+    )  # fmt: skip
+
+
+def exposed(seen: Callable[[], tuple[Overview, Counters]] = lambda: (view(), counters())) -> str:
     registry = CollectorRegistry()
-    registry.register(CountersCollector(counters))
+    registry.register(OverviewCollector(seen))
     return generate_latest(registry).decode()
+
+
+def names_of(text: str) -> set[str]:
+    return set(re.findall(r"^(aii_\w+?)(?:\{| )", text, re.MULTILINE))
 
 
 def test_a_histogram_for_prometheus_is_cumulative_and_ends_with_all() -> None:
@@ -87,8 +105,43 @@ def test_a_histogram_for_prometheus_is_cumulative_and_ends_with_all() -> None:
     assert 'aii_failures_total{code="truncated"} 10.0' in exposed()
 
 
+def test_the_papers_figures_are_bounds_so_that_what_lies_below_is_counted_exactly() -> None:
+    made = Counters()
+    for ms in (39.79, 39.8, 39.81, 0.38, 0.381, 4.3, 4.31):
+        made.observe(TASK_ACTIVATE, "optimise", ms)
+    text = exposed(lambda: (view(), made))
+    for le, count in (("0.00038", 1), ("0.0043", 3), ("0.0398", 6), ("+Inf", 7)):
+        assert f'aii_activation_seconds_bucket{{le="{le}",stage="optimise"}} {count}.0' in text
+
+
+def test_what_alerts_watch_begins_at_zero() -> None:
+    text = exposed(lambda: (view(), Counters()))
+    for code in ("poison", "internal", "truncated", "extractor_mismatch"):
+        assert f'aii_failures_total{{code="{code}"}} 0.0' in text
+    assert 'aii_jobs_total{status="failed",task="aii.activate"} 0.0' in text
+    assert 'aii_optimiser_seconds_count{mode="10_steps"} 0.0' in text
+
+
+@pytest.mark.parametrize("error", [RedisUnavailable("away"), ZeroDivisionError()])
+def test_whatever_keeps_the_figures_away_prometheus_is_told_so(error: Exception) -> None:
+    def away() -> tuple[Overview, Counters]:
+        raise error
+
+    assert "\naii_up 0.0" in exposed(away)
+
+
+def test_one_worker_exposes_what_it_counted() -> None:
+    registry = CollectorRegistry()
+    registry.register(CountersCollector(counters))
+    assert names_of(generate_latest(registry).decode()) < names_of(exposed())
+
+
+def test_every_code_of_the_error_tree_is_known_by_name() -> None:
+    assert {type(error_of(kind.code, "x")).code for kind in kinds()} == {kind.code for kind in kinds()}
+
+
 def test_alerts_and_dashboard_speak_of_metrics_that_exist_only() -> None:
-    existing = GAUGES | set(re.findall(r"^(aii_\w+?)(?:\{| )", exposed(), re.MULTILINE))
+    existing = names_of(exposed())
     dashboard = json.loads((MONITORING / "grafana.json").read_text())
     texts = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     texts += re.findall(r"expr:(.*?)(?:for:|labels:)", (MONITORING / "alerts.yml").read_text(), re.DOTALL)

@@ -1,0 +1,139 @@
+"""What the page and ``/metrics`` show, refreshed in threads of their own.
+
+Flower has one event loop. Whoever asks is answered from memory, so that a Redis or an S3 that is slow, away, or silent
+on a half-open connection holds up neither the loop nor anybody's page, and ten open pages ask no more than one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from pydantic import ValidationError
+
+from tasks.documents import read_result
+from tasks.errors import AiiError, NotFound, NotReady, RedisUnavailable, Unavailable
+from tasks.metrics import Counters
+from tasks.observer import Observer
+from tasks.overview import Overview
+from tasks.results import ActivationResult
+from tasks.settings import Settings
+from tasks.storage import ObjectStore
+
+__all__ = ["LatestResults", "Snapshot"]
+
+logger = logging.getLogger(__name__)
+
+_EVERY_S: Final = 2.0
+_STALE_S: Final = 10.0
+_HISTORY_S: Final = 1_800
+_CHECK_STORE_S: Final = 10.0
+
+
+class Snapshot:
+    """The last overview, and the totals since the beginning."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._observer = Observer(settings, _HISTORY_S)
+        self._seen: tuple[Overview, Counters] | None = None
+        self._seen_at = 0.0
+        self._problem: AiiError = NotReady("Flower has just started.")
+        self._thread = threading.Thread(target=self._run, name="snapshot", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def current(self) -> tuple[Overview, Counters]:
+        """Raises an AiiError that says why there is none, or none that is fresh."""
+        seen = self._seen
+        if seen is None:
+            raise self._problem
+        age_s = time.monotonic() - self._seen_at
+        if age_s > _STALE_S:
+            raise RedisUnavailable(f"Redis has not answered for {age_s:.0f} s.")
+        return seen
+
+    def refresh(self) -> None:
+        """Ask Redis; what goes wrong is told by :meth:`current`."""
+        try:
+            view, total = self._observer.look(), self._observer.total()
+            self._seen, self._seen_at = (view, total), time.monotonic()
+            self._observer.note_waiting(view)
+        except AiiError as error:
+            self._seen, self._problem = None, error
+        except Exception as error:  # a page that says so is better than none
+            logger.exception("The overview could not be made")
+            self._seen, self._problem = None, AiiError(f"{type(error).__name__}: Flower's log has the rest.")
+
+    def _run(self) -> None:
+        while True:
+            self.refresh()
+            time.sleep(_EVERY_S)
+
+
+class LatestResults:
+    """What the page shows of the last activations, and whether S3 answers. Documents do not change: each is read
+    once."""
+
+    def __init__(self, store: ObjectStore, latest: Callable[[], list[str]]) -> None:
+        self._store = store
+        self._latest = latest
+        self._read: dict[str, dict[str, object] | None] = {}
+        self._problem: str | None = None
+        self._checked_at = 0.0
+        self._thread = threading.Thread(target=self._run, name="latest-results", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def problem(self) -> str | None:
+        """Why S3 cannot be used, if so."""
+        return self._problem
+
+    def shown(self) -> list[dict[str, object]]:
+        """What was read, newest first."""
+        return [document for document in self._read.values() if document]
+
+    def refresh(self) -> None:
+        """Read what is new. The first failure ends it: the next document would wait as long for the same answer."""
+        try:
+            job_ids = self._latest()
+            read: dict[str, dict[str, object] | None] = {}
+            for job_id in job_ids:
+                read[job_id] = self._read[job_id] if job_id in self._read else self._document(job_id)
+            self._read = read
+            if time.monotonic() - self._checked_at > _CHECK_STORE_S:
+                self._store.check()
+                self._checked_at = time.monotonic()
+            self._problem = None
+        except Unavailable as error:
+            self._problem = error.message
+        except Exception as error:  # the rest of the page goes on
+            logger.exception("The latest results could not be read")
+            self._problem = f"{type(error).__name__}: Flower's log has the rest."
+
+    def _document(self, job_id: str) -> dict[str, object] | None:
+        """None for one that was deleted, or is no document that this version can read."""
+        try:
+            result = read_result(self._store, job_id)
+        except (NotFound, ValidationError):
+            return None
+        return _shown(result) if isinstance(result, ActivationResult) else None
+
+    def _run(self) -> None:
+        while True:
+            self.refresh()
+            time.sleep(_EVERY_S)
+
+
+def _shown(result: ActivationResult) -> dict[str, object]:
+    return {
+        "job_id": result.job_id, "asset_id": result.asset_id, "collection": result.collection, "status": result.status,
+        "psnr_db": result.quality.psnr_db, "ssim": result.quality.ssim, "steps": result.verification.steps,
+        "steps_asked": result.options.steps, "robust": result.options.robust, "width": result.width,
+        "height": result.height,
+    }  # fmt: skip

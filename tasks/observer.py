@@ -1,0 +1,208 @@
+"""Asks Redis for all that an overview shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from typing import Final
+
+from tasks.connection import connect_redis, redis_address
+from tasks.ledger import JobRecord, JobState
+from tasks.metrics import SLOT_S, Counters, Failure, Metrics, Slot
+from tasks.names import QUEUE_OF_TASK, QUEUES, TASK_ACTIVATE, TASK_QUERY
+from tasks.operations import Operations
+from tasks.overview import (
+    Comparison,
+    FailedJob,
+    FailureState,
+    Overview,
+    Point,
+    PublishedQuality,
+    QueueState,
+    StageState,
+)
+from tasks.paper import PAPER, PaperFigure
+from tasks.presence import CollectionState, WorkerNote, present_workers
+from tasks.settings import Settings
+
+__all__ = ["STAGES", "Observer", "look"]
+
+WINDOW_S: Final = 300
+_RATE_S: Final = 60
+_FAILED_JOBS: Final = 20
+# In the order in which an image passes them: together they are its `total`, and `step` is a part of `optimise`.
+STAGES: Final = {
+    TASK_ACTIVATE: (
+        "total", "fetch", "decode", "prepare", "wait", "optimise", "step", "compose", "encode", "verify", "quality",
+        "upload", "journal",
+    ),
+    TASK_QUERY: ("total", "fetch", "decode", "extract", "search"),
+}  # fmt: skip
+
+
+def look(settings: Settings) -> Overview:
+    """Ask once; raises RedisUnavailable."""
+    with closing(Observer(settings)) as observer:
+        return observer.look()
+
+
+class Observer:
+    """Asks again and again; raises RedisUnavailable.
+
+    Args:
+        history_s: how far back the overview's history goes; half an hour at most.
+    """
+
+    def __init__(self, settings: Settings, history_s: int = 0) -> None:
+        self._client, self._address = connect_redis(settings), redis_address(settings)
+        self._metrics = Metrics(self._client, self._address)
+        self._operations = Operations(self._client, self._address, settings.keep_closed_s)
+        self._history_s = history_s
+
+    def close(self) -> None:
+        self._client.close()
+
+    def total(self) -> Counters:
+        """What was counted since Redis was last emptied."""
+        return self._metrics.total()
+
+    def note_waiting(self, view: Overview) -> None:
+        """Keep how many jobs wait, for the history of whoever looks later."""
+        self._metrics.note_waiting({queue.queue: queue.waiting for queue in view.queues})
+
+    def look(self) -> Overview:
+        now, slots = self._metrics.slots(max(WINDOW_S, self._history_s))
+        lately = _since(slots, now - _RATE_S)
+        counted, minute = _summed(_since(slots, now - WINDOW_S)), _summed(lately)
+        covered_s = now - lately[0].start_s
+        workers = present_workers(self._client, self._address)
+        return Overview(
+            at=now,
+            window_s=WINDOW_S,
+            images_per_s=_done(minute, TASK_ACTIVATE) / covered_s,
+            queries_per_s=_done(minute, TASK_QUERY) / covered_s,
+            comparisons=[_comparison(figure, counted) for figure in PAPER],
+            stages=_stages(counted),
+            quality=_quality(counted),
+            queues=[self._queue(queue, lately, now) for queue in QUEUES],
+            running=self._operations.running(),
+            counts=self._operations.counts(),
+            workers=workers,
+            collections=_collections(workers),
+            latest=self._metrics.latest(),
+            failures=[_failure(failure, counted) for failure in self._metrics.failures()],
+            failed=self._operations.failed(),
+            failed_jobs=[_failed(record) for record in self._operations.jobs(JobState.FAILED, _FAILED_JOBS)],
+            # The last slot is not over: its rates would be too low.
+            history=[_point(slot) for slot in slots[:-1]] if self._history_s else [],
+        )
+
+    def _queue(self, queue: str, lately: Sequence[Slot], now: float) -> QueueState:
+        """Who has just begun shall not look slow: time before the first job that ended does not count."""
+        waiting, age_s = self._operations.waiting(queue)
+        busy = [slot for slot in lately if _closed(slot.counted, queue)]
+        drain_s = None
+        if busy:
+            drain_s = waiting * (now - busy[0].start_s) / sum(_closed(slot.counted, queue) for slot in busy)
+        return QueueState(queue=queue, waiting=waiting, oldest_age_s=age_s, drain_s=drain_s)
+
+
+def _since(slots: Sequence[Slot], start_s: float) -> list[Slot]:
+    """Those that are not over at `start_s`."""
+    return [slot for slot in slots if slot.start_s + SLOT_S > start_s]
+
+
+def _summed(slots: Iterable[Slot]) -> Counters:
+    counters = Counters()
+    for slot in slots:
+        counters.add(slot.counted)
+    return counters
+
+
+def _comparison(figure: PaperFigure, counted: Counters) -> Comparison:
+    seen = counted.stage(figure.task, figure.stage)
+    steps = counted.steps[figure.stage]
+    return Comparison(
+        name=figure.name, title=figure.title, paper_ms=figure.ms, paper_setting=figure.setting, count=seen.count,
+        p50_ms=seen.quantile_ms(0.5), p95_ms=seen.quantile_ms(0.95), steps=steps / seen.count if steps else None,
+    )  # fmt: skip
+
+
+def _stages(counted: Counters) -> list[StageState]:
+    return [
+        _stage(task, stage, counted)
+        for task, stages in STAGES.items()
+        for stage in stages
+        if counted.stage(task, stage).count
+    ]
+
+
+def _stage(task: str, stage: str, counted: Counters) -> StageState:
+    seen = counted.stage(task, stage)
+    p50, p95, p99 = (seen.quantile_ms(share) or 0.0 for share in (0.5, 0.95, 0.99))
+    return StageState(
+        task=task, stage=stage, count=seen.count, mean_ms=seen.mean_ms, p50_ms=p50, p95_ms=p95, p99_ms=p99
+    )
+
+
+def _quality(counted: Counters) -> PublishedQuality:
+    lowest = min(counted.psnr, default=None)
+    return PublishedQuality(
+        images=_done(counted, TASK_ACTIVATE),
+        verified=counted.outcomes[TASK_ACTIVATE, "activated"],
+        psnr_median_db=_median_psnr_db(counted),
+        psnr_lowest_db=lowest / 10 if lowest is not None else None,
+    )
+
+
+def _median_psnr_db(counted: Counters) -> float | None:
+    below, total = 0, counted.psnr.total()
+    for tenths in sorted(counted.psnr):
+        below += counted.psnr[tenths]
+        if 2 * below >= total:
+            return tenths / 10
+    return None
+
+
+def _collections(workers: list[WorkerNote]) -> list[CollectionState]:
+    """Each as the worker that is furthest holds it."""
+    newest: dict[str, CollectionState] = {}
+    for state in (state for worker in workers for state in worker.collections):
+        known = newest.get(state.name)
+        if known is None or (state.generation, state.journal) > (known.generation, known.journal):
+            newest[state.name] = state
+    return [newest[name] for name in sorted(newest)]
+
+
+def _failure(failure: Failure, counted: Counters) -> FailureState:
+    return FailureState(
+        code=failure.code, count=counted.failures[failure.code], message=failure.message, job_id=failure.job_id,
+        at=failure.at,
+    )  # fmt: skip
+
+
+def _failed(record: JobRecord) -> FailedJob:
+    return FailedJob(
+        job_id=record.job_id, task=record.task, asset_id=record.asset_id, attempts=record.attempts,
+        failed_at=record.finished_at, error_code=record.error_code or "", error_message=record.error_message or "",
+    )  # fmt: skip
+
+
+def _point(slot: Slot) -> Point:
+    return Point(
+        at=slot.start_s,
+        images_per_s=_done(slot.counted, TASK_ACTIVATE) / SLOT_S,
+        queries_per_s=_done(slot.counted, TASK_QUERY) / SLOT_S,
+        failed=slot.counted.failures.total(),
+        optimise_p95_ms=slot.counted.stage(TASK_ACTIVATE, "optimise").quantile_ms(0.95),
+        query_p95_ms=slot.counted.stage(TASK_QUERY, "total").quantile_ms(0.95),
+        waiting=sum(slot.waiting.values()) if slot.waiting else None,
+    )
+
+
+def _done(counted: Counters, task: str) -> int:
+    return sum(n for (which, status), n in counted.outcomes.items() if which == task and status != "failed")
+
+
+def _closed(counted: Counters, queue: str) -> int:
+    return sum(n for (task, _), n in counted.outcomes.items() if QUEUE_OF_TASK.get(task) == queue)
