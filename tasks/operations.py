@@ -134,7 +134,7 @@ class Operations:
 
 
 def _published_before(store: ObjectStore, job_id: str) -> bool:
-    """Whether an earlier run of the job ended well: its document is all that can register the asset again, and stays."""
+    """Whether an earlier run of the job ended well: its document may be all that can register the asset again."""
     try:
         return read_result(store, job_id).status != "failed"
     except (NotFound, ValidationError):

@@ -2,72 +2,50 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
+import re
 import subprocess
 import sys
-import urllib.error
-import urllib.request
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deploy.stack import free_port
 from producer import Producer
+from tasks.connection import connect_redis
+from tasks.metrics import Counters, Failure, Metrics
+from tasks.names import TASK_ACTIVATE
 from tasks.results import ActivationResult
 from tasks.settings import Settings
+from tests.flower import Flower
 from tests.photographs import crops
 from tests.stack import WorkerProcess
 from tests.waiting import wait_for
 
 
-class Flower:
-    """A real Flower, in a process of its own."""
+@pytest.fixture
+def start_flower(
+    stack_environment: dict[str, str], settings: Settings, tmp_path: Path
+) -> Iterator[Callable[..., Flower]]:
+    """Starts Flowers that end with the test."""
+    pytest.importorskip("flower")
+    started: list[Flower] = []
 
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
-        self.port = free_port(5600)
-        self._login = base64.b64encode(b"operator:open sesame").decode()
-        own = {"AII_FLOWER_PORT": str(self.port), "AII_FLOWER_PASSWORD": "open sesame"}
-        self._log = log.open("w")
-        command = [sys.executable, "-m", "deploy.flower"]
-        self._process = subprocess.Popen(command, env=environment | own, stdout=self._log, stderr=self._log)
+    def start(**options: str) -> Flower:
+        started.append(Flower(dict(os.environ) | stack_environment, tmp_path / "flower.log", **options))
+        return started[-1].wait_until_ready()
 
-    def get(self, path: str, *, login: bool = True, method: str = "GET", **headers: str) -> tuple[int, bytes]:
-        if login:
-            headers["Authorization"] = f"Basic {self._login}"
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read()
-
-    def overview(self) -> dict[str, Any]:
-        return json.loads(self.get("/activations/overview.json")[1])  # type: ignore[no-any-return]
-
-    def answers(self) -> bool:
-        try:
-            return self.get("/healthcheck")[0] == 200
-        except OSError:
-            return False
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(30)
-        self._log.close()
+    yield start
+    for flower in started:
+        flower.stop()
 
 
 @pytest.fixture
-def flower(stack_environment: dict[str, str], settings: Settings, tmp_path: Path) -> Iterator[Flower]:
-    pytest.importorskip("flower")
-    flower = Flower(dict(os.environ) | stack_environment, tmp_path / "flower.log")
-    wait_for(flower.answers, "Flower did not start")
-    yield flower
-    flower.stop()
+def flower(start_flower: Callable[..., Flower]) -> Flower:
+    return start_flower()
 
 
 def published(view: dict[str, Any]) -> int:
@@ -93,9 +71,10 @@ def test_the_page_agrees_with_the_result_documents_and_shows_what_failed(
         assert min(documents) * 0.93 <= shown["p50_ms"] <= max(documents) * 1.07
     assert (view["failures"][0]["code"], view["failures"][0]["count"]) == ("truncated", 1)
     assert view["workers"][0]["pid"] == worker.pid
+    wait_for(lambda: len(flower.overview()["results"]) == 12, "the results do not follow")
     collection = wait_for(lambda: flower.overview()["collections"], "no collection is shown")[0]
     assert (collection["name"], collection["vectors"]) == ("starter", 39_998)
-    assert {r["job_id"] for r in view["results"]} == {r.job_id for r in results}
+    assert {r["job_id"] for r in flower.overview()["results"]} == {r.job_id for r in results}
     for which in ("original", "protected", "difference"):
         assert flower.get(f"/activations/picture/{which}/{results[0].job_id}")[1][:3] == b"\xff\xd8\xff"
     assert json.loads(flower.get(f"/activations/result/{results[0].job_id}")[1])["status"] == "activated"
@@ -120,5 +99,54 @@ def test_the_page_has_its_tab_everywhere_and_is_shown_to_who_knows_the_password_
     assert flower.get(f"/activations/retry/{job}", login=False, method="POST")[0] in (401, 403)
     assert flower.get(f"/activations/result/{job}")[0] == 404
     assert flower.get(f"/activations/retry/{job}", method="POST")[0] == 404
+    status, _, headers = flower.ask("/activations/overview.json", login=False)
+    assert (status, headers["www-authenticate"]) == (401, 'Basic realm="flower"')
+    for page in ("/activations", "/tasks", "/activations/overview.json"):
+        assert flower.ask(page)[2]["x-frame-options"] == "DENY"
     view = flower.overview()
-    assert (view["workers"], view["stages"], view["results"]) == ([], [], [])
+    assert (view["workers"], view["stages"], view["results"], view["s3_problem"]) == ([], [], [], None)
+    status, body, headers = flower.ask(f"/activations/picture/original/{job}")
+    assert (status, body[:3], headers["cache-control"]) == (200, b"\xff\xd8\xff", "no-store")
+
+
+def test_a_flower_that_is_for_looking_only_retries_nothing(
+    start_flower: Callable[..., Flower], producer: Producer
+) -> None:
+    flower = start_flower(read_only="true")
+    job = producer.activate(crops(1)[0])
+    assert flower.get(f"/activations/retry/{job.job_id}", method="POST")[0] == 403
+    assert b"data-read-only" in flower.get("/activations")[1]
+
+
+def test_a_restart_of_flower_loses_no_figure(start_flower: Callable[..., Flower], settings: Settings) -> None:
+    with connect_redis(settings) as client:
+        counted = Counters()
+        counted.observe(TASK_ACTIVATE, "total", 50.0)
+        counted.outcomes[TASK_ACTIVATE, "activated"] = 1
+        Metrics(client, "redis").publish(counted, [Failure("truncated", "cut off", "0" * 32, time.time())], ["0" * 32])
+    first = start_flower()
+    before, figures = first.overview(), exposed(first)
+    first.stop()
+    second = start_flower()
+    after = second.overview()
+    for name in ("stages", "comparisons", "quality", "failures", "latest", "counts"):
+        assert after[name] == before[name], name
+    assert exposed(second) == figures
+    noted = [point["at"] for point in before["history"] if point["waiting"] is not None]
+    assert {point["at"] for point in after["history"] if point["waiting"] is not None} >= set(noted)
+
+
+def exposed(flower: Flower) -> set[str]:
+    """What Prometheus is told of jobs and their times."""
+    text = wait_for(lambda: t if "aii_up 1.0" in (t := flower.get("/metrics")[1].decode()) else "")
+    return set(re.findall(r"^aii_(?:activation|jobs|failures).*$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("password", "said"), [("", "Set AII_FLOWER_PASSWORD"), ("a,b", "cannot hold a comma"), ("geheim é", "ASCII")]
+)
+def test_flower_does_not_start_with_a_password_that_it_cannot_check(password: str, said: str) -> None:
+    command, environment = [sys.executable, "-m", "deploy.flower"], os.environ | {"AII_FLOWER_PASSWORD": password}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert said in ended.stderr
