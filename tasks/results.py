@@ -73,6 +73,7 @@ class ActivationResult(Frozen):
     width: int
     height: int
     extractor: ExtractorIdentity
+    codec: Digest | None = Field(default=None, description="of the collection; documents of version 0.1.0 lack it")
     code: str = Field(description="base64 of the index code, as sa_encode gives it")
     journal_entry: str
     meta: Metadata

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -11,15 +12,18 @@ import numpy as np
 import redis
 
 from tasks.connection import connect_redis, redis_address
-from tasks.results import ExtractorIdentity
+from tasks.documents import write_result
+from tasks.messages import ActivationOptions
+from tasks.results import ActivationResult, ExtractorIdentity, Provenance, Quality, Verification
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
 from workers.index import upkeep
-from workers.index.build import publish_first
+from workers.index.build import First, publish_first
 from workers.index.codec import Codec, Codes, Features
 from workers.index.collection import Collection
-from workers.index.journal import Journal
+from workers.index.journal import Journal, encode_code
 from workers.index.manifest import CollectionStore, Manifest
+from workers.index.repair import Repaired, repair
 
 DIMENSION = 16
 EXTRACTOR = ExtractorIdentity(name="random", sha256="0" * 64, dimension=DIMENSION)
@@ -33,6 +37,10 @@ def unit_vectors(count: int, seed: int) -> Features:
 @cache
 def trained_codec() -> Codec:
     return Codec.train("IVF16,PQ8x4", unit_vectors(2_000, 0))
+
+
+def anyway() -> None:
+    """Of who writes without the collection's lock."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,13 @@ class Place:
         place = cls(f"random-{uuid.uuid4().hex[:12]}", settings, cache)
         codec, features = trained_codec(), unit_vectors(count, 0)
         assets = [f"old-{i}" for i in range(count)]
-        publish_first(place.files, place.name, codec, EXTRACTOR, assets, codec.encode(features), 0.5, 0.01)
+        place.publish(codec, assets, codec.encode(features))
         return place
+
+    def publish(self, codec: Codec, assets: Sequence[str], codes: Codes) -> Manifest:
+        """As generation 1, although nobody holds the right to it."""
+        first = First(self.name, codec, EXTRACTOR, 0.5, 0.01)
+        return publish_first(self.files, self.journal, first, assets, codes, anyway)
 
     @cached_property
     def store(self) -> ObjectStore:
@@ -72,7 +85,26 @@ class Place:
         return Collection(self.files, self.journal, extractor)
 
     def compact(self) -> Manifest:
-        return upkeep.compact(self.files, self.journal)
+        return upkeep.compact(self.files, self.journal, anyway)
+
+    def rollback(self, number: int) -> Manifest:
+        return upkeep.rollback(self.files, self.journal, number, anyway)
+
+    def repair(self) -> Repaired:
+        return repair(self.store, self.files, self.journal, lambda *_: None)
+
+    def remove(self, asset_id: str) -> str:
+        return upkeep.remove(self.files, self.journal, asset_id)
+
+    def changes(self) -> int:
+        """Entries of the journal that the generation in force does not cover."""
+        return len(list(self.journal.all_after(self.files.current().journal_entry)))
+
+    def document(self, asset_id: str, code: Codes, entry: str, **meta: str) -> str:
+        """Write the result document of an activation that registered a code at a journal's entry; returns the job."""
+        result = _activation(self.name, self.files.current().codec, asset_id, code, entry, meta)
+        write_result(self.store, result.job_id, result)
+        return result.job_id
 
     def close(self) -> None:
         self.redis.close()
@@ -89,3 +121,20 @@ def add(collection: Collection, asset_id: str, feature: Features, **meta: str) -
 
 def found(collection: Collection, feature: Features, k: int = 5, **where: str) -> list[str]:
     return [match.asset_id for match in collection.search(feature, k, 16, where).matches]
+
+
+def _activation(
+    collection: str, codec: str, asset_id: str, code: Codes, entry: str, meta: dict[str, str]
+) -> ActivationResult:
+    digest = "0" * 64
+    return ActivationResult(
+        status="activated", job_id=uuid.uuid4().hex, collection=collection, generation=1, asset_id=asset_id,
+        source_sha256=digest, protected_key="none", protected_sha256=digest, width=8, height=8, extractor=EXTRACTOR,
+        codec=codec, code=encode_code(code), journal_entry=entry, meta=meta, options=ActivationOptions(),
+        quality=Quality(psnr_db=40, ssim=1, linf=1),
+        verification=Verification(
+            verified=True, on_code=True, attempts=1, steps=1, distance_before=1, distance_after=0, misfit_before=1,
+            misfit_after=0,
+        ),
+        provenance=Provenance(worker="test", device="cpu", versions={}, timings_ms={}, finished_at="now"),
+    )  # fmt: skip

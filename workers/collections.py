@@ -14,7 +14,7 @@ from tasks.results import ExtractorIdentity
 from tasks.storage import ObjectStore
 from workers.index.collection import Collection
 from workers.index.journal import Journal
-from workers.index.lock import writing
+from workers.index.lock import Writing, writing
 from workers.index.manifest import CollectionStore
 
 
@@ -30,14 +30,24 @@ class Collections:
         self._cache = cache
         self._extractor = extractor
         self._open: dict[str, Collection] = {}
+        self._opening: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Collection:
         """Raises CollectionMissing, ExtractorMismatch, CorruptSegment: see :class:`Collection`."""
         with self._lock:
+            opening = self._opening.setdefault(name, threading.Lock())
+        with opening:  # one name's download keeps no other name waiting
             if name not in self._open:
-                self._open[name] = Collection(self.files(name), self.journal(name), self._extractor)
+                collection = Collection(self.files(name), self.journal(name), self._extractor)
+                with self._lock:
+                    self._open[name] = collection
             return self._open[name]
+
+    def let_go(self, name: str) -> None:
+        """Forget a collection that was deleted: its next job is told so."""
+        with self._lock:
+            self._open.pop(name, None)
 
     def check(self) -> None:
         """Raise NotReady while none is open: a worker with a foreign extractor opens its own at their first job."""
@@ -52,7 +62,7 @@ class Collections:
                 generation=collection.manifest.generation,
                 factory=collection.manifest.factory,
                 vectors=len(collection),
-                journal=collection.journal_length,
+                journal=collection.changes,
             )
             for collection in self.opened()
         ]
@@ -68,6 +78,6 @@ class Collections:
     def journal(self, name: str) -> Journal:
         return Journal(self._client, self._address, name)
 
-    def writing(self, name: str) -> AbstractContextManager[None]:
+    def writing(self, name: str) -> AbstractContextManager[Writing]:
         """Hold the right to write the collection's next generation; see :func:`workers.index.lock.writing`."""
         return writing(self._client, self._address, name)

@@ -1,4 +1,5 @@
-"""Follows the collections that are open: puts new generations in force, and has long journals compacted."""
+"""Follows the collections that are open: puts new generations in force, reads their journals, and has long ones
+compacted."""
 
 from __future__ import annotations
 
@@ -9,8 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from tasks.errors import AiiError
+from tasks.errors import AiiError, CollectionMissing
 from tasks.messages import CompactRequest
+from tasks.names import canonical_json, sha256_hex
 from workers.collections import Collections
 from workers.index.collection import Collection
 
@@ -20,24 +22,31 @@ logger = logging.getLogger(__name__)
 
 _EVERY_S: Final = 1.0
 _LOOK_AT_THE_STORE_S: Final = 30.0
-_ASK_AGAIN_S: Final = 60.0
+_ASK_AGAIN_S: Final = 600.0
 
 
 class Follower:
     """A thread of its own: queries are answered from the old generation until the new one is mapped.
 
     Args:
-        compact_after: entries in a journal from which on its collection is compacted; 0 for never.
+        compact_after: changes in a journal from which on its collection is compacted; 0 for never.
         submit: accepts a request as a job.
+        clock: seconds, of any beginning.
     """
 
     def __init__(
-        self, collections: Collections, compact_after: int, submit: Callable[[CompactRequest], object]
+        self,
+        collections: Collections,
+        compact_after: int,
+        submit: Callable[[CompactRequest], object],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._collections = collections
         self._compact_after = compact_after
         self._submit = submit
-        self._looked = time.monotonic()
+        self._clock = clock
+        self._looked: dict[str, float] = {}  # when a collection was last looked up in the store
+        self._asked: dict[str, float] = {}  # when a compaction was last asked for, by its nonce
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
@@ -48,30 +57,42 @@ class Follower:
         self._stop.set()
         self._thread.join()
 
+    def look(self) -> None:
+        """Look at every open collection once."""
+        for collection in self._collections.opened():
+            try:
+                self._follow(collection)
+                collection.catch_up()
+                self._compact(collection)
+            except CollectionMissing as error:
+                logger.warning("%s It is let go.", error)
+                self._collections.let_go(collection.manifest.collection)
+            except AiiError as error:
+                logger.warning("%s The generation in force stays.", error)
+            except Exception:
+                logger.exception("A collection could not be followed; the generation in force stays")
+
     def _run(self) -> None:
         # Jitter: a hundred workers shall not fetch the same files in the same moment.
         while not self._stop.wait(_EVERY_S * random.uniform(0.5, 1.5)):
-            for collection in self._collections.opened():
-                try:
-                    self._follow(collection)
-                    self._compact(collection)
-                except AiiError as error:
-                    logger.warning("%s The generation in force stays.", error)
-                except Exception:
-                    logger.exception("A collection could not be followed; the generation in force stays")
+            self.look()
 
     def _follow(self, collection: Collection) -> None:
         """What Redis announces is followed at once; since Redis may forget, the store is asked now and then as well."""
-        due = time.monotonic() - self._looked >= _LOOK_AT_THE_STORE_S
+        name, now = collection.manifest.collection, self._clock()
+        due = now - self._looked.setdefault(name, now) >= _LOOK_AT_THE_STORE_S
         if due:
-            self._looked = time.monotonic()
+            self._looked[name] = now
         if (due or collection.announced()) and collection.follow():
-            manifest = collection.manifest
-            logger.info("Collection %s: generation %d is in force", manifest.collection, manifest.generation)
+            logger.info("Collection %s: generation %d is in force", name, collection.manifest.generation)
 
     def _compact(self, collection: Collection) -> None:
-        """All workers ask in the same words, so that it is one job."""
-        if self._compact_after and collection.journal_length >= self._compact_after:
-            manifest = collection.manifest
-            nonce = f"{manifest.generation}-{int(time.time() // _ASK_AGAIN_S)}"
+        """All workers ask in the same words for one generation, so that it is one job; one that failed, on a full disk
+        say, is asked for again after a while."""
+        if not self._compact_after or collection.changes < self._compact_after:
+            return
+        manifest, now = collection.manifest, self._clock()
+        nonce = f"{manifest.generation}-{sha256_hex(canonical_json(manifest.model_dump(mode='json')))[:16]}"
+        if now - self._asked.get(nonce, -_ASK_AGAIN_S) >= _ASK_AGAIN_S:
             self._submit(CompactRequest(collection=manifest.collection, nonce=nonce))
+            self._asked = {n: at for n, at in self._asked.items() if now - at < _ASK_AGAIN_S} | {nonce: now}

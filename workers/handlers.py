@@ -78,6 +78,7 @@ class Handlers:
             width=original.pixels.shape[1],
             height=original.pixels.shape[0],
             extractor=self._extractor,
+            codec=collection.manifest.codec,
             code=encode_code(found.code),
             journal_entry=entry,
             meta=request.meta,
@@ -97,10 +98,10 @@ class Handlers:
         )
 
     def restore_activation(self, result: ActivationResult) -> bool:
-        """Register an asset again from its result document, unless it was removed since; False when another extractor
-        made that."""
+        """Register an asset again from its result document, unless it was removed since; False when another extractor,
+        or another collection of that name, made that."""
         collection = self._collections.get(result.collection)
-        if result.extractor != self._extractor:
+        if result.extractor != self._extractor or result.codec not in (collection.manifest.codec, None):
             return False
         if not collection.removed_since(result.asset_id, result.journal_entry):
             collection.register(result.asset_id, decode_code(result.code), result.meta)

@@ -152,7 +152,8 @@ def _open_starter(collections: Collections, extractor: ExtractorIdentity) -> Non
     """Publish the starter collection where it is missing, and map it. One that belongs to another extractor does not
     keep the worker from serving other collections: its jobs are refused one by one."""
     try:
-        starter.publish_starter(collections.files(starter.NAME), extractor)
+        files, journal = collections.files(starter.NAME), collections.journal(starter.NAME)
+        starter.publish_starter(files, journal, extractor, collections.writing)
         collections.get(starter.NAME)
     except ExtractorMismatch as error:
         logger.error("%s", error)

@@ -10,7 +10,6 @@ import pytest
 
 from tasks.errors import CollectionBusy, NotFound
 from tests.collections import Place, add, found, unit_vectors
-from workers.index import upkeep
 from workers.index.check import verify
 from workers.index.lock import writing
 from workers.index.manifest import KEPT_GENERATIONS
@@ -23,7 +22,7 @@ def test_what_one_worker_registers_or_removes_the_next_query_of_another_knows(pl
     for i in range(50):
         add(one, f"new-{i}", NEW[i])
         assert f"new-{i}" in found(another, NEW[i])
-        upkeep.remove(place.files, place.journal, f"new-{i}")
+        place.remove(f"new-{i}")
         assert f"new-{i}" not in found(another, NEW[i], k=100)
 
 
@@ -42,11 +41,11 @@ def test_compaction_changes_the_generation_and_no_answer(place: Place) -> None:
     collection = place.open()
     for i in range(40):
         add(collection, f"new-{i}", NEW[i], kind="photo")
-    upkeep.remove(place.files, place.journal, "old-3")
-    upkeep.remove(place.files, place.journal, "new-5")
+    place.remove("old-3")
+    place.remove("new-5")
     before = [found(collection, feature, k=20) for feature in NEW[:60]]
     assert place.compact().generation == 2
-    assert (len(place.journal), collection.announced()) == (0, True)
+    assert (place.changes(), collection.announced()) == (0, True)
     assert collection.follow()
     assert (collection.manifest.generation, len(collection)) == (2, 500 + 40 - 2)
     assert [found(collection, feature, k=20) for feature in NEW[:60]] == before
@@ -84,12 +83,12 @@ def test_a_rollback_takes_old_files_and_loses_nothing_that_was_registered_since(
     add(collection, "new-1", NEW[1])
     place.compact()
     add(collection, "new-2", NEW[2])
-    manifest = upkeep.rollback(place.files, place.journal, 1)
+    manifest = place.rollback(1)
     assert (manifest.generation, manifest.segments) == (3, place.files.generation(1).segments)
     assert collection.follow()
     assert {"new-1", "new-2"} <= {*found(collection, NEW[1]), *found(collection, NEW[2])}
     with pytest.raises(NotFound, match="no generation 9: it keeps 1, 2, 3"):
-        upkeep.rollback(place.files, place.journal, 9)
+        place.rollback(9)
 
 
 def test_twenty_swaps_under_a_thousand_queries_give_no_mixed_answer_and_the_memory_back(place: Place) -> None:

@@ -39,6 +39,8 @@ def main(references: tuple[Path, ...], background: Path, factory: str, fpr: floa
     codec = Codec.train(factory, features)
     codes = codec.encode(features)
     threshold = calibrate(codec, codes, unrelated, fpr)
+    if threshold is None:
+        raise click.UsageError("No background image finds a first match: take more references.")
     FOLDER.mkdir(exist_ok=True)
     codec.write(FOLDER / "codec.faiss")
     np.savez_compressed(FOLDER / "codes.npz", codes=codes)

@@ -4,7 +4,6 @@ still on the codes that another codec would give them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,20 +13,23 @@ import torch
 from tasks.errors import AiiError, InvalidRequest
 from tasks.results import ActivationResult
 from tasks.storage import Bucket, ObjectStore
+from workers.activation.objective import Objective
 from workers.extractors.base import Extractor
 from workers.extractors.inputs import to_input
 from workers.images import Limits, decode
 from workers.index.codec import Codec, Codes, Features
 from workers.index.collection import Collection, open_segments
 from workers.index.documents import newest_activations
-from workers.index.journal import Journal, decode_code
+from workers.index.journal import BEGINNING, Journal, decode_code, entry_order
 from workers.index.manifest import CollectionStore, Manifest
+from workers.index.windowed import windowed
 
 __all__ = ["Audited", "Verified", "audit", "verify"]
 
 _TIED: Final = 1e-5
 _NEIGHBOURS: Final = 10
 _AUDITED_TOGETHER: Final = 16
+_READERS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -42,30 +44,37 @@ class Verified:
     found_at_1: int
     found_at_16: int
 
+    @property
+    def share(self) -> float:
+        """Of the entries asked for, those found at nprobe 16; 1 when there is none."""
+        return self.found_at_16 / self.asked if self.asked else 1.0
+
 
 def verify(files: CollectionStore, journal: Journal, collection: Collection, sample: int) -> Verified:
-    """Check every file against its digest, and ask for a sample of the entries.
+    """Read every file of every kept generation in the store, and ask for a sample of the entries.
 
     Raises:
         CorruptSegment: a file is missing or damaged; the message names it.
     """
     manifest = files.current()
-    for digest in manifest.digests:
-        files.fetch(digest)
+    digests = manifest.digests.union(*(kept.digests for kept in files.generations()))
+    for digest in sorted(digests):
+        files.check(digest)
     codec = collection.codec
-    assets, codes = _sampled(files, manifest, sample)
+    assets, codes = _sampled(files, manifest, codec, sample)
     features = codec.decode(codes) if len(codes) else np.empty((0, codec.dimension), dtype=np.float32)
     found = [sum(_finds(collection, f, a, nprobe) for f, a in zip(features, assets, strict=True)) for nprobe in (1, 16)]
     entries = sum(part.count for part in manifest.segments)
-    return Verified(len(manifest.digests), entries, len(journal), len(assets), *found)
+    changes = sum(1 for _ in journal.all_after(manifest.journal_entry))
+    return Verified(len(digests), entries, changes, len(assets), *found)
 
 
-def _sampled(files: CollectionStore, manifest: Manifest, sample: int) -> tuple[list[str], Codes]:
+def _sampled(files: CollectionStore, manifest: Manifest, codec: Codec, sample: int) -> tuple[list[str], Codes]:
     """Assets and codes (N, code_size) of some entries of the segments."""
     random = np.random.default_rng(0)
     assets: list[str] = []
     codes: list[Codes] = []
-    for segment in open_segments(files, manifest):
+    for segment in open_segments(files, manifest, codec):
         chosen = np.sort(random.permutation(len(segment))[:sample])
         assets += [segment.assets[int(position)] for position in chosen]
         codes.append(segment.codes[chosen])
@@ -92,12 +101,14 @@ class Audited:
 
 def audit(
     store: ObjectStore, files: CollectionStore, candidate: Codec, extractor: Extractor, limits: Limits,
-    progress: Callable[[int], None],
+    progress: Callable[[int, int], None],
 ) -> Iterator[Audited]:  # fmt: skip
     """Look at every published image of a collection as a query for it will, with its own codec and another.
 
-    An image is *on* a code when its feature lies in the code's coarse cell and nearer to what the code stands for than
-    the original's does. Images whose files are gone are left out.
+    An image is *on* a code when its feature lies in the code's coarse cell and fits the code better than the original's
+    does, as in an activation. A code that is the original's feature itself, as in an index that does not quantise,
+    cannot be fitted better: there the cell alone counts. Images that were removed, or whose files are gone, are left
+    out.
 
     Raises:
         InvalidRequest: the candidate is for features of another dimension.
@@ -108,12 +119,12 @@ def audit(
         raise InvalidRequest(
             f"The candidate takes {candidate.dimension}-d features, the collection {codec.dimension}-d."
         )
-    results = list(newest_activations(store, manifest, lambda _: None).values())
+    results = _standing(store, files, manifest, codec)
     pairs = _pairs(store, results, extractor.input_size, limits)
     done = 0
     for batch in _batches(pairs):
         done += len(batch)
-        progress(done)
+        progress(done, len(results))
         with torch.no_grad():
             images = torch.stack([image for _, *both in batch for image in both]).to(extractor.device)
             features = extractor(images).cpu().numpy().reshape(len(batch), 2, -1)
@@ -123,6 +134,17 @@ def audit(
                 _is_on(codec, decode_code(result.code), original, published),
                 _is_on(candidate, candidate.encode(original[None])[0], original, published),
             )
+
+
+def _standing(store: ObjectStore, files: CollectionStore, manifest: Manifest, codec: Codec) -> list[ActivationResult]:
+    """The newest activation of each asset that was not removed since."""
+    newest = newest_activations(store, manifest, codec.code_size, lambda *_: None).newest
+    removals = files.removals()
+    return [
+        result
+        for asset_id, result in newest.items()
+        if entry_order(result.journal_entry) > entry_order(removals.get(asset_id, BEGINNING))
+    ]
 
 
 _Pair = tuple[ActivationResult, torch.Tensor, torch.Tensor]
@@ -143,8 +165,7 @@ def _pairs(store: ObjectStore, results: list[ActivationResult], size: int, limit
         except AiiError:
             return None
 
-    with ThreadPoolExecutor(2) as readers:
-        yield from filter(None, readers.map(read, results))
+    yield from filter(None, windowed(read, results, _READERS))
 
 
 def _batches(pairs: Iterator[_Pair]) -> Iterator[list[_Pair]]:
@@ -159,7 +180,9 @@ def _batches(pairs: Iterator[_Pair]) -> Iterator[list[_Pair]]:
 
 
 def _is_on(codec: Codec, code: Codes, original: Features, published: Features) -> bool:
-    aim = codec.aim(code[None])
     cell = codec.cell_size
-    in_cell = np.array_equal(codec.encode(published[None])[0, :cell], code[:cell])
-    return bool(in_cell) and aim.distance(published) < aim.distance(original)
+    if not np.array_equal(codec.encode(published[None])[0, :cell], code[:cell]):
+        return False
+    objective = Objective.of(codec.aim(np.stack([code, code])), torch.device("cpu"))
+    before, after = objective.misfit(torch.from_numpy(np.stack([original, published]))).tolist()
+    return bool(after < before) or np.allclose(codec.decode(code[None])[0], original, atol=_TIED)

@@ -22,6 +22,7 @@ for _command in (
     cli_upkeep.compact,
     cli_upkeep.rollback,
     cli_upkeep.repair,
+    cli_upkeep.delete,
     cli_upkeep.verify,
     cli_upkeep.audit,
 ):

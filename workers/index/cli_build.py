@@ -16,6 +16,7 @@ from workers.index.opened import Opened, counted, open_collection
 
 if TYPE_CHECKING:
     from workers.extractors.base import Extractor
+    from workers.index.manifest import Manifest
 
 __all__ = ["build", "info", "plan"]
 
@@ -26,8 +27,8 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 @click.command()
 @_name
 @click.option(
-    "--images", "sources", multiple=True, required=True, metavar="DIR|TAR|s3://originals[/PREFIX]",
-    help="Where the images are; may be given again.",
+    "--images", "sources", multiple=True, required=True, metavar="DIR|TAR|s3://BUCKET[/PREFIX]",
+    help="Where the images are (of buckets, those of AII_BUCKET_…); may be given again.",
 )  # fmt: skip
 @click.option("--factory", help="FAISS factory string, such as IVF4096,PQ8x8; default: by the number of images.")
 @click.option("--extractor", help="Name or address of an extractor; default: AII_EXTRACTOR, or `compact`.")
@@ -50,7 +51,7 @@ def build(
     from workers.index import build as building  # noqa: PLC0415
 
     settings = load_settings()
-    opened = open_collection(settings, name)
+    opened = open_collection(settings, name, create_buckets=True)
     _refuse_an_existing(opened)
     _refuse_missing(sources, here)
     loaded = load_extractor(extractor or settings.extractor, pick_device(settings.device), opened.store)
@@ -60,13 +61,22 @@ def build(
             click.echo(f"skipped  {line}", err=True)
         if not assets:
             raise InvalidRequest(f"There is no image that can be read in {', '.join(sources)}.")
-        chosen = factory or building.suggested_factory(len(assets))
+        chosen = factory or building.suggested_factory(len(assets), loaded.identity.dimension)
         click.echo(f"Training {chosen} on {len(assets):,} images …", err=True)
-        manifest = building.build(opened.files, name, chosen, loaded.identity, assets, features, fpr)
+        first, codes = building.prepared(name, chosen, loaded.identity, features, fpr)
+        with opened.writing() as held:
+            _refuse_an_existing(opened)  # somebody else may have built it meanwhile
+            manifest = building.publish_first(opened.files, opened.journal, first, assets, codes, held.check)
     click.echo(
         f"Collection {name}: {len(assets):,} images ({len(skipped)} skipped), {chosen}, extractor "
-        f"{manifest.extractor.name}, threshold {manifest.threshold:.4f} at a false-positive rate of {fpr}."
+        f"{manifest.extractor.name}, {_threshold(manifest)}."
     )
+
+
+def _threshold(manifest: Manifest) -> str:
+    if manifest.threshold is None:
+        return "no threshold: there were too few images to calibrate one"
+    return f"threshold {manifest.threshold:.4f} at a false-positive rate of {manifest.threshold_fpr}"
 
 
 _Extracted = tuple[list[str], Any, list[str]]  # assets, features (N, D), a line for each skipped image
@@ -80,7 +90,7 @@ def _extracted_here(opened: Opened, extractor: Extractor, sources: tuple[str, ..
 
     settings = opened.settings
     made = FeatureFolder(state_dir() / "build" / opened.name, extractor, [Path(source) for source in sources])
-    with counted("images") as progress:
+    with counted("images", _listed(sources)) as progress:
         made.fill(Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels), progress)
     yield made.assets, made.features, made.skipped
     made.remove()
@@ -97,12 +107,21 @@ def _extracted_by_workers(opened: Opened, extractor: Extractor, sources: tuple[s
         opened.store, opened.ledger, opened.sender, opened.files, opened.name, extractor.identity,
         opened.settings.max_image_bytes,
     )  # fmt: skip
-    with counted("images") as progress:
+    with counted("images", _listed(sources)) as progress:
         gathered = gatherer.gather(sources, path, progress)
     yield gathered.assets, gathered.features, gathered.skipped
     path.unlink()
     for digest in gathered.objects:
         opened.files.delete_features(digest)
+
+
+def _listed(sources: tuple[str, ...]) -> int | None:
+    """How many images the sources have, when that can be known without reading a bucket."""
+    from workers.images.folders import listed_images  # noqa: PLC0415
+
+    if any(source.startswith("s3://") for source in sources):
+        return None
+    return sum(1 for source in sources for _ in listed_images(Path(source)))
 
 
 @click.command()
@@ -134,7 +153,8 @@ def plan(images: int, dimension: int, max_bytes: int | None, max_ms: float | Non
 def info(name: str, as_json: bool) -> None:
     """Show what the collection NAME consists of."""
     opened = open_collection(load_settings(), name)
-    manifest, journal = opened.files.current(), len(opened.journal)
+    manifest = opened.files.current()
+    journal = sum(1 for _ in opened.journal.all_after(manifest.journal_entry))
     kept = [kept.generation for kept in opened.files.generations()]
     pinned, count = manifest.extractor, sum(part.count for part in manifest.segments)
     size = opened.files.size(manifest)
@@ -147,8 +167,7 @@ def info(name: str, as_json: bool) -> None:
     click.echo(f"extractor   {pinned.name}, {pinned.dimension}-d, sha256 {pinned.sha256}")
     click.echo(f"images      {count:,} in {len(manifest.segments)} segments, {journal:,} changes in the journal")
     click.echo(f"files       {size:,} bytes, {size / max(count, 1):.1f} an image")
-    if manifest.threshold is not None:
-        click.echo(f"threshold   {manifest.threshold:.4f} at a false-positive rate of {manifest.threshold_fpr}")
+    click.echo(f"verdict     {_threshold(manifest)}, at nprobe 1")
 
 
 def _refuse_an_existing(opened: Opened) -> None:

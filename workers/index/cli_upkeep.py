@@ -1,4 +1,4 @@
-"""``aii index remove``, ``compact``, ``rollback``, ``repair``, ``verify`` and ``audit``."""
+"""``aii index remove``, ``compact``, ``rollback``, ``repair``, ``delete``, ``verify`` and ``audit``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.names import check_asset_id
 from tasks.settings import load_settings
 from workers.index.opened import counted, open_collection
 
-__all__ = ["audit", "compact", "remove", "repair", "rollback", "verify"]
+__all__ = ["audit", "compact", "delete", "remove", "repair", "rollback", "verify"]
 
 _name = click.argument("name")
 
@@ -29,26 +29,29 @@ def remove(name: str, assets: tuple[str, ...]) -> None:
     from workers.index import upkeep  # noqa: PLC0415  # loads torch and FAISS: not for `aii --help`
 
     opened = open_collection(load_settings(), name)
-    opened.files.current()
     for asset in assets:
         check_asset_id(asset)
-    for asset in assets:
+    known = upkeep.standing(opened.files, opened.journal, assets)
+    for asset in assets:  # one that is not there as well: Redis may have been emptied, and a repair bring it back
         upkeep.remove(opened.files, opened.journal, asset)
-    click.echo(f"{len(assets)} assets removed from {name}.")
+    click.echo(f"{len(known)} assets removed from {name}.")
+    for asset in sorted({*assets} - known):
+        click.echo(f"not there  {asset}", err=True)
+    if len(known) < len({*assets}):
+        sys.exit(1)
 
 
 @click.command()
 @_name
 def compact(name: str) -> None:
     """Write the journal of the collection NAME into its next generation. Workers do this by themselves when it has
-    grown to AII_COMPACT_AFTER entries."""
+    grown to AII_COMPACT_AFTER changes."""
     from workers.index import upkeep  # noqa: PLC0415
-    from workers.index.lock import writing  # noqa: PLC0415
 
     opened = open_collection(load_settings(), name)
     before = opened.files.current().generation
-    with writing(opened.redis, opened.address, name):
-        manifest = upkeep.compact(opened.files, opened.journal)
+    with opened.writing() as held:
+        manifest = upkeep.compact(opened.files, opened.journal, held.check)
     if manifest.generation == before:
         click.echo(f"The journal of {name} is empty: generation {before} stays.")
         return
@@ -63,12 +66,11 @@ def rollback(name: str, number: int | None) -> None:
     """Go back to the files of an earlier generation of the collection NAME. What was registered or removed since is
     in the journal, and stays so."""
     from workers.index import upkeep  # noqa: PLC0415
-    from workers.index.lock import writing  # noqa: PLC0415
 
     opened = open_collection(load_settings(), name)
-    with writing(opened.redis, opened.address, name):
+    with opened.writing() as held:
         wanted = number or opened.files.current().generation - 1
-        manifest = upkeep.rollback(opened.files, opened.journal, wanted)
+        manifest = upkeep.rollback(opened.files, opened.journal, wanted, held.check)
     click.echo(f"Generation {manifest.generation} of {name} is in force, with the files of generation {wanted}.")
 
 
@@ -76,22 +78,50 @@ def rollback(name: str, number: int | None) -> None:
 @_name
 def repair(name: str) -> None:
     """Register and remove again what the store knows and the collection NAME does not: after Redis was emptied."""
-    from workers.index import upkeep  # noqa: PLC0415
+    from workers.index import repair as repairing  # noqa: PLC0415
 
     opened = open_collection(load_settings(), name)
-    with counted("result documents") as progress:
-        repaired = upkeep.repair(opened.store, opened.files, opened.journal, progress)
+    with opened.writing(), counted("result documents") as progress:
+        repaired = repairing.repair(opened.store, opened.files, opened.journal, progress)
+    if repaired.unreadable:
+        click.echo(f"{repaired.unreadable:,} result documents could not be read.", err=True)
     click.echo(
         f"{repaired.assets:,} assets have a result document; {repaired.registered:,} were registered again, "
         f"{repaired.removed:,} removed again."
     )
+    if repaired.unreadable:
+        sys.exit(1)
+
+
+@click.command()
+@_name
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(name: str, yes: bool) -> None:
+    """Take the collection NAME away, with its files and its journal.
+
+    Originals, protected images and result documents stay; a new collection of that name does not know them.
+    """
+    from workers.index import upkeep  # noqa: PLC0415
+
+    opened = open_collection(load_settings(), name)
+    count = sum(part.count for part in opened.files.current().segments)
+    if not yes:
+        click.confirm(f"Delete the collection {name} of {count:,} images?", abort=True)
+    with opened.writing() as held:
+        upkeep.delete(opened.files, opened.journal, held.check)
+    click.echo(f"Collection {name} is deleted.")
 
 
 @click.command()
 @_name
 @click.option("--sample", default=1_000, show_default=True, type=click.IntRange(1), help="Entries to ask for.")
-def verify(name: str, sample: int) -> None:
-    """Check every file of the collection NAME against its digest, and whether it finds what it holds."""
+@click.option(
+    "--least", default=0.95, show_default=True, type=click.FloatRange(0, 1),
+    help="Share of them that has to be found at nprobe 16.",
+)  # fmt: skip
+def verify(name: str, sample: int, least: float) -> None:
+    """Read every file of the kept generations of the collection NAME in the store and check its digest; and see whether
+    the collection finds what it holds. Exit status 1 when not."""
     from workers.index import check  # noqa: PLC0415
     from workers.index.collection import Collection  # noqa: PLC0415
 
@@ -102,6 +132,8 @@ def verify(name: str, sample: int) -> None:
         f"{seen.files} files agree with their digests: {seen.entries:,} images, {seen.journal:,} in the journal."
     )
     click.echo(f"Found {seen.found_at_1:,} of {seen.asked:,} at nprobe 1, {seen.found_at_16:,} at nprobe 16.")
+    if seen.share < least:
+        sys.exit(1)
 
 
 @click.command()

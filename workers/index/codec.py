@@ -18,6 +18,7 @@ from workers.index.family import Family
 
 Features = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
+Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,10 @@ class Codec:
         return int(self._index.sa_code_size())
 
     @property
+    def has_cells(self) -> bool:
+        return self._family.has_cells
+
+    @property
     def cell_size(self) -> int:
         """How many bytes at the front of a code name its coarse cell; 0 for an index without cells."""
         return self._family.cell_size
@@ -127,7 +132,7 @@ def codes_of(index: Any) -> Codes:
     """The codes (N, code_size) uint8 of an index's entries, in the order of their positions; reads mapped ones too."""
     family = Family(index)
     if not family.has_cells:
-        return faiss.vector_to_array(family.inner.codes).reshape(index.ntotal, -1)  # type: ignore[no-any-return]
+        return np.array(_flat_codes(family.inner))
     inner, cell_size = family.inner, family.cell_size
     codes = np.empty((index.ntotal, cell_size + inner.code_size), dtype=np.uint8)
     for cell in range(inner.nlist):
@@ -139,6 +144,14 @@ def codes_of(index: Any) -> Codes:
     return codes
 
 
+def _flat_codes(inner: Any) -> Codes:
+    """The codes (N, code_size) of an index without cells where they lie, which may be a mapped file."""
+    shape = (inner.ntotal, inner.code_size)
+    if not inner.ntotal:
+        return np.empty(shape, dtype=np.uint8)
+    return faiss.rev_swig_ptr(inner.codes.data(), shape[0] * shape[1]).reshape(shape)  # type: ignore[no-any-return]
+
+
 def search(index: Any, probe: Probe, k: int) -> Sequence[tuple[int, float]]:
     """The `k` nearest positions of an index: ``(position, squared L2 distance)``, nearest first.
 
@@ -146,19 +159,35 @@ def search(index: Any, probe: Probe, k: int) -> Sequence[tuple[int, float]]:
     """
     inner = Family(index).inner
     if probe.cells is None:
-        distances, positions = inner.search(probe.query, k)
-    else:
-        distances, positions = _search_cells(inner, probe, k)
+        return _pairs(*inner.search(probe.query, k))
+    return _pairs(*_search_cells(inner, probe, k, None))
+
+
+def search_among(codec: Codec, index: Any, probe: Probe, k: int, positions: Positions) -> Sequence[tuple[int, float]]:
+    """The same among some positions (M,) int64 only."""
+    inner = Family(index).inner
+    if not len(positions):
+        return []
+    if probe.cells is None:  # FAISS can leave positions out of an index with cells only
+        some = codec.filled(_flat_codes(inner)[positions])
+        return [(int(positions[p]), d) for p, d in search(some, probe, k)]
+    chosen = np.zeros(index.ntotal, dtype=bool)
+    chosen[positions] = True
+    bits = np.packbits(chosen, bitorder="little")
+    return _pairs(*_search_cells(inner, probe, k, faiss.IDSelectorBitmap(bits)))
+
+
+def _pairs(distances: Any, positions: Any) -> Sequence[tuple[int, float]]:
     return [(int(p), float(d)) for p, d in zip(positions[0], distances[0], strict=True) if p >= 0]
 
 
-def _search_cells(inner: Any, probe: Probe, k: int) -> tuple[Any, Any]:
+def _search_cells(inner: Any, probe: Probe, k: int, selector: Any) -> tuple[Any, Any]:
     """FAISS' own Python method would read `nprobe` from the index; the one below it takes it from the call."""
     assert probe.cells is not None, "an index with cells is searched by them"
     distances, positions = np.empty((1, k), dtype=np.float32), np.empty((1, k), dtype=np.int64)
     query, cells, coarse, *found = map(
         faiss.swig_ptr, (probe.query, probe.cells, probe.distances, distances, positions)
     )
-    asked = faiss.SearchParametersIVF(nprobe=probe.cells.shape[1])
+    asked = faiss.SearchParametersIVF(nprobe=probe.cells.shape[1], sel=selector)
     inner.search_preassigned_c(1, query, k, cells, coarse, *found, False, asked)
     return distances, positions

@@ -12,10 +12,10 @@ from tasks.results import ExtractorIdentity, Match
 from workers.index.codec import Codec, Codes, Features, Probe
 from workers.index.delta import Delta
 from workers.index.journal import Journal, entry_order
-from workers.index.manifest import CollectionStore, Manifest
+from workers.index.manifest import CollectionStore, Manifest, SegmentFiles
 from workers.index.segment import Hit, Segment
 
-__all__ = ["Answer", "Collection", "check_extractor", "open_segments"]
+__all__ = ["Answer", "Collection", "check_extractor", "journal_was_cut", "open_segments"]
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Collection:
         return self._held.segments
 
     @property
-    def journal_length(self) -> int:
-        """Assets that no segment covers as they stand now."""
-        return len(self._journal)
+    def changes(self) -> int:
+        """How many entries of the journal no segment covers, as far as it was read."""
+        return self._held.delta.changes
 
     def __len__(self) -> int:
         """Entries in the segments (journal not counted)."""
@@ -100,10 +100,10 @@ class Collection:
         held, probe, hits, moment, entry = self._search_delta(feature, k, nprobe, where or {})
 
         def wanted(hit: Hit) -> bool:
-            return not held.delta.overrules(hit.asset_id, moment) and _carries(hit, where or {})
+            return not held.delta.overrules(hit.asset_id, moment)
 
         for segment in held.segments:
-            hits += _best(partial(segment.search, probe), k, wanted)
+            hits += _best(partial(segment.search, probe, where=where or {}), k, wanted)
         hits.sort(key=lambda hit: hit.distance)
         matches = [Match(asset_id=hit.asset_id, distance=hit.distance, meta=dict(hit.meta)) for hit in hits[:k]]
         return Answer(matches, held.manifest.generation, entry, held.manifest.threshold)
@@ -118,11 +118,16 @@ class Collection:
             probe = held.codec.probe(feature, nprobe)
             with held.lock:
                 if self._caught_up(held):
-                    hits = _best(partial(held.delta.search, probe), k, lambda hit: _carries(hit, where))
+                    hits = _best(partial(held.delta.search, probe, where=where), k, lambda _: True)
                     return held, probe, hits, held.delta.changes, held.read_up_to
-            if not self.follow():
-                name = held.manifest.collection
-                raise CorruptSegment(f"The journal of {name!r} was cut off: run `aii index repair {name}`.")
+            if not self.follow() and self._held is held:  # another thread may have followed while this one waited
+                raise journal_was_cut(held.manifest.collection)
+
+    def catch_up(self) -> None:
+        """Read the journal, so that the first query after a quiet time does not have to read all of it."""
+        held = self._held
+        with held.lock:
+            self._caught_up(held)
 
     def _caught_up(self, held: _Held) -> bool:
         """Apply the news; False when the journal was cut beyond what was read, and only a newer generation can help."""
@@ -138,8 +143,8 @@ class Collection:
     # ── generations ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def announced(self) -> bool:
-        """Whether the journal speaks of a newer generation than the one in force here; asks Redis only."""
-        return self._journal.generation() > self.manifest.generation
+        """Whether the journal speaks of another generation than the one in force here; asks Redis only."""
+        return self._journal.announced().generation not in (0, self.manifest.generation)
 
     def follow(self) -> bool:
         """Put the published generation in force, when it is another one; queries go on meanwhile. True if it was.
@@ -148,7 +153,7 @@ class Collection:
         """
         with self._following:
             old, manifest = self._held, self._files.current()
-            if manifest.generation == old.manifest.generation:
+            if manifest == old.manifest:  # not by number only: a collection can be deleted and built anew
                 return False
             new = self._load(manifest, old)
             self._caught_up(new)
@@ -163,13 +168,30 @@ class Collection:
             codec = old.codec
         else:
             codec = Codec.read(self._files.fetch(manifest.codec), manifest.factory)
-        segments = open_segments(self._files, manifest)
+        segments = open_segments(self._files, manifest, codec)
         return _Held(manifest, codec, segments, Delta(codec), manifest.journal_entry)
 
 
-def open_segments(files: CollectionStore, manifest: Manifest) -> list[Segment]:
+def open_segments(files: CollectionStore, manifest: Manifest, codec: Codec) -> list[Segment]:
     """Map a generation's segments, from checked local copies."""
-    return [Segment(files.fetch_segment(part)) for part in manifest.segments]
+    return [_open(files, part, codec) for part in manifest.segments]
+
+
+def _open(files: CollectionStore, part: SegmentFiles, codec: Codec) -> Segment:
+    """Once more when a file is gone: another process with the same cache may have deleted it between the check and the
+    opening."""
+    try:
+        return Segment(files.fetch_segment(part), codec)
+    except (FileNotFoundError, RuntimeError):  # FAISS raises the latter for a file it cannot open
+        pass
+    try:
+        return Segment(files.fetch_segment(part), codec)
+    except (FileNotFoundError, RuntimeError) as error:
+        raise CorruptSegment(f"Segment {part.index} cannot be opened: {error}") from error
+
+
+def journal_was_cut(collection: str) -> CorruptSegment:
+    return CorruptSegment(f"The journal of {collection!r} was cut off: run `aii index repair {collection}`.")
 
 
 def _best(find: Callable[[int], Iterator[Hit | None]], k: int, wanted: Callable[[Hit], bool]) -> list[Hit]:
@@ -181,10 +203,6 @@ def _best(find: Callable[[int], Iterator[Hit | None]], k: int, wanted: Callable[
         if len(good) >= k or len(hits) < depth:
             return good[:k]
         depth *= 4
-
-
-def _carries(hit: Hit, where: Mapping[str, str]) -> bool:
-    return all(hit.meta.get(key) == value for key, value in where.items())
 
 
 def check_extractor(collection: str, pinned: ExtractorIdentity, extractor: ExtractorIdentity) -> None:

@@ -6,11 +6,11 @@ search skips. That works alike for every index family, whereas deleting shifts p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from workers.index.codec import Codec, Probe, append, search
+from workers.index.codec import Codec, Positions, Probe, append, search, search_among
 from workers.index.journal import Change
 from workers.index.segment import Hit
 
@@ -19,15 +19,12 @@ class Delta:
     """Not thread-safe, but for :meth:`overrules`: the collection that owns it holds a lock."""
 
     def __init__(self, codec: Codec) -> None:
+        self._codec = codec
         self._index = codec.filled(np.empty((0, codec.code_size), dtype=np.uint8))
         self._entries: list[Change] = []
         self._position_of: dict[str, int] = {}
         self._first_change: dict[str, int] = {}
         self._changes = 0
-
-    def __len__(self) -> int:
-        """Assets that are found here."""
-        return len(self._position_of)
 
     @property
     def changes(self) -> int:
@@ -52,9 +49,19 @@ class Delta:
         """Whether segments must be silent about an asset, because at that moment the delta knew better."""
         return self._first_change.get(asset_id, moment) < moment
 
-    def search(self, probe: Probe, k: int) -> Iterator[Hit | None]:
-        """The `k` nearest positions, nearest first; None for a dead one."""
-        for position, distance in search(self._index, probe, k):
+    def search(self, probe: Probe, k: int, where: Mapping[str, str]) -> Iterator[Hit | None]:
+        """The `k` nearest positions, nearest first, that carry the metadata `where`; None for a dead one."""
+        found = (
+            search_among(self._codec, self._index, probe, k, self._carrying(where))
+            if where
+            else search(self._index, probe, k)
+        )
+        for position, distance in found:
             entry = self._entries[position]
             live = self._position_of.get(entry.asset_id) == position
             yield Hit(entry.asset_id, distance, entry.meta) if live else None
+
+    def _carrying(self, where: Mapping[str, str]) -> Positions:
+        wanted = where.items()
+        live = (p for p in self._position_of.values() if wanted <= self._entries[p].meta.items())
+        return np.fromiter(live, dtype=np.int64)

@@ -3,55 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 
 from pydantic import ValidationError
 
 from tasks.documents import document_keys, read_document_at
-from tasks.errors import ObjectMissing
-from tasks.results import ActivationResult, parse_result
+from tasks.errors import ObjectMissing, TooLarge
+from tasks.results import ActivationResult, Result, parse_result
 from tasks.storage import ObjectStore
-from workers.index.journal import entry_order
+from workers.index.journal import decode_code, entry_order
 from workers.index.manifest import Manifest
+from workers.index.windowed import windowed
 
-__all__ = ["newest_activations"]
+__all__ = ["Documents", "newest_activations"]
 
 _READERS: Final = 16
 
 
+@dataclass
+class Documents:
+    """The newest document of each asset of a collection, and how many documents, of whatever, could not be read."""
+
+    newest: dict[str, ActivationResult]
+    unreadable: int
+
+
 def newest_activations(
-    store: ObjectStore, manifest: Manifest, progress: Callable[[int], None]
-) -> dict[str, ActivationResult]:
-    """The newest document of each asset of a collection; `progress` is told how many documents were read."""
-    newest: dict[str, ActivationResult] = {}
-    for result in _activations(store, manifest, progress):
-        known = newest.get(result.asset_id)
-        if known is None or entry_order(result.journal_entry) > entry_order(known.journal_entry):
-            newest[result.asset_id] = result
-    return newest
+    store: ObjectStore, manifest: Manifest, code_size: int, progress: Callable[[int, int], None]
+) -> Documents:
+    """Read all result documents; `progress` is told how many of how many were read.
+
+    Args:
+        code_size: bytes of a code of the collection; a document with another one is not of it.
+    """
+    documents = Documents({}, 0)
+    for result in _read(store, progress):
+        if result is None:
+            documents.unreadable += 1
+        elif isinstance(result, ActivationResult) and _belongs(result, manifest, code_size):
+            known = documents.newest.get(result.asset_id)
+            if known is None or entry_order(result.journal_entry) > entry_order(known.journal_entry):
+                documents.newest[result.asset_id] = result
+    return documents
 
 
-def _activations(store: ObjectStore, manifest: Manifest, progress: Callable[[int], None]) -> Iterator[ActivationResult]:
+def _read(store: ObjectStore, progress: Callable[[int, int], None]) -> Iterator[Result | None]:
     keys = list(document_keys(store))
-    with ThreadPoolExecutor(_READERS) as readers:
-        for count, data in enumerate(readers.map(lambda key: _document(store, key), keys), 1):
-            progress(count)
-            try:
-                result = parse_result(data)
-            except ValidationError:
-                continue
-            if isinstance(result, ActivationResult) and _belongs(result, manifest):
-                yield result
+    for count, documents in enumerate(windowed(lambda key: _documents(store, key), keys, _READERS), 1):
+        progress(count, len(keys))
+        yield from documents
 
 
-def _belongs(result: ActivationResult, manifest: Manifest) -> bool:
-    """To the collection, and made by its extractor: another one's codes would mean nothing in it."""
-    return (result.collection, result.extractor) == (manifest.collection, manifest.extractor)
-
-
-def _document(store: ObjectStore, key: str) -> bytes:
+def _documents(store: ObjectStore, key: str) -> list[Result | None]:
+    """The document, None for one that cannot be read, nothing for one that was deleted meanwhile."""
     try:
-        return read_document_at(store, key)
+        return [parse_result(read_document_at(store, key))]
     except ObjectMissing:
-        return b""
+        return []
+    except (ValidationError, TooLarge):
+        return [None]
+
+
+def _belongs(result: ActivationResult, manifest: Manifest, code_size: int) -> bool:
+    """To this very collection: another extractor's codes, or another codec's, would mean nothing in it."""
+    return (
+        (result.collection, result.extractor) == (manifest.collection, manifest.extractor)
+        and result.codec in (manifest.codec, None)
+        and len(decode_code(result.code)) == code_size
+    )

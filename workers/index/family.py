@@ -46,12 +46,15 @@ class Family:
         """Bytes at the front of a code that name its coarse cell; 0 for an index without cells."""
         return int(self.inner.coarse_code_size()) if self.has_cells else 0
 
+    @property
+    def transforms(self) -> list[Any]:
+        """What stands before the inner index."""
+        return [self.index.chain.at(i) for i in range(self.index.chain.size())] if self._transformed else []
+
     def transformed(self, features: Array) -> Array:
         """Features (N, D) in the space of the inner index, (N, T)."""
-        if not self._transformed:
-            return features
-        for i in range(self.index.chain.size()):
-            features = self.index.chain.at(i).apply(features)
+        for transform in self.transforms:
+            features = transform.apply(features)
         return features
 
     def aim(self, codes: Any) -> Aim:
@@ -96,9 +99,7 @@ class Family:
     @cached_property
     def _linear_map(self) -> tuple[Array | None, Array | None]:
         """The transforms, LSH's own rotation and thresholds as one y = A x + b; (None, None) where y = x."""
-        steps = []
-        if self._transformed:
-            steps += [_linear(self.index.chain.at(i)) for i in range(self.index.chain.size())]
+        steps = [_linear(transform) for transform in self.transforms]
         if isinstance(self.inner, faiss.IndexLSH):
             steps.append(_hyperplanes(self.inner))
         if not steps:

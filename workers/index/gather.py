@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from tasks.app import Sender, submit
 from tasks.documents import read_result
-from tasks.errors import BadInput, InvalidRequest, JobMissing, error_of
+from tasks.errors import BadInput, InvalidRequest, JobMissing, NotFound, TooLarge, error_of
 from tasks.ledger import Ledger, wait_until_closed
 from tasks.messages import ExtractRequest
 from tasks.names import DIGEST_PATTERN, sha256_hex
@@ -22,12 +21,12 @@ from tasks.results import ExtractionResult, ExtractorIdentity, FailureResult
 from tasks.storage import Bucket, ObjectStore
 from workers.images.folders import ImageFile, listed_images
 from workers.index.manifest import CollectionStore
+from workers.index.windowed import windowed
 
 __all__ = ["Gathered", "Gatherer"]
 
 _CHUNK: Final = 256
 _UPLOADS: Final = 8
-_ORIGINALS: Final = "s3://originals"
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,14 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class _Image:
+    """An image wherever it lies; `read` takes the most bytes it may have, and raises BadInput or NotFound."""
+
+    name: str
+    read: Callable[[int], bytes]
+
+
+@dataclass(frozen=True)
 class Gatherer:
     """Uploads images, has them extracted, and collects the features. Done again after an interruption, it finds the
     images uploaded and the jobs done."""
@@ -62,7 +69,8 @@ class Gatherer:
     max_bytes: int
 
     def gather(self, sources: Iterable[str], path: Path, progress: Callable[[int], None]) -> Gathered:
-        """Extract folders, tar files and ``s3://originals``; the features are put together in the file `path`.
+        """Extract folders, tar files and ``s3://BUCKET/PREFIX``, for buckets of ours; the features are put together in
+        the file `path`.
 
         Raises:
             AiiError: a job failed; what others did stays.
@@ -90,22 +98,35 @@ class Gatherer:
     def _uploaded(self, source: str, skipped: list[str]) -> Iterator[str]:
         """The digests of a source's images, which are in the store now."""
         if source.startswith("s3://"):
-            yield from _stored_originals(self.store, source)
-            return
-        with ThreadPoolExecutor(_UPLOADS) as uploads:
-            for uploaded in uploads.map(self._upload, listed_images(Path(source))):
-                if isinstance(uploaded, Skipped):
-                    skipped.append(uploaded.line)
-                else:
-                    yield uploaded
+            bucket, prefix = self._bucket(source)
+            if bucket is Bucket.ORIGINALS:
+                keys = self.store.list_keys(bucket, prefix)
+                yield from (key for key in keys if re.fullmatch(DIGEST_PATTERN, key))
+                return
+            images: Iterator[_Image] = (
+                _stored(self.store, bucket, key) for key in self.store.list_keys(bucket, prefix)
+            )
+        else:
+            images = map(_listed, listed_images(Path(source)))
+        for uploaded in windowed(self._upload, images, _UPLOADS):
+            if isinstance(uploaded, Skipped):
+                skipped.append(uploaded.line)
+            else:
+                yield uploaded
 
-    def _upload(self, image: ImageFile) -> str | Skipped:
+    def _bucket(self, address: str) -> tuple[Bucket, str]:
+        """The bucket of an address ``s3://BUCKET`` or ``s3://BUCKET/PREFIX``, and the prefix."""
+        name, _, prefix = address.removeprefix("s3://").partition("/")
+        ours = {self.store.name_of(bucket): bucket for bucket in Bucket}
+        if name not in ours:
+            raise InvalidRequest(f"{address}: only these buckets can be read: {', '.join(ours)}.")
+        return ours[name], prefix
+
+    def _upload(self, image: _Image) -> str | Skipped:
         """The digest of an image that is in the store now."""
-        if image.size > self.max_bytes:
-            return Skipped(f"{image.name}: larger than {self.max_bytes:,} bytes [too_large]")
         try:
-            data = image.read()
-        except BadInput as error:
+            data = image.read(self.max_bytes)
+        except (BadInput, NotFound) as error:
             return Skipped(f"{image.name}: {error.message} [{error.code}]")
         digest = sha256_hex(data)
         if not self.store.exists(Bucket.ORIGINALS, digest):
@@ -129,11 +150,14 @@ class Gatherer:
         return result
 
 
-def _stored_originals(store: ObjectStore, address: str) -> Iterator[str]:
-    """The digests of the originals in the store: ``s3://originals`` or ``s3://originals/PREFIX``."""
-    bucket, _, prefix = address.removeprefix("s3://").partition("/")
-    if f"s3://{bucket}" != _ORIGINALS:
-        raise InvalidRequest(f"{address}: only {_ORIGINALS} can be read, where activated images lie already.")
-    for key in store.list_keys(Bucket.ORIGINALS, prefix):
-        if re.fullmatch(DIGEST_PATTERN, key):
-            yield key
+def _listed(file: ImageFile) -> _Image:
+    def read(max_bytes: int) -> bytes:
+        if file.size > max_bytes:
+            raise TooLarge(f"larger than {max_bytes:,} bytes")
+        return file.read()
+
+    return _Image(file.name, read)
+
+
+def _stored(store: ObjectStore, bucket: Bucket, key: str) -> _Image:
+    return _Image(key, lambda max_bytes: store.get(bucket, key, max_bytes))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -22,14 +23,22 @@ from workers.index.codec import Codes
 BEGINNING: Final = "0-0"
 _PAGE: Final = 5_000
 
-# KEYS stream, live; ARGV asset, op, code, meta. Returns the entry at which this very change stands. An upsert: a job
-# that is done over, because its worker died between registering and closing, finds its entry and adds none.
+# KEYS stream, live; ARGV asset, op, code, meta, entry or nothing. Returns the entry at which this very change stands.
+# An upsert: a job that is done over, because its worker died between registering and closing, finds its entry and adds
+# none. With an entry, nothing is written, and nothing returned, when the asset changed after that.
 _APPEND: Final = """
+local function later(one, other)
+  local a, b = string.match(one, '(%d+)-(%d+)')
+  local c, d = string.match(other, '(%d+)-(%d+)')
+  a, b, c, d = tonumber(a), tonumber(b), tonumber(c), tonumber(d)
+  return a > c or (a == c and b > d)
+end
 local change = ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4]
 local known = redis.call('HGET', KEYS[2], ARGV[1])
 if known then
   local entry, old = string.match(known, '^(%S+) (.*)$')
   if old == change then return entry end
+  if ARGV[5] ~= '' and later(entry, ARGV[5]) then return '' end
 end
 local entry = redis.call('XADD', KEYS[1], '*', 'op', ARGV[2], 'asset', ARGV[1], 'code', ARGV[3], 'meta', ARGV[4])
 redis.call('HSET', KEYS[2], ARGV[1], entry .. ' ' .. change)
@@ -42,6 +51,12 @@ for i = 1, #ARGV, 2 do
   local known = redis.call('HGET', KEYS[1], ARGV[i])
   if known and string.match(known, '^(%S+)') == ARGV[i + 1] then redis.call('HDEL', KEYS[1], ARGV[i]) end
 end
+"""
+
+# KEYS stream; ARGV entry. An entry of that name is refused when the stream has come so far already.
+_GO_ON_AFTER: Final = """
+local added = redis.pcall('XADD', KEYS[1], ARGV[1], 'op', 'none')
+if type(added) == 'string' then redis.call('XDEL', KEYS[1], ARGV[1]) end
 """
 
 
@@ -57,14 +72,17 @@ class Change:
 
 @dataclass(frozen=True)
 class News:
-    """What stands in the journal after some entry, oldest first.
-
-    Attributes:
-        generation: the newest one announced here; 0 when none was, or Redis was emptied since.
-        cut: the entry up to which the stream may have been cut: who has not read so far has missed something.
-    """
+    """What stands in the journal after some entry, oldest first; `cut` is the entry up to which the stream may have
+    been cut: who has not read so far has missed something."""
 
     changes: list[Change]
+    cut: str
+
+
+@dataclass(frozen=True)
+class Announced:
+    """The newest generation announced, 0 when none was or Redis was emptied since; and the `cut` of :class:`News`."""
+
     generation: int
     cut: str
 
@@ -80,22 +98,23 @@ class Journal:
         self._state = f"{self._stream}:state"
         self._append = client.register_script(_APPEND)
         self._forget = client.register_script(_FORGET)
+        self._go_on_after = client.register_script(_GO_ON_AFTER)
 
-    def add(self, asset_id: str, code: Codes, meta: Mapping[str, str]) -> str:
-        """Register a code; returns the entry's name, which is the old one when that is how the asset stands there."""
-        return self._write(asset_id, "add", encode_code(code), json.dumps(dict(meta), sort_keys=True))
+    def add(self, asset_id: str, code: Codes, meta: Mapping[str, str], unless_after: str = "") -> str:
+        """Register a code; returns the entry's name, which is the old one when that is how the asset stands there; ""
+        when the asset changed after the entry `unless_after`, and stays as it is."""
+        return self._write(asset_id, "add", encode_code(code), json.dumps(dict(meta), sort_keys=True), unless_after)
 
-    def remove(self, asset_id: str) -> str:
-        """Take an asset out of the collection; returns the entry's name."""
-        return self._write(asset_id, "remove", "", "")
+    def remove(self, asset_id: str, unless_after: str = "") -> str:
+        """Take an asset out of the collection; returns what :meth:`add` does."""
+        return self._write(asset_id, "remove", "", "", unless_after)
 
     def read_after(self, entry: str) -> News:
         """The next changes after an entry, as many as one answer holds."""
         with named_errors(self._address):
             pipe = self._client.pipeline(transaction=True)
-            rows, state = pipe.xrange(self._stream, min=f"({entry}", count=_PAGE).hgetall(self._state).execute()
-        changes = [_change(name, fields) for name, fields in rows]
-        return News(changes, int(state.get("generation", 0)), state.get("cut", BEGINNING))
+            rows, cut = pipe.xrange(self._stream, min=f"({entry}", count=_PAGE).hget(self._state, "cut").execute()
+        return News([_change(name, fields) for name, fields in rows], cut or BEGINNING)
 
     def all_after(self, entry: str) -> Iterator[Change]:
         """Every change after an entry, up to the last one."""
@@ -103,37 +122,55 @@ class Journal:
             yield from changes
             entry = changes[-1].entry
 
-    def generation(self) -> int:
-        """The newest generation announced; see :class:`News`."""
+    def last_entry(self) -> str:
+        """The newest entry there ever was, cut off or not."""
         with named_errors(self._address):
-            return int(self._client.hget(self._state, "generation") or 0)
+            if not self._client.exists(self._stream):
+                return BEGINNING
+            return str(self._client.xinfo_stream(self._stream)["last-generated-id"])
 
-    def announce(self, generation: int, cut: str, covered: Sequence[Change]) -> None:
+    def go_on_after(self, entry: str) -> None:
+        """See to it that new entries come after this one, although the clock of a new Redis may be behind."""
+        with named_errors(self._address):
+            self._go_on_after(keys=[self._stream], args=[entry])
+
+    def announced(self) -> Announced:
+        with named_errors(self._address):
+            generation, cut = self._client.hmget(self._state, "generation", "cut")
+        return Announced(int(generation or 0), cut or BEGINNING)
+
+    def announce(self, generation: int, cut: str, covered: str) -> None:
         """Tell the workers of a new generation; cut off what no kept generation needs, up to the entry `cut`; forget
-        those of the `covered` changes that nothing has superseded."""
+        the changes up to the entry `covered`, which its segments hold."""
         with named_errors(self._address):
             pipe = self._client.pipeline(transaction=True)
             pipe.hset(self._state, mapping={"generation": generation, "cut": cut})
             pipe.xtrim(self._stream, minid=cut, approximate=False)
             pipe.execute()
-            for start in range(0, len(covered), 1_000):
-                pairs = [part for c in covered[start : start + 1_000] for part in (c.asset_id, c.entry)]
-                self._forget(keys=[self._live], args=pairs)
+            known = ((asset, change.partition(" ")[0]) for asset, change in self._client.hscan_iter(self._live))
+            old = (pair for pair in known if entry_order(pair[1]) <= entry_order(covered))
+            while pairs := list(islice(old, 1_000)):
+                self._forget(keys=[self._live], args=[part for pair in pairs for part in pair])
 
-    def __len__(self) -> int:
-        """Assets whose last change no segment covers."""
+    def delete(self) -> None:
         with named_errors(self._address):
-            return int(self._client.hlen(self._live))
+            self._client.delete(self._stream, self._live, self._state)
 
-    def _write(self, asset_id: str, op: str, code: str, meta: str) -> str:
+    def _write(self, asset_id: str, op: str, code: str, meta: str, unless_after: str) -> str:
         with named_errors(self._address):
-            return str(self._append(keys=[self._stream, self._live], args=[asset_id, op, code, meta]))
+            return str(self._append(keys=[self._stream, self._live], args=[asset_id, op, code, meta, unless_after]))
 
 
 def entry_order(entry: str) -> tuple[int, int]:
     """What to compare entries by."""
     milliseconds, _, number = entry.partition("-")
     return int(milliseconds), int(number)
+
+
+def following(entry: str) -> str:
+    """The name of the least entry after this one."""
+    milliseconds, number = entry_order(entry)
+    return f"{milliseconds}-{number + 1}"
 
 
 def encode_code(code: Codes) -> str:

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import redis
@@ -15,15 +16,31 @@ from redis.lock import Lock
 from tasks.connection import named_errors
 from tasks.errors import CollectionBusy
 
-__all__ = ["writing"]
+__all__ = ["Writing", "writing"]
 
 logger = logging.getLogger(__name__)
 
 _LIFE_S: Final = 15.0
 
 
+@dataclass(frozen=True)
+class Writing:
+    """The right to write a collection's next generation, as long as nobody took it away."""
+
+    collection: str
+    _lock: Lock
+    _address: str
+
+    def check(self) -> None:
+        """Raise CollectionBusy when the lock was lost (this process stood still for too long, or Redis was emptied):
+        somebody else may be writing by now, and this one must not publish."""
+        with named_errors(self._address):
+            if not self._lock.owned():
+                raise CollectionBusy(f"The right to write collection {self.collection!r} was lost: try again.")
+
+
 @contextmanager
-def writing(client: redis.Redis, address: str, collection: str) -> Iterator[None]:
+def writing(client: redis.Redis, address: str, collection: str) -> Iterator[Writing]:
     """Hold the collection's lock; it is renewed meanwhile, and frees itself soon after its holder died.
 
     Raises:
@@ -32,12 +49,12 @@ def writing(client: redis.Redis, address: str, collection: str) -> Iterator[None
     lock = client.lock(f"aii:writing:{collection}", timeout=_LIFE_S, blocking=False, thread_local=False)
     with named_errors(address):
         if not lock.acquire():
-            raise CollectionBusy(f"Collection {collection!r} is being compacted or rolled back: try again later.")
+            raise CollectionBusy(f"Collection {collection!r} is being written by somebody else: try again later.")
     done = threading.Event()
     renewal = threading.Thread(target=_renew, args=(lock, done), name="collection-lock", daemon=True)
     renewal.start()
     try:
-        yield
+        yield Writing(collection, lock, address)
     finally:
         done.set()
         renewal.join()

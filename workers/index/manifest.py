@@ -26,11 +26,13 @@ from tasks.results import ExtractorIdentity
 from tasks.storage import Bucket, ObjectStore
 from workers.index.segment import SegmentPaths
 from workers.index.tables import TextTable
+from workers.index.windowed import windowed
 
 logger = logging.getLogger(__name__)
 
 _MAX_DOCUMENT: Final = 16 * 2**20
 _MAX_FEATURES: Final = 64 * 2**20
+_READERS: Final = 16
 KEPT_GENERATIONS: Final = 3
 
 
@@ -70,7 +72,7 @@ class _Current(Frozen):
 
 
 class _Removal(Frozen):
-    journal_entry: str
+    journal_entry: str = Field(pattern=r"^\d+-\d+$")
 
 
 class CollectionStore:
@@ -83,14 +85,14 @@ class CollectionStore:
 
     @property
     def workspace(self) -> Path:
-        """A folder for whoever holds the right to write the next generation; see :mod:`workers.index.lock`."""
-        return self._cache / f".writing-{self._name}"
+        """A folder for whoever holds the right to write the next generation; see :mod:`workers.index.room`."""
+        return self._cache / ".writing" / self._name
 
     def upload(self, path: Path) -> str:
-        """Store a file under its digest, which is returned; a file that is there already is not sent again."""
+        """Store a file under its digest, which is returned; a file that is there, and whole, is not sent again."""
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if not self._store.exists(Bucket.COLLECTIONS, self._object(digest)):
+        if self._stored_bytes(digest) != path.stat().st_size:
             self._store.put_file(Bucket.COLLECTIONS, self._object(digest), path)
         return digest
 
@@ -123,7 +125,7 @@ class CollectionStore:
         data = manifest.model_dump_json(indent=2).encode()
         current = _Current(generation=manifest.generation, sha256=sha256_hex(data))
         self._put(self._generation(current), data)
-        self._put(f"{self._name}/current.json", current.model_dump_json().encode())
+        self._put(self._pointer, current.model_dump_json().encode())
 
     def current(self) -> Manifest:
         """The manifest in force.
@@ -133,7 +135,7 @@ class CollectionStore:
             CorruptSegment: the manifest is damaged.
         """
         try:
-            pointer = self._store.get(Bucket.COLLECTIONS, f"{self._name}/current.json", _MAX_DOCUMENT)
+            pointer = self._store.get(Bucket.COLLECTIONS, self._pointer, _MAX_DOCUMENT)
         except ObjectMissing:
             raise CollectionMissing(
                 f"There is no collection {self._name!r}: check the spelling, or use the collection `starter`."
@@ -202,7 +204,25 @@ class CollectionStore:
 
     def size(self, manifest: Manifest) -> int:
         """Bytes of a generation's files in the store."""
-        return sum(self._store.size(Bucket.COLLECTIONS, self._object(digest)) for digest in manifest.digests)
+        return sum(self._stored_bytes(digest) or 0 for digest in manifest.digests)
+
+    def check(self, digest: str) -> None:
+        """Read a file in the store from its beginning to its end; raises CorruptSegment when it is missing or
+        damaged."""
+        read = hashlib.sha256()
+        try:
+            for chunk in self._store.stream(Bucket.COLLECTIONS, self._object(digest), None):
+                read.update(chunk)
+        except ObjectMissing as error:
+            raise CorruptSegment(f"Collection {self._name!r}: {error.message}") from error
+        if read.hexdigest() != digest:
+            raise CorruptSegment(f"Collection {self._name!r}: {self._object(digest)} is damaged in the store.")
+
+    def delete_all(self) -> None:
+        """Delete what is stored of the collection; first the pointer, so that it is gone at once or not at all."""
+        self._store.delete(Bucket.COLLECTIONS, self._pointer)
+        for key in list(self._store.list_keys(Bucket.COLLECTIONS, f"{self._name}/")):
+            self._store.delete(Bucket.COLLECTIONS, key)
 
     def forget(self, digests: Iterable[str]) -> None:
         """Delete local copies; where one is mapped, it stays readable until it is let go."""
@@ -214,18 +234,22 @@ class CollectionStore:
         self._put(self._removal(asset_id), _Removal(journal_entry=entry).model_dump_json().encode())
 
     def removed_at(self, asset_id: str) -> str | None:
-        """The journal entry of an asset's last removal, if there was one."""
+        """The journal entry of an asset's last removal, if there was one; raises CorruptSegment when the note of it is
+        damaged."""
+        key = self._removal(asset_id)
         try:
-            data = self._store.get(Bucket.COLLECTIONS, self._removal(asset_id), _MAX_DOCUMENT)
+            return _Removal.model_validate_json(self._store.get(Bucket.COLLECTIONS, key, _MAX_DOCUMENT)).journal_entry
         except ObjectMissing:
             return None
-        return _Removal.model_validate_json(data).journal_entry
+        except ValidationError as error:
+            raise CorruptSegment(f"The note of a removal {key} is damaged: remove the asset again.") from error
 
     def removals(self) -> dict[str, str]:
         """All assets that were ever removed, with the journal entries of their last removals."""
         keys = self._store.list_keys(Bucket.COLLECTIONS, self._removal("").removesuffix(".json"))
-        assets = (key.rpartition("/")[2].removesuffix(".json") for key in keys)
-        return {asset: entry for asset in assets if (entry := self.removed_at(asset))}
+        assets = [key.rpartition("/")[2].removesuffix(".json") for key in keys]
+        entries = windowed(self.removed_at, assets, _READERS)
+        return {asset: entry for asset, entry in zip(assets, entries, strict=True) if entry}
 
     def _listed(self) -> list[_Current]:
         keys = self._store.list_keys(Bucket.COLLECTIONS, f"{self._name}/generations/")
@@ -240,6 +264,16 @@ class CollectionStore:
             return Manifest.model_validate_json(data)
         except (ValidationError, ObjectMissing, DigestMismatch) as error:
             raise CorruptSegment(f"The manifest {key} is missing or damaged: {error}") from error
+
+    def _stored_bytes(self, digest: str) -> int | None:
+        try:
+            return self._store.size(Bucket.COLLECTIONS, self._object(digest))
+        except ObjectMissing:
+            return None
+
+    @property
+    def _pointer(self) -> str:
+        return f"{self._name}/current.json"
 
     def _put(self, key: str, document: bytes) -> None:
         self._store.put(Bucket.COLLECTIONS, key, document, "application/json")

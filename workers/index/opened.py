@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import click
 import redis
@@ -20,10 +20,13 @@ from tasks.settings import Settings, state_dir
 from tasks.storage import ObjectStore
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from workers.index.journal import Journal
+    from workers.index.lock import Writing
     from workers.index.manifest import CollectionStore
 
-__all__ = ["Opened", "counted", "open_collection"]
+__all__ = ["Counted", "Opened", "counted", "open_collection"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,12 @@ class Opened:
 
         return Journal(self.redis, self.address, self.name)
 
+    def writing(self) -> AbstractContextManager[Writing]:
+        """Hold the right to write the next generation; see :func:`workers.index.lock.writing`."""
+        from workers.index.lock import writing  # noqa: PLC0415
+
+        return writing(self.redis, self.address, self.name)
+
     @cached_property
     def ledger(self) -> Ledger:
         return Ledger.connect(self.settings)
@@ -63,17 +72,33 @@ class Opened:
         return Sender(create_app(self.settings), self.settings)
 
 
-def open_collection(settings: Settings, name: str) -> Opened:
-    """Raises InvalidCollectionName, and StorageUnavailable when S3 does not answer."""
+def open_collection(settings: Settings, name: str, *, create_buckets: bool = False) -> Opened:
+    """Raises InvalidCollectionName, and StorageUnavailable when S3 does not answer.
+
+    Only who is about to write a collection creates buckets: a mistyped name shall be noticed.
+    """
     store = ObjectStore.connect(settings)
-    store.ensure_buckets()
+    if create_buckets:
+        store.ensure_buckets()
     return Opened(settings, check_collection(name), store)
 
 
+class Counted(Protocol):
+    """Is told how much is done, and of how much when that is known only now."""
+
+    def __call__(self, count: int, total: int | None = None) -> None: ...
+
+
 @contextmanager
-def counted(what: str) -> Iterator[Callable[[int], None]]:
+def counted(what: str, total: int | None = None) -> Iterator[Counted]:
     """A line that counts, on a terminal; otherwise nothing."""
-    shown = sys.stderr.isatty()
-    yield lambda count: click.echo(f"\r{what}: {count:,}", nl=False, err=True) if shown else None
+    shown, known = sys.stderr.isatty(), total
+
+    def show(count: int, total: int | None = None) -> None:
+        if shown:
+            of = total or known
+            click.echo(f"\r{what}: {count:,}" + (f" of {of:,}, {count / of:.0%}" if of else ""), nl=False, err=True)
+
+    yield show
     if shown:
         click.echo(err=True)

@@ -7,23 +7,29 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, Final
 
 import faiss
+import numpy as np
 
 from tasks.errors import CorruptSegment
-from workers.index.codec import Codec, Codes, Probe, codes_of, search
+from workers.index.codec import Codec, Codes, Positions, Probe, codes_of, search, search_among
 from workers.index.family import Family
 from workers.index.tables import TextTable, write_table
 
 __all__ = ["Hit", "Segment", "SegmentPaths", "meta_text", "write_segment"]
 
 
-_MAPPED: Final = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
+_MAPPED_CELLS: Final = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
+# The flag above loads an index without cells into memory, silently.
+_MAPPED_WHOLE: Final = faiss.IO_FLAG_MMAP_IFC
 # A table of distances between centroids and sub-centroids saves a third of a search; past this it would cost more
 # memory than the codes.
 _MOST_TABLE_BYTES: Final = 64 << 20
+# Whose positions are remembered: pairs of a key and a value.
+_MOST_METADATA: Final = 32
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ def write_segment(
 
 
 def meta_text(meta: Mapping[str, str]) -> str:
-    """Metadata as they stand in a table."""
+    """Metadata as they stand in a table: a pair's spelling, between the braces, occurs in no other pair's."""
     return json.dumps(dict(meta), sort_keys=True) if meta else ""
 
 
@@ -81,8 +87,9 @@ def _prepare(index: Any) -> None:
 class Segment:
     """Search one mapped segment. Thread-safe. Check the files' digests before: FAISS loads damaged files silently."""
 
-    def __init__(self, paths: SegmentPaths) -> None:
-        self._index = faiss.read_index(str(paths.index), _MAPPED)
+    def __init__(self, paths: SegmentPaths, codec: Codec) -> None:
+        self._codec = codec
+        self._index = faiss.read_index(str(paths.index), _MAPPED_CELLS if codec.has_cells else _MAPPED_WHOLE)
         _prepare(self._index)
         self.assets = TextTable(paths.assets)
         self.metas = TextTable(paths.meta)
@@ -91,6 +98,7 @@ class Segment:
                 f"{paths.index.name} holds {self._index.ntotal} codes, {paths.assets.name} {len(self.assets)} assets, "
                 f"{paths.meta.name} {len(self.metas)} metadata."
             )
+        self._carriers: dict[tuple[str, str], Positions] = {}
 
     def __len__(self) -> int:
         return len(self.assets)
@@ -100,10 +108,28 @@ class Segment:
         """All codes (N, code_size) uint8, by position: a copy in memory."""
         return codes_of(self._index)
 
-    def search(self, probe: Probe, k: int) -> Iterator[Hit]:
-        """The nearest entries, nearest first."""
-        for position, distance in search(self._index, probe, k):
+    def search(self, probe: Probe, k: int, where: Mapping[str, str]) -> Iterator[Hit]:
+        """The nearest entries that carry the metadata `where`, nearest first."""
+        found = (
+            search_among(self._codec, self._index, probe, k, self._carrying(where))
+            if where
+            else search(self._index, probe, k)
+        )
+        for position, distance in found:
             yield Hit(self.assets[position], distance, self._meta(position))
+
+    def _carrying(self, where: Mapping[str, str]) -> Positions:
+        return reduce(np.intersect1d, (self._carriers_of(*pair) for pair in where.items()))
+
+    def _carriers_of(self, key: str, value: str) -> Positions:
+        """The positions (M,) that carry one word, looked for once."""
+        known = self._carriers.get((key, value))
+        if known is None:
+            known = self.metas.containing(meta_text({key: value})[1:-1])
+            if len(self._carriers) >= _MOST_METADATA:
+                self._carriers.clear()
+            self._carriers[key, value] = known
+        return known
 
     def _meta(self, position: int) -> Mapping[str, str]:
         text = self.metas[position]

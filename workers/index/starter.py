@@ -6,21 +6,27 @@ store has no collection of that name yet. `python -m workers.index.build_starter
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from tasks.errors import CollectionMissing
+from tasks.errors import CollectionBusy, CollectionMissing
 from tasks.messages import Frozen
 from tasks.results import ExtractorIdentity
-from workers.index.build import publish_first
+from workers.index.build import First, publish_first
 from workers.index.codec import Codec, Codes
 from workers.index.collection import check_extractor
+from workers.index.journal import Journal
+from workers.index.lock import Writing
 from workers.index.manifest import CollectionStore, Manifest
 
 NAME: Final = "starter"
 FOLDER: Final = Path(__file__).with_name("starter_data")
+_LOOK_AGAIN_S: Final = 0.2
 
 
 class Card(Frozen):
@@ -50,21 +56,31 @@ def reference_id(number: int) -> str:
     return f"reference-{number:05d}"
 
 
-def publish_starter(files: CollectionStore, extractor: ExtractorIdentity) -> Manifest:
+def publish_starter(
+    files: CollectionStore, journal: Journal, extractor: ExtractorIdentity,
+    writing: Callable[[str], AbstractContextManager[Writing]],
+) -> Manifest:  # fmt: skip
     """The starter's manifest, published first when the store does not have it.
 
-    Two workers that do this at once write the same bytes.
+    Of several workers that start at once, one publishes it, and the others wait for that.
 
     Raises:
         ExtractorMismatch: this worker's extractor is not the one the starter was made with.
     """
-    try:
-        return files.current()
-    except CollectionMissing:
-        pass
-    card = read_card()
-    check_extractor(NAME, card.extractor, extractor)
+    while True:
+        try:
+            return files.current()
+        except CollectionMissing:
+            check_extractor(NAME, read_card().extractor, extractor)
+        try:
+            with writing(NAME) as held:
+                return _publish(files, journal, held)
+        except CollectionBusy:
+            time.sleep(_LOOK_AGAIN_S)
+
+
+def _publish(files: CollectionStore, journal: Journal, held: Writing) -> Manifest:
+    card, codes = read_card(), read_codes()
     codec = Codec.read(FOLDER / "codec.faiss", card.factory)
-    codes = read_codes()
-    assets = [reference_id(i) for i in range(len(codes))]
-    return publish_first(files, NAME, codec, card.extractor, assets, codes, card.threshold, card.threshold_fpr)
+    first = First(NAME, codec, card.extractor, card.threshold, card.threshold_fpr)
+    return publish_first(files, journal, first, [reference_id(i) for i in range(len(codes))], codes, held.check)

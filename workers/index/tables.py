@@ -5,9 +5,11 @@ Layout: ``AIITEXTS`` | count (uint64) | count + 1 offsets (uint64, little endian
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,3 +73,13 @@ class TextTable:
             cuts = (offsets - offsets[0]).tolist()
             for begin, end in pairwise(cuts):
                 yield chunk[begin:end].decode()
+
+    def containing(self, part: str) -> npt.NDArray[np.int64]:
+        """The positions (M,) whose texts contain a part, ascending."""
+        texts: Any = self._texts  # mapped memory is a buffer, which numpy's types do not say
+        starts = (found.start() for found in re.finditer(re.escape(part.encode()), texts))
+        inside = np.fromiter(starts, dtype=np.uint64)
+        return np.unique(np.searchsorted(self._offsets, inside, side="right") - 1).astype(np.int64)
+
+    def __contains__(self, text: object) -> bool:
+        return isinstance(text, str) and any(self[position] == text for position in self.containing(text).tolist())

@@ -1,103 +1,108 @@
-"""Upkeep of a collection: removal, compaction, rollback, repair. Each is done again without harm when it was
+"""Upkeep of a collection: removal, compaction, rollback, deletion. Each is done again without harm when it was
 interrupted: a new generation is put in force by one write, after all its files are there."""
 
 from __future__ import annotations
 
 import datetime
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Collection as AnyCollection
-from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 
-from tasks.errors import DiskUnavailable
-from tasks.storage import ObjectStore
+from tasks.errors import Conflict
 from workers.index.codec import Codec, Codes
-from workers.index.collection import open_segments
-from workers.index.documents import newest_activations
-from workers.index.journal import BEGINNING, Change, Journal, decode_code, entry_order
+from workers.index.collection import journal_was_cut, open_segments
+from workers.index.journal import Change, Journal, entry_order, following
 from workers.index.manifest import CollectionStore, Manifest, SegmentFiles
+from workers.index.room import room
 from workers.index.segment import Segment, SegmentPaths, meta_text, write_segment
+from workers.index.tables import TextTable
 
-__all__ = ["Repaired", "compact", "remove", "repair", "rollback"]
+__all__ = ["StillOurs", "compact", "delete", "remove", "rollback", "standing"]
+
+# Asked right before a generation is published; raises when the right to do so was lost.
+StillOurs = Callable[[], None]
 
 
 def remove(files: CollectionStore, journal: Journal, asset_id: str) -> str:
-    """Take an asset out of a collection, for the very next query on any worker; returns the journal's entry."""
+    """Take an asset out of a collection, for the very next query on any worker; returns the journal's entry.
+
+    It is noted in S3 before and after: a removal that was answered, or only begun, outlives Redis.
+    """
+    files.note_removal(asset_id, following(journal.last_entry()))
     entry = journal.remove(asset_id)
     files.note_removal(asset_id, entry)
     return entry
 
 
-def compact(files: CollectionStore, journal: Journal) -> Manifest:
+def standing(files: CollectionStore, journal: Journal, wanted: AnyCollection[str]) -> set[str]:
+    """Those of some assets that stand in a collection now."""
+    manifest = files.current()
+    tables = [TextTable(files.fetch(part.assets)) for part in manifest.segments]
+    found = {asset for asset in wanted if any(asset in table for table in tables)}
+    for change in journal.all_after(manifest.journal_entry):
+        if change.asset_id in wanted:
+            (found.discard if change.code is None else found.add)(change.asset_id)
+    return found
+
+
+def compact(files: CollectionStore, journal: Journal, still_ours: StillOurs) -> Manifest:
     """Write segments and journal into one new segment and put it in force as the next generation; returns that, or the
     generation in force when the journal says nothing new.
 
     Raises:
-        CorruptSegment: a file of the collection is damaged; the generation in force stays.
+        CorruptSegment: a file of the collection is damaged, or its journal incomplete; the generation in force stays.
         DiskUnavailable: there is no room for the new files here.
     """
     manifest = files.current()
+    _finish(files, journal, manifest, still_ours)
+    if entry_order(journal.announced().cut) > entry_order(manifest.journal_entry):
+        raise journal_was_cut(manifest.collection)
     changes = {change.asset_id: change for change in journal.all_after(manifest.journal_entry)}
     if not changes:
         return manifest
     last = max((change.entry for change in changes.values()), key=entry_order)
     codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
-    with _room(files) as folder:
+    with room(files) as folder:
         paths = SegmentPaths.below(folder)
-        _merge(codec, open_segments(files, manifest), changes, paths)
+        _merge(codec, open_segments(files, manifest, codec), changes, paths)
         segment = files.upload_segment(paths)
-    following = next_generation(files, manifest, segments=[segment], journal_entry=last)
-    _put_in_force(files, journal, following, list(changes.values()))
-    return following
+    following_one = next_generation(files, manifest, segments=[segment], journal_entry=last)
+    _put_in_force(files, journal, following_one, still_ours)
+    return following_one
 
 
-def rollback(files: CollectionStore, journal: Journal, number: int) -> Manifest:
+def rollback(files: CollectionStore, journal: Journal, number: int, still_ours: StillOurs) -> Manifest:
     """Put the files of a kept generation in force again, as a new generation; what the journal says since then applies
     to it as well, so nothing that was registered is lost.
 
     Raises:
         NotFound: that generation is not kept.
+        Conflict: the journal does not reach back to it, because Redis was emptied since.
+        CorruptSegment: a file of it is missing or damaged.
     """
-    old = files.generation(number)
-    following = next_generation(files, files.current(), segments=old.segments, journal_entry=old.journal_entry)
-    _put_in_force(files, journal, following, [])
-    return following
+    manifest, old = files.current(), files.generation(number)
+    if not journal.announced().generation:
+        raise Conflict(
+            f"The journal of {manifest.collection!r} is gone, and what it said with it: run "
+            f"`aii index repair {manifest.collection}` first."
+        )
+    _finish(files, journal, manifest, still_ours)
+    if entry_order(journal.announced().cut) > entry_order(old.journal_entry):
+        raise Conflict(f"The journal does not reach back to generation {number}: what came after it would be lost.")
+    open_segments(files, old, Codec.read(files.fetch(old.codec), old.factory))
+    following_one = next_generation(files, manifest, segments=old.segments, journal_entry=old.journal_entry)
+    _put_in_force(files, journal, following_one, still_ours)
+    return following_one
 
 
-@dataclass(frozen=True)
-class Repaired:
-    """What a repair found: assets with a result document; how many were registered again, and how many removed."""
-
-    assets: int
-    registered: int
-    removed: int
-
-
-def repair(store: ObjectStore, files: CollectionStore, journal: Journal, progress: Callable[[int], None]) -> Repaired:
-    """Register and remove again what S3 knows and neither the segments nor the journal do: after Redis was emptied.
-
-    An asset counts as its newest result document says, or as its removal does when that came later.
-    """
-    manifest = files.current()
-    newest, removals = newest_activations(store, manifest, progress), files.removals()
-    present = _present(files, manifest, journal, {*newest, *removals})
-    registered = removed = 0
-    for asset_id in {*newest, *removals}:
-        result, removal = newest.get(asset_id), removals.get(asset_id, BEGINNING)
-        if result and entry_order(result.journal_entry) > entry_order(removal):
-            code = decode_code(result.code)
-            if present.get(asset_id) != code.tobytes():
-                journal.add(asset_id, code, result.meta)
-                registered += 1
-        elif asset_id in present:
-            journal.remove(asset_id)
-            removed += 1
-    return Repaired(len(newest), registered, removed)
+def delete(files: CollectionStore, journal: Journal, still_ours: StillOurs) -> None:
+    """Take a collection away: first that it is in force, then its files and its journal. Workers that still hold it let
+    go of it within a minute. Originals, protected images and result documents stay."""
+    still_ours()
+    files.delete_all()
+    journal.delete()
 
 
 def next_generation(
@@ -113,11 +118,23 @@ def next_generation(
     return manifest.model_copy(update=changed)
 
 
-def _put_in_force(files: CollectionStore, journal: Journal, manifest: Manifest, covered: list[Change]) -> None:
-    """Publish, tell the workers, and keep of the journal what the kept generations need."""
+def _put_in_force(files: CollectionStore, journal: Journal, manifest: Manifest, still_ours: StillOurs) -> None:
+    still_ours()
     files.publish(manifest)
+    _finish(files, journal, manifest, still_ours)
+
+
+def _finish(files: CollectionStore, journal: Journal, manifest: Manifest, still_ours: StillOurs) -> None:
+    """What follows the publication of the generation in force, unless it was done: tell the workers, keep of the files
+    and of the journal what the kept generations need."""
+    announced = journal.announced()
+    if announced.generation >= manifest.generation:
+        return
+    still_ours()
     needed = min((kept.journal_entry for kept in files.retire()), key=entry_order)
-    journal.announce(manifest.generation, needed, covered)
+    # Where nothing was announced, Redis is new or was emptied: what the segments cover does not stand in it.
+    there = announced.cut if announced.generation else manifest.journal_entry
+    journal.announce(manifest.generation, max(there, needed, key=entry_order), manifest.journal_entry)
 
 
 def _merge(codec: Codec, segments: list[Segment], changes: Mapping[str, Change], paths: SegmentPaths) -> None:
@@ -147,33 +164,3 @@ def _stacked(codec: Codec, added: list[Change]) -> Codes:
 
 def _chosen(texts: Iterable[str], keep: np.ndarray) -> Iterator[str]:
     return (text for text, kept in zip(texts, keep.tolist(), strict=True) if kept)
-
-
-@contextmanager
-def _room(files: CollectionStore) -> Iterator[Path]:
-    """An empty folder for new files. It always has the same name: what a compaction that was killed left there goes."""
-    folder = files.workspace
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        yield folder
-    except (OSError, RuntimeError) as error:  # FAISS says with a RuntimeError that there was no room
-        raise DiskUnavailable(f"{folder} cannot take a segment's files ({error}): make room.") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _present(
-    files: CollectionStore, manifest: Manifest, journal: Journal, wanted: AnyCollection[str]
-) -> dict[str, bytes]:
-    """The codes under which wanted assets stand now, by segments and journal."""
-    present: dict[str, bytes] = {}
-    for segment in open_segments(files, manifest):
-        codes = segment.codes
-        present |= {a: codes[i].tobytes() for i, a in enumerate(segment.assets) if a in wanted}
-    for change in journal.all_after(manifest.journal_entry):
-        if change.code is None:
-            present.pop(change.asset_id, None)
-        else:
-            present[change.asset_id] = change.code.tobytes()
-    return present

@@ -1,0 +1,26 @@
+"""Work on many things in threads without holding many of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+__all__ = ["windowed"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def windowed(call: Callable[[T], R], things: Iterable[T], workers: int) -> Iterator[R]:
+    """``map`` in threads, in order. Unlike an executor's own, which takes all things at once, it takes at most two a
+    thread ahead of whoever looks at the results."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[R]] = deque()
+        for thing in things:
+            waiting.append(pool.submit(call, thing))
+            if len(waiting) >= 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
