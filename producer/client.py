@@ -11,7 +11,7 @@ from typing import cast
 from producer.images import read_image
 from tasks.app import Sender, create_app, submit
 from tasks.documents import read_result
-from tasks.errors import DeadlineExceeded, JobMissing, error_of
+from tasks.errors import AiiError, DeadlineExceeded, JobMissing, error_of
 from tasks.ledger import JobState, Ledger, wait_until_closed
 from tasks.messages import ActivateRequest, ActivationOptions, QueryOptions, QueryRequest, Request, Source
 from tasks.names import check_asset_id, check_collection, sha256_hex
@@ -141,11 +141,25 @@ class Producer:
         for job_id, state in wait_until_closed(self.ledger, list(by_id), timeout_s):
             if state is None:
                 raise JobMissing(f"The ledger knows no job {job_id} any more: submit it again.")
-            yield by_id[job_id], cast(ImageResult, self.result(job_id))
+            yield by_id[job_id], self._ended(job_id, state)
 
     def result(self, job_id: str) -> Result:
         """The result document of a job that has ended; raises ObjectMissing before."""
         return read_result(self._store, job_id)
+
+    def _ended(self, job_id: str, state: JobState) -> ImageResult:
+        """How a job ended. The good document of an earlier time outlives a later failure, of which the ledger tells."""
+        result = cast(ImageResult, self.result(job_id))
+        if state is not JobState.FAILED or isinstance(result, FailureResult):
+            return result
+        record = self.ledger.get(job_id)
+        return FailureResult(
+            task=result.task,
+            job_id=job_id,
+            code=record.error_code or AiiError.code,
+            message=record.error_message or "",
+            provenance=result.provenance,
+        )
 
     def protected_image(self, result: ActivationResult) -> bytes:
         """The bytes of the protected image, checked against the result document; raises DigestMismatch."""
