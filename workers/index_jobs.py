@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 import torch
 
-from tasks.errors import BadInput, CollectionBusy, ExtractorMismatch, NotFound
+from tasks.errors import BadInput, DiskUnavailable, ExtractorMismatch, NotFound
 from tasks.messages import CompactRequest, ExtractRequest
-from tasks.results import CompactionResult, ExtractionResult, ExtractorIdentity
+from tasks.results import CompactionResult, ExtractionResult, ExtractorIdentity, FailureResult
 from tasks.storage import Bucket, ObjectStore
 from workers.collections import Collections
 from workers.extractors.inputs import to_input
@@ -45,14 +45,29 @@ class IndexHandlers:
         self._input_size = input_size
         self._limits = limits
 
-    def compact(self, request: CompactRequest, running: Running) -> CompactionResult:
-        """Put a collection's next generation in force, unless somebody else is at it."""
+    def compact(self, request: CompactRequest, running: Running) -> CompactionResult | FailureResult:
+        """Put a collection's next generation in force.
+
+        A full disk ends the job as failed. Waiting for room, as for a service, would keep a thread of the lane from
+        activations; who asks for compactions asks again.
+
+        Raises:
+            CollectionBusy: somebody else is at it.
+        """
         files, journal = self._collections.files(request.collection), self._collections.journal(request.collection)
         try:
-            with self._collections.writing(request.collection), running.watch.stage("compact"):
-                manifest = compact(files, journal)
-        except CollectionBusy:
-            manifest = files.current()
+            with self._collections.writing(request.collection) as held, running.watch.stage("compact"):
+
+                def still_ours() -> None:
+                    held.check()
+                    running.still_ours()
+
+                manifest = compact(files, journal, still_ours)
+        except DiskUnavailable as error:
+            return FailureResult(
+                task=request.task, job_id=running.job_id, code=error.code, message=error.message,
+                provenance=running.provenance(),
+            )  # fmt: skip
         return CompactionResult(
             job_id=running.job_id,
             collection=request.collection,
