@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -90,8 +90,8 @@ class Place:
     def rollback(self, number: int) -> Manifest:
         return upkeep.rollback(self.files, self.journal, number, anyway)
 
-    def repair(self) -> Repaired:
-        return repair(self.store, self.files, self.journal, lambda *_: None)
+    def repair(self, progress: Callable[[int, int], None] = lambda *_: None) -> Repaired:
+        return repair(self.store, self.files, self.journal, progress)
 
     def remove(self, asset_id: str) -> str:
         return upkeep.remove(self.files, self.journal, asset_id)
@@ -100,11 +100,19 @@ class Place:
         """Entries of the journal that the generation in force does not cover."""
         return len(list(self.journal.all_after(self.files.current().journal_entry)))
 
-    def document(self, asset_id: str, code: Codes, entry: str, **meta: str) -> str:
-        """Write the result document of an activation that registered a code at a journal's entry; returns the job."""
-        result = _activation(self.name, self.files.current().codec, asset_id, code, entry, meta)
+    def document(
+        self, asset_id: str, code: Codes, entry: str, meta: Mapping[str, str] | None = None, job_id: str = ""
+    ) -> None:
+        """Write the result document of an activation that registered a code at a journal's entry."""
+        result = _activation(self.name, self.files.current().codec, asset_id, code, entry, dict(meta or {}))
+        result = result.model_copy(update={"job_id": job_id or result.job_id})
         write_result(self.store, result.job_id, result)
-        return result.job_id
+
+    def activated(self, asset_id: str, code: Codes, **meta: str) -> str:
+        """Register a code and write the result document, as an activation does; returns the journal's entry."""
+        entry = self.journal.add(asset_id, code, meta)
+        self.document(asset_id, code, entry, meta)
+        return entry
 
     def close(self) -> None:
         self.redis.close()

@@ -61,9 +61,9 @@ def _begin_where_the_segments_end(manifest: Manifest, journal: Journal) -> None:
     """Make the journal's own notes agree with the generation in force, and tell the workers of that."""
     announced = journal.announced()
     whole = announced.generation and entry_order(announced.cut) <= entry_order(manifest.journal_entry)
-    journal.announce(
-        manifest.generation, announced.cut if whole else manifest.journal_entry, covered=manifest.journal_entry
-    )
+    # Of what was cut off beyond the segments, nothing is left to be read: it is to be said again.
+    gone = max(manifest.journal_entry, announced.cut, key=entry_order)
+    journal.announce(manifest.generation, announced.cut if whole else manifest.journal_entry, covered=gone)
 
 
 def _present(

@@ -1,0 +1,177 @@
+"""What was registered outlives Redis: repair, and what else comes after it was emptied, or after S3 was set back."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from tasks.documents import read_document, read_result
+from tasks.errors import Conflict, CorruptSegment, ExtractorMismatch
+from tasks.ledger import JobState, Ledger
+from tasks.messages import ActivateRequest, Source
+from tasks.names import TASK_ACTIVATE
+from tasks.results import ActivationResult, FailureResult
+from tasks.storage import Bucket
+from tests.collections import EXTRACTOR, Place, add, found, trained_codec, unit_vectors
+from workers.collections import Collections
+from workers.index import upkeep
+from workers.index.journal import following
+from workers.jobs import Identity, JobRunner, Kind, Patience, Running
+from workers.leases import Leases
+
+NEW = unit_vectors(200, 1)
+CODES = trained_codec().encode(NEW)
+
+
+def test_a_failure_never_takes_the_place_of_a_good_document(place: Place, ledger: Ledger) -> None:
+    foreign = EXTRACTOR.model_copy(update={"sha256": "f" * 64})
+    collections = Collections(place.store, place.redis, "redis", place.cache, foreign)
+    request = ActivateRequest(collection=place.name, asset_id="mine", source=Source(sha256="a" * 64, size=1))
+    place.document("mine", CODES[0], "5-0", job_id=request.job_id)
+    before = read_document(place.store, request.job_id)
+
+    def work(request: ActivateRequest, _: Running) -> ActivationResult:
+        collections.get(request.collection)
+        raise AssertionError("a foreign extractor was accepted")
+
+    def restore(result: ActivationResult) -> bool:
+        collections.get(result.collection)
+        return True
+
+    leases = Leases(ledger, 20)
+    runner = JobRunner(ledger, place.store, leases, Identity("worker", "cpu", {}), Patience(), lambda _: None)
+    place.redis.flushall()
+    ledger.submit([request])
+    kind = Kind(TASK_ACTIVATE, ActivateRequest, work, restore)
+    ended = runner.run(kind, request.job_id, request.model_dump(mode="json"))
+    assert ended == f"failed {ExtractorMismatch.code}"
+    assert ledger.get(request.job_id).state is JobState.FAILED
+    assert read_document(place.store, request.job_id) == before
+    assert not isinstance(read_result(place.store, request.job_id), FailureResult)
+
+
+def test_repair_brings_back_codes_and_metadata_and_nothing_a_second_time(place: Place) -> None:
+    for i in range(20):
+        place.activated(f"new-{i}", CODES[i], kind="photo")
+    place.compact()
+    place.activated("new-0", CODES[0], kind="drawing")  # the same code, other metadata
+    place.activated("new-20", CODES[20])
+    place.remove("new-1")
+    place.redis.flushall()
+    repaired = place.repair()
+    assert (repaired.assets, repaired.registered, repaired.removed) == (21, 2, 1)
+    collection = place.open()
+    assert found(collection, NEW[0], k=1, kind="drawing") == ["new-0"]
+    assert found(collection, NEW[20], k=1) == ["new-20"]
+    assert "new-1" not in found(collection, NEW[1], k=1_000)
+    again = place.repair()
+    assert (again.registered, again.removed) == (0, 0)
+
+
+def test_repair_leaves_alone_what_changed_while_documents_were_read(place: Place) -> None:
+    for i in range(3):
+        place.activated(f"new-{i}", CODES[i])
+    place.redis.flushall()
+    changed = threading.Event()
+
+    def change(*_: int) -> None:
+        if not changed.is_set():
+            changed.set()
+            place.journal.add("new-0", CODES[100], {})
+            place.remove("new-1")
+
+    repaired = place.repair(change)
+    collection = place.open()
+    assert repaired.registered == 1  # new-2
+    assert found(collection, NEW[100], k=1) == ["new-0"]
+    assert "new-1" not in found(collection, NEW[1], k=1_000)
+    assert found(collection, NEW[2], k=1) == ["new-2"]
+
+
+def test_documents_that_cannot_be_read_are_counted_and_foreign_codes_left_out(place: Place) -> None:
+    before = place.repair().unreadable
+    place.document("short", CODES[0][:-1], "5-0")
+    place.store.put(Bucket.RESULTS, f"{place.name}.json", b"{", "application/json")
+    repaired = place.repair()
+    place.store.delete(Bucket.RESULTS, f"{place.name}.json")
+    assert (repaired.assets, repaired.registered, repaired.unreadable) == (0, 0, before + 1)
+
+
+def test_a_damaged_note_of_a_removal_is_named(place: Place) -> None:
+    place.activated("new-0", CODES[0])
+    place.remove("new-0")
+    place.store.put(Bucket.COLLECTIONS, f"{place.name}/removed/new-0.json", b"{}", "application/json")
+    with pytest.raises(CorruptSegment, match=r"removed/new-0\.json"):
+        place.repair()
+
+
+def test_a_removal_that_was_only_begun_is_finished_by_repair(place: Place) -> None:
+    entry = place.activated("new-0", CODES[0])
+    place.files.note_removal("new-0", following(entry))  # and then the process died
+    assert place.repair().removed == 1
+    assert "new-0" not in found(place.open(), NEW[0], k=1_000)
+
+
+def test_entries_of_a_redis_whose_clock_is_behind_are_read_all_the_same(place: Place) -> None:
+    ahead = "99999999999999-0"
+    place.journal.go_on_after(ahead)
+    collection = place.open()
+    add(collection, "new-0", NEW[0])
+    place.compact()
+    place.redis.flushall()
+    place.repair()
+    add(collection, "new-1", NEW[1])
+    for reader in (collection, place.open()):
+        assert found(reader, NEW[1], k=1) == ["new-1"]
+
+
+def test_a_rollback_past_what_redis_lost_is_refused(place: Place) -> None:
+    for i in range(2):
+        place.activated(f"new-{i}", CODES[i])
+        place.compact()
+    place.redis.flushall()
+    with pytest.raises(Conflict, match="repair"):
+        place.rollback(2)
+    place.repair()
+    with pytest.raises(Conflict, match="does not reach back"):
+        place.rollback(2)
+    assert place.files.current().generation == 3
+
+
+def test_a_compaction_after_redis_was_emptied_does_not_hide_that(place: Place) -> None:
+    place.activated("new-0", CODES[0])
+    place.compact()
+    place.redis.flushall()
+    place.journal.add("new-1", CODES[1], {})
+    assert place.compact().generation == 3
+    with pytest.raises(Conflict, match="does not reach back"):
+        place.rollback(1)
+
+
+def test_repair_cures_a_journal_that_was_cut_beyond_the_generation_in_force(place: Place) -> None:
+    entries = [place.activated(f"new-{i}", CODES[i]) for i in range(4)]
+    place.journal.announce(7, following(entries[-1]), covered="0-0")  # S3 was set back from a later generation
+    collection = place.open()
+    with pytest.raises(CorruptSegment, match="repair"):
+        found(collection, NEW[0])
+    with pytest.raises(CorruptSegment, match="repair"):
+        place.compact()
+    assert place.repair().registered == 4
+    for i in range(4):
+        assert found(collection, NEW[i], k=1) == [f"new-{i}"]
+    assert place.compact().generation == 2
+
+
+def test_a_collection_that_was_deleted_and_built_anew_knows_nothing_of_the_old_one(place: Place) -> None:
+    collection = place.open()
+    add(collection, "old", NEW[0])
+    upkeep.delete(place.files, place.journal, lambda: None)
+    assert not list(place.store.list_keys(Bucket.COLLECTIONS, f"{place.name}/"))
+    codec = trained_codec()
+    place.journal.add("late", CODES[1], {})  # by a worker that had not noticed
+    place.publish(codec, [f"again-{i}" for i in range(200)], CODES)
+    assert collection.follow()
+    assert found(collection, NEW[0], k=1) == ["again-0"]
+    assert {"old", "late"}.isdisjoint(found(collection, NEW[0], k=1_000))
+    assert place.changes() == 0
