@@ -34,7 +34,13 @@ class Browser:
         self.dialogs: list[str] = []
         self.accept_dialogs = False
         self._last = 0
-        options = ["--headless=new", "--remote-debugging-port=0", f"--user-data-dir={folder}", "--disable-gpu"]
+        options = [
+            "--headless=new",
+            "--remote-debugging-port=0",
+            f"--user-data-dir={folder}",
+            "--disable-gpu",
+            "--hide-scrollbars",
+        ]
         if os.geteuid() == 0:  # its sandbox does not work for root
             options.append("--no-sandbox")
         log = (folder.parent / "browser.log").open("w")

@@ -46,6 +46,9 @@ class Snapshot:
     def start(self) -> None:
         self._thread.start()
 
+    def close(self) -> None:
+        self._observer.close()
+
     def current(self) -> tuple[Overview, Counters]:
         """Raises an AiiError that says why there is none, or none that is fresh."""
         seen = self._seen

@@ -15,6 +15,7 @@ import pytest
 from producer import Producer
 from tasks.app import Sender, create_app
 from tasks.connection import connect_redis, redis_address
+from tasks.documents import read_result
 from tasks.errors import Cancelled, Conflict, InvalidRequest, JobMissing, LeaseLost, NotReady, RedisUnavailable
 from tasks.ledger import Claim, JobState, Ledger
 from tasks.messages import ActivateRequest
@@ -30,6 +31,7 @@ from tests.integration.test_ledger import QUEUE, claim, request
 from tests.photographs import crops
 from tests.waiting import wait_for
 from workers.health import HealthServer, Readiness
+from workers.jobs import Identity, JobRunner, Kind, Patience, Running
 from workers.leases import Leases
 from workers.recorder import Recorder
 
@@ -109,6 +111,49 @@ def test_a_cancelled_job_can_not_begin_to_publish(ledger: Ledger, operations: Op
     leases.hold(made.job_id, "token")
     with pytest.raises(LeaseLost, match="cancelled"):
         leases.begin_publishing(made.job_id)
+
+
+class Work:
+    """A job's work with one visible effect, and somebody who cancels it before or after."""
+
+    def __init__(self, operations: Operations, store: ObjectStore, *, early: bool) -> None:
+        self.effects: list[str] = []
+        self.refused = False
+        self._operations, self._store, self._early = operations, store, early
+
+    def __call__(self, _request: ActivateRequest, running: Running) -> FailureResult:
+        if self._early:
+            self._cancel(running)
+        running.begin_publishing()
+        if not self._early:
+            self._cancel(running)
+        self.effects.append(running.job_id)
+        return failure_result(running.job_id)  # any document will do
+
+    def _cancel(self, running: Running) -> None:
+        try:
+            self._operations.cancel(running.job_id, self._store)
+        except Conflict:
+            self.refused = True
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_job_is_either_cancelled_or_published(
+    early: bool, ledger: Ledger, operations: Operations, store: ObjectStore
+) -> None:
+    made, work, seen = submitted(ledger), Work(operations, store, early=early), []
+    leases, identity = Leases(ledger, lease_s=20), Identity("worker", "cpu", {})
+    runner = JobRunner(ledger, store, leases, identity, Patience(), seen.append)
+    kind = Kind(TASK_ACTIVATE, ActivateRequest, work)
+    how = runner.run(kind, made.job_id, made.model_dump(mode="json"))
+    document = read_result(store, made.job_id)
+    assert isinstance(document, FailureResult)
+    state = ledger.get(made.job_id).state
+    if early:
+        assert (how, work.effects, seen, state, document.code) == ("left", [], [], JobState.CANCELLED, "cancelled")
+    else:
+        assert (work.refused, len(work.effects), len(seen)) == (True, 1, 1)
+        assert (state, document.code) == (JobState.FAILED, "truncated")
 
 
 def test_failed_jobs_are_found_among_any_number_of_good_ones(ledger: Ledger, operations: Operations) -> None:
@@ -265,11 +310,9 @@ def test_the_state_of_a_thousand_waiting_jobs_says_how_long_they_take(ledger: Le
     assert queues[QUEUE].drain_s is None  # nothing was done yet, so nobody can tell
 
 
-def failure_result() -> FailureResult:
+def failure_result(job_id: str = "0" * 32) -> FailureResult:
     provenance = Provenance(worker="w", device="cpu", versions={}, timings_ms={}, finished_at="")
-    return FailureResult(
-        task=TASK_ACTIVATE, job_id="0" * 32, code="truncated", message="cut off", provenance=provenance
-    )
+    return FailureResult(task=TASK_ACTIVATE, job_id=job_id, code="truncated", message="cut off", provenance=provenance)
 
 
 def note(name: str) -> WorkerNote:

@@ -62,7 +62,7 @@
   const grade = (ratio) => ratio == null ? "" : ratio <= 1 ? "good" : ratio <= 3 ? "fair" : "bad";
   const verdict = (ratio) => ratio <= 1 ? figure(1 / ratio) + " × as fast as the paper" : figure(ratio) + " × the paper’s time";
   const settingOf = (comparison, view) => comparison.name === "search"
-    ? unique(view.collections.map((c) => c.factory + " over " + count(c.vectors + c.journal) + " vectors"))
+    ? unique(view.collections.map((c) => c.factory + " over " + count(c.vectors + c.journal) + " vectors, the journal’s news included"))
     : unique(view.workers.map((w) => w.device + ", extractor " + w.extractor + ", batches of up to " + w.batch_images));
   const comparison = (c, view) => {
     const ratio = c.p50_ms == null ? null : c.p50_ms / c.paper_ms;
@@ -70,11 +70,11 @@
     const seen = c.count ? counted(c.count, "image") + steps : "none in the last " + view.window_s / 60 + " minutes";
     return element("div", "figure " + grade(ratio),
       element("h2", "", c.title + " ", element("small", "", "ms an image")),
-      element("div", "pair",
-        element("span", "", element("b", "", figure(c.p50_ms)), element("span", "unit", "p50")),
-        element("span", "", element("b", "soft", figure(c.p95_ms)), element("span", "unit soft", "p95")),
-        element("span", "", element("b", "soft", figure(c.paper_ms)), element("span", "unit soft", "the paper"))),
-      element("div", "verdict " + grade(ratio), ratio == null ? "–" : verdict(ratio)),
+      element("div", "trio-of-figures",
+        element("div", "", element("b", "", figure(c.p50_ms)), element("small", "", "p50")),
+        element("div", "", element("b", "lesser", figure(c.p95_ms)), element("small", "", "p95")),
+        element("div", "", element("b", "lesser", figure(c.paper_ms)), element("small", "", "the paper"))),
+      element("div", "verdict " + grade(ratio), ratio == null ? "not comparable now" : verdict(ratio)),
       element("p", "", "Here: " + (settingOf(c, view) || "no worker") + "; " + seen + "."),
       element("p", "", "The paper: " + c.paper_setting + "."));
   };
@@ -94,23 +94,24 @@
         drawn("polygon", { points: run[0][0] + ",32 " + text(run) + " " + run.at(-1)[0] + ",32" }),
         drawn("polyline", { points: text(run) })]));
   };
-  const trend = (value, label, view, valueOf, className) => {
+  const trend = (value, unit, label, view, valueOf, className) => {
     const known = view.history.map(valueOf).filter((v) => v != null);
-    const most = known.length ? ", at most " + figure(Math.max(...known)) : "";
     return element("div", "figure " + (className || ""),
-      element("b", "", value), element("span", "soft", label + most), sparkline(view.history, valueOf, view.at));
+      element("div", "now", element("b", "", value), element("small", "", unit)),
+      element("div", "now", element("small", "", label), element("small", "", known.length ? "max " + figure(Math.max(...known)) : "")),
+      sparkline(view.history, valueOf, view.at));
   };
   const trends = (view) => {
     const ms = (task, stage) => view.stages.find((s) => s.task === task && s.stage === stage)?.p95_ms;
     const failed = view.failures.reduce((sum, f) => sum + f.count, 0);
     const waiting = view.queues.reduce((sum, queue) => sum + queue.waiting, 0);
     by("trends").replaceChildren(
-      trend(figure(view.images_per_s), "images/s", view, (p) => p.images_per_s),
-      trend(figure(view.queries_per_s), "queries/s", view, (p) => p.queries_per_s),
-      trend(count(waiting), "waiting, " + count(view.running) + " running", view, (p) => p.waiting),
-      trend(figure(ms("aii.activate", "optimise")), "ms optimise p95", view, (p) => p.optimise_p95_ms),
-      trend(figure(ms("aii.query", "total")), "ms query p95", view, (p) => p.query_p95_ms),
-      trend(count(failed), "failed in " + view.window_s / 60 + " min", view, (p) => p.failed, failed ? "failures bad" : "failures"));
+      trend(figure(view.images_per_s), "images/s", "activated", view, (p) => p.images_per_s),
+      trend(figure(view.queries_per_s), "queries/s", "answered", view, (p) => p.queries_per_s),
+      trend(count(waiting), "waiting", count(view.running) + " running", view, (p) => p.waiting),
+      trend(figure(ms("aii.activate", "optimise")), "ms", "optimise p95", view, (p) => p.optimise_p95_ms),
+      trend(figure(ms("aii.query", "total")), "ms", "query p95", view, (p) => p.query_p95_ms),
+      trend(count(failed), "failed", "in " + view.window_s / 60 + " minutes", view, (p) => p.failed, failed ? "failures bad" : "failures"));
   };
 
   // ── stages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -118,7 +119,7 @@
     const of = view.stages.filter((s) => s.task === task);
     const whole = of.find((s) => s.stage === "total");
     by(word).textContent = whole ? counted(whole.count, "image") + ", last " + view.window_s / 60 + " minutes" : "";
-    table(id, ["stage", ["share", "share"], ["mean, ms", "wide"], "p50, ms", "p95, ms", ["p99, ms", "wide"]], of.map((s) => {
+    table(id, ["stage", ["share", "share text"], ["mean, ms", "wide"], "p50, ms", "p95, ms", ["p99, ms", "wide"]], of.map((s) => {
       const bar = element("i", "");
       bar.style.width = 100 * Math.min(1, s.mean_ms / (whole?.mean_ms || 1)) + "%";
       const kind = { total: "whole", step: "inner" }[s.stage];
@@ -188,7 +189,7 @@
   const system = (view) => {
     table("queues", ["queue", "waiting", "oldest", "empty in"], view.queues.map((q) =>
       row([q.queue, count(q.waiting), time(q.oldest_age_s), q.waiting ? time(q.drain_s) : "–"])), "");
-    table("workers", ["worker", "device", "memory", ["queues", "wide"]], view.workers.map((w) => row([[w.worker, "text"], [w.device, "text"],
+    table("workers", ["worker", ["device", "text"], "memory", ["queues", "wide"]], view.workers.map((w) => row([[w.worker, "text"], [w.device, "text"],
       memory(w.memory_bytes) + (w.device_memory_bytes == null ? "" : " + " + memory(w.device_memory_bytes)), [w.queues.join(", "), "wide"]])),
       "None is running: start one with `aii worker`.");
     table("collections", ["collection", ["index", "wide"], "generation", "vectors", "journal"], view.collections.map((c) =>

@@ -1,0 +1,49 @@
+"""A worker whose Redis and S3 are gone: alive, and not ready."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from deploy.stack import free_port
+from tests.stack import WorkerProcess, running_stack, settings_of
+from tests.waiting import wait_for
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError:  # nobody listens yet
+        return 0, ""
+
+
+def missing(port: int) -> dict[str, str]:
+    status, body = get(port, "/ready")
+    return json.loads(body)["missing"] if status else {"port": "closed"}  # type: ignore[no-any-return]
+
+
+def test_a_worker_without_redis_and_s3_is_alive_and_says_what_is_missing(tmp_path: Path) -> None:
+    port = free_port(9100)
+    with running_stack(tmp_path) as environment:
+        given = environment | {"AII_METRICS_PORT": str(port)}
+        worker = WorkerProcess(given, settings_of(tmp_path), tmp_path / "worker.log", "query,activate")
+        try:
+            wait_for(lambda: "start" in missing(port), "it says nothing while it starts")
+            assert get(port, "/live")[0] == 200
+            worker.wait_until_ready()
+            wait_for(lambda: missing(port) == {}, "it does not get ready")
+            assert "aii_jobs_total" in get(port, "/metrics")[1]
+        except BaseException:
+            worker.kill()
+            raise
+    try:
+        assert set(missing(port)) == {"redis", "s3"}
+        assert (get(port, "/live")[0], worker.alive()) == (200, True)
+    finally:
+        worker.kill()
