@@ -11,10 +11,10 @@ import click
 from PIL import Image
 
 from tasks.results import ActivationResult
-from workers.evaluation.sheet import contact_sheet
+from workers.evaluation.sheet import Shown, contact_sheet
 from workers.index.starter import read_card
 
-Shown = tuple[str, Image.Image, Image.Image, ActivationResult]
+Photographed = tuple[str, Image.Image, Image.Image, ActivationResult]  # name, original, protected
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,16 @@ class Row:
     activated: float
 
 
-def write_report(out: Path, photos: Sequence[Shown], rows: Sequence[Row]) -> None:
+def write_report(out: Path, photos: Sequence[Photographed], rows: Sequence[Row]) -> None:
     """Print the table and write ``recall.csv``, ``sheet.png`` and say where everything is."""
     out.mkdir(parents=True, exist_ok=True)
     average = Row("average", _mean([r.passive for r in rows]), _mean([r.activated for r in rows]))
     _print_table([*rows, average], photos)
     _write_csv(out / "recall.csv", [*rows, average])
-    shown = [(name, before, after, r.quality.psnr_db, r.quality.ssim) for name, before, after, r in photos]
+    shown = [
+        Shown(name, before, after, r.quality.psnr_db, r.quality.ssim, r.quality.linf)
+        for name, before, after, r in photos
+    ]
     contact_sheet(shown).save(out / "sheet.png")
     places = {"Protected images": out / "protected", "Pictures": out / "sheet.png", "Table": out / "recall.csv"}
     click.echo("\n" + "\n".join(f"{name + ':':18}{path}" for name, path in places.items()))
@@ -42,7 +45,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _print_table(rows: Sequence[Row], photos: Sequence[Shown]) -> None:
+def _print_table(rows: Sequence[Row], photos: Sequence[Photographed]) -> None:
     card = read_card()
     among = f"among {card.count + len(photos):,} images ({card.factory}, nprobe 1)"
     click.echo(f"\nRecall@1 of edited copies of {len(photos)} photographs {among}\n")
@@ -59,7 +62,7 @@ def _print_table(rows: Sequence[Row], photos: Sequence[Shown]) -> None:
 
 
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["edit", "passive", "activated"])
         writer.writerows([row.edit, f"{row.passive:.4f}", f"{row.activated:.4f}"] for row in rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests.photographs import crops
 from tests.stack import WorkerProcess, aii
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,17 @@ def evaluate(*arguments: str | Path, environment: Mapping[str, str] = os.environ
     return aii(dict(environment), "evaluate", *map(str, arguments))
 
 
+def kill_while_activating(*arguments: str | Path) -> None:
+    """As soon as one image is activated; and leaves half a line behind, as a kill within a write would."""
+    lines = Path(arguments[-1]) / "state" / "published" / "IVF4_PQ8x4-10-jnd-3" / "images.jsonl"
+    program = [sys.executable, "-c", "from producer.cli import aii; aii()", "evaluate", *map(str, arguments)]
+    with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_for(lambda: lines.exists() and lines.stat().st_size > 0, deadline_s=150)
+        process.kill()
+    with lines.open("a") as file:
+        file.write('{"image": "1.jpg", "fi')
+
+
 def rows(path: Path, columns: Sequence[str]) -> list[list[str]]:
     with path.open(newline="") as file:
         return [[row[column] for column in columns] for row in csv.DictReader(file)]
@@ -42,10 +55,13 @@ def rows(path: Path, columns: Sequence[str]) -> list[list[str]]:
 
 def test_a_report_its_tables_and_the_same_tables_again(images: Path, references: Path, tmp_path: Path) -> None:
     arguments = ("--images", images, "--references", references, "--factory", "IVF4,PQ8x4", "--other", "PQ8x4")
+    kill_while_activating(*arguments, "--out", tmp_path / "one")
     for out in ("one", "two"):
         done = evaluate(*arguments, "--out", tmp_path / out)
         assert done.returncode == 0, done.stderr
     assert "IVF4,PQ8x4, nprobe 16" in done.stdout
+    assert "editing passive" in done.stderr
+    assert "1 files are left out" in done.stderr
     recall = rows(tmp_path / "one" / "recall.csv", ("index", "nprobe", "activated", "edit", "recall_at_1"))
     assert {row[0] for row in recall} == {"Flat", "IVF4,PQ8x4", "PQ8x4"}
     assert len({row[3] for row in recall}) == 15  # fourteen edits and their average
@@ -65,23 +81,25 @@ def test_a_report_its_tables_and_the_same_tables_again(images: Path, references:
     assert "data:image/jpeg;base64," in page
     assert 'src="http' not in page
     again = evaluate(*arguments, "--out", tmp_path / "one", "--seed", "1")
-    assert (again.returncode, "holds an evaluation of something else" in again.stderr) == (1, True)
+    assert (again.returncode, "something else (seed changed)" in again.stderr) == (1, True)
 
 
 def test_activated_references_of_disc_do_not_compete_with_themselves(tmp_path: Path) -> None:
-    files = crops(600, side=64)
+    files = crops(610, side=64)
     for i, data in enumerate(files):
-        part = tmp_path / ("references" if i < 300 else "training")
-        part.mkdir(exist_ok=True)
-        (part / f"R{i:06d}.jpg").write_bytes(data)
+        part, name = ("refs/refs_50k_0", f"R{i:06d}") if i < 300 else ("train", f"T{i:06d}")
+        part, name = ("dev_queries", f"Q{i - 600:05d}") if i >= 600 else (part, name)
+        (tmp_path / part).mkdir(exist_ok=True, parents=True)
+        (tmp_path / part / f"{name}.jpg").write_bytes(data)
     named = "".join(f"Q{i:05d},R{i:06d}\n" for i in range(6))
-    (tmp_path / "ground_truth.csv").write_text(f"query_id,reference_id\n{named}")
+    (tmp_path / "dev_queries_groundtruth.csv").write_text(named)
     out = tmp_path / "out"
     done = evaluate("--disc", tmp_path, "--factory", "PQ8x4", "--other", "PQ4x4", "--out", out)
     assert done.returncode == 0, done.stderr
     recall = rows(out / "recall.csv", ("index", "activated", "edit", "recall_at_1"))
     assert ["Flat", "0", "identity", "1.0000"] in recall
-    assert rows(out / "search.csv", ("index", "vectors"))[0] == ["Flat", "299"]  # 294 others, and 5 of 6 registered
+    assert rows(out / "search.csv", ("index", "vectors"))[0] == ["Flat", "300"]  # 294 others, and 6 registered
+    assert "6 registered, 4 unrelated" in (out / "report.html").read_text()
 
 
 def test_workers_who_extract_the_references_lead_to_the_same_tables(
@@ -100,15 +118,23 @@ def test_workers_who_extract_the_references_lead_to_the_same_tables(
 
 
 def test_what_cannot_be_evaluated_is_refused_with_what_would_do(images: Path, references: Path, tmp_path: Path) -> None:
-    empty, few = tmp_path / "empty", tmp_path / "few"
+    empty, few, text = tmp_path / "empty", tmp_path / "few", tmp_path / "notes.txt"
     for folder in (empty, few):
         folder.mkdir()
     (few / "one.jpg").write_bytes(crops(1)[0])
+    text.write_text("no image")
+    usual = ("--images", images, "--references", references)
     for arguments, message in (
         (("--images", empty, "--references", references), "no image that can be read"),
+        (("--images", few, "--references", references), "5 are the least"),
+        (("--images", few / "one.jpg", "--references", references), "5 are the least"),
+        (("--images", text, "--references", references), "neither an image"),
         (("--images", images), "--references"),
-        (("--images", images, "--references", few), "256 are the least"),
+        (("--images", images, "--references", few), "needs at least 256 references; there are 1"),
+        ((*usual, "--factory", "IVF512,PQ8x8"), "at least 512 references (39 a cell: 19,968); there are 300"),
+        ((*usual, "--other", "IVF301,Flat"), "IVF301,Flat needs at least 301 references"),
         (("--disc", empty), "laid out as DISC21"),
     ):
-        refused = evaluate(*arguments, "--out", tmp_path / f"out{len(message)}")
+        refused = evaluate(*arguments, "--out", tmp_path / "out")
         assert (refused.returncode, message in refused.stderr) == (1, True), refused.stderr
+    assert not (tmp_path / "out" / "state" / "setting.json").exists(), "the right command may use the same folder"

@@ -1,10 +1,16 @@
 """The fourteen edits of the evaluation."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
 
+from tasks.errors import InvalidRequest
 from workers.evaluation.edits import EDITS, edit_seed
 
 PAPERS_ORDER = [
@@ -147,3 +153,30 @@ def test_meme_puts_a_white_band_with_ink_above_the_untouched_picture(photo: Imag
     assert np.median(above) == 255
     assert above.min() < 30
     assert (above[:, [0, -1]] == 255).all(), "the caption stays inside the band"
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_auglys_random_edit_depends_on_the_seed_alone_and_survives_small_images(photo: Image.Image) -> None:
+    augly_edits = pytest.importorskip("workers.evaluation.augly_edits", exc_type=InvalidRequest)  # without libmagic
+    edit = augly_edits.augly_random
+    assert edit(photo, 5).tobytes() == edit(photo, 5).tobytes()
+    assert len({edit(photo, seed).tobytes() for seed in range(8)}) > 6
+    for seed in range(60):
+        for size in ((1, 1), (3, 40), (16, 16), (64, 48)):
+            assert edit(Image.new("RGB", size, "red"), seed).mode == "RGB"
+
+
+def test_without_libmagic_augly_is_refused_in_words_and_all_else_works(tmp_path: Path) -> None:
+    (tmp_path / "magic.py").write_text("raise ImportError('failed to find libmagic')")
+    program = "import workers.evaluation.run, workers.evaluation.cli\nimport workers.evaluation.augly_edits"
+    path = f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1].startswith("tasks.errors.InvalidRequest: AugLy cannot be used here"), (
+        done.stderr
+    )

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tasks.errors import InvalidRequest
+from tasks.messages import ActivationOptions
+from tests.photographs import crops
+from workers.activation.engine import Engine
+from workers.evaluation.compare import meeting
+from workers.evaluation.copies import copies_of
 from workers.evaluation.detection import detect
 from workers.evaluation.disc import read_disc
+from workers.evaluation.edits import EDITS
+from workers.evaluation.published import PublishedSet
 from workers.evaluation.searching import First, Index, exact_first, recall_by_edit
+from workers.evaluation.setting import check_note, write_note
+from workers.evaluation.subject import Photograph, Sources, read_photographs
+from workers.evaluation.tables import WayRow
+from workers.extractors.registry import load_extractor
+from workers.images import Limits
+from workers.images.folders import ImageFile
 from workers.index.codec import Codec, Features
+from workers.index.trainable import check_trainable
+
+LIMITS = Limits(max_bytes=2**20, max_pixels=10**6)
 
 
 def unit_vectors(count: int, seed: int) -> Features:
@@ -60,17 +79,175 @@ def test_recall_is_the_share_of_copies_whose_original_comes_first() -> None:
     assert recall_by_edit(first([0, 1, 2, 3, 0, 0, 2, -1], [0.0] * 8), edits) == {"one": 1.0, "other": 0.5}
 
 
-def test_a_folder_in_the_layout_of_disc_names_what_is_activated(tmp_path: Path) -> None:
+def test_matches_of_one_distance_pass_a_threshold_together() -> None:
+    found = detect(first([0, 1], [0.5, 0.5]), np.array([0, 1]), first([0, 0], [0.5, 0.5]))
+    assert (found.precision.tolist(), found.recall.tolist()) == ([0.5], [1.0])
+    assert found.average_precision == 0.5
+    assert found.threshold is None
+
+
+def test_an_exact_search_of_many_queries_answers_like_one_of_few() -> None:
+    references, registered, queries = unit_vectors(50, 0), unit_vectors(9, 1), unit_vectors(5_000, 2)
+    answer = exact_first(references, registered, queries)
+    last = exact_first(references, registered, queries[4_500:])
+    assert (answer.positions[4_500:] == last.positions).all()
+    assert answer.distances[4_500:] == pytest.approx(last.distances, abs=1e-6)
+
+
+def lay_out(folder: Path, *parts: str) -> None:
+    for part in parts:
+        (folder / part).mkdir(parents=True)
+
+
+def test_a_folder_that_is_not_laid_out_as_disc_is_refused_by_what_is_missing(tmp_path: Path) -> None:
     for part, message in (("references", "no folder references"), ("training", "no folder training")):
         with pytest.raises(InvalidRequest, match=message):
             read_disc(tmp_path)
-        (tmp_path / part).mkdir()
+        lay_out(tmp_path, part)
     with pytest.raises(InvalidRequest, match=r"no .*ground_truth"):
         read_disc(tmp_path)
-    table = tmp_path / "final_ground_truth.csv"
-    table.write_text("query_id,reference_id\nQ00001,R000007\nQ00002,\n")
-    sources = read_disc(tmp_path)
-    assert (sources.only, sources.training) == (frozenset({"R000007"}), [tmp_path / "training"])
-    table.write_text("a,b\n1,2\n")
+    (tmp_path / "final_ground_truth.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InvalidRequest, match="query_id,reference_id"):
         read_disc(tmp_path)
+
+
+def test_disc_is_read_as_the_challenge_publishes_it(tmp_path: Path) -> None:
+    lay_out(tmp_path, "references", "training", "queries")
+    (tmp_path / "public_ground_truth.csv").write_text("query_id,reference_id\nQ00001,R000007\nQ00002,\n")
+    sources = read_disc(tmp_path)
+    assert (sources.only, sources.training) == (frozenset({"R000007"}), [tmp_path / "training"])
+    assert (sources.unrelated, sources.related) == ([tmp_path / "queries"], frozenset({"Q00001"}))
+
+
+def test_disc_is_read_as_its_archives_unpack(tmp_path: Path) -> None:
+    lay_out(tmp_path, "refs/refs_50k_0", "train", "dev_queries", "test_queries")
+    (tmp_path / "dev_queries_groundtruth.csv").write_text("Q00001,R000007\nQ00003,R000009\n")
+    (tmp_path / "test_queries_groundtruth.csv").write_text("Q50001,R000011\n")
+    sources = read_disc(tmp_path)
+    assert sources.only == frozenset({"R000007", "R000009"}), "the table of the development queries, without a header"
+    assert (sources.references, sources.unrelated) == ([tmp_path / "refs"], [tmp_path / "dev_queries"])
+
+
+@pytest.mark.parametrize(
+    ("factory", "least", "message"),
+    [
+        ("IVF512,PQ8x8", 512, "IVF512,PQ8x8 needs at least 512 references (39 a cell: 19,968); there are 511."),
+        ("IVF16,Flat", 16, "at least 16 references"),
+        ("PQ8x8", 256, "PQ8x8 needs at least 256 references; there are 255."),
+        ("PQ8x4", 16, "at least 16 references"),
+        ("OPQ8_16,PQ8x4", 256, "at least 256 references"),
+        ("PCA12,LSH", 12, "at least 12 references"),
+    ],
+)
+def test_an_index_is_refused_with_the_number_that_trains_it(factory: str, least: int, message: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        check_trainable(factory, 16, least - 1, "references")
+    assert message in refused.value.message
+    check_trainable(factory, 16, least, "references")
+    Codec.train(factory, unit_vectors(least, 0))
+
+
+def test_an_index_that_does_not_exist_is_refused_in_words() -> None:
+    with pytest.raises(InvalidRequest, match="no index 'IVF16,QP8' of 16-d"):
+        check_trainable("IVF16,QP8", 16, 1_000, "references")
+
+
+def way(name: str, recall: float, psnr_db: float) -> WayRow:
+    return WayRow(name, 1.0, 10, recall, psnr_db, 0.99, 5.0, 1.0, 1.0)
+
+
+def test_two_curves_are_compared_in_the_middle_of_what_they_share() -> None:
+    rows = [way("jnd", 0.6, 44), way("jnd", 0.8, 40), way("linf", 0.7, 42), way("linf", 0.9, 38)]
+    met = meeting(rows, "psnr_db")
+    assert met is not None
+    assert (met.at, met.at_recall) == (41.0, 0.75)
+    assert (met.recall["jnd"], met.recall["linf"]) == (pytest.approx(0.75), pytest.approx(0.75))
+    assert (met.figure["jnd"], met.figure["linf"]) == (pytest.approx(41.0), pytest.approx(41.0))
+    assert meeting([*rows[:2], way("linf", 0.7, 35), way("linf", 0.9, 30)], "psnr_db") is None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A published set over one photograph file, its engine and codec."""
+
+    published: PublishedSet
+    engine: Engine
+    photographs: list[Photograph]
+    lines: Path
+
+    def fill(self) -> None:
+        self.published.fill(self.engine, self.photographs, LIMITS, lambda _: None)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    extractor = load_extractor("compact", torch.device("cpu"))
+    features = np.random.default_rng(0).standard_normal((64, extractor.dimension)).astype(np.float32)
+    photographs = []
+    for i, data in enumerate(crops(3)):
+        path = tmp_path / f"{i}.jpg"
+        path.write_bytes(data)
+        photographs.append(Photograph(path.name, ImageFile.at(path, path.name)))
+    folder = tmp_path / "published"
+    published = PublishedSet(folder, Codec.train("PQ8x4", features), ActivationOptions(steps=1))
+    return Bench(published, Engine(extractor), photographs, folder / "images.jsonl")
+
+
+def test_an_activation_that_was_interrupted_within_a_line_goes_on(bench: Bench) -> None:
+    bench.fill()
+    whole = bench.lines.read_text()
+    bench.lines.write_text(whole[: whole.index("\n") + 40])
+    bench.fill()
+    kept, again = (
+        [json.loads(line) | {"ms": 0} for line in text.splitlines()] for text in (whole, bench.lines.read_text())
+    )
+    assert again == kept
+
+
+def test_what_is_published_is_what_was_verified_and_can_be_read_again(bench: Bench) -> None:
+    bench.fill()
+    assert [image.verified for image in bench.published.images] == [True, True, True]
+    assert bench.published.codes.shape == (3, 4)
+    assert [p.decoded(LIMITS).pixels.shape for p in bench.published.photographs] == [(128, 128, 3)] * 3
+
+
+def test_copies_that_were_interrupted_within_a_batch_go_on(bench: Bench, tmp_path: Path) -> None:
+    edits = {name: EDITS[name] for name in ("identity", "blur_11")}
+
+    def copies(path: Path) -> dict[str, Features]:
+        return copies_of(bench.photographs, bench.engine, LIMITS, edits, path, 0, lambda _: None)
+
+    whole = copies(tmp_path / "whole.f32")
+    torn = tmp_path / "torn.f32"
+    torn.write_bytes((tmp_path / "whole.f32").read_bytes()[:3_000])
+    again = copies(torn)
+    assert all(np.array_equal(again[name], whole[name]) for name in edits)
+
+
+def test_equal_files_count_once_and_too_few_images_are_refused(tmp_path: Path) -> None:
+    files = [*crops(5), crops(1)[0]]
+    for i, data in enumerate(files):
+        (tmp_path / f"{i}.jpg").write_bytes(data)
+    sources = Sources([tmp_path], [])
+    found = read_photographs(sources, LIMITS, None, 0, lambda done, total: None)
+    assert (len(found.registered), len(found.unrelated)) == (4, 1)
+    assert found.skipped == ["5.jpg: The same file as 0.jpg."]
+    with pytest.raises(InvalidRequest, match="4 images that can be read are too few: 5 are the least"):
+        read_photographs(sources, LIMITS, 4, 0, lambda done, total: None)
+
+
+def test_only_every_so_manieth_image_is_taken_when_others_are_held_out(tmp_path: Path) -> None:
+    for i, data in enumerate(crops(10)):
+        (tmp_path / f"{i}.jpg").write_bytes(data)
+    found = read_photographs(Sources([tmp_path], [], every=2), LIMITS, None, 0, lambda done, total: None)
+    names = {p.name for part in (found.registered, found.unrelated) for p in part.values()}
+    assert names == {"0.jpg", "2.jpg", "4.jpg", "6.jpg", "8.jpg"}
+
+
+def test_a_setting_is_refused_by_what_changed(tmp_path: Path) -> None:
+    note = {"photographs": "a", "seed": "0"}
+    check_note(tmp_path / "setting.json", note)
+    write_note(tmp_path / "setting.json", note)
+    check_note(tmp_path / "setting.json", note)
+    with pytest.raises(InvalidRequest, match=r"something else \(photographs changed\)"):
+        check_note(tmp_path / "setting.json", note | {"photographs": "b"})

@@ -1,8 +1,8 @@
-"""Features of edited copies, kept on disk edit by edit."""
+"""Features of edited copies, kept on disk batch by batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -12,47 +12,68 @@ import torch
 from PIL import Image
 
 from workers.activation.engine import Engine
-from workers.evaluation.edits import EDITS, Edit
+from workers.evaluation.edits import Edit, edit_seed
+from workers.evaluation.extraction import mapped
 from workers.evaluation.subject import Photograph
 from workers.extractors.inputs import to_input
 from workers.images import Limits
 from workers.index.codec import Features
 
-__all__ = ["copies_of", "features_of"]
+__all__ = ["Copies", "copies_of", "features_of"]
 
-_BATCH: Final = 32
+_PHOTOGRAPHS: Final = 16  # of a batch: each is decoded once for all its edits
+_BATCH: Final = 32  # images that the extractor sees at once
 _EDITORS: Final = 2
+
+Copies = dict[str, Features]
+"""By edit, features (N, D) float32 of the edited copies of N photographs."""
 
 
 def copies_of(
-    photographs: Sequence[Photograph], engine: Engine, limits: Limits, folder: Path, seed: int,
-    progress: Callable[[int], None],
-) -> dict[str, Features]:  # fmt: skip
-    """By edit, features (N, D) of the edited copies of N photographs; `progress` is told how many are made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for done, (name, edit) in enumerate(EDITS.items(), 1):
-        path = folder / f"{name}.npy"
-        if not path.exists():
-            part = path.with_suffix(".part.npy")
-            np.save(part, features_of(photographs, engine, limits, edit, seed))
-            part.replace(path)
-        found[name] = np.load(path, allow_pickle=False)
-        progress(done * len(photographs))
-    return found
+    photographs: Sequence[Photograph], engine: Engine, limits: Limits, edits: Mapping[str, Edit], path: Path,
+    seed: int, progress: Callable[[int], None],
+) -> Copies:  # fmt: skip
+    """Edit photographs in every way and extract the copies, from where the file at `path` ends.
+
+    Args:
+        path: (N, E, D) float32, a batch of photographs after the other; what an interruption left of one is cut off.
+        progress: told how many photographs are done.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    width = engine.extractor.dimension * len(edits)
+    with path.open("ab") as file, ThreadPoolExecutor(_EDITORS) as editors:
+        done = file.tell() // (4 * width)
+        done -= 0 if done == len(photographs) else done % _PHOTOGRAPHS
+        file.truncate(4 * width * done)
+        for start in range(done, len(photographs), _PHOTOGRAPHS):
+            batch = photographs[start : start + _PHOTOGRAPHS]
+            inputs = list(editors.map(lambda p: _edited(p, engine, limits, edits, seed), batch))
+            file.write(_extracted(engine, torch.cat(inputs)).tobytes())
+            file.flush()
+            progress(start + len(batch))
+    features = mapped(path, width).reshape(-1, len(edits), engine.extractor.dimension)
+    assert len(features) == len(photographs), "each key stands for one set of photographs"
+    return {name: features[:, i] for i, name in enumerate(edits)}
 
 
-def features_of(photographs: Sequence[Photograph], engine: Engine, limits: Limits, edit: Edit, seed: int) -> Features:
-    """Features (N, D) float32 of one edit of N photographs."""
+def features_of(photographs: Sequence[Photograph], engine: Engine, limits: Limits) -> Features:
+    """Features (N, D) float32 of N photographs as they are."""
     side = engine.extractor.input_size
-
-    def edited(photograph: Photograph) -> torch.Tensor:
-        image = Image.fromarray(photograph.decoded(limits).pixels)
-        return to_input(np.asarray(edit(image, seed)), side)
-
     features = [np.empty((0, engine.extractor.dimension), dtype=np.float32)]
-    with ThreadPoolExecutor(_EDITORS) as editors:
-        for start in range(0, len(photographs), _BATCH):
-            inputs = list(editors.map(edited, photographs[start : start + _BATCH]))
-            features.append(engine.features(torch.stack(inputs)))
+    for start in range(0, len(photographs), _BATCH):
+        batch = photographs[start : start + _BATCH]
+        features.append(engine.features(torch.stack([to_input(p.decoded(limits).pixels, side) for p in batch])))
     return np.concatenate(features)
+
+
+def _edited(
+    photograph: Photograph, engine: Engine, limits: Limits, edits: Mapping[str, Edit], seed: int
+) -> torch.Tensor:
+    """(E, 3, S, S) float32 in [0, 1]: one photograph in every edit."""
+    image = Image.fromarray(photograph.decoded(limits).pixels)
+    seed, side = edit_seed(seed, photograph.name), engine.extractor.input_size
+    return torch.stack([to_input(np.asarray(edit(image, seed)), side) for edit in edits.values()])
+
+
+def _extracted(engine: Engine, inputs: torch.Tensor) -> Features:
+    return np.concatenate([engine.features(inputs[start : start + _BATCH]) for start in range(0, len(inputs), _BATCH)])

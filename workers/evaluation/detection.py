@@ -16,10 +16,10 @@ _PRECISION = 0.9
 
 @dataclass(frozen=True)
 class Detection:
-    """A precision–recall curve over all thresholds.
+    """A precision–recall curve: a point for each of M thresholds, the distances that occur.
 
     Attributes:
-        recall: (M,) share of all copies whose right original is among the M nearest first matches.
+        recall: (M,) share of all copies whose right original is among the first matches within that distance.
         precision: (M,) share of those first matches that are right.
         average_precision: micro-average precision (μAP): the area below the curve.
         threshold: the largest distance at which precision is still 90 %; None where it never is.
@@ -34,17 +34,22 @@ class Detection:
 
 
 def detect(copies: First, right: npt.NDArray[np.int64], unrelated: First) -> Detection:
-    """Rank the first matches of copies, whose originals stand at `right` (M,), and of unrelated images by distance."""
+    """Rank the first matches of copies, whose originals stand at `right` (M,), and of unrelated images by distance.
+
+    Matches of one distance, of which a quantised index gives many, pass a threshold together or not at all.
+    """
     correct = np.concatenate([copies.positions == right, np.zeros(len(unrelated.positions), dtype=bool)])
     distances = np.concatenate([copies.distances, unrelated.distances])
     order = np.argsort(distances, kind="stable")
     order = order[np.isfinite(distances[order])]  # where nothing was found, nothing is claimed
-    hits = np.cumsum(correct[order])
-    precision = hits / np.arange(1, len(hits) + 1)
+    ranked = distances[order]
+    last = np.nonzero(np.append(ranked[1:] != ranked[:-1], True))[0] if len(ranked) else np.empty(0, dtype=int)
+    hits = np.cumsum(correct[order])[last]
+    precision = hits / (last + 1)
     recall = hits / max(len(right), 1)
-    area = float(np.sum(precision[correct[order]]) / max(len(right), 1))
+    area = float(np.sum(np.diff(recall, prepend=0) * precision))
     enough = np.nonzero(precision >= _PRECISION)[0]
     if not len(enough):
         return Detection(recall, precision, area, None, 0.0)
-    last = enough[-1]
-    return Detection(recall, precision, area, float(distances[order][last]), float(recall[last]))
+    best = enough[-1]
+    return Detection(recall, precision, area, float(ranked[last][best]), float(recall[best]))

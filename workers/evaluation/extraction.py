@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from tasks.names import sha256_hex
 from workers.extractors.base import Extractor
 from workers.extractors.features import FeatureFolder
 from workers.images import Limits
+from workers.images.folders import listing_digest
 from workers.index.codec import Features
 
 if TYPE_CHECKING:
     from workers.index.opened import Opened
 
-__all__ = ["Extract", "Extracted", "extract_by_workers", "extract_here"]
+__all__ = ["Extract", "Extracted", "extract_by_workers", "extract_here", "mapped", "write_whole"]
 
 _CHUNK: Final = 65_536
 
@@ -47,7 +49,8 @@ class Extracted:
 
 
 Extract = Callable[[Sequence[Path], Path], Extracted]
-"""Extract folders and tar files, and keep what was done in a folder, where a second run finds it."""
+"""Extract folders and tar files, and keep what was done below a folder, where a second run finds it: for each set of
+images and each extractor in a place of its own."""
 
 
 def mapped(path: Path, dimension: int) -> Features:
@@ -59,7 +62,7 @@ def mapped(path: Path, dimension: int) -> Features:
 
 def extract_here(extractor: Extractor, limits: Limits, progress: Callable[[int], None]) -> Extract:
     def extract(sources: Sequence[Path], folder: Path) -> Extracted:
-        made = FeatureFolder(folder, extractor, sources)
+        made = FeatureFolder(_place(folder, sources, extractor), extractor, sources)
         made.fill(limits, progress)
         return Extracted(made.assets, made.features, made.skipped)
 
@@ -77,27 +80,40 @@ def extract_by_workers(
     from workers.index.gather import Gatherer  # noqa: PLC0415  # brings Celery along
 
     def extract(sources: Sequence[Path], folder: Path) -> Extracted:
-        folder.mkdir(parents=True, exist_ok=True)
-        note, features = folder / "gathered.json", folder / "features.f32"
+        place = _place(folder, sources, extractor)
+        place.mkdir(parents=True, exist_ok=True)
+        note, features = place / "gathered.json", place / "gathered.f32"
         if not note.exists():
-            workspace = opened(_workspace(folder))
+            workspace = opened(_workspace(place))
             gatherer = Gatherer(
                 workspace.store, workspace.ledger, workspace.sender, workspace.files, workspace.name,
                 extractor.identity, workspace.settings.max_image_bytes,
             )  # fmt: skip
             gathered = gatherer.gather(map(str, sources), features, progress)
-            note.write_text(json.dumps({"assets": gathered.assets, "skipped": gathered.skipped}))
+            write_whole(note, json.dumps({"assets": gathered.assets, "skipped": gathered.skipped}))
             for digest in gathered.objects:
                 workspace.files.delete_features(digest)
-        done = json.loads(note.read_text())
+        done = json.loads(note.read_text("utf-8"))
         return Extracted(done["assets"], mapped(features, extractor.dimension), done["skipped"])
 
     return extract
+
+
+def write_whole(path: Path, text: str) -> None:
+    """All of it or nothing, whatever interrupts."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, "utf-8")
+    part.replace(path)
+
+
+def _place(folder: Path, sources: Sequence[Path], extractor: Extractor) -> Path:
+    images, _ = listing_digest(sources)
+    return folder / sha256_hex(f"{images} {extractor.sha256}".encode())[:16]
 
 
 def _workspace(folder: Path) -> str:
     """A name of its own for this run and its repetitions."""
     note = folder / "workspace.txt"
     if not note.exists():
-        note.write_text(f"evaluation-{uuid.uuid4().hex[:12]}")
-    return note.read_text()
+        write_whole(note, f"evaluation-{uuid.uuid4().hex[:12]}")
+    return note.read_text("utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Final
 
+from workers.evaluation.compare import BOUND, MASK
 from workers.evaluation.edits import EDITS
 from workers.evaluation.tables import Findings, RecallRow
 
@@ -60,7 +61,7 @@ def detection_plot(findings: Findings) -> str:
 def strengths_plot(findings: Findings, measure: str, label: str) -> str:
     """R@1 against PSNR, or SSIM (the field of WayRow to `measure`), for the perceptual mask and the plain bound."""
     figure, axes = _figure(_SIZE)
-    for way, colour, name in (("jnd", _BLUE, "perceptual mask"), ("linf", _ORANGE, "same bound for all pixels")):
+    for way, colour, name in ((MASK, _BLUE, "perceptual mask"), (BOUND, _ORANGE, "same bound for all pixels")):
         rows = [row for row in findings.strengths if row.way == way]
         points = [getattr(row, measure) for row in rows]
         axes.plot(points, [row.recall_at_1 for row in rows], "o-", color=colour, label=name)
@@ -81,7 +82,10 @@ def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
 
 def _svg(figure: Figure) -> str:
     """The drawing without XML's head, and without a date, so that equal findings give equal reports."""
+    from matplotlib import rc_context  # noqa: PLC0415
+
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "aii"}):  # ids are random otherwise
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]

@@ -1,35 +1,52 @@
-"""Photographs as they would be published under one codec and one set of options; kept on disk, so that a run that was
-interrupted goes on."""
+"""Photographs as the service publishes them under one codec and one set of options; kept on disk, so that a run that
+was interrupted goes on."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from tasks.messages import ActivationOptions
-from workers.activation.compose import compose, prepare
-from workers.activation.engine import Activated, Engine, Work
+from workers.activation.engine import Engine
 from workers.activation.quality import quality
 from workers.evaluation.subject import Photograph
-from workers.images import EncodedImage, Limits, decode, encode
+from workers.images import EncodedImage, Limits
+from workers.images.folders import ImageFile
 from workers.index.codec import Codec, Codes
 from workers.index.journal import decode_code, encode_code
+from workers.protect import Protector
+from workers.scheduler import DeviceThread
+from workers.stopwatch import Stopwatch
 
 __all__ = ["Published", "PublishedSet"]
 
-_BATCH: Final = {"cpu": 8, "cuda": 64}
+# Images of one batch depend on which thread came when; on a processor, where a batch of one is no slower, none is made,
+# so that two runs give the same figures to the last digit.
+_BATCH: Final = {"cpu": 1, "cuda": 16}
+_HANDLERS: Final = {"cpu": 2, "cuda": 32}
+_WINDOW: Final = 64  # photographs handed over at once: an interruption waits for no more
+_COUNTED_STAGES: Final = ("prepare", "optimise", "compose")
 
 
 @dataclass(frozen=True)
 class Published:
-    """One activated photograph; `code` is base64, `psnr_db` None when nothing changed, `ms` what it took in its
-    batch, without reading and writing files."""
+    """One activated photograph.
+
+    Attributes:
+        code: base64, under which it is registered.
+        psnr_db: None when nothing changed.
+        steps: of the last try.
+        verified: whether the file was found to stand better to its code; if not, it is published unchanged.
+        ms: what the picture took, without reading, writing and looking at files.
+    """
 
     image: str
     file: str
@@ -38,6 +55,7 @@ class Published:
     ssim: float
     linf: int
     steps: int
+    verified: bool
     ms: float
 
 
@@ -54,19 +72,31 @@ class PublishedSet:
     def fill(
         self, engine: Engine, photographs: Sequence[Photograph], limits: Limits, progress: Callable[[int], None]
     ) -> None:
-        """Activate those that are not there yet, in batches."""
-        size = _BATCH[engine.extractor.device.type]
-        for start in range(len(self.images), len(photographs), size):
-            made = self._activate(engine, photographs[start : start + size], limits, start)
-            with self._lines.open("a") as file:
-                file.writelines(json.dumps(asdict(one)) + "\n" for one in made)
-            progress(start + len(made))
+        """Activate those that are not there yet, in their order."""
+        done = self._restored()
+        pairs = zip(done, photographs, strict=False)
+        assert all(image.image == p.name for image, p in pairs), "each key stands for one set of photographs"
+        if len(done) >= len(photographs):
+            return
+        device = engine.extractor.device.type
+        with (
+            self._lines.open("a", encoding="utf-8") as file,
+            _device(engine) as thread,
+            ThreadPoolExecutor(_HANDLERS[device]) as handlers,
+        ):
+            protector = Protector(thread, engine.extractor.input_size, limits)
+            numbered = list(enumerate(photographs))[len(done) :]
+            while numbered:
+                some, numbered = numbered[:_WINDOW], numbered[_WINDOW:]
+                for made in handlers.map(lambda n: self._publish(protector, limits, *n), some):
+                    file.write(json.dumps(asdict(made)) + "\n")
+                    file.flush()
+                progress(len(photographs) - len(numbered))
 
-    @property
+    @cached_property
     def images(self) -> list[Published]:
-        if not self._lines.exists():
-            return []
-        return [Published(**json.loads(line)) for line in self._lines.read_text().splitlines()]
+        """In the order of the photographs; once the set is filled."""
+        return self._restored()
 
     @property
     def codes(self) -> Codes:
@@ -76,29 +106,34 @@ class PublishedSet:
     @property
     def photographs(self) -> list[Photograph]:
         """What was published, in place of the originals."""
-        return [Photograph(image.image, (self._folder / image.file).read_bytes()) for image in self.images]
+        return [Photograph(image.image, ImageFile.at(self._folder / image.file, image.file)) for image in self.images]
 
-    def _activate(
-        self, engine: Engine, photographs: Sequence[Photograph], limits: Limits, number: int
-    ) -> list[Published]:
-        originals = [photograph.decoded(limits) for photograph in photographs]
-        began = time.perf_counter()
-        prepared = [
-            prepare(o.pixels, engine.extractor.input_size, self._options.alpha, self._options.attenuation)
-            for o in originals
-        ]
-        found = _drained(engine, [Work(p, self._codec, self._options, self._options.steps) for p in prepared])
-        changed = [compose(o.own_pixels, p, f.change) for o, p, f in zip(originals, prepared, found, strict=True)]
-        ms = 1000 * (time.perf_counter() - began) / len(photographs)
-        made = []
-        for photograph, original, pixels, one in zip(photographs, originals, changed, found, strict=True):
-            number += 1
-            encoded = encode(pixels, original)
-            figures = quality(original.pixels, decode(encoded.data, limits).pixels)
-            file = self._write(number, encoded)
-            made.append(Published(photograph.name, file, encode_code(one.code), figures.psnr_db, figures.ssim,
-                                  figures.linf, one.steps, ms))  # fmt: skip
-        return made
+    def _restored(self) -> list[Published]:
+        """What is there, after cutting off the line that an interruption left half written."""
+        if not self._lines.exists():
+            return []
+        text = self._lines.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        if whole != text:
+            self._lines.write_bytes(whole)
+        return [Published(**json.loads(line)) for line in whole.decode("utf-8").splitlines()]
+
+    def _publish(self, protector: Protector, limits: Limits, number: int, photograph: Photograph) -> Published:
+        original, watch = photograph.decoded(limits), Stopwatch()
+        found, protected = protector.protect(original, self._options, self._codec, watch)
+        stages = watch.timings_ms()
+        figures = quality(original.pixels, protected.decoded.pixels)
+        return Published(
+            image=photograph.name,
+            file=self._write(number, protected.encoded),
+            code=encode_code(found.code),
+            psnr_db=figures.psnr_db,
+            ssim=figures.ssim,
+            linf=figures.linf,
+            steps=protected.steps,
+            verified=protected.verified,
+            ms=sum(stages[stage] for stage in _COUNTED_STAGES),
+        )
 
     def _write(self, number: int, encoded: EncodedImage) -> str:
         """By number: two folders may hold files of one name."""
@@ -107,11 +142,13 @@ class PublishedSet:
         return file
 
 
-def _drained(engine: Engine, works: list[Work]) -> list[Activated]:
-    """Run the engine to its end; nobody else waits for the device here."""
-    steps = engine.activate(works)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+@contextmanager
+def _device(engine: Engine) -> Iterator[DeviceThread]:
+    """As in a worker, but a broken device fails the evaluation in words, instead of ending the process."""
+    batch = _BATCH[engine.extractor.device.type]
+    device = DeviceThread(engine.extractor, batch_images=batch, on_broken_device=lambda: None)
+    device.start()
+    try:
+        yield device
+    finally:
+        device.stop()

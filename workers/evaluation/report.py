@@ -8,12 +8,13 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from string import Template
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from workers.evaluation import plots
+from workers.evaluation import paper, plots
+from workers.evaluation.compare import BOUND, MASK
 from workers.evaluation.edits import EDITS
 from workers.evaluation.run import FLAT, Extent
 from workers.evaluation.sheet import Shown, contact_sheet
@@ -22,15 +23,13 @@ from workers.evaluation.tables import Findings, WayRow
 __all__ = ["write_report"]
 
 _TEMPLATE: Final = Path(__file__).with_name("report.html")
-# Fernandez et al., "Active Image Indexing", ICLR 2023: SSCD, IVF4096,PQ8x8, one million references.
-_PAPER: Final = {
-    (FLAT, 0, False): ("0.99", "252"),
-    ("IVF", 1, False): ("0.45", "0.38"),
-    ("IVF", 16, False): ("0.79", "–"),
-    ("IVF", 1, True): ("0.75", "0.38"),
-    ("IVF", 16, True): ("0.88", "–"),
-}
-_PAPER_WAYS: Final = {"10 steps": ("0.75", "39.8"), "1 step": ("0.72", "4.3")}
+
+
+class Beside(NamedTuple):
+    """A cell with the paper's figure beside ours."""
+
+    ours: str
+    paper: str
 
 
 def write_report(
@@ -41,7 +40,7 @@ def write_report(
     main = extent.main
     exact = findings.recall_of(FLAT, 0, activated=False)
     passive, activated = (findings.recall_of(main, 1, activated=a) for a in (False, True))
-    page = Template(_TEMPLATE.read_text()).substitute(
+    page = Template(_TEMPLATE.read_text("utf-8")).substitute(
         headline=f"{passive.average:.2f} → {activated.average:.2f}",
         main=html.escape(main),
         images=len(findings.images),
@@ -49,11 +48,12 @@ def write_report(
         edits_plot=plots.edits_plot(exact, passive, activated),
         edits_table=_edits_table(findings, main),
         nprobe_plot=plots.nprobe_plot(findings, main),
+        meetings=_meetings(findings),
         others_table=_others_table(findings, extent.others),
         ways_table=_ways_table(findings.ways),
         psnr_plot=plots.strengths_plot(findings, "psnr_db", "PSNR, dB"),
         ssim_plot=plots.strengths_plot(findings, "ssim", "SSIM"),
-        strengths_table=_table(("mask", "alpha", "R@1", "PSNR, dB", "SSIM", "L∞"), map(_strength, findings.strengths)),
+        strengths_table=_strengths_table(findings.strengths),
         detection_plot=plots.detection_plot(findings),
         detection_table=_detection_table(findings),
         quality=_quality(findings),
@@ -61,30 +61,39 @@ def write_report(
         setting=_table(("what", "value"), setting.items()),
         skipped=_skipped(skipped),
     )
-    path.write_text(page)
+    path.write_text(page, "utf-8", errors="backslashreplace")
 
 
 def _main_table(findings: Findings, main: str) -> str:
-    ms = {(row.index, row.nprobe): row for row in findings.searches}
+    costs = {(row.index, row.nprobe): row for row in findings.searches}
     rows = []
     for index, nprobe, active in ((FLAT, 0, False), *_measured(findings, main)):
-        ours, search = findings.recall_of(index, nprobe, activated=active), ms[index, nprobe]
-        paper = _PAPER.get(("IVF" if index.startswith("IVF") else index, nprobe, active), ("–", "–"))
-        name = "no index" if index == FLAT else f"{index}, nprobe {nprobe}"
-        state = "activated" if active else "passive"
-        cost = (f"{search.ms_per_query:.3f}", f"{search.bytes_per_vector:,}")
-        rows.append((name, state, f"{ours.average:.3f}", paper[0], *cost[:1], paper[1], cost[1]))
-    return _table(("index", "images", "R@1", "paper", "ms a search", "paper", "bytes a vector"), rows)
+        recall, cost = findings.recall_of(index, nprobe, activated=active), costs[index, nprobe]
+        paper_ms, paper_bytes = paper.SEARCHES[nprobe]
+        rows.append((
+            "no index" if index == FLAT else f"{index}, nprobe {nprobe}",
+            _state(active),
+            Beside(f"{recall.average:.3f}", f"{paper.average(nprobe, active):.2f}"),
+            Beside(f"{cost.ms_per_query:.3f}", f"{paper_ms:g}"),
+            Beside(f"{cost.bytes_per_vector:,}", f"{paper_bytes:,}"),
+        ))  # fmt: skip
+    return _table(("index", "images", "R@1", "ms a search", "bytes a vector"), rows)
 
 
 def _edits_table(findings: Findings, main: str) -> str:
-    columns = [findings.recall_of(FLAT, 0, activated=False)]
-    measured = _measured(findings, main)
-    columns += [findings.recall_of(index, nprobe, activated=active) for index, nprobe, active in measured]
-    rows = [(edit, *(f"{column.by_edit[edit]:.3f}" for column in columns)) for edit in EDITS]
-    rows.append(("average", *(f"{column.average:.3f}" for column in columns)))
-    states = (f"{'activated' if active else 'passive'}, nprobe {nprobe}" for _, nprobe, active in measured)
-    return _table(("edit", "no index", *states), rows)
+    measured = [(FLAT, 0, False), *_measured(findings, main)]
+    columns = [
+        (findings.recall_of(i, n, activated=a), paper.BY_EDIT[n, a], paper.average(n, a)) for i, n, a in measured
+    ]
+    rows: list[Sequence[object]] = [
+        (edit, *(Beside(f"{ours.by_edit[edit]:.3f}", f"{theirs[i]:.2f}") for ours, theirs, _ in columns))
+        for i, edit in enumerate(EDITS)
+    ]
+    rows.append(("average", *(Beside(f"{ours.average:.3f}", f"{theirs:.2f}") for ours, _, theirs in columns)))
+    more = [edit for edit in columns[0][0].by_edit if edit not in EDITS]
+    rows += [(f"{edit} (in no average)", *(f"{ours.by_edit[edit]:.3f}" for ours, _, _ in columns)) for edit in more]
+    names = (f"{_state(active)}, nprobe {nprobe}" if nprobe else "no index" for _, nprobe, active in measured)
+    return _table(("edit", *names), rows)
 
 
 def _measured(findings: Findings, main: str) -> list[tuple[str, int, bool]]:
@@ -93,65 +102,106 @@ def _measured(findings: Findings, main: str) -> list[tuple[str, int, bool]]:
 
 
 def _others_table(findings: Findings, others: Iterable[str]) -> str:
-    ms = {row.index: row for row in findings.searches if row.nprobe == 1}
+    costs = {row.index: row for row in findings.searches if row.nprobe == 1}
     rows = []
     for factory in others:
-        passive, activated = (findings.recall_of(factory, 1, activated=a) for a in (False, True))
-        gain, cost = activated.average - passive.average, ms[factory]
-        rows.append((factory, f"{passive.average:.3f}", f"{activated.average:.3f}", f"{gain:+.3f}",
-                     f"{cost.ms_per_query:.3f}", cost.bytes_per_vector))  # fmt: skip
+        passive, activated = (findings.recall_of(factory, 1, activated=a).average for a in (False, True))
+        cost, known = costs[factory], paper.other(factory)
+        theirs = (f"{known.passive:.2f}", f"{known.activated:.2f}", f"{known.ms:g}") if known else ("–", "–", "–")
+        rows.append((
+            factory,
+            Beside(f"{passive:.3f}", theirs[0]),
+            Beside(f"{activated:.3f}", theirs[1]),
+            f"{activated - passive:+.3f}",
+            Beside(f"{cost.ms_per_query:.3f}", theirs[2]),
+            f"{cost.bytes_per_vector:,}",
+        ))  # fmt: skip
     return _table(("index", "passive", "activated", "gain", "ms a search", "bytes a vector"), rows)
 
 
 def _ways_table(ways: Sequence[WayRow]) -> str:
     rows = []
     for row in ways:
-        recall, ms = _PAPER_WAYS.get(row.way, ("–", "–"))
-        rows.append((row.way, f"{row.recall_at_1:.3f}", recall, f"{row.psnr_db:.2f}", f"{row.ms_per_image:.1f}", ms))
-    return _table(("way", "R@1", "paper", "PSNR, dB", "ms an image", "paper"), rows)
+        recall, ms = (f"{figure:g}" for figure in paper.WAYS[row.way]) if row.way in paper.WAYS else ("–", "–")
+        rows.append((
+            row.way, Beside(f"{row.recall_at_1:.3f}", recall), Beside(f"{row.ms_per_image:.1f}", ms),
+            f"{row.psnr_db:.2f}", f"{row.ssim:.4f}", f"{row.verified:.1%}",
+        ))  # fmt: skip
+    return _table(("way", "R@1", "ms an image", "PSNR, dB", "SSIM", "verified"), rows)
 
 
-def _strength(row: WayRow) -> tuple[object, ...]:
-    return (
-        row.way,
-        f"{row.alpha:g}",
-        f"{row.recall_at_1:.3f}",
-        f"{row.psnr_db:.2f}",
-        f"{row.ssim:.4f}",
-        f"{row.linf:.1f}",
+def _strengths_table(strengths: Sequence[WayRow]) -> str:
+    rows = (
+        (_mask(r.way), f"{r.alpha:g}", f"{r.recall_at_1:.3f}", f"{r.psnr_db:.2f}", f"{r.ssim:.4f}", f"{r.linf:.1f}")
+        for r in strengths
     )
+    return _table(("change", "alpha", "R@1", "PSNR, dB", "SSIM", "L∞"), rows)
+
+
+def _meetings(findings: Findings) -> str:
+    """Who wins, in words and figures, where both are equally visible and where both find equally much."""
+    sentences, rows = [], []
+    for measure, name, unit, digits in (("psnr_db", "PSNR", " dB", 1), ("ssim", "SSIM", "", 3)):
+        met = findings.meetings[measure]
+        if met is None:
+            sentences.append(f"By {name} the two curves have no range in common: choose other strengths.")
+            continue
+        at = f"{met.at:.{digits}f}{unit}"
+        rows.append((f"R@1 at {name} {at}", *(f"{met.recall[way]:.3f}" for way in (MASK, BOUND))))
+        recall = f"{name} at R@1 {met.at_recall:.3f}"
+        rows.append((recall, *(f"{met.figure[way]:.{digits + 1}f}{unit}" for way in (MASK, BOUND))))
+        better = "perceptual mask" if met.recall[MASK] > met.recall[BOUND] else "same bound for all pixels"
+        sentences.append(f"At equal {name} the {better} finds more.")
+    return f"<p>{' '.join(sentences)}</p>" + _table(("interpolated", _mask(MASK), _mask(BOUND)), rows)
+
+
+def _mask(way: str) -> str:
+    return {MASK: "perceptual mask", BOUND: "same bound for all pixels"}[way]
+
+
+def _state(activated: bool) -> str:
+    return "activated" if activated else "passive"
 
 
 def _detection_table(findings: Findings) -> str:
     rows = []
     for activated, found in findings.detections.items():
         threshold = "–" if found.threshold is None else f"{found.threshold:.4f}"
-        state = "activated" if activated else "passive"
-        rows.append((state, f"{found.average_precision:.3f}", threshold, f"{found.recall_at_threshold:.3f}"))
+        area = f"{found.average_precision:.3f}"
+        rows.append((_state(activated), area, threshold, f"{found.recall_at_threshold:.3f}"))
     return _table(("images", "μAP", "distance at 90 % precision", "recall there"), rows)
 
 
 def _quality(findings: Findings) -> str:
-    """Means ± standard deviations over the published images."""
+    """Means ± standard deviations over the published images, with the paper's; and how many were verified."""
     psnr = [image.psnr_db for image in findings.images if image.psnr_db is not None]
     ssim, linf = ([getattr(image, name) for image in findings.images] for name in ("ssim", "linf"))
     parts = ((psnr, "PSNR", " dB", 2), (ssim, "SSIM", "", 4), (linf, "L∞", " grey levels", 1))
     texts = (f"{n} {np.mean(v):.{d}f} ± {np.std(v):.{d}f}{u}" for v, n, u, d in parts if v)
-    return ", ".join(texts)
+    verified = sum(image.verified for image in findings.images)
+    return (
+        f"{', '.join(texts)} (the paper: {paper.QUALITY}). {verified:,} of {len(findings.images):,} files were verified"
+    )
 
 
 def _skipped(lines: Sequence[str]) -> str:
     if not lines:
-        return "<p>Every file could be read.</p>"
+        return "<p>None: every file could be read, and no two are the same.</p>"
     shown = "".join(f"<li>{html.escape(line)}</li>" for line in lines[:100])
     more = f"<p>… and {len(lines) - 100} more.</p>" if len(lines) > 100 else ""
-    return f"<p>{len(lines)} files could not be read and were left out:</p><ul>{shown}</ul>{more}"
+    return f"<p>{len(lines):,} files were left out:</p><ul>{shown}</ul>{more}"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{_cell(c)}</td>" for c in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(cell: object) -> str:
+    if isinstance(cell, Beside):
+        return f'{html.escape(cell.ours)} <i title="the paper">{html.escape(cell.paper)}</i>'
+    return html.escape(str(cell))
 
 
 def _picture(image: Image.Image) -> str:

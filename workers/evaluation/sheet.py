@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
@@ -15,7 +15,17 @@ _TITLE: Final = 26
 _AMPLIFIED: Final = 10
 _ROWS: Final = 12
 
-Shown = tuple[str, Image.Image, Image.Image, float | None, float]  # name, original, protected, PSNR in dB, SSIM
+
+class Shown(NamedTuple):
+    """One photograph: both images in RGB, of one size; `psnr_db` is None when nothing changed, `linf` is in grey
+    levels."""
+
+    name: str
+    original: Image.Image
+    protected: Image.Image
+    psnr_db: float | None
+    ssim: float
+    linf: int
 
 
 def contact_sheet(photos: Sequence[Shown]) -> Image.Image:
@@ -24,10 +34,10 @@ def contact_sheet(photos: Sequence[Shown]) -> Image.Image:
     picture = Image.new("RGB", (3 * _THUMB + 4 * _GAP, len(shown) * (_THUMB + _TITLE + _GAP) + _GAP), "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(15)
     top = _GAP
-    for name, original, protected, psnr_db, ssim in shown:
-        figures = "unchanged" if psnr_db is None else f"PSNR {psnr_db:.1f} dB, SSIM {ssim:.3f}"
-        titles = (name, f"protected: {figures}", f"{_AMPLIFIED} x difference, around grey")
-        pictures = (original, protected, difference(original, protected))
+    for one in shown:
+        figures = f"{one.psnr_db:.1f} dB, SSIM {one.ssim:.3f}, L∞ {one.linf}" if one.psnr_db else "unchanged"
+        titles = (one.name, f"protected: {figures}", f"{_AMPLIFIED} × difference, around grey")
+        pictures = (one.original, one.protected, difference(one.original, one.protected))
         for column, (title, image) in enumerate(zip(titles, pictures, strict=True)):
             left = _GAP + column * (_THUMB + _GAP)
             draw.text((left, top), title, fill="black", font=font)

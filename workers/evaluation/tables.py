@@ -6,12 +6,16 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workers.evaluation.detection import Detection
+from workers.evaluation.edits import EDITS
 from workers.evaluation.published import Published
+
+if TYPE_CHECKING:
+    from workers.evaluation.compare import Meeting
 
 __all__ = ["Findings", "RecallRow", "SearchRow", "WayRow", "way_row", "write_tables"]
 
@@ -28,7 +32,8 @@ class RecallRow:
 
     @property
     def average(self) -> float:
-        return float(np.mean(list(self.by_edit.values())))
+        """Over the fourteen edits, whatever else was measured."""
+        return float(np.mean([self.by_edit[edit] for edit in EDITS]))
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class SearchRow:
 
 @dataclass(frozen=True)
 class WayRow:
-    """One way of activating, on the main index at nprobe 1; `ms_per_image` is a timing."""
+    """One way of activating, on the main index at nprobe 1; `verified` is a share, `ms_per_image` is a timing."""
 
     way: str
     alpha: float
@@ -54,6 +59,7 @@ class WayRow:
     psnr_db: float
     ssim: float
     linf: float
+    verified: float
     ms_per_image: float
 
 
@@ -67,6 +73,7 @@ class Findings:
     strengths: list[WayRow] = field(default_factory=list)
     images: list[Published] = field(default_factory=list)
     detections: dict[bool, Detection] = field(default_factory=dict)
+    meetings: dict[str, Meeting | None] = field(default_factory=dict)
 
     def nprobes_of(self, index: str) -> list[int]:
         """Those that were timed: 1 and 16; only 1 for an index without cells."""
@@ -83,7 +90,7 @@ def way_row(way: str, alpha: float, recall: float, images: Sequence[Published]) 
     return WayRow(
         way, alpha, len(images), recall, float(np.mean(psnr)) if psnr else float("inf"),
         float(np.mean([i.ssim for i in images])), float(np.mean([i.linf for i in images])),
-        float(np.mean([i.ms for i in images])),
+        float(np.mean([i.verified for i in images])), float(np.mean([i.ms for i in images])),
     )  # fmt: skip
 
 
@@ -109,7 +116,7 @@ def write_tables(findings: Findings, folder: Path) -> None:
 
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(header)
         table.writerows(rows)

@@ -10,12 +10,12 @@ import numpy as np
 from tasks.errors import InvalidRequest
 from workers.index.codec import Features
 from workers.index.family import Family
+from workers.index.plan import POINTS_PER_CELL, TRAINS_A_BYTE
 
 __all__ = ["check_trainable", "training_sample"]
 
 # More features than these teach a codec nothing: FAISS itself looks at 256 for each centroid.
 _TRAINED_ON: Final = 1_000_000
-_GOOD_FOR_A_CELL: Final = 39  # below that FAISS warns that cells are trained on too little
 
 
 def training_sample(features: Features, seed: int = 0) -> Features:
@@ -37,7 +37,7 @@ def check_trainable(factory: str, dimension: int, count: int, what: str) -> None
     cells = _cells(index)
     least = max(cells, _fewest_without_cells(index))
     if count < least:
-        better = f" ({_GOOD_FOR_A_CELL} a cell: {_GOOD_FOR_A_CELL * cells:,})" if cells else ""
+        better = f" ({POINTS_PER_CELL} a cell: {POINTS_PER_CELL * cells:,})" if cells else ""
         raise InvalidRequest(f"{factory} needs at least {least:,} {what}{better}; there are {count:,}.")
 
 
@@ -53,7 +53,7 @@ def _fewest_without_cells(index: Any) -> int:
         for i in range(index.chain.size()):
             transform = faiss.downcast_VectorTransform(index.chain.at(i))
             if isinstance(transform, faiss.OPQMatrix):
-                least = max(least, 256)
+                least = max(least, TRAINS_A_BYTE)
             elif isinstance(transform, faiss.PCAMatrix):
                 least = max(least, int(transform.d_out))
     quantiser = getattr(family.inner, "pq", None)

@@ -1,0 +1,59 @@
+"""Two ways of hiding a change, compared where they are equally visible, and where they find equally much."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from workers.evaluation.tables import WayRow
+
+__all__ = ["BOUND", "MASK", "Meeting", "meeting"]
+
+MASK, BOUND = WAYS = ("jnd", "linf")
+_SHORT: Final = 2
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """The perceptual mask (`jnd`) and the same bound for all pixels (`linf`), interpolated between the strengths that
+    were measured, in the middle of what both of them reach.
+
+    Attributes:
+        at: the PSNR in dB, or SSIM, that both are given; `recall` is the R@1 of each there.
+        at_recall: the R@1 that both are given; `figure` is the PSNR, or SSIM, of each there.
+    """
+
+    at: float
+    recall: dict[str, float]
+    at_recall: float
+    figure: dict[str, float]
+
+
+def meeting(strengths: Sequence[WayRow], measure: str) -> Meeting | None:
+    """Compare by `measure`, ``psnr_db`` or ``ssim``; None where the two curves do not overlap."""
+    curves = {
+        way: [(getattr(r, measure), r.recall_at_1) for r in strengths if r.way == way and np.isfinite(r.psnr_db)]
+        for way in WAYS
+    }
+    if min(map(len, curves.values())) < _SHORT:
+        return None
+    at, at_recall = (_middle([[point[i] for point in curve] for curve in curves.values()]) for i in (0, 1))
+    if at is None or at_recall is None:
+        return None
+    recall = {way: _between(curve, at) for way, curve in curves.items()}
+    turned = {way: [(y, x) for x, y in curve] for way, curve in curves.items()}
+    return Meeting(at, recall, at_recall, {way: _between(curve, at_recall) for way, curve in turned.items()})
+
+
+def _middle(ranges: Sequence[Sequence[float]]) -> float | None:
+    """Of what all ranges have in common."""
+    low, high = max(map(min, ranges)), min(map(max, ranges))
+    return (low + high) / 2 if low <= high else None
+
+
+def _between(curve: Sequence[tuple[float, float]], x: float) -> float:
+    points = sorted(curve)
+    return float(np.interp(x, [p[0] for p in points], [p[1] for p in points]))

@@ -1,0 +1,73 @@
+"""What a person sees of an evaluation in the terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from workers.evaluation.run import Extent
+    from workers.evaluation.tables import Findings
+
+__all__ = ["Progress", "print_main_table", "print_skipped"]
+
+
+class Progress:
+    """On a terminal, a line that counts; elsewhere, a line for each stage when it begins. On standard error."""
+
+    def __init__(self) -> None:
+        self._counts = sys.stderr.isatty()
+        self._stage = ""
+        self._began = time.monotonic()
+
+    def __call__(self, what: str, count: int, total: int) -> None:
+        if self._counts:
+            end = "\n" if count >= total else ""
+            click.echo(f"\r\x1b[K{what}: {count:,} of {total:,}{end}", nl=False, err=True)
+        elif what != self._stage:
+            click.echo(f"{(time.monotonic() - self._began) / 60:5.1f} min  {what}: {total:,}", err=True)
+        self._stage = what
+
+
+def print_skipped(lines: Sequence[str]) -> None:
+    if lines:
+        click.echo(f"{len(lines):,} files are left out; the report lists them.", err=True)
+
+
+def print_main_table(findings: Findings, extent: Extent) -> None:
+    """R@1 of each index, copy detection, ways of activating, and the mask against the same bound for all pixels."""
+    click.echo(f"\n{'R@1, average of fourteen edits':<34}{'passive':>9}{'activated':>11}   {'ms':>8}")
+    main = [(extent.main, nprobe) for nprobe in findings.nprobes_of(extent.main)]
+    ms = {(row.index, row.nprobe): row.ms_per_query for row in findings.searches}
+    for index, nprobe in (("Flat", 0), *main, *((other, 1) for other in extent.others)):
+        rows = [r for r in findings.recall if (r.index, r.nprobe) == (index, nprobe)]
+        shares = {row.activated: f"{row.average:.3f}" for row in rows}
+        name = f"{index}, nprobe {nprobe}" if nprobe else "no index"
+        click.echo(f"{name:<34}{shares.get(False, ''):>9}{shares.get(True, ''):>11}   {ms[index, nprobe]:>8.3f}")
+    areas = {a: f"{found.average_precision:.3f}" for a, found in findings.detections.items()}
+    click.echo(f"{f'μAP, {extent.main}, nprobe 1':<34}{areas[False]:>9}{areas[True]:>11}")
+    click.echo(f"\n{'activation, first ' + str(findings.ways[0].images) + ' images':<43}{'R@1':>11}   {'ms':>8}")
+    for way in findings.ways:
+        click.echo(f"{way.way:<43}{way.recall_at_1:>11.3f}   {way.ms_per_image:>8.1f}   {way.psnr_db:.2f} dB")
+    _print_meetings(findings)
+
+
+def _print_meetings(findings: Findings) -> None:
+    from workers.evaluation.compare import BOUND, MASK  # noqa: PLC0415  # loads torch: not for `aii --help`
+
+    click.echo(f"\n{'mask against plain bound':<34}{'mask':>9}{'bound':>11}")
+    for measure, digits, unit in (("psnr_db", 1, " dB of PSNR"), ("ssim", 3, " of SSIM")):
+        met = findings.meetings[measure]
+        if met is None:
+            click.echo(f"the curves over {measure} do not overlap")
+            continue
+        mask, bound = (met.recall[way] for way in (MASK, BOUND))
+        click.echo(f"{f'R@1 at {met.at:.{digits}f}{unit}':<34}{mask:>9.3f}{bound:>11.3f}")
+        mask, bound = (met.figure[way] for way in (MASK, BOUND))
+        name = f"{measure} at R@1 {met.at_recall:.3f}"
+        click.echo(f"{name:<34}{mask:>9.{digits + 1}f}{bound:>11.{digits + 1}f}")
