@@ -36,6 +36,11 @@ from tasks.names import canonical_json
 from tasks.settings import Settings
 
 _MESSAGE_BOUND: Final = 2_000
+_WINDOW: Final = 200
+# Between two looks at jobs that are waited for: a tenth of the time waited so far, which a query does not notice and
+# which keeps a thousand waiting producers from keeping Redis busy.
+_SHORTEST_PAUSE_S: Final = 0.004
+_LONGEST_PAUSE_S: Final = 0.1
 
 
 class JobState(StrEnum):
@@ -268,25 +273,26 @@ class Ledger:
 
 
 def wait_until_closed(
-    ledger: Ledger, job_ids: Sequence[str], timeout_s: float | None, poll_s: float = 0.02
+    ledger: Ledger, job_ids: Sequence[str], timeout_s: float | None
 ) -> Iterable[tuple[str, JobState | None]]:
     """Yield ``(job_id, state)`` as jobs close, in any order; a job the ledger forgot comes with None.
 
     Ends silently when `timeout_s` is over: what was not yielded is still open.
     """
     pending = list(dict.fromkeys(job_ids))
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    began = time.monotonic()
     while pending:
         # Queues are FIFO: looking at the first few hundred is enough, and bounds the cost of a long list.
-        window = pending[:500]
+        window = pending[:_WINDOW]
         closed = [(j, s) for j, s in zip(window, ledger.states(window), strict=True) if s is None or s.closed]
         yield from closed
         gone = {job_id for job_id, _ in closed}
         pending = [job_id for job_id in pending if job_id not in gone]
-        if deadline is not None and time.monotonic() >= deadline:
+        waited_s = time.monotonic() - began
+        if timeout_s is not None and waited_s >= timeout_s:
             return
         if pending and not closed:
-            time.sleep(poll_s)
+            time.sleep(min(max(waited_s / 10, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S))
 
 
 def record_of(job_id: str, fields: dict[str, str]) -> JobRecord:

@@ -19,7 +19,7 @@ from workers.index.journal import decode_code, encode_code
 from workers.jobs import Running
 from workers.memory import PixelBudget
 from workers.protect import Protector
-from workers.scheduler import DeviceThread
+from workers.scheduler import Device
 
 
 class Handlers:
@@ -29,7 +29,7 @@ class Handlers:
         self,
         store: ObjectStore,
         collections: Collections,
-        device: DeviceThread,
+        device: Device,
         extractor: ExtractorIdentity,
         input_size: int,
         limits: Limits,
@@ -57,7 +57,9 @@ class Handlers:
         with running.watch.stage("decode"):
             original = decode(data, self._limits)
         with self._budget.hold(original.pixels.shape[0] * original.pixels.shape[1]):
-            found, protected = self._protector.protect(original, request.options, collection.codec, running.watch)
+            found, protected = self._protector.protect(
+                original, request.options, collection.codec, running.watch, running.wanted
+            )
             with running.watch.stage("quality"):
                 measured = quality(original.pixels, protected.decoded.pixels)
         key = protected_key(request.collection, request.asset_id, protected.encoded.extension)

@@ -18,7 +18,7 @@ from workers.images import Limits, decode
 from workers.index.codec import Features
 from workers.index.upkeep import compact
 from workers.jobs import Running
-from workers.scheduler import DeviceThread
+from workers.scheduler import Device
 
 __all__ = ["IndexHandlers"]
 
@@ -33,7 +33,7 @@ class IndexHandlers:
         self,
         store: ObjectStore,
         collections: Collections,
-        device: DeviceThread,
+        device: Device,
         extractor: ExtractorIdentity,
         input_size: int,
         limits: Limits,

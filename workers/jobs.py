@@ -77,6 +77,10 @@ class Running:
     leases: Leases
     identity: Identity
 
+    def wanted(self) -> bool:
+        """Whether it is still worth while to go on; see :meth:`Leases.held`."""
+        return self.leases.held(self.job_id)
+
     def still_ours(self) -> None:
         """Raise LeaseLost before an effect that another worker may already have superseded."""
         self.leases.check(self.job_id)

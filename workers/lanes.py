@@ -1,13 +1,15 @@
 """Celery's part of a worker: lanes that take messages from the queues and hand each to a thread.
 
 Queries and activations have a lane each, that is a Celery worker with a thread pool of its own, in one process and
-before one device thread. With a single pool, a backlog of activations would occupy every thread, and a query would
+before one device. With a single pool, a backlog of activations would occupy every thread, and a query would
 wait for one to end; across processes, the device could not serve a query between two steps of an activation.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _EXIT_FAILURE: Final = 70
 _LONGEST_WAIT_S: Final = 0.02
+_NICENESS: Final = 5  # of handler threads, from 0 to 19
 _LANES: Final = {"query": (QUEUE_QUERY,), "activate": (QUEUE_ACTIVATE, QUEUE_INDEX)}
 
 
@@ -163,7 +166,9 @@ _prepared = threading.local()
 
 def _leave_the_cores_to_the_device() -> None:
     """Torch starts a team of threads for every thread that calls it: one for each of sixteen handlers would be too
-    many."""
+    many. And where cores are short, the device's threads come first: the others wait for them anyway."""
     if not getattr(_prepared, "done", False):
         torch.set_num_threads(1)
+        if sys.platform == "linux":  # elsewhere niceness is the whole process's
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         _prepared.done = True

@@ -38,6 +38,12 @@ class Leases:
         with self._lock:
             self._held.pop(job_id, None)
 
+    def held(self, job_id: str) -> bool:
+        """Whether the job is still this worker's as far as is known here, which may be a quarter of a lease ago: asks
+        nobody, so it may be asked often."""
+        with self._lock:
+            return job_id in self._held
+
     def check(self, job_id: str) -> None:
         """Raise LeaseLost when another worker may hold the job by now, or it was cancelled: what is still to be done is
         not this worker's business."""

@@ -26,6 +26,7 @@ from tasks.presence import WorkerNote
 from tasks.results import ExtractorIdentity
 from tasks.settings import Settings, state_dir
 from tasks.storage import ObjectStore
+from workers.activation.engine import BATCH_IMAGES
 from workers.collections import Collections
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor, pick_device
@@ -42,11 +43,11 @@ from workers.memory import PixelBudget
 from workers.presence import Presence, memory_bytes
 from workers.reconciler import LostPlaces, Reconciler, reconciler_step
 from workers.recorder import Recorder
-from workers.scheduler import DeviceThread
+from workers.scheduler import Device
 
 logger = logging.getLogger(__name__)
 
-_BATCH_IMAGES: Final = {"cpu": 4, "cuda": 64}
+_MOST_DEVICE_THREADS: Final = 8  # each holds the activations of a batch of its own
 _PACKAGES: Final = ("active-image-indexing", "torch", "faiss-gpu", "faiss-cpu", "pillow", "celery")
 
 
@@ -102,7 +103,7 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
 
 
 def kinds(
-    settings: Settings, store: ObjectStore, collections: Collections, device: DeviceThread, extractor: Extractor
+    settings: Settings, store: ObjectStore, collections: Collections, device: Device, extractor: Extractor
 ) -> list[Kind[Any]]:
     """The kinds of jobs a worker does."""
     limits = Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
@@ -117,9 +118,12 @@ def kinds(
     ]
 
 
-def _device(settings: Settings, extractor: Extractor, running: ExitStack) -> DeviceThread:
-    """The device thread, started and warm: the first job shall not pay for the extractor's preparation."""
-    device = DeviceThread(extractor, batch_images=_batch_images(settings, extractor))
+def _device(settings: Settings, extractor: Extractor, running: ExitStack) -> Device:
+    """The device, started and warm: the first job shall not pay for the extractor's preparation."""
+    cores = min(torch.get_num_threads(), _MOST_DEVICE_THREADS) if extractor.device.type == "cpu" else 1
+    device = Device(
+        extractor, batch_images=_batch_images(settings, extractor), threads=settings.device_threads or cores
+    )
     device.start()
     running.callback(device.stop)
     device.extract(torch.full((3, extractor.input_size, extractor.input_size), 0.5))
@@ -127,7 +131,7 @@ def _device(settings: Settings, extractor: Extractor, running: ExitStack) -> Dev
 
 
 def _batch_images(settings: Settings, extractor: Extractor) -> int:
-    return settings.batch_images or _BATCH_IMAGES[extractor.device.type]
+    return settings.batch_images or BATCH_IMAGES[extractor.device.type]
 
 
 def _note(

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import torch
 
+from tasks.errors import LeaseLost
 from tasks.messages import ActivationOptions
 from workers.activation.compose import Prepared, compose, prepare
-from workers.activation.engine import Activated, Work
+from workers.activation.engine import Activated, Work, always
 from workers.activation.objective import Objective
 from workers.activation.quality import psnr_db
 from workers.extractors.inputs import to_input
 from workers.images import DecodedImage, EncodedImage, Limits, decode, encode
 from workers.index.codec import Codec, Features
-from workers.scheduler import DeviceThread
+from workers.scheduler import Device
 from workers.stopwatch import Stopwatch
 
 __all__ = ["Protected", "Protector", "Standing"]
@@ -39,44 +41,57 @@ class Standing:
 
 @dataclass(frozen=True)
 class Protected:
-    """An encoded image, decoded again, and what it took."""
+    """An encoded image, decoded again, and what it took: how many tries, and steps in all of them."""
 
     encoded: EncodedImage
     decoded: DecodedImage
     before: Standing
     after: Standing
     verified: bool
-    tries: int
-    steps: int
+    tries: int = 0
+    steps: int = 0
 
 
 class Protector:
     """Thread-safe; the device does the work for many images at once."""
 
-    def __init__(self, device: DeviceThread, input_size: int, limits: Limits) -> None:
+    def __init__(self, device: Device, input_size: int, limits: Limits) -> None:
         self._device = device
         self._input_size = input_size
         self._limits = limits
 
     def protect(
-        self, original: DecodedImage, options: ActivationOptions, codec: Codec, watch: Stopwatch
+        self,
+        original: DecodedImage,
+        options: ActivationOptions,
+        codec: Codec,
+        watch: Stopwatch,
+        wanted: Callable[[], bool] = always,
     ) -> tuple[Activated, Protected]:
-        """Change the image until its *file* is verified; after the last try, give the picture back unchanged."""
+        """Change the image until its *file* is verified; after the last try, give the picture back unchanged.
+
+        Raises:
+            LeaseLost: nobody wants it any more; `wanted` is asked between the steps of the optimiser.
+        """
         if options.strip_metadata:
             original = original.without_metadata()
         with watch.stage("prepare"):
             prepared = prepare(original.pixels, self._input_size, options.alpha, options.attenuation)
-        work = Work(prepared, codec, options, options.steps)
-        for tries in range(1, _TRIES + 1):
+        work, tries, steps = Work(prepared, codec, options, options.steps, wanted=wanted), 0, 0
+        for _ in range(_TRIES):
             with watch.stage("device"):
                 found = self._device.activate(work)
+            if not wanted():
+                raise LeaseLost("The job is no longer this worker's: it was cancelled, or its lease ran out.")
             watch.add("optimise", found.device_ms)
+            tries, steps = tries + 1, steps + found.steps
             protected = self._publish(original, prepared, found, work, watch)
-            protected = replace(protected, tries=tries)
             if protected.verified:
-                return found, protected
+                break
             work = replace(work, steps=2 * work.steps, patient=True)
-        return found, replace(self._passive(original, found, work, watch), tries=tries)
+        else:
+            protected = self._passive(original, found, work, watch)
+        return found, replace(protected, tries=tries, steps=steps)
 
     def _publish(
         self, original: DecodedImage, prepared: Prepared, found: Activated, work: Work, watch: Stopwatch
@@ -95,14 +110,14 @@ class Protector:
         with watch.stage("verify"):
             after = self._look(decoded, found, work.codec)
         good = not missing and after.in_cell and after.misfit < before.misfit
-        return Protected(encoded, decoded, before, after, good, tries=0, steps=found.steps)
+        return Protected(encoded, decoded, before, after, good)
 
     def _passive(self, original: DecodedImage, found: Activated, work: Work, watch: Stopwatch) -> Protected:
         encoded, decoded = self._encoded(original.own_pixels, original, watch)
         with watch.stage("verify"):
             after = self._look(decoded, found, work.codec)
         before = self._standing(found.feature, found, work.codec)
-        return Protected(encoded, decoded, before, after, verified=False, tries=0, steps=found.steps)
+        return Protected(encoded, decoded, before, after, verified=False)
 
     def _encoded(
         self, pixels: np.ndarray, original: DecodedImage, watch: Stopwatch

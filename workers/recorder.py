@@ -106,7 +106,5 @@ def _count_activation(result: ActivationResult, optimise_ms: float, counters: Co
     counters.steps[mode] += seen.steps
     if result.quality.psnr_db is not None:
         counters.observe_psnr(result.quality.psnr_db)
-    if seen.attempts == 1 and not result.options.robust:
-        # One more forward than steps: the last look, which finds that an image has settled. After several tries, or
-        # over edited views, nobody knows how often the network was passed.
-        counters.observe(result.task, "step", optimise_ms / (seen.steps + 1))
+    if seen.steps and not result.options.robust:  # a step over edited views is several
+        counters.observe(result.task, "step", optimise_ms / seen.steps)

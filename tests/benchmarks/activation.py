@@ -29,7 +29,7 @@ from tasks.messages import ActivationOptions
 from tests.benchmarks.plain import PlainLoop
 from tests.photographs import photographs
 from workers.activation.compose import compose, prepare
-from workers.activation.engine import Engine, Work
+from workers.activation.engine import BATCH_IMAGES, Engine, Work
 from workers.activation.quality import psnr_db
 from workers.evaluation.edits import EDITS
 from workers.extractors.base import Extractor
@@ -43,7 +43,6 @@ from workers.index.codec import Codec
 SIZES: Final = {"512": (512, 512), "1024": (1024, 1024), "12mpx": (3000, 4000)}
 # How many images are timed: the plain loop takes half a minute for one of twelve megapixels.
 COUNTS: Final = {"512": 16, "1024": 8, "12mpx": 2}
-BATCH: Final = {"cpu": 8, "cuda": 64}
 RESNET: Final = "resnet50"
 EDITED_SIDE: Final = 512  # copies are made of the published image at this size: edits of twelve megapixels take minutes
 
@@ -92,7 +91,7 @@ class Subject:
 )
 @click.option("--steps", "steps", multiple=True, default=(10, 1), show_default=True)
 @click.option("--count", type=int, help="Images of each size; default: 16, 8 and 2.")
-@click.option("--batch", type=int, help="Images in a batch of the engine; default: 8 on a CPU, 64 on CUDA.")
+@click.option("--batch", type=int, help="Images in a batch of the engine; default: as in a worker.")
 @click.option("--no-recall", is_flag=True, help="Leave R@1 out: its edited copies take longer than the rest.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the rows to this file.")
 def main(  # one parameter an option
@@ -114,7 +113,7 @@ def main(  # one parameter an option
                 photos = photographs_of(images, SIZES[size], count or COUNTS[size])
                 for number in steps:
                     recall = subject.references is not None and not no_recall
-                    rows.append(measure(subject, size, photos, number, batch or BATCH[device], recall))
+                    rows.append(measure(subject, size, photos, number, batch or BATCH_IMAGES[device], recall))
                     show(rows[-1], first=len(rows) == 1)
     if json_path:
         json_path.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")

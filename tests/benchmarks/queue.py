@@ -27,7 +27,7 @@ from tests.benchmarks.activation import drain
 from tests.photographs import crops
 from tests.stack import WorkerProcess, running_stack, settings_of
 from workers.activation.compose import compose, prepare
-from workers.activation.engine import Engine, Work
+from workers.activation.engine import BATCH_IMAGES, Engine, Work
 from workers.activation.quality import quality
 from workers.extractors.base import Extractor
 from workers.extractors.inputs import to_input
@@ -37,7 +37,6 @@ from workers.index import starter
 from workers.index.codec import Codec
 
 LIMITS = Limits(max_bytes=64 * 2**20, max_pixels=100_000_000)
-BATCH = {"cpu": 4, "cuda": 64}  # as the worker's
 
 
 @click.command(help=__doc__)
@@ -69,7 +68,7 @@ def bare(files: Sequence[bytes], device: torch.device) -> float:
     """Images per second of one process without queue or network, after a warm-up."""
     extractor, card = load_extractor("compact", device), starter.read_card()
     codec = Codec.read(starter.FOLDER / "codec.faiss", card.factory)
-    batch = BATCH[device.type]
+    batch = BATCH_IMAGES[device.type]
     _bare_batch(extractor, codec, files[:2])
     began = time.perf_counter()
     for start in range(0, len(files), batch):
@@ -110,13 +109,12 @@ def query_latency(producer: Producer, settings: Settings, files: Sequence[bytes]
     if finished == len(backlog):
         click.echo("The backlog ended before the queries did: the busy figures are too good.")
     done = [result for _, result in producer.wait_all(backlog, 900) if isinstance(result, ActivationResult)]
-    # One more forward than steps: the last look, which finds that an image has settled.
-    step_ms = statistics.mean(r.provenance.timings_ms["optimise"] / (r.verification.steps + 1) for r in done)
+    step_ms = statistics.mean(r.provenance.timings_ms["optimise"] / r.verification.steps for r in done)
     return {
         "query_p50_ms_idle": idle[0], "query_p95_ms_idle": idle[1],
         "query_p50_ms_busy": busy[0], "query_p95_ms_busy": busy[1],
         "step_ms_per_image": step_ms,
-        "step_ms_of_a_batch": step_ms * BATCH["cuda" if torch.cuda.is_available() else "cpu"],
+        "step_ms_of_a_batch": step_ms * BATCH_IMAGES["cuda" if torch.cuda.is_available() else "cpu"],
     }  # fmt: skip
 
 

@@ -1,10 +1,11 @@
-"""The device thread, with a small real network as extractor."""
+"""The device, with a small real network as extractor."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from workers.activation.compose import Prepared, prepare
 from workers.activation.engine import Work
 from workers.activation.objective import Objective
 from workers.index.codec import Codec
-from workers.scheduler import DeviceThread
+from workers.scheduler import Device
 
 SIDE, DIMENSION = 16, 8
 
@@ -54,8 +55,8 @@ def extractor() -> Convolution:
 
 
 @pytest.fixture
-def device(extractor: Convolution) -> Iterator[DeviceThread]:
-    device = DeviceThread(extractor, batch_images=8)
+def device(extractor: Convolution) -> Iterator[Device]:
+    device = Device(extractor, batch_images=8)
     device.start()
     yield device
     device.stop()
@@ -66,11 +67,11 @@ def prepared(seed: int) -> Prepared:
     return prepare(pixels, SIDE, alpha=3.0)
 
 
-def work(seed: int, codec: Codec, steps: int = 10) -> Work:
-    return Work(prepared(seed), codec, ActivationOptions(steps=10, learning_rate=10 / steps), steps)
+def work(seed: int, codec: Codec) -> Work:
+    return Work(prepared(seed), codec, ActivationOptions(), 10)
 
 
-def test_activation_brings_the_feature_nearer_to_its_target(device: DeviceThread, codec: Codec) -> None:
+def test_activation_brings_the_feature_nearer_to_its_target(device: Device, codec: Codec) -> None:
     job = work(0, codec)
     found = device.activate(job)
     moved = job.prepared.image + job.prepared.mask * (job.prepared.rows @ found.change @ job.prepared.columns.mT)
@@ -79,7 +80,7 @@ def test_activation_brings_the_feature_nearer_to_its_target(device: DeviceThread
     assert misfit(torch.from_numpy(feature[None])) < misfit(torch.from_numpy(found.feature[None]))
 
 
-def test_the_same_image_gets_the_same_change_in_any_company(device: DeviceThread, codec: Codec) -> None:
+def test_the_same_image_gets_the_same_change_in_any_company(device: Device, codec: Codec) -> None:
     alone = device.activate(work(0, codec))
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda seed: device.activate(work(seed, codec)), range(8)))
@@ -88,7 +89,7 @@ def test_the_same_image_gets_the_same_change_in_any_company(device: DeviceThread
     assert (alone.code == together[0].code).all()
 
 
-def test_results_come_back_to_those_who_asked(device: DeviceThread, extractor: Convolution) -> None:
+def test_results_come_back_to_those_who_asked(device: Device, extractor: Convolution) -> None:
     images = [prepared(seed).image for seed in range(20)]
     with ThreadPoolExecutor(20) as pool:
         features = list(pool.map(device.extract, images))
@@ -96,7 +97,7 @@ def test_results_come_back_to_those_who_asked(device: DeviceThread, extractor: C
         assert np.allclose(feature, extractor(image[None])[0], atol=1e-5)
 
 
-def test_one_image_that_fails_leaves_its_neighbours_unharmed(device: DeviceThread, codec: Codec) -> None:
+def test_one_image_that_fails_leaves_its_neighbours_unharmed(device: Device, codec: Codec) -> None:
     bad = work(3, codec)
     bad.prepared.image[:, 0, 0] = 1
     jobs = [work(seed, codec) for seed in range(3)] + [bad] + [work(seed, codec) for seed in range(4, 8)]
@@ -105,12 +106,28 @@ def test_one_image_that_fails_leaves_its_neighbours_unharmed(device: DeviceThrea
     assert [type(f.exception()) for f in futures] == [type(None)] * 3 + [DeviceFailure] + [type(None)] * 4
 
 
-def test_a_query_is_served_between_two_steps(device: DeviceThread, codec: Codec) -> None:
+def test_a_query_is_served_between_two_steps(device: Device, codec: Codec) -> None:
     with ThreadPoolExecutor(1) as pool:
-        long = pool.submit(device.activate, work(0, codec, steps=20_000))
+        answered = threading.Event()
+        endless = replace(work(0, codec), steps=10_000_000, patient=True, wanted=lambda: not answered.is_set())
+        long = pool.submit(device.activate, endless)
         for seed in range(5):
             device.extract(prepared(seed).image)
         assert not long.done()
+        answered.set()
+        assert long.result(60).steps < 10_000_000
+
+
+def test_several_threads_on_a_cpu_give_what_one_gives(device: Device, extractor: Convolution, codec: Codec) -> None:
+    several = Device(extractor, batch_images=2, threads=3)
+    several.start()
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(several.activate, [work(seed, codec) for seed in range(8)]))
+        features = list(pool.map(several.extract, [prepared(seed).image for seed in range(8)]))
+    several.stop()
+    for seed, (found, feature) in enumerate(zip(together, features, strict=True)):
+        assert torch.allclose(found.change, device.activate(work(seed, codec)).change, atol=1e-4)
+        assert np.allclose(feature, device.extract(prepared(seed).image), atol=1e-6)
 
 
 def test_a_device_that_fails_on_everything_ends_the_process_instead_of_failing_jobs(codec: Codec) -> None:
@@ -119,7 +136,7 @@ def test_a_device_that_fails_on_everything_ends_the_process_instead_of_failing_j
             raise RuntimeError("unspecified launch failure")
 
     broken = threading.Event()
-    device = DeviceThread(Broken(), batch_images=8, on_broken_device=broken.set)
+    device = Device(Broken(), batch_images=8, on_broken_device=broken.set)
     device.start()
     with pytest.raises(DeviceFailure):
         device.extract(prepared(0).image)
@@ -128,7 +145,7 @@ def test_a_device_that_fails_on_everything_ends_the_process_instead_of_failing_j
 
 
 def test_a_stopped_device_leaves_the_job_to_another_worker(extractor: Convolution) -> None:
-    device = DeviceThread(extractor, batch_images=8)
+    device = Device(extractor, batch_images=8)
     device.start()
     device.stop()
     with pytest.raises(LeaseLost):

@@ -1,11 +1,11 @@
 """The optimiser: a few steps of Adam on a batch of images, through the extractor, at the extractor's size.
 
-It is a generator that yields after every step, so that the device thread can serve a waiting query in between.
+It is a generator that yields after every step, so that the device can serve a waiting query in between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, fields
 from typing import Final, NamedTuple
 
@@ -130,7 +130,12 @@ def look(extractor: Extractor, batch: Batch, delta: torch.Tensor | None = None) 
 
 
 def optimise(
-    extractor: Extractor, batch: Batch, objective: Objective, schedule: Schedule, first: Look
+    extractor: Extractor,
+    batch: Batch,
+    objective: Objective,
+    schedule: Schedule,
+    first: Look,
+    wanted: Callable[[], Sequence[bool]],
 ) -> Generator[None, None, Found]:
     """Find the change of every image; yields once a step.
 
@@ -139,6 +144,7 @@ def optimise(
 
     Args:
         first: the look at the images as they came, which the caller had to take to know what to aim at.
+        wanted: asked before every step for which of the B images the change is still wanted; the others stop.
     """
     state = _State.of(batch, objective)
     found = torch.zeros_like(batch.images)
@@ -148,6 +154,7 @@ def optimise(
     for step in range(1, schedule.steps + 1):
         misfits = state.objective.misfit(seen.features)
         going_on = state.unsettled(misfits.detach(), schedule.settle)
+        going_on &= torch.tensor(wanted(), device=going_on.device)[state.numbers]
         left = state.numbers[~going_on]
         found[left], steps[left] = state.delta[~going_on], step - 1
         if not bool(going_on.any()):

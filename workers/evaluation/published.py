@@ -23,7 +23,7 @@ from workers.images.folders import ImageFile
 from workers.index.codec import Codec, Codes
 from workers.index.journal import decode_code, encode_code
 from workers.protect import Protector
-from workers.scheduler import DeviceThread
+from workers.scheduler import Device
 from workers.stopwatch import Stopwatch
 
 __all__ = ["Published", "PublishedSet"]
@@ -143,10 +143,10 @@ class PublishedSet:
 
 
 @contextmanager
-def _device(engine: Engine) -> Iterator[DeviceThread]:
+def _device(engine: Engine) -> Iterator[Device]:
     """As in a worker, but a broken device fails the evaluation in words, instead of ending the process."""
     batch = _BATCH[engine.extractor.device.type]
-    device = DeviceThread(engine.extractor, batch_images=batch, on_broken_device=lambda: None)
+    device = Device(engine.extractor, batch_images=batch, on_broken_device=lambda: None)
     device.start()
     try:
         yield device
