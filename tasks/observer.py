@@ -58,6 +58,7 @@ class Observer:
         self._metrics = Metrics(self._client, self._address)
         self._operations = Operations(self._client, self._address, settings.keep_closed_s)
         self._history_s = history_s
+        self._points: dict[int, Point] = {}
 
     def close(self) -> None:
         self._client.close()
@@ -93,9 +94,14 @@ class Observer:
             failures=[_failure(failure, counted) for failure in self._metrics.failures()],
             failed=self._operations.failed(),
             failed_jobs=[_failed(record) for record in self._operations.jobs(JobState.FAILED, _FAILED_JOBS)],
-            # The last slot is not over: its rates would be too low.
-            history=[_point(slot) for slot in slots[:-1]] if self._history_s else [],
+            history=self._history(slots) if self._history_s else [],
         )
+
+    def _history(self, slots: Sequence[Slot]) -> list[Point]:
+        """The last slot is not over: its rates would be too low. Into the one before, a worker may still count."""
+        points = [self._points.get(slot.start_s) or _point(slot) for slot in slots[:-1]]
+        self._points = {point.at: point for point in points[:-1]}
+        return points
 
     def _queue(self, queue: str, lately: Sequence[Slot], now: float) -> QueueState:
         """Who has just begun shall not look slow: time before the first job that ended does not count."""

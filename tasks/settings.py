@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     query_threads: int = Field(default=4, ge=1, description="images in flight in the query lane")
     pixels_in_flight: int = Field(default=60_000_000, gt=0, description="bounds memory, at about 60 bytes a pixel")
     compact_after: int = Field(
-        default=10_000, ge=0, description="entries in a journal from which on it is compacted by itself; 0: never"
+        default=10_000, ge=0, description="changes in a journal from which on it is compacted by itself; 0: never"
     )
     metrics_port: int = Field(default=0, ge=0, description="of /live, /ready and /metrics; 0: none is opened")
     metrics_address: str = Field(default="127.0.0.1", description="where they listen: they need no login")

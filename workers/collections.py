@@ -12,6 +12,7 @@ from tasks.errors import NotReady
 from tasks.presence import CollectionState
 from tasks.results import ExtractorIdentity
 from tasks.storage import ObjectStore
+from workers.index.cache import prune
 from workers.index.collection import Collection
 from workers.index.journal import Journal
 from workers.index.lock import Writing, writing
@@ -29,6 +30,7 @@ class Collections:
         self._address = address
         self._cache = cache
         self._extractor = extractor
+        prune(cache)
         self._open: dict[str, Collection] = {}
         self._opening: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -31,6 +33,8 @@ _STATUSES: Final = {
     TASK_COMPACT: ("compacted", "failed"),
     TASK_EXTRACT: ("extracted", "failed"),
 }
+# By Prometheus' name for a bound, in seconds: the last bucket below it.
+_BOUNDS: Final = {f"{le_ms / 1000:g}": BOUNDS_MS.index(le_ms) for le_ms in EXPOSED_MS}
 _TRANSITIONS: Final = ("submitted", "done", "failed", "cancelled", "resent_lease", "resent_lost")
 
 
@@ -95,10 +99,9 @@ def _counted(counters: Counters) -> Iterator[_Metric]:
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
     """Cumulative counts, exact: every bound here is one there."""
-    buckets = []
-    for le_ms in EXPOSED_MS:
-        below = sum(n for i, n in histogram.counts.items() if i < len(BOUNDS_MS) and BOUNDS_MS[i] <= le_ms)
-        buckets.append((f"{le_ms / 1000:g}", float(below)))
+    filled = sorted(histogram.counts)
+    below = list(accumulate((histogram.counts[bucket] for bucket in filled), initial=0))
+    buckets = [(le, float(below[bisect_right(filled, last)])) for le, last in _BOUNDS.items()]
     return [*buckets, ("+Inf", float(histogram.count))]
 
 

@@ -105,6 +105,9 @@ class LatestResults:
         """Read what is new. The first failure ends it: the next document would wait as long for the same answer."""
         try:
             job_ids = self._latest()
+        except AiiError:  # of Redis, and the page says so
+            return
+        try:
             read: dict[str, dict[str, object] | None] = {}
             for job_id in job_ids:
                 read[job_id] = self._read[job_id] if job_id in self._read else self._document(job_id)

@@ -66,7 +66,7 @@ def main(jobs: int, rate: int, json_path: Path | None) -> None:
 
 
 class Filler:
-    """Finishes jobs as workers do: through the ledger, with figures and with Celery's events; one of a hundred fails."""
+    """Finishes jobs as workers do: through the ledger, with figures and Celery's events; one of a hundred fails."""
 
     def __init__(self, settings: Settings) -> None:
         self._ledger = Ledger.connect(settings)

@@ -81,7 +81,7 @@ def test_a_report_its_tables_and_the_same_tables_again(images: Path, references:
     assert "data:image/jpeg;base64," in page
     assert 'src="http' not in page
     again = evaluate(*arguments, "--out", tmp_path / "one", "--seed", "1")
-    assert (again.returncode, "something else (seed changed)" in again.stderr) == (1, True)
+    assert (again.returncode, "something else (photographs, seed changed)" in again.stderr) == (1, True)
 
 
 def test_activated_references_of_disc_do_not_compete_with_themselves(tmp_path: Path) -> None:

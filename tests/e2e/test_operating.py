@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def test_jobs_are_listed_by_state_and_without_one_all_that_is_open_or_failed(
 
 def test_a_job_is_shown_cancelled_and_retried(producer: Producer, stack_environment: dict[str, str]) -> None:
     given = environment(stack_environment)
-    job = producer.activate(crops(1)[0])
+    job = producer.activate(crops(1)[0], asset_id=f"never-before-{uuid.uuid4().hex}")
     shown = aii(given, "jobs", "show", job.job_id)
     assert (shown.returncode, shown.stdout.count("\n")) == (0, 1)
     assert "was queued, and is cancelled" in aii(given, "jobs", "cancel", job.job_id).stderr

@@ -9,13 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import CorruptSegment, DiskUnavailable, StorageUnavailable
+from tasks.errors import CollectionBusy, CorruptSegment, DiskUnavailable, StorageUnavailable
+from tasks.ledger import Ledger
+from tasks.messages import CompactRequest
+from tasks.names import TASK_COMPACT
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.collections import EXTRACTOR, Place, add, found, unit_vectors
+from workers.collections import Collections
+from workers.images import Limits
 from workers.index import upkeep
+from workers.index.check import verify
 from workers.index.collection import Collection
 from workers.index.manifest import CollectionStore
+from workers.index_jobs import IndexHandlers
+from workers.jobs import Identity, JobRunner, Kind, Patience
+from workers.leases import Leases
 
 NEW = unit_vectors(100, 1)
 
@@ -121,3 +130,61 @@ def test_what_a_killed_compaction_left_behind_is_cleared_away(place: Place) -> N
     add(place.open(), "new-0", NEW[0])
     place.compact()
     assert not place.files.workspace.exists()
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+def test_verification_reads_the_store_and_not_this_machines_copies(place: Place, generation: int) -> None:
+    collection = place.open()
+    add(collection, "new-0", NEW[0])
+    place.compact()
+    collection.follow()
+    assert verify(place.files, place.journal, collection, sample=10).share == 1
+    digest = place.files.generation(generation).segments[0].assets
+    place.store.put(Bucket.COLLECTIONS, f"{place.name}/objects/{digest}", b"", "application/octet-stream")
+    with pytest.raises(CorruptSegment, match=digest):
+        verify(place.files, place.journal, collection, sample=10)
+    place.store.delete(Bucket.COLLECTIONS, f"{place.name}/objects/{digest}")
+    with pytest.raises(CorruptSegment, match=digest):
+        verify(place.files, place.journal, collection, sample=10)
+
+
+def test_a_rollback_to_files_that_are_gone_is_refused_and_the_generation_in_force_stays(
+    place: Place, tmp_path: Path
+) -> None:
+    add(place.open(), "new-0", NEW[0])
+    place.compact()
+    digest = place.files.generation(1).segments[0].index
+    place.store.delete(Bucket.COLLECTIONS, f"{place.name}/objects/{digest}")
+    elsewhere = Place(place.name, place.settings, tmp_path / "another machine's cache")
+    with pytest.raises(CorruptSegment, match=digest):
+        elsewhere.rollback(1)
+    assert elsewhere.files.current().generation == 2
+    elsewhere.close()
+
+
+def test_an_object_that_was_cut_short_is_sent_again(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"whole")
+    digest = place.files.upload(tmp_path / "file")
+    place.store.put(Bucket.COLLECTIONS, f"{place.name}/objects/{digest}", b"who", "application/octet-stream")
+    place.files.upload(tmp_path / "file")
+    place.files.check(digest)
+
+
+def test_a_compaction_without_room_ends_as_failed_and_keeps_no_thread(place: Place, ledger: Ledger) -> None:
+    add(place.open(), "new-0", NEW[0])
+    collections = Collections(place.store, place.redis, "redis", place.cache, EXTRACTOR)
+    handlers = IndexHandlers(place.store, collections, None, EXTRACTOR, 8, Limits(1, 1))  # type: ignore[arg-type]
+    request = CompactRequest(collection=place.name, nonce="1")
+    ledger.submit([request])
+    kind = Kind(TASK_COMPACT, CompactRequest, handlers.compact)
+    runner = JobRunner(
+        ledger, place.store, Leases(ledger, 20), Identity("worker", "cpu", {}), Patience(), lambda _: None
+    )
+    with full_disk():
+        assert runner.run(kind, request.job_id, request.model_dump(mode="json")) == f"failed {DiskUnavailable.code}"
+    assert ledger.submit([request]) == [True]  # asked for again
+    with collections.writing(place.name):
+        assert runner.run(kind, request.job_id, request.model_dump(mode="json")) == f"failed {CollectionBusy.code}"
+    ledger.submit([request])
+    assert runner.run(kind, request.job_id, request.model_dump(mode="json")) == "compacted"
+    assert place.files.current().generation == 2

@@ -1,13 +1,19 @@
-"""A worker whose Redis and S3 are gone: alive, and not ready."""
+"""What a worker and Flower say while Redis and S3 are gone, or silent."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from deploy.stack import free_port
+from tasks.connection import connect_redis
+from tests.flower import Flower
 from tests.stack import WorkerProcess, running_stack, settings_of
 from tests.waiting import wait_for
 
@@ -47,3 +53,21 @@ def test_a_worker_without_redis_and_s3_is_alive_and_says_what_is_missing(tmp_pat
         assert (get(port, "/live")[0], worker.alive()) == (200, True)
     finally:
         worker.kill()
+
+
+def test_flower_goes_on_answering_while_redis_is_silent_on_open_connections(tmp_path: Path) -> None:
+    pytest.importorskip("flower")
+    with running_stack(tmp_path) as environment, connect_redis(settings_of(tmp_path)) as client:
+        redis_pid = int(client.info()["process_id"])
+        flower = Flower(environment, tmp_path / "flower.log").wait_until_ready()
+        try:
+            os.kill(redis_pid, signal.SIGSTOP)
+            wait_for(lambda: "\naii_up 0.0" in flower.get("/metrics")[1].decode(), "it pretends to know")
+            status, body = flower.get("/activations/overview.json")
+            assert (status, json.loads(body)["code"]) == (503, "redis_unavailable")
+            assert flower.get("/activations")[0] == 200
+            os.kill(redis_pid, signal.SIGCONT)
+            wait_for(lambda: flower.get("/activations/overview.json")[0] == 200, "it does not come back")
+        finally:
+            os.kill(redis_pid, signal.SIGCONT)
+            flower.stop()

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tasks.errors import CollectionBusy, NotFound
-from tests.collections import Place, add, found, unit_vectors
+from tasks.settings import Settings
+from tests.collections import EXTRACTOR, Place, add, code_of, found, trained_codec, unit_vectors
+from workers.index import upkeep
+from workers.index.build import prepared, publish_first
+from workers.index.cache import prune
 from workers.index.check import verify
+from workers.index.collection import Collection
 from workers.index.lock import writing
-from workers.index.manifest import KEPT_GENERATIONS
+from workers.index.manifest import KEPT_GENERATIONS, CollectionStore, SegmentFiles
+from workers.index.segment import SegmentPaths
 
 NEW = unit_vectors(2_000, 1)
 
@@ -78,6 +87,77 @@ def test_a_worker_that_follows_late_misses_nothing_of_what_was_cut_off(place: Pl
     assert kept == [6, 7, 8]
 
 
+def test_many_queries_at_once_on_a_worker_that_fell_behind_are_all_answered(place: Place) -> None:
+    early, writer = place.open(), place.open()
+    for i in range(KEPT_GENERATIONS + 2):
+        add(writer, f"new-{i}", NEW[i])
+        place.compact()
+    together = threading.Barrier(8)
+
+    def ask(i: int) -> list[str]:
+        together.wait()
+        return found(early, NEW[i % 5], k=1)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(8))) == [[f"new-{i % 5}"] for i in range(8)]
+
+
+def test_a_compaction_that_ended_before_it_was_announced_is_finished_by_the_next(place: Place) -> None:
+    collection = place.open()
+    add(collection, "new-0", NEW[0])
+    asked = iter([None, CollectionBusy("the process ends here")])
+
+    def ended() -> None:
+        if error := next(asked):
+            raise error
+
+    with pytest.raises(CollectionBusy):
+        upkeep.compact(place.files, place.journal, ended)
+    assert (place.files.current().generation, place.journal.announced().generation) == (2, 1)
+    assert place.compact().generation == 2
+    assert place.journal.announced().generation == 2
+    assert not place.redis.hlen(f"aii:journal:{place.name}:live")
+
+
+def test_who_lost_the_right_to_write_publishes_nothing(place: Place) -> None:
+    add(place.open(), "new-0", NEW[0])
+    with writing(place.redis, "redis", place.name) as held:
+        place.redis.flushall()
+        place.journal.add("new-0", trained_codec().encode(NEW[:1])[0], {})
+        with pytest.raises(CollectionBusy, match="was lost"):
+            upkeep.compact(place.files, place.journal, held.check)
+    assert place.files.current().generation == 1
+
+
+FACTORIES = ["Flat", "IVF16,Flat", "IVF16,PQ8x8", "OPQ4_8,PQ4x8", "PCA8,LSH", "IVF16_HNSW8,PQ4x4"]
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_a_collection_of_any_family_is_built_grows_is_emptied_and_grows_again(
+    settings: Settings, tmp_path: Path, factory: str
+) -> None:
+    place = Place(f"family-{uuid.uuid4().hex[:12]}", settings, tmp_path)
+    first, codes = prepared(place.name, factory, EXTRACTOR, unit_vectors(300, 0), 0.05)
+    assets = [f"old-{i}" for i in range(300)]
+    publish_first(place.files, place.journal, first, assets, codes, lambda: None)
+    collection = place.open()
+    for generation in (2, 3):
+        for i in range(3):
+            add(collection, f"new-{i}", NEW[i], number=str(i))
+        for _ in ("in the journal", "in a segment"):
+            target = collection.codec.decode(code_of(collection, NEW[1])[None])[0]
+            assert "new-1" in found(collection, target, k=10)
+            assert found(collection, target, k=10, number="1") == ["new-1"]
+            assert place.compact().generation == 2 * generation - 2
+            collection.follow()
+        for asset in [*assets, *(f"new-{i}" for i in range(3))]:
+            place.journal.remove(asset)
+        assert place.compact().generation == 2 * generation - 1
+        collection.follow()
+        assert (len(collection), found(collection, NEW[1])) == (0, [])
+    place.close()
+
+
 def test_a_rollback_takes_old_files_and_loses_nothing_that_was_registered_since(place: Place) -> None:
     collection = place.open()
     add(collection, "new-1", NEW[1])
@@ -86,6 +166,7 @@ def test_a_rollback_takes_old_files_and_loses_nothing_that_was_registered_since(
     manifest = place.rollback(1)
     assert (manifest.generation, manifest.segments) == (3, place.files.generation(1).segments)
     assert collection.follow()
+    assert place.changes() == 2
     assert {"new-1", "new-2"} <= {*found(collection, NEW[1]), *found(collection, NEW[2])}
     with pytest.raises(NotFound, match="no generation 9: it keeps 1, 2, 3"):
         place.rollback(9)
@@ -161,3 +242,37 @@ def test_one_process_at_a_time_writes_the_next_generation(place: Place) -> None:
             pass
     with writing(place.redis, "redis", place.name):
         pass
+
+
+class Forgetful(CollectionStore):
+    """As if another process with the same cache took away, once, what was just fetched."""
+
+    forgot = False
+
+    def fetch_segment(self, files: SegmentFiles) -> SegmentPaths:
+        paths = super().fetch_segment(files)
+        if not self.forgot:
+            self.forgot = True
+            paths.index.unlink()
+        return paths
+
+
+def test_a_file_that_vanishes_between_its_check_and_its_opening_is_fetched_again(place: Place) -> None:
+    files = Forgetful(place.store, place.name, place.cache)
+    collection = Collection(files, place.journal, EXTRACTOR)
+    assert files.forgot
+    assert found(collection, unit_vectors(1, 0)[0], k=1) == ["old-0"]
+
+
+def test_copies_that_nobody_uses_are_deleted_after_a_week(place: Place) -> None:
+    place.open()
+    used = {path.name for path in place.cache.iterdir() if path.is_file()}
+    for name, days in (("a" * 64, 8), (".part-old", 1)):
+        (place.cache / name).write_bytes(b"x")
+        os.utime(place.cache / name, (time.time() - days * 86_400,) * 2)
+    (place.cache / ".part-new").write_bytes(b"x")
+    for name in used:
+        os.utime(place.cache / name, (0, 0))
+    place.open()
+    prune(place.cache)
+    assert {path.name for path in place.cache.iterdir() if path.is_file()} == used | {".part-new"}

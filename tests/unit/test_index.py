@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import faiss
@@ -9,14 +10,20 @@ import numpy as np
 import pytest
 
 from tasks.errors import CorruptSegment, InvalidRequest
+from tests.collections import EXTRACTOR
+from workers.index.build import prepared, threshold_of
+from workers.index.check import is_on
 from workers.index.coarse import Cells
 from workers.index.codec import Codec, Codes, Features
 from workers.index.delta import Delta
 from workers.index.journal import Change
-from workers.index.segment import Segment, SegmentPaths, write_segment
+from workers.index.plan import Costs, propose
+from workers.index.segment import Segment, SegmentPaths, meta_text, write_segment
 from workers.index.tables import TextTable
+from workers.index.trainable import check_trainable
+from workers.index.windowed import windowed
 
-FACTORIES = ["Flat", "IVF16,Flat", "IVF16,PQ4x4", "PQ4x4", "OPQ4_8,PQ4x4", "PCA8,LSH"]
+FACTORIES = ["Flat", "IVF16,Flat", "IVF16,PQ4x4", "PQ4x4", "OPQ4_8,PQ4x4", "PCA8,LSH", "IVF16_HNSW8,PQ4x4"]
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +68,35 @@ def test_an_index_of_any_family_finds_an_entry_by_its_own_reconstruction(feature
     assert hit.asset_id == "it"
 
 
+@pytest.mark.parametrize("count", [300, 0])
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_the_codes_of_a_mapped_segment_are_those_that_were_written(
+    features: Features, factory: str, count: int, tmp_path: Path
+) -> None:
+    codec, paths = Codec.train(factory, features), SegmentPaths.below(tmp_path)
+    codes = codec.encode(features[:count])
+    write_segment(codec, codes, map(str, range(count)), ("" for _ in range(count)), paths)
+    segment = Segment(paths, codec)
+    assert segment.codes.shape == (count, codec.code_size)
+    assert (segment.codes == codes).all()
+    if count:
+        assert str(paths.index) in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_a_search_among_those_with_some_metadata_finds_the_nearest_of_them(
     features: Features, factory: str, tmp_path: Path
 ) -> None:
     codec, paths = Codec.train(factory, features), SegmentPaths.below(tmp_path)
-    codes = codec.encode(features[:300])
-    write_segment(codec, codes, map(str, range(300)), ("" for _ in range(300)), paths)
-    assert (Segment(paths, codec).codes == codes).all()
+    texts = [meta_text({"kind": '"a": "b"', "parity": str(i % 2)}) for i in range(300)]
+    write_segment(codec, codec.encode(features[:300]), map(str, range(300)), texts, paths)
+    segment, probe = Segment(paths, codec), codec.probe(features[7], 16)
+    odd = [hit.asset_id for hit in segment.search(probe, 300, {}) if int(hit.asset_id) % 2]
+    found = [hit.asset_id for hit in segment.search(probe, 300, {"parity": "1"})]
+    assert sorted(found) == sorted(odd)
+    assert next(segment.search(probe, 3, {"parity": "1", "kind": '"a": "b"'})).asset_id == found[0]
+    assert not list(segment.search(probe, 3, {"a": "b"}))
+    assert not list(segment.search(probe, 3, {"parity": "1", "kind": "none"}))
 
 
 def test_many_cells_are_searched_in_two_stages_with_the_result_of_one() -> None:
@@ -127,3 +155,60 @@ def test_a_removed_asset_is_not_found_and_masks_older_segments(codec: Codec, fea
     assert delta.overrules("a", delta.changes)
     assert not delta.overrules("a", 0)
     assert not delta.overrules("b", delta.changes)
+
+
+def test_the_threshold_is_the_largest_distance_that_not_too_many_reach() -> None:
+    assert threshold_of([1, 2, 3, 4], 0.5) == 2
+    assert threshold_of([5, 5, 5, 6], 0.5) == pytest.approx(5)
+    assert threshold_of([5, 5, 5, 6], 0.5) < 5  # type: ignore[operator]  # of equal ones, all would pass
+    assert threshold_of([1, np.inf, np.inf, np.inf], 0.5) == 1
+    assert threshold_of([np.inf], 0.01) is None
+
+
+def test_a_collection_of_one_image_has_no_threshold(features: Features) -> None:
+    first, codes = prepared("one", "Flat", EXTRACTOR, features[:1], 0.01)
+    assert (first.threshold, first.threshold_fpr, len(codes)) == (None, None, 1)
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_an_image_is_on_the_code_it_was_moved_to_and_off_in_another_cell(features: Features, factory: str) -> None:
+    codec, original = Codec.train(factory, features), features[3]
+    code = codec.encode(original[None])[0]
+    target = codec.decode(code[None])[0] if factory != "PCA8,LSH" else original * 1.5
+    assert is_on(codec, code, original, original + 0.5 * (target - original))
+    away = next(f for f in features if not np.array_equal(codec.encode(f[None])[0], code))
+    assert codec.cell_size == 0 or not is_on(codec, code, original, -original)
+    assert factory == "Flat" or not is_on(codec, code, original, away)
+
+
+@pytest.mark.parametrize("images", [100, 300, 5_000, 40_000])
+@pytest.mark.parametrize("dimension", [16, 100, 101, 512])
+@pytest.mark.parametrize("max_ms", [None, 0.5, 100.0])
+def test_what_is_proposed_can_be_built_and_trained(images: int, dimension: int, max_ms: float | None) -> None:
+    proposal = propose(images, dimension, Costs(1e-10, 1e-9, 1e-10), None, max_ms)
+    check_trainable(proposal.factory, dimension, images, "images")
+    index = faiss.index_factory(dimension, proposal.factory)
+    assert index.sa_code_size() == proposal.code_bytes
+
+
+def test_with_time_for_it_all_codes_are_compared() -> None:
+    costs = Costs(1e-10, 1e-9, 1e-10)
+    assert propose(1_000_000, 512, costs, None, 20.0).factory == "OPQ8_64,PQ8x8"
+    assert propose(1_000_000, 512, costs, None, 2.0).factory == "PCA64,LSH"
+    assert propose(1_000_000, 512, costs, None, 0.5).factory == "IVF4096,PQ8x8"
+    assert propose(1_000, 512, costs, 4_096).factory == "Flat"
+
+
+def test_work_in_threads_keeps_its_order_and_takes_little_ahead() -> None:
+    taken = 0
+
+    def things() -> Iterator[int]:
+        nonlocal taken
+        for number in range(1, 101):
+            taken = number
+            yield number
+
+    results = windowed(lambda n: n * n, things(), 4)
+    assert next(results) == 1
+    assert taken == 8
+    assert list(results) == [n * n for n in range(2, 101)]

@@ -153,4 +153,5 @@ def test_alerts_and_dashboard_speak_of_metrics_that_exist_only() -> None:
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool comes with Prometheus; the test above needs none")
 def test_prometheus_accepts_rules_and_figures() -> None:
     subprocess.run(["promtool", "check", "rules", MONITORING / "alerts.yml"], check=True, capture_output=True)
+    subprocess.run(["promtool", "test", "rules", Path(__file__).with_name("alerts_test.yml")], check=True)
     subprocess.run(["promtool", "check", "metrics"], input=exposed().encode(), check=True, capture_output=True)

@@ -22,6 +22,8 @@ from workers.evaluation.tables import Findings, WayRow
 
 __all__ = ["write_report"]
 
+AVERAGE: Final = "average"
+_AS_TOTAL: Final = ' class="total"'
 _TEMPLATE: Final = Path(__file__).with_name("report.html")
 
 
@@ -89,7 +91,7 @@ def _edits_table(findings: Findings, main: str) -> str:
         (edit, *(Beside(f"{ours.by_edit[edit]:.3f}", f"{theirs[i]:.2f}") for ours, theirs, _ in columns))
         for i, edit in enumerate(EDITS)
     ]
-    rows.append(("average", *(Beside(f"{ours.average:.3f}", f"{theirs:.2f}") for ours, _, theirs in columns)))
+    rows.append((AVERAGE, *(Beside(f"{ours.average:.3f}", f"{theirs:.2f}") for ours, _, theirs in columns)))
     more = [edit for edit in columns[0][0].by_edit if edit not in EDITS]
     rows += [(f"{edit} (in no average)", *(f"{ours.by_edit[edit]:.3f}" for ours, _, _ in columns)) for edit in more]
     names = (f"{_state(active)}, nprobe {nprobe}" if nprobe else "no index" for _, nprobe, active in measured)
@@ -179,9 +181,8 @@ def _quality(findings: Findings) -> str:
     parts = ((psnr, "PSNR", " dB", 2), (ssim, "SSIM", "", 4), (linf, "L∞", " grey levels", 1))
     texts = (f"{n} {np.mean(v):.{d}f} ± {np.std(v):.{d}f}{u}" for v, n, u, d in parts if v)
     verified = sum(image.verified for image in findings.images)
-    return (
-        f"{', '.join(texts)} (the paper: {paper.QUALITY}). {verified:,} of {len(findings.images):,} files were verified"
-    )
+    figures = f"{', '.join(texts)} (the paper: {paper.QUALITY})"
+    return f"{figures}. {verified:,} of {len(findings.images):,} files were verified."
 
 
 def _skipped(lines: Sequence[str]) -> str:
@@ -194,14 +195,14 @@ def _skipped(lines: Sequence[str]) -> str:
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{_cell(c)}</td>" for c in row) + "</tr>" for row in rows)
+    body = "".join(f"<tr{_AS_TOTAL if row[0] == AVERAGE else ''}>{''.join(map(_cell, row))}</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _cell(cell: object) -> str:
     if isinstance(cell, Beside):
-        return f'{html.escape(cell.ours)} <i title="the paper">{html.escape(cell.paper)}</i>'
-    return html.escape(str(cell))
+        return f'<td>{html.escape(cell.ours)} <i title="the paper">{html.escape(cell.paper)}</i></td>'
+    return f"<td>{html.escape(str(cell))}</td>"
 
 
 def _picture(image: Image.Image) -> str:

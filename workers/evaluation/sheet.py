@@ -30,20 +30,24 @@ class Shown(NamedTuple):
 
 def contact_sheet(photos: Sequence[Shown]) -> Image.Image:
     """The first photographs, one a row."""
-    shown = photos[:_ROWS]
-    picture = Image.new("RGB", (3 * _THUMB + 4 * _GAP, len(shown) * (_THUMB + _TITLE + _GAP) + _GAP), "white")
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(15)
-    top = _GAP
-    for one in shown:
-        figures = f"{one.psnr_db:.1f} dB, SSIM {one.ssim:.3f}, L∞ {one.linf}" if one.psnr_db else "unchanged"
-        titles = (one.name, f"protected: {figures}", f"{_AMPLIFIED} × difference, around grey")
-        pictures = (one.original, one.protected, difference(one.original, one.protected))
-        for column, (title, image) in enumerate(zip(titles, pictures, strict=True)):
+    rows = [[_thumbnail(one.original), _thumbnail(one.protected), _changed(one)] for one in photos[:_ROWS]]
+    heights = [max(picture.height for picture in row) + _TITLE + _GAP for row in rows]
+    sheet = Image.new("RGB", (3 * _THUMB + 4 * _GAP, sum(heights) + _GAP), "white")
+    draw, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(15), _GAP
+    for one, row, height in zip(photos, rows, heights, strict=False):
+        # Pillow's own font has neither the sign of infinity nor that of multiplication.
+        figures = f"{one.psnr_db:.1f} dB, SSIM {one.ssim:.3f}, L-inf {one.linf}" if one.psnr_db else "unchanged"
+        titles = (one.name, f"protected: {figures}", f"{_AMPLIFIED} x difference, around grey")
+        for column, (title, picture) in enumerate(zip(titles, row, strict=True)):
             left = _GAP + column * (_THUMB + _GAP)
             draw.text((left, top), title, fill="black", font=font)
-            picture.paste(_thumbnail(image), (left, top + _TITLE))
-        top += _THUMB + _TITLE + _GAP
-    return picture
+            sheet.paste(picture, (left, top + _TITLE))
+        top += height
+    return sheet
+
+
+def _changed(one: Shown) -> Image.Image:
+    return _thumbnail(difference(one.original, one.protected))
 
 
 def difference(original: Image.Image, protected: Image.Image) -> Image.Image:

@@ -81,10 +81,12 @@ def calibrate(
 def threshold_of(distances: Sequence[float], fpr: float) -> float | None:
     """The largest distance that occurs and that no more than a share `fpr` reaches; what is just below the least of
     them when even that is reached by too many. Hamming distances are often equal, so a quantile would not do."""
-    values, counts = np.unique(distances, return_counts=True)
+    finite = np.asarray(distances, dtype=np.float32)
+    values, counts = np.unique(finite[np.isfinite(finite)], return_counts=True)
+    if not len(values):
+        return None
     allowed = values[np.cumsum(counts) <= fpr * len(distances)]
-    threshold = allowed[-1] if len(allowed) else np.nextafter(np.float32(values[0]), np.float32(-np.inf))
-    return float(threshold) if np.isfinite(threshold) else None
+    return float(allowed[-1] if len(allowed) else np.nextafter(values[0], np.float32(-np.inf)))
 
 
 def publish_first(

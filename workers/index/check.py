@@ -24,7 +24,7 @@ from workers.index.journal import BEGINNING, Journal, decode_code, entry_order
 from workers.index.manifest import CollectionStore, Manifest
 from workers.index.windowed import windowed
 
-__all__ = ["Audited", "Verified", "audit", "verify"]
+__all__ = ["Audited", "Verified", "audit", "is_on", "verify"]
 
 _TIED: Final = 1e-5
 _NEIGHBOURS: Final = 10
@@ -131,8 +131,8 @@ def audit(
         for (result, *_), (original, published) in zip(batch, features, strict=True):
             yield Audited(
                 result.asset_id,
-                _is_on(codec, decode_code(result.code), original, published),
-                _is_on(candidate, candidate.encode(original[None])[0], original, published),
+                is_on(codec, decode_code(result.code), original, published),
+                is_on(candidate, candidate.encode(original[None])[0], original, published),
             )
 
 
@@ -179,7 +179,8 @@ def _batches(pairs: Iterator[_Pair]) -> Iterator[list[_Pair]]:
         yield batch
 
 
-def _is_on(codec: Codec, code: Codes, original: Features, published: Features) -> bool:
+def is_on(codec: Codec, code: Codes, original: Features, published: Features) -> bool:
+    """Whether a published image, by its feature (D,) and the original's, stands on a code; see :func:`audit`."""
     cell = codec.cell_size
     if not np.array_equal(codec.encode(published[None])[0, :cell], code[:cell]):
         return False

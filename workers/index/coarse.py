@@ -3,6 +3,10 @@
 Comparing with all centroids in full precision reads them from memory every time (4,096 × 512: 8 MB, 0.3 ms). Here 4-bit
 codes of the centroids, which fit into the processor's cache, choose candidates, and full precision decides among them
 (FAISS' fast-scan product quantiser, after André, Kermarrec and Le Scouarnec, VLDB 2015). Nothing of this is stored.
+
+A graph of the centroids (`IVF4096_HNSW32,…`) works as well, and is slower at the same recall. 512-d, one thread, the
+nearest cell: of 4,096, two stages 0.055 ms for 0.996 of the right ones, HNSW 0.19 ms for 0.990; of 65,536, 0.82 ms
+for 0.982 and 13 ms for 0.986, after 89 s to build the graph. Hence `aii index plan` proposes none.
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -191,11 +193,12 @@ class CollectionStore:
         """
         path = self._cache / digest
         try:
-            if path.exists():
+            with suppress(FileNotFoundError):  # not there yet, or forgotten by another process in this moment
                 with path.open("rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() == digest:
+                        os.utime(path)  # used today: see workers/index/cache.py
                         return path
-                path.unlink()
+                path.unlink(missing_ok=True)
             return self._store.get_file(Bucket.COLLECTIONS, self._object(digest), digest, path)
         except (ObjectMissing, DigestMismatch) as error:
             raise CorruptSegment(f"Collection {self._name!r}: {error.message}") from error

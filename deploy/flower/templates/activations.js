@@ -87,6 +87,7 @@
       if (value == null) all.push([]); else all.at(-1).push([x, 32 - 30 * value / top]);
       return all;
     }, [[]]).filter((run) => run.length);
+    for (const run of runs) if (run.length === 1) run.push([run[0][0] + 0.6, run[0][1]]);  // else it would not be seen
     const text = (run) => run.map(([x, y]) => x.toFixed(2) + "," + y.toFixed(2)).join(" ");
     return drawn("svg", { viewBox: "0 0 100 34", preserveAspectRatio: "none", "aria-hidden": "true" },
       drawn("line", { x1: 0, x2: 100, y1: 32.5, y2: 32.5 }),
