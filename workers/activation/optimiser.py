@@ -105,7 +105,8 @@ class _State:
             going_on = torch.ones_like(misfits, dtype=torch.bool)
         else:
             gained = self.start - misfits
-            going_on = (self.previous - misfits >= part * gained) | (gained <= 0)
+            # A step that made it worse is no sign of having settled where all steps are to be taken.
+            going_on = (self.previous - misfits >= part * gained) | (gained <= 0) | (part == 0)
         self.previous = misfits
         return going_on
 
