@@ -125,16 +125,20 @@ def _indexes(
     Raises:
         InvalidRequest: one of them cannot be trained on features of `count` images.
     """
+    from workers.evaluation.run import FLAT  # noqa: PLC0415
     from workers.index.build import suggested_factory  # noqa: PLC0415
-    from workers.index.plan import product_bytes  # noqa: PLC0415
+    from workers.index.plan import TRAINS_A_BYTE, product_bytes  # noqa: PLC0415
     from workers.index.trainable import check_trainable  # noqa: PLC0415
 
-    suggested, bits, parts = suggested_factory(count, dimension), min(64, dimension), product_bytes(dimension)
+    suggested = suggested_factory(max(count, TRAINS_A_BYTE), dimension)
+    bits, parts = min(64, dimension), product_bytes(dimension)
     main = trained.factory if trained else chosen["factory"] or suggested
     cells = (suggested if trained or not main.startswith("IVF") else main).partition(",")[0]
     defaults = (f"{cells},Flat", f"PQ{parts}x8", f"OPQ{parts}_{bits},PQ{parts}x8", f"PCA{bits},LSH")
     wanted = chosen["others"] or defaults
     others = tuple(dict.fromkeys(other for other in wanted if other != main))
+    if FLAT in (main, *others):
+        raise InvalidRequest(f"{FLAT} compares whole features, as the row `no index` does already: name another index.")
     for factory in others if trained else (main, *others):
         check_trainable(factory, dimension, count, "references")
     return main, others

@@ -210,7 +210,7 @@ class Evaluation:
             self.findings.recall.append(RecallRow(factory, nprobe, activated, count, shares))
             if not activated and nprobe in _TABLE_NPROBES:
                 self.findings.searches.append(SearchRow(factory, nprobe, len(index), first.ms, codec.code_size))
-            self._progress(f"asking {factory}", len(answers), len(nprobes))
+            self._progress(f"asking {factory}", len(answers) * len(queries), len(nprobes) * len(queries))
         return answers[1]
 
     def _way(self, way: str, options: ActivationOptions, photographs: Sequence[Photograph]) -> WayRow:
