@@ -66,6 +66,14 @@ def test_a_collection_built_by_workers_is_compacted_by_itself_and_repaired_after
     assert sum(part["count"] for part in state["segments"]) == 306
     assert [first(producer, r, name) for r in results[1:7]] == [f"asset-{i}" for i in range(1, 7)]
     assert "agree with their digests" in good(stack_environment, "index", "verify", name)
+    unknown = aii(stack_environment, "index", "remove", name, "asset-1", "never-heard-of")
+    assert (unknown.returncode, "1 assets removed" in unknown.stdout) == (1, True)
+    assert "never-heard-of" in unknown.stderr
+    kept = aii(stack_environment, "index", "delete", name)  # nobody answers the question
+    assert (kept.returncode, info(stack_environment, name)["collection"]) == (1, name)
+    good(stack_environment, "index", "delete", name, "--yes")
+    gone = aii(stack_environment, "index", "info", name)
+    assert (gone.returncode, f"[{CollectionMissing.code}]" in gone.stderr) == (1, True)
 
 
 def test_removed_assets_come_back_when_they_are_activated_again(
@@ -96,7 +104,7 @@ def test_an_audit_counts_the_images_that_another_codec_would_lose(
     start_worker: Callable[..., WorkerProcess], stack_environment: dict[str, str], producer: Producer,
     images: Path, name: str, tmp_path: Path,
 ) -> None:  # fmt: skip
-    for built, factory in ((name, "IVF16,PQ8x4"), (f"{name}-2", "IVF4,PQ4x4")):
+    for built, factory in ((name, "IVF16,PQ8x4"), (f"{name}-2", "IVF4,PQ4x4"), (f"{name}-3", "Flat")):
         good(stack_environment, "index", "build", built, "--images", str(images), "--factory", factory, "--here")
     start_worker()
     for i, photo in enumerate(crops(6, side=200)):
@@ -108,6 +116,10 @@ def test_an_audit_counts_the_images_that_another_codec_would_lose(
     assert len(table.read_text().splitlines()) == 7
     other = aii(stack_environment, "index", "audit", name, "--candidate", f"{name}-2")
     assert "6 published images. Off their codes: 0 now" in other.stdout
+    whole = good(stack_environment, "index", "audit", name, "--candidate", f"{name}-3")
+    assert "6 published images. Off their codes: 0 now, 0 with" in whole
+    good(stack_environment, "index", "remove", name, "asset-0")
+    assert "5 published images" in good(stack_environment, "index", "audit", name, "--candidate", name)
 
 
 def test_a_plan_names_an_index_its_cost_and_the_reasons(stack_environment: dict[str, str]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +13,11 @@ import torch
 import torchvision.models
 
 from producer import Producer
+from tasks.connection import connect_redis
+from tasks.settings import Settings
 from tests.photographs import photographs
 from tests.stack import WorkerProcess, aii
+from tests.waiting import wait_for
 from workers.index.build import suggested_factory
 
 
@@ -58,6 +64,35 @@ def test_what_cannot_be_built_is_refused_with_the_reason(
     assert (missing.returncode, "[collection_missing]" in missing.stderr) == (1, True)
 
 
-@pytest.mark.parametrize(("count", "cells"), [(1_000, 16), (40_000, 1024), (1_000_000, 4096)])
-def test_the_suggested_index_grows_with_the_number_of_images(count: int, cells: int) -> None:
-    assert suggested_factory(count) == f"IVF{cells},PQ8x8"
+@pytest.mark.parametrize(
+    ("count", "factory"),
+    [(100, "Flat"), (1_000, "IVF16,PQ8x8"), (40_000, "IVF1024,PQ8x8"), (1_000_000, "IVF4096,PQ8x8")],
+)
+def test_the_suggested_index_grows_with_the_number_of_images(count: int, factory: str) -> None:
+    assert suggested_factory(count) == factory
+    assert suggested_factory(1_000, 100) == "IVF16,PQ5x8"
+
+
+def test_a_build_that_was_killed_goes_on_where_it_was(
+    start_worker: Callable[..., WorkerProcess], stack_environment: dict[str, str], settings: Settings, images: Path
+) -> None:
+    name = f"interrupted-{uuid.uuid4().hex[:12]}"
+    code = f"from producer.cli import aii; aii(['index', 'build', '{name}', '--images', '{images}'])"
+    first = subprocess.Popen([sys.executable, "-c", code], env=stack_environment)
+    with connect_redis(settings) as client:
+        wait_for(lambda: client.llen("index") == 2, "the build submitted no jobs")  # of 256 images each
+        first.kill()
+        first.wait()
+        start_worker()
+        again = aii(stack_environment, "index", "build", name, "--images", str(images))
+        assert again.returncode == 0, again.stderr
+        assert "300 images (1 skipped)" in again.stdout
+        assert client.hget("aii:counts", "submitted") == "2"
+    assert "images      300" in aii(stack_environment, "index", "info", name).stdout
+
+
+def test_looking_at_a_collection_creates_no_bucket(stack_environment: dict[str, str]) -> None:
+    elsewhere = stack_environment | {"AII_BUCKET_COLLECTIONS": f"mistyped-{uuid.uuid4().hex[:12]}"}
+    for _ in range(2):
+        refused = aii(elsewhere, "index", "info", "starter")
+        assert (refused.returncode, "lacks a bucket" in refused.stderr) == (3, True), refused.stderr
