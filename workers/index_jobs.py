@@ -60,7 +60,7 @@ class IndexHandlers:
 
                 def still_ours() -> None:
                     held.check()
-                    running.still_ours()
+                    running.begin_publishing()  # a generation in force is not taken back
 
                 manifest = compact(files, journal, still_ours)
         except DiskUnavailable as error:
