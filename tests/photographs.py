@@ -31,8 +31,8 @@ def pixels(name: str) -> np.ndarray:
 def crops(count: int, side: int = 128) -> list[bytes]:
     """`count` different small photographs, as JPEG files: squares cut from the large ones at seeded places."""
     random = np.random.default_rng(0)
-    names = list(photographs())
-    return [_crop(pixels(names[i % len(names)]), side, random) for i in range(count)]
+    large = [pixels(name) for name in photographs()]
+    return [_crop(large[i % len(large)], side, random) for i in range(count)]
 
 
 def _crop(image: np.ndarray, side: int, random: np.random.Generator) -> bytes:
