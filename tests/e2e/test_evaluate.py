@@ -138,7 +138,7 @@ def test_what_cannot_be_evaluated_is_refused_with_what_would_do(images: Path, re
     for arguments, message in (
         (("--images", empty, "--references", references), "no image that can be read"),
         (("--images", images), "--references"),
-        (("--images", images, "--references", few), "needs at least 256 references; there are 1"),
+        (("--images", images, "--references", few), "needs at least 256 references (39 a cell: 624); there are 1"),
         ((*usual, "--factory", "IVF512,PQ8x8"), "at least 512 references (39 a cell: 19,968); there are 300"),
     ):
         refused = evaluate(*arguments, "--out", tmp_path / "out")
