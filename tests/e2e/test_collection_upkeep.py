@@ -66,14 +66,6 @@ def test_a_collection_built_by_workers_is_compacted_by_itself_and_repaired_after
     assert sum(part["count"] for part in state["segments"]) == 306
     assert [first(producer, r, name) for r in results[1:7]] == [f"asset-{i}" for i in range(1, 7)]
     assert "agree with their digests" in good(stack_environment, "index", "verify", name)
-    unknown = aii(stack_environment, "index", "remove", name, "asset-1", "never-heard-of")
-    assert (unknown.returncode, "1 assets removed" in unknown.stdout) == (1, True)
-    assert "never-heard-of" in unknown.stderr
-    kept = aii(stack_environment, "index", "delete", name)  # nobody answers the question
-    assert (kept.returncode, info(stack_environment, name)["collection"]) == (1, name)
-    good(stack_environment, "index", "delete", name, "--yes")
-    gone = aii(stack_environment, "index", "info", name)
-    assert (gone.returncode, f"[{CollectionMissing.code}]" in gone.stderr) == (1, True)
 
 
 def test_removed_assets_come_back_when_they_are_activated_again(

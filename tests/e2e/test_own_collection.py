@@ -89,10 +89,3 @@ def test_a_build_that_was_killed_goes_on_where_it_was(
         assert "300 images (1 skipped)" in again.stdout
         assert client.hget("aii:counts", "submitted") == "2"
     assert "images      300" in aii(stack_environment, "index", "info", name).stdout
-
-
-def test_looking_at_a_collection_creates_no_bucket(stack_environment: dict[str, str]) -> None:
-    elsewhere = stack_environment | {"AII_BUCKET_COLLECTIONS": f"mistyped-{uuid.uuid4().hex[:12]}"}
-    for _ in range(2):
-        refused = aii(elsewhere, "index", "info", "starter")
-        assert (refused.returncode, "lacks a bucket" in refused.stderr) == (3, True), refused.stderr
