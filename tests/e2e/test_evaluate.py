@@ -73,7 +73,7 @@ def test_a_report_its_tables_and_the_same_tables_after_an_interruption(
     done = evaluate(*arguments, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "IVF4,PQ8x4, nprobe 16" in done.stdout
-    assert "editing passive" in done.stderr
+    assert "editing PQ8x4-10-jnd-3: 5" in done.stderr
     assert "1 files are left out" in done.stderr
     recall = rows(tmp_path / "recall.csv", ("index", "nprobe", "activated", "edit", "recall_at_1"))
     assert {row[0] for row in recall} == {"Flat", "IVF4,PQ8x4", "PQ8x4"}

@@ -61,13 +61,12 @@ def _print_meetings(findings: Findings) -> None:
     from workers.evaluation.compare import BOUND, MASK  # noqa: PLC0415  # loads torch: not for `aii --help`
 
     click.echo(f"\n{'mask against plain bound':<34}{'mask':>9}{'bound':>11}")
-    for measure, digits, unit in (("psnr_db", 1, " dB of PSNR"), ("ssim", 3, " of SSIM")):
+    for measure, name, unit, digits in (("psnr_db", "PSNR", " dB", 1), ("ssim", "SSIM", "", 3)):
         met = findings.meetings[measure]
         if met is None:
-            click.echo(f"the curves over {measure} do not overlap")
+            click.echo(f"the curves over {name} do not overlap")
             continue
         mask, bound = (met.recall[way] for way in (MASK, BOUND))
-        click.echo(f"{f'R@1 at {met.at:.{digits}f}{unit}':<34}{mask:>9.3f}{bound:>11.3f}")
+        click.echo(f"{f'R@1 at {name} {met.at:.{digits}f}{unit}':<34}{mask:>9.3f}{bound:>11.3f}")
         mask, bound = (met.figure[way] for way in (MASK, BOUND))
-        name = f"{measure} at R@1 {met.at_recall:.3f}"
-        click.echo(f"{name:<34}{mask:>9.{digits + 1}f}{bound:>11.{digits + 1}f}")
+        click.echo(f"{f'{name} at R@1 {met.at_recall:.3f}':<34}{mask:>9.{digits + 1}f}{bound:>11.{digits + 1}f}")
