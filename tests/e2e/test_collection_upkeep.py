@@ -96,7 +96,7 @@ def test_an_audit_counts_the_images_that_another_codec_would_lose(
     start_worker: Callable[..., WorkerProcess], stack_environment: dict[str, str], producer: Producer,
     images: Path, name: str, tmp_path: Path,
 ) -> None:  # fmt: skip
-    for built, factory in ((name, "IVF16,PQ8x4"), (f"{name}-2", "IVF4,PQ4x4"), (f"{name}-3", "Flat")):
+    for built, factory in ((name, "IVF16,PQ8x4"), (f"{name}-2", "IVF4,PQ4x4")):
         good(stack_environment, "index", "build", built, "--images", str(images), "--factory", factory, "--here")
     start_worker()
     for i, photo in enumerate(crops(6, side=200)):
@@ -106,12 +106,9 @@ def test_an_audit_counts_the_images_that_another_codec_would_lose(
     assert (same.returncode, "Off their codes: 0 now, 0 with" in same.stdout) == (0, True), same.stdout + same.stderr
     assert table.read_text().splitlines()[0] == "asset_id,on_code,on_candidate"
     assert len(table.read_text().splitlines()) == 7
-    other = aii(stack_environment, "index", "audit", name, "--candidate", f"{name}-2")
-    assert "6 published images. Off their codes: 0 now" in other.stdout
-    whole = good(stack_environment, "index", "audit", name, "--candidate", f"{name}-3")
-    assert "6 published images. Off their codes: 0 now, 0 with" in whole
     good(stack_environment, "index", "remove", name, "asset-0")
-    assert "5 published images" in good(stack_environment, "index", "audit", name, "--candidate", name)
+    other = aii(stack_environment, "index", "audit", name, "--candidate", f"{name}-2")
+    assert "5 published images. Off their codes: 0 now" in other.stdout
 
 
 def test_a_plan_names_an_index_its_cost_and_the_reasons(stack_environment: dict[str, str]) -> None:
