@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,6 @@ class Codec:
             raise ValueError("A codec is made from a trained index without entries.")
         self._index = index
         self._family = Family(index)
-        self._cells = Cells(faiss.downcast_index(self._family.inner.quantizer)) if self._family.has_cells else None
         self.factory = factory
 
     @classmethod
@@ -70,6 +70,14 @@ class Codec:
 
     def write(self, path: Path) -> None:
         faiss.write_index(self._index, str(path))
+
+    @cached_property
+    def _cells(self) -> Cells | None:
+        return Cells(faiss.downcast_index(self._family.inner.quantizer)) if self._family.has_cells else None
+
+    def warm(self) -> None:
+        """Prepare what a search needs and a compaction does without, so that the first query does not wait for it."""
+        _ = self._cells
 
     @property
     def dimension(self) -> int:

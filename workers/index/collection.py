@@ -168,6 +168,7 @@ class Collection:
             codec = old.codec
         else:
             codec = Codec.read(self._files.fetch(manifest.codec), manifest.factory)
+            codec.warm()
         segments = open_segments(self._files, manifest, codec)
         return _Held(manifest, codec, segments, Delta(codec), manifest.journal_entry)
 
