@@ -79,9 +79,6 @@ class Settings(BaseSettings):
     )
     metrics_port: int = Field(default=0, ge=0, description="of /live, /ready and /metrics; 0: none is opened")
     metrics_address: str = Field(default="127.0.0.1", description="where they listen: they need no login")
-    device_threads: int = Field(
-        default=0, ge=0, description="batches worked on at a time; 0 picks: one on CUDA, one a core on a CPU"
-    )
     batch_images: int = Field(default=0, ge=0, description="images optimised together; 0 picks by device")
 
     # Flower.

@@ -47,7 +47,6 @@ from workers.scheduler import Device
 
 logger = logging.getLogger(__name__)
 
-_MOST_DEVICE_THREADS: Final = 8  # each holds the activations of a batch of its own
 _PACKAGES: Final = ("active-image-indexing", "torch", "faiss-gpu", "faiss-cpu", "pillow", "celery")
 
 
@@ -120,10 +119,7 @@ def kinds(
 
 def _device(settings: Settings, extractor: Extractor, running: ExitStack) -> Device:
     """The device, started and warm: the first job shall not pay for the extractor's preparation."""
-    cores = min(torch.get_num_threads(), _MOST_DEVICE_THREADS) if extractor.device.type == "cpu" else 1
-    device = Device(
-        extractor, batch_images=_batch_images(settings, extractor), threads=settings.device_threads or cores
-    )
+    device = Device(extractor, batch_images=_batch_images(settings, extractor))
     device.start()
     running.callback(device.stop)
     device.extract(torch.full((3, extractor.input_size, extractor.input_size), 0.5))

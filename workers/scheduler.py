@@ -1,11 +1,8 @@
-"""The device: the only threads that run the extractor.
+"""The device: the only thread that runs the extractor.
 
 Handler threads hand over one image each and wait; the device makes batches of them. Between two steps of an activation
 batch it serves the features that queries and verifications wait for, so that nobody waits for a whole batch. A batch
 that fails is halved until the image that fails is alone: its neighbours are unharmed.
-
-CUDA is fed by one thread. A CPU is worked by several, each on a batch of its own: two cores that work on two batches
-need 72 ms for an image, two that share each operation 94 ms, since they wait for each other at the end of every layer.
 """
 
 from __future__ import annotations
@@ -44,8 +41,6 @@ class Device:
 
     Args:
         batch_images: most images optimised together.
-        threads: how many batches are worked on at a time; more than one only for an extractor on a CPU, whose cores
-            are shared among those that have work.
         gather_s: how long a batch that is not full waits for more images to arrive.
         on_broken_device: called when the device fails on every image. A CUDA device that failed once may never work
             again in this process, so the default ends it, rather than failing one good job after the other.
@@ -56,7 +51,6 @@ class Device:
         extractor: Extractor,
         *,
         batch_images: int,
-        threads: int = 1,
         gather_s: float = 0.01,
         on_broken_device: Callable[[], None] | None = None,
     ) -> None:
@@ -67,23 +61,19 @@ class Device:
         self._gather_s = gather_s
         self._extractions: deque[_Waiting[torch.Tensor]] = deque()
         self._activations: deque[_Waiting[Work]] = deque()
-        self._changed = threading.Condition()
+        self._wake = threading.Condition()
         self._stopping = False
-        self._cores = torch.get_num_threads()
-        self._busy = 0
-        self._threads = [threading.Thread(target=self._run, name=f"device-{i}", daemon=True) for i in range(threads)]
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
 
     def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
 
     def stop(self) -> None:
         """Finish what was handed over, then end; later calls of :meth:`extract` and :meth:`activate` are refused."""
-        with self._changed:
+        with self._wake:
             self._stopping = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
+            self._wake.notify()
+        self._thread.join()
 
     def extract(self, image: torch.Tensor) -> Features:
         """The feature (D,) float32 of one image (3, S, S) float32 in [0, 1]; waits for it."""
@@ -102,55 +92,40 @@ class Device:
 
     def _put(self, queue: deque[_Waiting[_T]], work: _T) -> Future[Any]:
         waiting = _Waiting(work)
-        with self._changed:
+        with self._wake:
             if self._stopping:
                 raise LeaseLost("This worker is stopping: the job is sent to another one.")
             queue.append(waiting)
-            self._changed.notify_all()
+            self._wake.notify()
         return waiting.future
 
-    # ── a thread itself ──────────────────────────────────────────────────────────────────────────────────────────────
+    # ── the thread itself ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
         while self._wait_for_work():
-            try:
-                self._serve_extractions()
-                if batch := self._next_batch():
-                    self._halving(batch, self._optimise)
-            finally:
-                self._rest()
+            self._serve_extractions()
+            if batch := self._next_batch():
+                self._halving(batch, self._optimise)
 
     def _wait_for_work(self) -> bool:
         """False when the thread is to end, which it does only with empty hands."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._extractions or self._activations or self._stopping)
-            self._busy += 1
+        with self._wake:
+            self._wake.wait_for(lambda: self._extractions or self._activations or self._stopping)
             return bool(self._extractions or self._activations)
-
-    def _rest(self) -> None:
-        with self._changed:
-            self._busy -= 1
-
-    def _share_the_cores(self) -> None:
-        """Let torch's operations in this thread use its share of the cores: all of them when nobody else works."""
-        share = max(1, self._cores // max(1, self._busy))
-        if torch.get_num_threads() != share:
-            torch.set_num_threads(share)
 
     def _serve_extractions(self) -> None:
         """One batch only: a flood of queries slows activations down, but does not stop them."""
-        with self._changed:
+        with self._wake:
             batch = [self._extractions.popleft() for _ in range(min(_MAX_EXTRACT_BATCH, len(self._extractions)))]
         if batch:
-            self._share_the_cores()
             self._halving(batch, self._extract)
 
     def _next_batch(self) -> list[_Waiting[Work]]:
         """The oldest waiting image and others of its kind; waits a moment for company, not while a query waits."""
         deadline = time.monotonic() + self._gather_s
-        with self._changed:
+        with self._wake:
             while self._activations and len(self._activations) < self._batch_images and not self._extractions:
-                if self._stopping or not self._changed.wait(deadline - time.monotonic()):
+                if self._stopping or not self._wake.wait(deadline - time.monotonic()):
                     break
             if not self._activations:
                 return []
@@ -168,7 +143,6 @@ class Device:
         """Run the engine to its end, serving extractions between steps."""
         steps = self._engine.activate([w.work for w in waiting])
         while True:
-            self._share_the_cores()
             try:
                 next(steps)
             except StopIteration as end:

@@ -118,18 +118,6 @@ def test_a_query_is_served_between_two_steps(device: Device, codec: Codec) -> No
         assert long.result(60).steps < 10_000_000
 
 
-def test_several_threads_on_a_cpu_give_what_one_gives(device: Device, extractor: Convolution, codec: Codec) -> None:
-    several = Device(extractor, batch_images=2, threads=3)
-    several.start()
-    with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(several.activate, [work(seed, codec) for seed in range(8)]))
-        features = list(pool.map(several.extract, [prepared(seed).image for seed in range(8)]))
-    several.stop()
-    for seed, (found, feature) in enumerate(zip(together, features, strict=True)):
-        assert torch.allclose(found.change, device.activate(work(seed, codec)).change, atol=1e-4)
-        assert np.allclose(feature, device.extract(prepared(seed).image), atol=1e-6)
-
-
 def test_a_device_that_fails_on_everything_ends_the_process_instead_of_failing_jobs(codec: Codec) -> None:
     class Broken(Convolution):
         def __call__(self, images: torch.Tensor) -> torch.Tensor:
