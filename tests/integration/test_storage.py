@@ -16,9 +16,9 @@ DATA = b"some bytes"
 
 
 def test_what_was_put_is_got(store: ObjectStore) -> None:
-    store.put(Bucket.RESULTS, "folder/name.json", DATA, "application/json")
-    assert store.get(Bucket.RESULTS, "folder/name.json", 100) == DATA
-    assert "folder/name.json" in list(store.list_keys(Bucket.RESULTS, "folder/"))
+    store.put(Bucket.QUERIES, "folder/name.json", DATA, "application/json")
+    assert store.get(Bucket.QUERIES, "folder/name.json", 100) == DATA
+    assert "folder/name.json" in list(store.list_keys(Bucket.QUERIES, "folder/"))
 
 
 def test_a_missing_object_is_named(store: ObjectStore) -> None:
