@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from tests.photographs import pixels
 from workers.activation.compose import compose, prepare
 from workers.activation.jnd import jnd_map
-from workers.activation.quality import quality, ssim
+from workers.activation.quality import luminance_psnr_db, quality, ssim
 from workers.activation.scale import there_and_back
 from workers.extractors.inputs import resize, strips, to_input
 
@@ -119,10 +119,13 @@ def test_quality_agrees_with_scikit_image() -> None:
     )
     assert measured.psnr_db == pytest.approx(peak_signal_noise_ratio(image, noisy), abs=1e-3)
     assert measured.ssim == pytest.approx(theirs, abs=2e-3)
+    theirs_y = peak_signal_noise_ratio(image @ weights, noisy @ weights, data_range=255)
+    assert luminance_psnr_db(image, noisy) == pytest.approx(theirs_y, abs=1e-3)
     assert measured.linf == np.abs(image.astype(int) - noisy).max()
 
 
 def test_equal_images_have_no_psnr_and_full_similarity() -> None:
     image = pixels("coffee.png")
     assert quality(image, image).psnr_db is None
+    assert luminance_psnr_db(image, image) == float("inf")
     assert ssim(image, image) == pytest.approx(1)

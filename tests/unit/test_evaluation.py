@@ -14,7 +14,7 @@ from tasks.errors import InvalidRequest
 from tasks.messages import ActivationOptions
 from tests.photographs import crops
 from workers.activation.engine import Engine
-from workers.evaluation.compare import meeting
+from workers.evaluation.compare import MEASURES, meeting
 from workers.evaluation.copies import copies_of
 from workers.evaluation.detection import detect
 from workers.evaluation.disc import read_disc
@@ -152,18 +152,21 @@ def test_an_index_that_does_not_exist_is_refused_in_words() -> None:
         check_trainable("IVF16,QP8", 16, 1_000, "references")
 
 
+PSNR = MEASURES[0]
+
+
 def way(name: str, recall: float, psnr_db: float) -> WayRow:
-    return WayRow(name, 1.0, 10, recall, psnr_db, 0.99, 5.0, 1.0, 1.0)
+    return WayRow(name, 1.0, 10, recall, psnr_db, psnr_db + 3, 0.99, 5.0, 1.0, 1.0)
 
 
 def test_two_curves_are_compared_in_the_middle_of_what_they_share() -> None:
     rows = [way("jnd", 0.6, 44), way("jnd", 0.8, 40), way("linf", 0.7, 42), way("linf", 0.9, 38)]
-    met = meeting(rows, "psnr_db")
+    met = meeting(rows, PSNR)
     assert met is not None
     assert (met.at, met.at_recall) == (41.0, 0.75)
     assert (met.recall["jnd"], met.recall["linf"]) == (pytest.approx(0.75), pytest.approx(0.75))
     assert (met.figure["jnd"], met.figure["linf"]) == (pytest.approx(41.0), pytest.approx(41.0))
-    assert meeting([*rows[:2], way("linf", 0.7, 35), way("linf", 0.9, 30)], "psnr_db") is None
+    assert meeting([*rows[:2], way("linf", 0.7, 35), way("linf", 0.9, 30)], PSNR) is None
 
 
 @dataclass(frozen=True)

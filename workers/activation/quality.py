@@ -31,7 +31,16 @@ def quality(original: Pixels, protected: Pixels) -> Quality:
 
 def psnr_db(original: Pixels, protected: Pixels) -> float:
     """Peak signal-to-noise ratio of two images (H, W, 3) uint8; infinite for equal ones."""
-    mse = float(np.mean(np.square(_difference(original, protected), dtype=np.int32), dtype=np.float64))
+    return _psnr_db(float(np.mean(np.square(_difference(original, protected), dtype=np.int32), dtype=np.float64)))
+
+
+def luminance_psnr_db(original: Pixels, protected: Pixels) -> float:
+    """The same of their luminance, as is usual for video: blue, which may change most, hardly counts in it."""
+    difference = _luminance(protected) - _luminance(original)
+    return _psnr_db(float(difference.square().mean(dtype=torch.float64)))
+
+
+def _psnr_db(mse: float) -> float:
     return 10 * math.log10(255**2 / mse) if mse else math.inf
 
 

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from workers.evaluation.tables import WayRow
 
-__all__ = ["BOUND", "MASK", "Meeting", "meeting"]
+__all__ = ["BOUND", "MASK", "MEASURES", "Measure", "Meeting", "meeting"]
 
 MASK, BOUND = WAYS = ("jnd", "linf")
 _SHORT: Final = 2
+
+
+class Measure(NamedTuple):
+    """How visible a change is: a field of WayRow, and how it is written for people."""
+
+    field: str
+    name: str
+    unit: str
+    digits: int
+
+
+MEASURES: Final = (
+    Measure("psnr_db", "PSNR", " dB", 1),
+    Measure("psnr_y_db", "PSNR of luminance", " dB", 1),
+    Measure("ssim", "SSIM", "", 3),
+)
 
 
 @dataclass(frozen=True)
@@ -22,8 +38,8 @@ class Meeting:
     were measured, in the middle of what both of them reach.
 
     Attributes:
-        at: the PSNR in dB, or SSIM, that both are given; `recall` is the R@1 of each there.
-        at_recall: the R@1 that both are given; `figure` is the PSNR, or SSIM, of each there.
+        at: what both are given by the measure; `recall` is the R@1 of each there.
+        at_recall: the R@1 that both are given; `figure` is what each is by the measure there.
     """
 
     at: float
@@ -32,10 +48,10 @@ class Meeting:
     figure: dict[str, float]
 
 
-def meeting(strengths: Sequence[WayRow], measure: str) -> Meeting | None:
-    """Compare by `measure`, ``psnr_db`` or ``ssim``; None where the two curves do not overlap."""
+def meeting(strengths: Sequence[WayRow], measure: Measure) -> Meeting | None:
+    """Compare by one measure; None where the two curves do not overlap."""
     curves = {
-        way: [(getattr(r, measure), r.recall_at_1) for r in strengths if r.way == way and np.isfinite(r.psnr_db)]
+        way: [(getattr(r, measure.field), r.recall_at_1) for r in strengths if r.way == way and np.isfinite(r.psnr_db)]
         for way in WAYS
     }
     if min(map(len, curves.values())) < _SHORT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Final
 
-from workers.evaluation.compare import BOUND, MASK
+from workers.evaluation.compare import BOUND, MASK, Measure
 from workers.evaluation.edits import EDITS
 from workers.evaluation.tables import Findings, RecallRow
 
@@ -58,14 +58,14 @@ def detection_plot(findings: Findings) -> str:
     return _svg(figure)
 
 
-def strengths_plot(findings: Findings, measure: str, label: str) -> str:
-    """R@1 against PSNR, or SSIM (the field of WayRow to `measure`), for the perceptual mask and the plain bound."""
+def strengths_plot(findings: Findings, measure: Measure) -> str:
+    """R@1 against visibility, for the perceptual mask and the plain bound."""
     figure, axes = _figure(_SIZE)
     for way, colour, name in ((MASK, _BLUE, "perceptual mask"), (BOUND, _ORANGE, "same bound for all pixels")):
         rows = [row for row in findings.strengths if row.way == way]
-        points = [getattr(row, measure) for row in rows]
+        points = [getattr(row, measure.field) for row in rows]
         axes.plot(points, [row.recall_at_1 for row in rows], "o-", color=colour, label=name)
-    axes.set(xlabel=label, ylabel="average R@1")
+    axes.set(xlabel=measure.name + measure.unit.replace(" ", ", "), ylabel="average R@1")
     axes.legend(frameon=False)
     return _svg(figure)
 

@@ -4,6 +4,7 @@ was interrupted goes on."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import numpy as np
 
 from tasks.messages import ActivationOptions
 from workers.activation.engine import Engine
-from workers.activation.quality import quality
+from workers.activation.quality import luminance_psnr_db, quality
 from workers.evaluation.subject import Photograph
 from workers.images import EncodedImage, Limits
 from workers.images.folders import ImageFile
@@ -42,7 +43,7 @@ class Published:
 
     Attributes:
         code: base64, under which it is registered.
-        psnr_db: None when nothing changed.
+        psnr_db, psnr_y_db: of all channels, and of luminance; None when nothing changed.
         steps: of the last try.
         verified: whether the file was found to stand better to its code; if not, it is published unchanged.
         ms: what the picture took, without reading, writing and looking at files.
@@ -52,6 +53,7 @@ class Published:
     file: str
     code: str
     psnr_db: float | None
+    psnr_y_db: float | None
     ssim: float
     linf: int
     steps: int
@@ -123,11 +125,13 @@ class PublishedSet:
         found, protected = protector.protect(original, self._options, self._codec, watch)
         stages = watch.timings_ms()
         figures = quality(original.pixels, protected.decoded.pixels)
+        psnr_y_db = luminance_psnr_db(original.pixels, protected.decoded.pixels)
         return Published(
             image=photograph.name,
             file=self._write(number, protected.encoded),
             code=encode_code(found.code),
             psnr_db=figures.psnr_db,
+            psnr_y_db=psnr_y_db if math.isfinite(psnr_y_db) else None,
             ssim=figures.ssim,
             linf=figures.linf,
             steps=protected.steps,

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from workers.evaluation import paper, plots
-from workers.evaluation.compare import BOUND, MASK
+from workers.evaluation.compare import BOUND, MASK, MEASURES, meeting
 from workers.evaluation.edits import EDITS
 from workers.evaluation.run import FLAT, Extent
 from workers.evaluation.sheet import Shown, contact_sheet
@@ -53,8 +53,7 @@ def write_report(
         meetings=_meetings(findings),
         others_table=_others_table(findings, extent.others),
         ways_table=_ways_table(findings.ways),
-        psnr_plot=plots.strengths_plot(findings, "psnr_db", "PSNR, dB"),
-        ssim_plot=plots.strengths_plot(findings, "ssim", "SSIM"),
+        strengths_plots="".join(f"<div>{plots.strengths_plot(findings, measure)}</div>" for measure in MEASURES),
         strengths_table=_strengths_table(findings.strengths),
         detection_plot=plots.detection_plot(findings),
         detection_table=_detection_table(findings),
@@ -134,17 +133,26 @@ def _ways_table(ways: Sequence[WayRow]) -> str:
 
 def _strengths_table(strengths: Sequence[WayRow]) -> str:
     rows = (
-        (_mask(r.way), f"{r.alpha:g}", f"{r.recall_at_1:.3f}", f"{r.psnr_db:.2f}", f"{r.ssim:.4f}", f"{r.linf:.1f}")
+        (
+            _mask(r.way),
+            f"{r.alpha:g}",
+            f"{r.recall_at_1:.3f}",
+            f"{r.psnr_db:.2f}",
+            f"{r.psnr_y_db:.2f}",
+            f"{r.ssim:.4f}",
+            f"{r.linf:.1f}",
+        )
         for r in strengths
     )
-    return _table(("change", "alpha", "R@1", "PSNR, dB", "SSIM", "L∞"), rows)
+    return _table(("change", "alpha", "R@1", "PSNR, dB", "of luminance", "SSIM", "L∞"), rows)
 
 
 def _meetings(findings: Findings) -> str:
     """Who wins, in words and figures, where both are equally visible and where both find equally much."""
     sentences, rows = [], []
-    for measure, name, unit, digits in (("psnr_db", "PSNR", " dB", 1), ("ssim", "SSIM", "", 3)):
-        met = findings.meetings[measure]
+    for measure in MEASURES:
+        _, name, unit, digits = measure
+        met = meeting(findings.strengths, measure)
         if met is None:
             sentences.append(f"By {name} the two curves have no range in common: choose other strengths.")
             continue

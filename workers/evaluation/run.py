@@ -12,7 +12,6 @@ from typing import Final
 import numpy as np
 
 from tasks.messages import ActivationOptions
-from workers.evaluation.compare import meeting
 from workers.evaluation.copies import Copies, copies_of, features_of
 from workers.evaluation.detection import detect
 from workers.evaluation.edits import EDITS, Edit
@@ -133,8 +132,6 @@ class Evaluation:
             for alpha in alphas:
                 options = ActivationOptions.model_validate({"alpha": alpha, "attenuation": attenuation})
                 self.findings.strengths.append(self._way(attenuation, options, some))
-        for measure in ("psnr_db", "ssim"):
-            self.findings.meetings[measure] = meeting(self.findings.strengths, measure)
 
     def _other_indexes(self) -> None:
         """The other indexes, passive and activated, on fewer photographs."""

@@ -6,16 +6,13 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from workers.evaluation.detection import Detection
 from workers.evaluation.edits import EDITS
 from workers.evaluation.published import Published
-
-if TYPE_CHECKING:
-    from workers.evaluation.compare import Meeting
 
 __all__ = ["Findings", "RecallRow", "SearchRow", "WayRow", "way_row", "write_tables"]
 
@@ -57,6 +54,7 @@ class WayRow:
     images: int
     recall_at_1: float
     psnr_db: float
+    psnr_y_db: float
     ssim: float
     linf: float
     verified: float
@@ -73,7 +71,6 @@ class Findings:
     strengths: list[WayRow] = field(default_factory=list)
     images: list[Published] = field(default_factory=list)
     detections: dict[bool, Detection] = field(default_factory=dict)
-    meetings: dict[str, Meeting | None] = field(default_factory=dict)
 
     def nprobes_of(self, index: str) -> list[int]:
         """Those that were timed: 1 and 16; only 1 for an index without cells."""
@@ -86,12 +83,16 @@ class Findings:
 
 def way_row(way: str, alpha: float, recall: float, images: Sequence[Published]) -> WayRow:
     """Averages over what was published; images that did not change have no PSNR and are left out of its mean."""
-    psnr = [image.psnr_db for image in images if image.psnr_db is not None]
     return WayRow(
-        way, alpha, len(images), recall, float(np.mean(psnr)) if psnr else float("inf"),
+        way, alpha, len(images), recall, _mean([i.psnr_db for i in images]), _mean([i.psnr_y_db for i in images]),
         float(np.mean([i.ssim for i in images])), float(np.mean([i.linf for i in images])),
         float(np.mean([i.verified for i in images])), float(np.mean([i.ms for i in images])),
     )  # fmt: skip
+
+
+def _mean(ratios: Iterable[float | None]) -> float:
+    known = [ratio for ratio in ratios if ratio is not None]
+    return float(np.mean(known)) if known else float("inf")
 
 
 def write_tables(findings: Findings, folder: Path) -> None:

@@ -58,11 +58,12 @@ def print_main_table(findings: Findings, extent: Extent) -> None:
 
 
 def _print_meetings(findings: Findings) -> None:
-    from workers.evaluation.compare import BOUND, MASK  # noqa: PLC0415  # loads torch: not for `aii --help`
+    from workers.evaluation.compare import BOUND, MASK, MEASURES, meeting  # noqa: PLC0415  # loads torch: not for `aii --help`
 
     click.echo(f"\n{'mask against plain bound':<34}{'mask':>9}{'bound':>11}")
-    for measure, name, unit, digits in (("psnr_db", "PSNR", " dB", 1), ("ssim", "SSIM", "", 3)):
-        met = findings.meetings[measure]
+    for measure in MEASURES:
+        _, name, unit, digits = measure
+        met = meeting(findings.strengths, measure)
         if met is None:
             click.echo(f"the curves over {name} do not overlap")
             continue
