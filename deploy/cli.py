@@ -16,11 +16,11 @@ _USAGE, _UNAVAILABLE, _INTERRUPTED = 2, 3, 130
 
 
 @click.command()
-@click.option("--no-worker", is_flag=True, help="Start no worker.")
+@click.option("--workers", type=click.IntRange(0), help="How many; default: one for each core, or one for a GPU.")
 @click.option("--no-flower", is_flag=True, help="Start no dashboard.")
 @click.option("--check", is_flag=True, help="Start nothing; say whether the stack is up. Exit status 3 when it is not.")
-def up(no_worker: bool, no_flower: bool, check: bool) -> None:
-    """Start Redis, an S3 store, a worker and Flower on this machine and keep them running until Ctrl-C.
+def up(workers: int | None, no_flower: bool, check: bool) -> None:
+    """Start Redis, an S3 store, workers and Flower on this machine and keep them running until Ctrl-C.
 
     A Redis or an S3 that the environment names (AII_REDIS_URL, AII_S3_ENDPOINT) is used instead of an own one. Data,
     logs and the file with addresses and secrets lie in AII_STATE_DIR. Exit status: 0 stopped, or running already;
@@ -29,7 +29,7 @@ def up(no_worker: bool, no_flower: bool, check: bool) -> None:
     if check:
         sys.exit(_check())
     try:
-        local.run(click.echo, worker=not no_worker, flower=not no_flower)
+        local.run(click.echo, workers=workers, flower=not no_flower)
     except Interrupted:
         sys.exit(_INTERRUPTED)
     except AiiError as error:

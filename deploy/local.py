@@ -17,8 +17,9 @@ from tasks.settings import stack_file, state_dir
 Say = Callable[[str], None]
 
 
-def run(say: Say, *, worker: bool, flower: bool) -> None:
-    """Run the stack until SIGINT or SIGTERM; return at once when it runs already.
+def run(say: Say, *, workers: int | None, flower: bool) -> None:
+    """Run the stack until SIGINT or SIGTERM; return at once when it runs already. Without a number of workers, there
+    are as many as suit this machine.
 
     Raises:
         Unavailable: a service of the environment does not answer, or one of ours did not start.
@@ -33,23 +34,25 @@ def run(say: Say, *, worker: bool, flower: bool) -> None:
     supervisor = Supervisor(state / "logs", say, inherit=[claimed.descriptor])
     _stop_on_signals(supervisor)
     try:
-        stack = _start(supervisor, state, say, worker=worker, flower=flower)
-        _announce(claimed, stack, say, worker=worker, flower=flower)
+        stack, count = _start(supervisor, state, say, workers=workers, flower=flower)
+        _announce(claimed, stack, say, workers=count, flower=flower)
         supervisor.watch()
         say("Stopping.")
     finally:
         supervisor.stop()
 
 
-def _start(supervisor: Supervisor, state: Path, say: Say, *, worker: bool, flower: bool) -> Stack:
+def _start(supervisor: Supervisor, state: Path, say: Say, *, workers: int | None, flower: bool) -> tuple[Stack, int]:
+    """The stack, and how many workers it has."""
     stack = plan_stack(read_stack_file(stack_file()))
     say(f"Starting the stack in {state}.")
-    later = [services.worker_service(stack, state)] if worker else []
+    count = services.workers_here(stack.settings) if workers is None else workers
+    later = services.worker_services(stack, state, count) if count else []
     later += [services.flower_service(stack, state)] if flower else []
     _start_stores(supervisor, stack, state)
     write_stack_file(stack_file(), stack.supplied)  # only now: what is noted there has answered
     supervisor.start(*later)
-    return stack
+    return stack, count
 
 
 def _start_stores(supervisor: Supervisor, stack: Stack, state: Path) -> None:
@@ -69,12 +72,12 @@ def _stop_on_signals(supervisor: Supervisor) -> None:
             signal.signal(number, lambda *_: supervisor.interrupt())
 
 
-def _announce(instance: Instance, stack: Stack, say: Say, *, worker: bool, flower: bool) -> None:
+def _announce(instance: Instance, stack: Stack, say: Say, *, workers: int, flower: bool) -> None:
     settings = stack.settings
     scheme = "https" if settings.s3_secure else "http"
     lines = {"Redis": redis_address(settings), "S3": f"{scheme}://{settings.s3_endpoint}"}
-    if worker:
-        lines["Worker"] = f"ready; log in {state_dir() / 'logs' / 'worker.log'}"
+    if workers:
+        lines["Workers"] = f"{workers} ready; logs in {state_dir() / 'logs'}"
     if flower:
         lines["Flower"] = services.flower_url(settings)
         lines["Login"] = f"user {settings.flower_user}, password in {stack_file()} (AII_FLOWER_PASSWORD)"

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ from tasks.storage import ObjectStore
 PACKAGES = Path(deploy.__file__).resolve().parent.parent
 _OURS = ("AII_", "RCLONE_", "FLOWER_", "CELERY_")
 _FLOWER_TIMEOUT_S = 5
+_WORKER_BYTES = 2 * 2**30  # with what its images take
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,37 @@ def ensure_buckets(settings: Settings) -> None:
     ObjectStore.connect(settings, pool_size=1).ensure_buckets()
 
 
-def worker_service(stack: Stack, state: Path) -> Service:
+def worker_services(stack: Stack, state: Path, count: int) -> list[Service]:
+    """So many processes. On a processor, several of one thread each do more than one of several threads: operations
+    are small, and each ends with the slowest thread."""
+    require_module("torch", "worker", "use --workers 0")
+    return [_worker_service(stack, state, number, alone=count == 1) for number in range(1, count + 1)]
+
+
+def _worker_service(stack: Stack, state: Path, number: int, *, alone: bool) -> Service:
     """The first start may compile kernels and warm the extractor, so it has minutes; a crash is noticed at once."""
-    require_module("torch", "worker", "use --no-worker")
+    settings, variables = stack.settings, _variables(stack, state)
+    if not alone:
+        variables |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    if settings.metrics_port:
+        variables |= {"AII_METRICS_PORT": str(settings.metrics_port + number - 1)}
     command = (sys.executable, "-m", "workers")
-    return Service(
-        "worker", command, _environment(_variables(stack, state)), lambda pid: find_worker(stack.settings, pid), 180, 60
-    )
+    probe = partial(find_worker, settings)
+    return Service(f"worker-{number}", command, _environment(variables), probe, 180, 60)
+
+
+def workers_here(settings: Settings) -> int:
+    """How many workers suit this machine: one for a GPU, which computes batches; else one for each core, as far as
+    there is memory for them."""
+    if settings.device != "cpu" and Path("/dev/nvidiactl").exists():
+        return 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(_cores(), memory // _WORKER_BYTES))
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_worker(settings: Settings, pid: int) -> None:

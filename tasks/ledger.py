@@ -122,6 +122,7 @@ class Ledger:
         self._close = client.register_script(scripts.CLOSE)
         self._requeue = client.register_script(scripts.REQUEUE)
         self._resend = client.register_script(scripts.RESEND)
+        self._states = client.register_script(scripts.STATES)
 
     @classmethod
     def connect(cls, settings: Settings) -> Ledger:
@@ -171,10 +172,8 @@ class Ledger:
     def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
         """The state of each job, in order; None for a job the ledger does not know."""
         with named_errors(self._address):
-            pipe = self._client.pipeline(transaction=False)
-            for job_id in job_ids:
-                pipe.hget(job_key(job_id), "state")
-            return [JobState(state) if state else None for state in pipe.execute()]
+            states = self._states(keys=[job_key(job_id) for job_id in job_ids])
+        return [JobState(state) if state else None for state in states]
 
     # ── workers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -175,3 +175,11 @@ redis.call('ZADD', KEYS[2], seq, ARGV[1])
 redis.call('HINCRBY', KEYS[4], 'resent_lost', 1)
 return {job[2], job[3], job[4]}
 """
+
+# KEYS jobs. Returns their states; false for a job that is not there. One answer instead of one for each, since a
+# producer asks for hundreds, again and again, while it waits.
+STATES: Final = """
+local states = {}
+for i, job in ipairs(KEYS) do states[i] = redis.call('HGET', job, 'state') end
+return states
+"""

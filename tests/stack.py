@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from deploy.instance import running
 from tasks.connection import connect_redis
 from tasks.names import worker_presence
 from tasks.settings import Settings
@@ -25,14 +26,16 @@ def aii(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPro
 
 
 @contextmanager
-def running_stack(state: Path) -> Iterator[dict[str, str]]:
-    """Redis and S3 in a folder of their own; yields the environment that leads a process to them."""
+def running_stack(state: Path, workers: int | None = 0) -> Iterator[dict[str, str]]:
+    """Redis, S3 and so many workers (None: as many as `aii up` starts by itself) in a folder of their own; yields the
+    environment that leads a process to them."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("AII_")} | {"AII_STATE_DIR": str(state)}
     log = (state / "up.log").open("w")
-    command = [sys.executable, "-c", "from deploy.cli import up; up()", "--no-worker", "--no-flower"]
+    command = [sys.executable, "-c", "from deploy.cli import up; up()", "--no-flower"]
+    command += [] if workers is None else ["--workers", str(workers)]
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
-        wait_for((state / "stack.env").exists, "Redis and S3 did not start")
+        wait_for(lambda: (status := running(state)) and status.ready, "the stack did not start", 180)
         yield environment
     finally:
         process.send_signal(signal.SIGTERM)

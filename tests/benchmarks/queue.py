@@ -1,8 +1,8 @@
 """Through the queue against the bare engine: ``python -m tests.benchmarks.queue [--json FILE]``.
 
 The same photographs, first by one process that has nothing to do with queues (decode, prepare, optimise in batches,
-compose, encode, decode and look again), then through a producer, Redis, S3 and one real worker. Then what a query
-takes, with an idle worker and with one whose device is saturated by activations.
+compose, encode, decode and look again), then through a producer, Redis, S3 and as many real workers as `aii up` starts
+here. Then what a query takes, with idle workers and with workers saturated by activations.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tasks.results import ActivationResult
 from tasks.settings import Settings
 from tests.benchmarks.activation import drain
 from tests.photographs import crops
-from tests.stack import WorkerProcess, running_stack, settings_of
+from tests.stack import running_stack, settings_of
 from workers.activation.compose import compose, prepare
 from workers.activation.engine import BATCH_IMAGES, Engine, Work
 from workers.activation.quality import quality
@@ -42,18 +42,17 @@ LIMITS = Limits(max_bytes=64 * 2**20, max_pixels=100_000_000)
 @click.command(help=__doc__)
 @click.option("--images", type=click.Path(exists=True, path_type=Path), help="Photographs; default: crops of few.")
 @click.option("--count", default=200, show_default=True)
+@click.option("--workers", type=click.IntRange(1), help="Default: as many as `aii up` starts.")
 @click.option("--queries", default=100, show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file.")
-def main(images: Path | None, count: int, queries: int, json_path: Path | None) -> None:
+def main(images: Path | None, count: int, workers: int | None, queries: int, json_path: Path | None) -> None:
     files = [p.read_bytes() for p in sorted(images.iterdir())[:count]] if images else crops(count, side=320)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     figures = {"images": len(files), "device": str(device), "bare_images_per_s": bare(files, device)}
     with ExitStack() as stack:
         state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        environment = stack.enter_context(running_stack(state))
+        stack.enter_context(running_stack(state, workers))
         settings = settings_of(state)
-        worker = WorkerProcess(environment, settings, state / "worker.log", "query,activate").wait_until_ready()
-        stack.callback(worker.kill)
         producer = stack.enter_context(Producer.connect(settings))
         figures |= through_the_queue(producer, files)
         figures |= query_latency(producer, settings, files, queries)

@@ -24,7 +24,7 @@ from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
 UP = (sys.executable, "-c", "from deploy.cli import up; up()")
-STORES_ONLY = ("--no-worker", "--no-flower")
+STORES_ONLY = ("--workers", "0", "--no-flower")
 
 
 @dataclass
@@ -226,7 +226,7 @@ def test_a_stack_uses_the_stores_of_the_environment_and_starts_none(stack: Stack
 
 def test_flower_shows_its_pages_to_who_knows_the_password_only(start: Callable[..., Stack]) -> None:
     pytest.importorskip("flower")
-    settings = start("--no-worker").settings  # ready: the supervisor itself has seen a page with the password
+    settings = start("--workers", "0").settings  # ready: the supervisor itself has seen a page with the password
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"http://127.0.0.1:{settings.flower_port}/workers", timeout=DEADLINE_S)
     refused.value.close()

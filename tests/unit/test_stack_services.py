@@ -17,13 +17,20 @@ from deploy.services import (
     redis_configuration,
     redis_service,
     s3_service,
-    worker_service,
+    worker_services,
+    workers_here,
 )
 from deploy.stack import Stack, plan_stack
 from tasks.errors import RedisUnavailable, Unavailable
 
 Build = Callable[[Stack, Path], Service]
-BUILDERS = [redis_service, s3_service, worker_service, flower_service]
+
+
+def first_worker(stack: Stack, state: Path) -> Service:
+    return worker_services(stack, state, 2)[0]
+
+
+BUILDERS = [redis_service, s3_service, first_worker, flower_service]
 
 
 @pytest.fixture
@@ -66,10 +73,32 @@ def test_the_worker_is_told_the_addresses_and_keeps_the_callers_settings(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AII_DEVICE", "cpu")
-    environment = worker_service(stack, tmp_path).environment
+    environment = first_worker(stack, tmp_path).environment
     assert environment["AII_S3_ENDPOINT"] == stack.settings.s3_endpoint
     assert environment["AII_REDIS_URL"] == stack.settings.redis_url.get_secret_value()
     assert (environment["AII_DEVICE"], environment["AII_STATE_DIR"]) == ("cpu", str(tmp_path))
+
+
+def test_workers_beside_each_other_share_neither_cores_nor_a_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AII_METRICS_PORT", "9100")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    several = [s.environment for s in worker_services(plan_stack({}), tmp_path, 3)]
+    assert [e["OMP_NUM_THREADS"] for e in several] == ["1", "1", "1"]
+    assert [e["AII_METRICS_PORT"] for e in several] == ["9100", "9101", "9102"]
+    (alone,) = worker_services(plan_stack({}), tmp_path, 1)
+    assert "OMP_NUM_THREADS" not in alone.environment
+
+
+def test_a_processor_gets_a_worker_for_each_core_that_may_be_used(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AII_DEVICE", "cpu")
+    monkeypatch.setattr("deploy.services._WORKER_BYTES", 1)
+    assert workers_here(plan_stack({}).settings) == len(os.sched_getaffinity(0))
+    monkeypatch.setattr("deploy.services._WORKER_BYTES", 2**60)
+    assert workers_here(plan_stack({}).settings) == 1
 
 
 def test_the_redis_configuration_is_readable_by_its_owner_only(stack: Stack, tmp_path: Path) -> None:
@@ -87,7 +116,7 @@ def test_a_missing_package_is_named_with_its_extra(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(Unavailable, match="extra `worker`"):
-        worker_service(stack, tmp_path)
+        first_worker(stack, tmp_path)
 
 
 def test_data_of_a_newer_redis_is_not_given_to_an_older_one(
