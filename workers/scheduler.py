@@ -1,8 +1,9 @@
-"""The device: the only thread that runs the extractor.
+"""The device: the only threads that run the extractor.
 
-Handler threads hand over one image each and wait; the device makes batches of them. Between two steps of an activation
-batch it serves the features that queries and verifications wait for, so that nobody waits for a whole batch. A batch
-that fails is halved until the image that fails is alone: its neighbours are unharmed.
+Handler threads hand over one image each and wait; the device makes batches of them. Nobody who wants a feature, for a
+query or a verification, waits for a whole activation batch: on a GPU, one thread serves features between two steps of a
+batch; on a processor, a second thread serves them meanwhile, and the system shares the cores. A batch that fails is
+halved until the image that fails is alone: its neighbours are unharmed.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Device:
     Args:
         batch_images: most images optimised together.
         gather_s: how long a batch that is not full waits for more images to arrive.
+        alternates: whether one thread serves activations and features in turn; by default on everything but a
+            processor.
         on_broken_device: called when the device fails on every image. A CUDA device that failed once may never work
             again in this process, so the default ends it, rather than failing one good job after the other.
     """
@@ -52,6 +55,7 @@ class Device:
         *,
         batch_images: int,
         gather_s: float = 0.01,
+        alternates: bool | None = None,
         on_broken_device: Callable[[], None] | None = None,
     ) -> None:
         self._engine = Engine(extractor)
@@ -63,17 +67,21 @@ class Device:
         self._activations: deque[_Waiting[Work]] = deque()
         self._wake = threading.Condition()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+        self._alternates = extractor.device.type != "cpu" if alternates is None else alternates
+        roles = [(True, True)] if self._alternates else [(True, False), (False, True)]
+        self._threads = [threading.Thread(target=self._run, args=role, name="device", daemon=True) for role in roles]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Finish what was handed over, then end; later calls of :meth:`extract` and :meth:`activate` are refused."""
         with self._wake:
             self._stopping = True
-            self._wake.notify()
-        self._thread.join()
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def extract(self, image: torch.Tensor) -> Features:
         """The feature (D,) float32 of one image (3, S, S) float32 in [0, 1]; waits for it."""
@@ -96,22 +104,27 @@ class Device:
             if self._stopping:
                 raise LeaseLost("This worker is stopping: the job is sent to another one.")
             queue.append(waiting)
-            self._wake.notify()
+            self._wake.notify_all()
         return waiting.future
 
-    # ── the thread itself ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── the threads themselves ───────────────────────────────────────────────────────────────────────────────────────
 
-    def _run(self) -> None:
-        while self._wait_for_work():
-            self._serve_extractions()
-            if batch := self._next_batch():
+    def _run(self, extracts: bool, activates: bool) -> None:
+        while self._wait_for_work(extracts, activates):
+            if extracts:
+                self._serve_extractions()
+            if activates and (batch := self._next_batch()):
                 self._halving(batch, self._optimise)
 
-    def _wait_for_work(self) -> bool:
+    def _wait_for_work(self, extracts: bool, activates: bool) -> bool:
         """False when the thread is to end, which it does only with empty hands."""
+
+        def work() -> bool:
+            return bool((extracts and self._extractions) or (activates and self._activations))
+
         with self._wake:
-            self._wake.wait_for(lambda: self._extractions or self._activations or self._stopping)
-            return bool(self._extractions or self._activations)
+            self._wake.wait_for(lambda: work() or self._stopping)
+            return work()
 
     def _serve_extractions(self) -> None:
         """One batch only: a flood of queries slows activations down, but does not stop them."""
@@ -121,11 +134,13 @@ class Device:
             self._halving(batch, self._extract)
 
     def _next_batch(self) -> list[_Waiting[Work]]:
-        """The oldest waiting image and others of its kind; waits a moment for company, not while a query waits."""
+        """The oldest waiting image and others of its kind; waits a moment for company, but not while somebody waits for
+        this thread."""
         deadline = time.monotonic() + self._gather_s
         with self._wake:
-            while self._activations and len(self._activations) < self._batch_images and not self._extractions:
-                if self._stopping or not self._wake.wait(deadline - time.monotonic()):
+            while self._activations and len(self._activations) < self._batch_images:
+                waited_for = self._stopping or (self._alternates and self._extractions)
+                if waited_for or not self._wake.wait(deadline - time.monotonic()):
                     break
             if not self._activations:
                 return []
@@ -140,7 +155,7 @@ class Device:
             w.future.set_result(feature)
 
     def _optimise(self, waiting: Sequence[_Waiting[Work]]) -> None:
-        """Run the engine to its end, serving extractions between steps."""
+        """Run the engine to its end, serving extractions between steps where there is no other thread for them."""
         steps = self._engine.activate([w.work for w in waiting])
         while True:
             try:
@@ -148,7 +163,8 @@ class Device:
             except StopIteration as end:
                 found: list[Activated] = end.value
                 break
-            self._serve_extractions()
+            if self._alternates:
+                self._serve_extractions()
         for w, activated in zip(waiting, found, strict=True):
             w.future.set_result(activated)
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from tests.photographs import pixels
 from workers.activation.compose import prepare
 from workers.activation.objective import Objective
-from workers.activation.optimiser import Batch, Found, Schedule, changed, look, optimise
+from workers.activation.optimiser import Batch, Found, Look, Schedule, changed, look, optimise
 from workers.activation.views import edited, mean_views
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor
@@ -146,6 +146,22 @@ def test_a_batch_of_which_every_image_has_settled_ends_early(
     objective = objective_of(Codec.train("PQ4x4", features), extractor, batch)
     _, yields = run(extractor, batch, objective, Schedule(200, 1.0, settle=0.1))
     assert yields < 20
+
+
+def test_no_look_only_confirms_that_a_step_brought_little(
+    features: Features, extractor: Extractor, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = objective_of(Codec.train("PQ4x4", features), extractor, batch)
+    looks: list[int] = []
+
+    def counted(extractor: Extractor, batch: Batch, delta: torch.Tensor) -> Look:
+        looks.append(len(batch.images))
+        return look(extractor, batch, delta)
+
+    monkeypatch.setattr("workers.activation.optimiser.look", counted)
+    found, _ = run(extractor, batch, objective, Schedule(30, 1.0, settle=0.9))
+    assert found.steps.tolist() == [2, 2, 2]
+    assert looks == [3]  # before the second step, and none after it; the first one's look is the caller's
 
 
 def test_an_image_that_nobody_wants_any_more_leaves_the_batch_and_its_neighbours_go_on(

@@ -54,9 +54,9 @@ def extractor() -> Convolution:
     return Convolution()
 
 
-@pytest.fixture
-def device(extractor: Convolution) -> Iterator[Device]:
-    device = Device(extractor, batch_images=8)
+@pytest.fixture(params=[False, True], ids=["two threads", "in turn"])
+def device(extractor: Convolution, request: pytest.FixtureRequest) -> Iterator[Device]:
+    device = Device(extractor, batch_images=8, alternates=request.param)
     device.start()
     yield device
     device.stop()
@@ -106,7 +106,7 @@ def test_one_image_that_fails_leaves_its_neighbours_unharmed(device: Device, cod
     assert [type(f.exception()) for f in futures] == [type(None)] * 3 + [DeviceFailure] + [type(None)] * 4
 
 
-def test_a_query_is_served_between_two_steps(device: Device, codec: Codec) -> None:
+def test_a_query_does_not_wait_for_the_end_of_an_activation(device: Device, codec: Codec) -> None:
     with ThreadPoolExecutor(1) as pool:
         answered = threading.Event()
         endless = replace(work(0, codec), steps=10_000_000, patient=True, wanted=lambda: not answered.is_set())

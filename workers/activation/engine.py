@@ -94,7 +94,7 @@ class Activated:
 
 
 class Engine:
-    """Runs on the extractor's device. One thread owns it."""
+    """Runs on the extractor's device; of a GPU, one thread owns it."""
 
     def __init__(self, extractor: Extractor) -> None:
         self.extractor = extractor
