@@ -68,7 +68,7 @@ log=$AII_STATE_DIR/logs/up.log
 if is_up; then
     echo "Using the stack that runs in $AII_STATE_DIR."
 else
-    echo "Starting Redis, S3, a worker and Flower in $AII_STATE_DIR; the worker's first start takes a minute."
+    echo "Starting Redis, S3, workers and Flower in $AII_STATE_DIR; the workers' first start takes a minute."
     (umask 077 && mkdir -p "$AII_STATE_DIR/logs")
     "$BIN/aii" up >"$log" 2>&1 &
     stack=$!

@@ -29,6 +29,7 @@ from tasks.storage import ObjectStore
 PACKAGES = Path(deploy.__file__).resolve().parent.parent
 _OURS = ("AII_", "RCLONE_", "FLOWER_", "CELERY_")
 _FLOWER_TIMEOUT_S = 5
+_MOST_WORKERS = 8
 _WORKER_BYTES = 2 * 2**30  # with what its images take
 
 
@@ -106,11 +107,11 @@ def _worker_service(stack: Stack, state: Path, number: int, *, alone: bool) -> S
 
 def workers_here(settings: Settings) -> int:
     """How many workers suit this machine: one for a GPU, which computes batches; else one for each core, as far as
-    there is memory for them."""
+    there is memory for them, and no more than one producer and one S3 server keep busy."""
     if settings.device != "cpu" and Path("/dev/nvidiactl").exists():
         return 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(_cores(), memory // _WORKER_BYTES))
+    return max(1, min(_cores(), memory // _WORKER_BYTES, _MOST_WORKERS))
 
 
 def _cores() -> int:

@@ -30,7 +30,7 @@ from workers.jobs import JobRunner, Kind
 logger = logging.getLogger(__name__)
 
 _EXIT_FAILURE: Final = 70
-_LONGEST_WAIT_S: Final = 0.02
+_LONGEST_WAIT_S, _LONGEST_IDLE_WAIT_S = 0.02, 0.5
 _MOST_EVENTS: Final = 1_000  # in one message to Flower
 _NICENESS: Final = 5  # of threads that handle activations, from 0 to 19
 _LANES: Final = {"query": (QUEUE_QUERY,), "activate": (QUEUE_ACTIVATE, QUEUE_INDEX)}
@@ -114,7 +114,7 @@ def _options(lane: Lane, worker: str) -> dict[str, Any]:
 
 
 class _Restless:
-    """A broker connection that never waits for long while its lane is at work.
+    """A broker connection that never waits for long: a moment while its lane is at work, somewhat longer otherwise.
 
     What a thread has finished is acknowledged, and room for the next message made, only between two waits of Celery's
     loop. Those last two seconds when no message may be taken, which bounds a lane to its number of threads every two
@@ -135,7 +135,7 @@ class _Restless:
         if self._events:
             self._events.flush()
         held = self._channel.qos.prefetch_count - (self._channel.qos.can_consume_max_estimate() or 0)
-        self._connection.drain_events(timeout=min(timeout, _LONGEST_WAIT_S) if held else timeout)
+        self._connection.drain_events(timeout=min(timeout, _LONGEST_WAIT_S if held else _LONGEST_IDLE_WAIT_S))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
