@@ -193,11 +193,10 @@ def _fitted(picture: Image.Image, width: int, height: int) -> Pixels:
 
 def measure(subject: Subject, size: str, photos: Sequence[Pixels], steps: int, batch: int, recall: bool) -> Row:
     device = subject.extractor.device
-    few = photos[:2]
-    run_engine(subject, few, steps, batch)  # warm
+    run_engine(subject, photos[:batch], steps, batch)  # warm: kernels are made for each size of a batch
     _synchronise(device)
     (made, codes, device_ms), engine_ms = _timed(lambda: run_engine(subject, photos, steps, batch), device)
-    subject.loop.activate(few[0], 1)
+    subject.loop.activate(photos[0], 1)
     plain, plain_ms = _timed(lambda: [subject.loop.activate(photo, steps) for photo in photos], device)
     recalls: tuple[float | None, ...] = (None, None, None)
     if recall:

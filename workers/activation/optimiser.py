@@ -20,6 +20,8 @@ from workers.extractors.network import IMAGENET_STD
 __all__ = ["Batch", "Found", "Look", "Schedule", "changed", "look", "optimise"]
 
 _IMAGE_WEIGHT: Final = 0.01  # of the mean squared change of the image beside the misfit of features (section 4.1)
+# Of what the gradient promises, a second step brings 0.6 (ResNet-50) to 0.95 (PQ8x8): measured on 40 photographs.
+_KEPT: Final = 0.6
 _BETAS: Final = (0.9, 0.999)
 _EPSILON: Final = 1e-8
 
@@ -119,11 +121,11 @@ class _State:
     def settling(self, promised: torch.Tensor, part: float) -> torch.Tensor:
         """Which images (B,) bool need no other look after the step that was just taken, by what it `promised` (B,).
 
-        That is the change times its gradient. Measured on 40 photographs, a second step brings 0.6 to 0.95 of it: what
-        promises too little brings too little, and a look, half the time of a step, would only confirm it.
+        That is the change times its gradient. Where it is too little, a look, half the time of a step, would only
+        confirm it.
         """
-        gained = self.start - self.previous
-        return (promised < part * (gained + promised)) & (gained > 0)
+        gained, coming = self.start - self.previous, _KEPT * promised
+        return (coming < part * (gained + coming)) & (gained > 0)
 
 
 class Look(NamedTuple):
