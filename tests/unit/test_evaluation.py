@@ -166,6 +166,8 @@ def test_two_curves_are_compared_in_the_middle_of_what_they_share() -> None:
     assert (met.at, met.at_recall) == (41.0, 0.75)
     assert (met.recall["jnd"], met.recall["linf"]) == (pytest.approx(0.75), pytest.approx(0.75))
     assert (met.figure["jnd"], met.figure["linf"]) == (pytest.approx(41.0), pytest.approx(41.0))
+    too_strong = way("jnd", 0.76, 36)  # finds less than a weaker one, and is more visible
+    assert meeting([*rows, too_strong], PSNR) == met
     assert meeting([*rows[:2], way("linf", 0.7, 35), way("linf", 0.9, 30)], PSNR) is None
 
 

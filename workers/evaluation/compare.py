@@ -51,7 +51,9 @@ class Meeting:
 def meeting(strengths: Sequence[WayRow], measure: Measure) -> Meeting | None:
     """Compare by one measure; None where the two curves do not overlap."""
     curves = {
-        way: [(getattr(r, measure.field), r.recall_at_1) for r in strengths if r.way == way and np.isfinite(r.psnr_db)]
+        way: _worth_while(
+            [(getattr(r, measure.field), r.recall_at_1) for r in strengths if r.way == way and np.isfinite(r.psnr_db)]
+        )
         for way in WAYS
     }
     if min(map(len, curves.values())) < _SHORT:
@@ -62,6 +64,15 @@ def meeting(strengths: Sequence[WayRow], measure: Measure) -> Meeting | None:
     recall = {way: _between(curve, at) for way, curve in curves.items()}
     turned = {way: [(y, x) for x, y in curve] for way, curve in curves.items()}
     return Meeting(at, recall, at_recall, {way: _between(curve, at_recall) for way, curve in turned.items()})
+
+
+def _worth_while(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Without strengths that a less visible one finds as much as: from some strength on, more finds less."""
+    kept: list[tuple[float, float]] = []
+    for figure, recall in sorted(curve, reverse=True):  # the least visible first
+        if not kept or recall > kept[-1][1]:
+            kept.append((figure, recall))
+    return kept
 
 
 def _middle(ranges: Sequence[Sequence[float]]) -> float | None:
