@@ -85,12 +85,12 @@ def test_a_report_its_tables_and_the_same_tables_after_an_interruption(
         ("search", ("index", "nprobe", "vectors", "bytes_per_vector")),
         ("detection", ("activated", "recall", "precision")),
         ("ways", ("way", "images", "recall_at_1", "psnr_db")),
-        ("strengths", ("way", "alpha", "recall_at_1", "psnr_db", "ssim")),
+        ("strengths", ("way", "alpha", "recall_at_1", "psnr_db", "psnr_y_db", "ssim")),
     ):
         assert rows(tmp_path / f"{name}.csv", columns) == rows(undisturbed / f"{name}.csv", columns)
     page = (tmp_path / "report.html").read_text()
     assert "torn.jpg" in page
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 6
     assert "data:image/jpeg;base64," in page
     assert 'src="http' not in page
     again = evaluate(*arguments, "--out", tmp_path, "--seed", "1")
