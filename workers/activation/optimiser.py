@@ -118,12 +118,16 @@ class _State:
         self.previous = misfits
         return going_on
 
-    def settling(self, promised: torch.Tensor, part: float) -> torch.Tensor:
-        """Which images (B,) bool need no other look after the step that was just taken, by what it `promised` (B,).
+    def settling(self, before: torch.Tensor, gradient: torch.Tensor, part: float) -> torch.Tensor:
+        """Which images (B,) bool need no other look after the step that was just taken, from the delta `before` along
+        its `gradient`, (B, 3, S, S) both.
 
-        That is the change times its gradient. Where it is too little, a look, half the time of a step, would only
-        confirm it.
+        The change times its gradient is what the step promises. Where it is too little, a look, half the time of a
+        step, would only confirm it.
         """
+        inside = torch.tanh(before.detach())
+        slope = (1 - inside.square()).clamp(min=_EPSILON)  # of tanh: the gradient is with respect to what is inside
+        promised = -(gradient / slope * (torch.tanh(self.delta) - inside)).sum(dim=(1, 2, 3))
         gained, coming = self.start - self.previous, _KEPT * promised
         return (coming < part * (gained + coming)) & (gained > 0)
 
@@ -177,10 +181,11 @@ def optimise(
             return found
         gradient = _gradient(extractor, state, seen, misfits, schedule.views, random)[going_on]
         state.leave(~going_on, found, step - 1)
-        promised = _adam(state, gradient, step, schedule.learning_rate)
+        before = state.delta
+        _adam(state, gradient, step, schedule.learning_rate)
         yield
         if step > 1 and schedule.settle:
-            state.leave(state.settling(promised, schedule.settle), found, step)
+            state.leave(state.settling(before, gradient, schedule.settle), found, step)
             if not len(state.numbers):
                 return found
         if step < schedule.steps:
@@ -205,18 +210,13 @@ def _gradient(
     return gradient
 
 
-def _adam(state: _State, gradient: torch.Tensor, step: int, learning_rate: float) -> torch.Tensor:
-    """One step of Adam (Kingma & Ba, 2015); returns how much lower the loss of each image (B,) should be for it.
-
-    Not torch's, whose state belongs to a tensor of fixed shape: here images leave the batch on the way.
-    """
+def _adam(state: _State, gradient: torch.Tensor, step: int, learning_rate: float) -> None:
+    """One step of Adam (Kingma & Ba, 2015). Not torch's, whose state belongs to a tensor of fixed shape: here images
+    leave the batch on the way."""
     state.mean = torch.lerp(gradient, state.mean, _BETAS[0])
     state.square = torch.lerp(gradient.square(), state.square, _BETAS[1])
     mean, square = state.mean / (1 - _BETAS[0] ** step), state.square / (1 - _BETAS[1] ** step)
-    before = torch.tanh(state.delta.detach())
     state.delta = state.delta - learning_rate * mean / (square.sqrt() + _EPSILON)
-    slope = (1 - before.square()).clamp(min=_EPSILON)  # of tanh: the gradient is with respect to what is inside
-    return -(gradient / slope * (torch.tanh(state.delta) - before)).sum(dim=(1, 2, 3))
 
 
 def changed(batch: Batch, change: torch.Tensor) -> torch.Tensor:
