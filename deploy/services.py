@@ -83,7 +83,7 @@ def s3_service(stack: Stack, state: Path) -> Service:
 
 def ensure_buckets(settings: Settings) -> None:
     """Create the buckets that are missing; raises StorageUnavailable."""
-    ObjectStore.connect(settings, pool_size=1).ensure_buckets()
+    ObjectStore.connect(settings).ensure_buckets()
 
 
 def worker_services(stack: Stack, state: Path, count: int) -> list[Service]:

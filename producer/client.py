@@ -68,9 +68,8 @@ class Producer:
         )
 
     def close(self) -> None:
-        """Close the connections, also at the end of a `with` block. Those of Celery's pool belong to the process."""
+        """Close the connections to the ledger, also at the end of a `with` block. The others belong to the process."""
         self.ledger.disconnect()
-        self._store.disconnect()
 
     def __enter__(self) -> Producer:
         return self

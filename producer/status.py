@@ -66,8 +66,6 @@ def _latest_results(settings: Settings, job_ids: list[str]) -> tuple[list[Activa
             results += _activation(store, job_id)
     except StorageUnavailable as error:
         return results, error.message
-    finally:
-        store.disconnect()
     return results, None
 
 

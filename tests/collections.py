@@ -116,7 +116,6 @@ class Place:
 
     def close(self) -> None:
         self.redis.close()
-        self.store.disconnect()
 
 
 def code_of(collection: Collection, feature: Features) -> Codes:

@@ -50,10 +50,8 @@ def settings(shared_settings: Settings) -> Iterator[Settings]:
 
 
 @pytest.fixture
-def store(settings: Settings) -> Iterator[ObjectStore]:
-    store = ObjectStore.connect(settings)
-    yield store
-    store.disconnect()
+def store(settings: Settings) -> ObjectStore:
+    return ObjectStore.connect(settings)
 
 
 @pytest.fixture

@@ -22,4 +22,3 @@ def set_up_logs(level: int) -> None:
     # One line a job is enough: ours says how it ended.
     for chatty in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(chatty).setLevel(max(level, logging.WARNING))
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # the job that tries again says so itself

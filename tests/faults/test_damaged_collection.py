@@ -98,7 +98,6 @@ def test_a_missing_bucket_is_named_and_the_open_generation_goes_on(place: Place,
     store = ObjectStore.connect(settings.model_copy(update={"bucket_collections": "nowhere"}))
     with pytest.raises(StorageUnavailable, match="bucket"):
         Collection(CollectionStore(store, place.name, place.cache), place.journal, EXTRACTOR)
-    store.disconnect()
     assert found(collection, NEW[0])
 
 
