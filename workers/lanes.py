@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 _EXIT_FAILURE: Final = 70
 _LONGEST_WAIT_S, _LONGEST_IDLE_WAIT_S = 0.02, 0.5
+_EVENTS_EVERY_S: Final = 0.25
 _MOST_EVENTS: Final = 1_000  # in one message to Flower
 _NICENESS: Final = 5  # of threads that handle activations, from 0 to 19
 _LANES: Final = {"query": (QUEUE_QUERY,), "activate": (QUEUE_ACTIVATE, QUEUE_INDEX)}
@@ -127,13 +129,15 @@ class _Restless:
         self._connection = connection
         self._channel = channel
         self._events = events
+        self._flushed = time.monotonic()
         if events:
             events.buffer_group = frozenset({"task"})
             events.buffer_limit = _MOST_EVENTS
 
     def drain_events(self, timeout: float) -> None:
-        if self._events:
+        if self._events and time.monotonic() - self._flushed >= _EVENTS_EVERY_S:
             self._events.flush()
+            self._flushed = time.monotonic()
         held = self._channel.qos.prefetch_count - (self._channel.qos.can_consume_max_estimate() or 0)
         self._connection.drain_events(timeout=min(timeout, _LONGEST_WAIT_S if held else _LONGEST_IDLE_WAIT_S))
 

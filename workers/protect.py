@@ -129,7 +129,9 @@ class Protector:
 
     def _look(self, image: DecodedImage, found: Activated, codec: Codec) -> Standing:
         """See an image as a query for it will."""
-        return self._standing(self._device.extract(to_input(image.pixels, self._input_size)), found, codec)
+        return self._standing(
+            self._device.extract(to_input(image.pixels, self._input_size), patient=True), found, codec
+        )
 
     @staticmethod
     def _standing(feature: Features, found: Activated, codec: Codec) -> Standing:

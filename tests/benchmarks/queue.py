@@ -2,7 +2,8 @@
 
 The same photographs by one process that has nothing to do with queues (decode, prepare, optimise in batches, compose,
 encode, decode and look again; before and after), and through a producer, Redis, S3 and as many real workers as `aii up`
-starts here. Then what a query takes, with idle workers and with workers saturated by activations.
+starts here. Both have seen the photographs once before: kernels are made for each shape, and in each thread. Then what a
+query takes, with idle workers and with workers saturated by activations.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from workers.images import Limits, decode, encode
 from workers.index import starter
 from workers.index.codec import Codec
 
+WARMING = ActivationOptions(steps=2)
 LIMITS = Limits(max_bytes=64 * 2**20, max_pixels=100_000_000)
 
 
@@ -66,19 +68,23 @@ def main(images: Path | None, count: int, workers: int | None, queries: int, jso
 
 
 def bare(files: Sequence[bytes], device: torch.device) -> float:
-    """Images per second of one process without queue or network, after a warm-up."""
+    """Images per second of one process without queue or network, after a warm-up with all of them."""
     extractor, card = load_extractor("compact", device), starter.read_card()
     codec = Codec.read(starter.FOLDER / "codec.faiss", card.factory)
-    batch = BATCH_IMAGES[device.type]
-    _bare_batch(extractor, codec, files[:2])
+    _bare_run(extractor, codec, files, WARMING)
     began = time.perf_counter()
-    for start in range(0, len(files), batch):
-        _bare_batch(extractor, codec, files[start : start + batch])
+    _bare_run(extractor, codec, files, ActivationOptions())
     return len(files) / (time.perf_counter() - began)
 
 
-def _bare_batch(extractor: Extractor, codec: Codec, files: Sequence[bytes]) -> None:
-    engine, options = Engine(extractor), ActivationOptions()
+def _bare_run(extractor: Extractor, codec: Codec, files: Sequence[bytes], options: ActivationOptions) -> None:
+    batch = BATCH_IMAGES[extractor.device.type]
+    for start in range(0, len(files), batch):
+        _bare_batch(extractor, codec, files[start : start + batch], options)
+
+
+def _bare_batch(extractor: Extractor, codec: Codec, files: Sequence[bytes], options: ActivationOptions) -> None:
+    engine = Engine(extractor)
     originals = [decode(data, LIMITS) for data in files]
     prepared = [prepare(o.pixels, extractor.input_size, options.alpha) for o in originals]
     found = drain(engine.activate([Work(p, codec, options, options.steps) for p in prepared]))
@@ -90,8 +96,8 @@ def _bare_batch(extractor: Extractor, codec: Codec, files: Sequence[bytes]) -> N
 
 
 def through_the_queue(producer: Producer, files: Sequence[bytes]) -> dict[str, Any]:
-    """Images per second from the first submission to the last result document, after a warm-up."""
-    list(producer.wait_all([producer.activate(data, options=ActivationOptions(steps=2)) for data in files[:16]], 120))
+    """Images per second from the first submission to the last result document, after a warm-up with all of them."""
+    list(producer.wait_all([producer.activate(data, options=WARMING) for data in files], 600))
     began = time.perf_counter()
     jobs = [producer.activate(data) for data in files]
     done = list(producer.wait_all(jobs, 600))

@@ -14,6 +14,7 @@ import torch
 from tasks.errors import DeviceFailure, LeaseLost
 from tasks.messages import ActivationOptions
 from tasks.results import ExtractorIdentity
+from tests.waiting import wait_for
 from workers.activation.compose import Prepared, prepare
 from workers.activation.engine import Work
 from workers.activation.objective import Objective
@@ -116,6 +117,34 @@ def test_a_query_does_not_wait_for_the_end_of_an_activation(device: Device, code
         assert not long.done()
         answered.set()
         assert long.result(60).steps < 10_000_000
+
+
+@pytest.mark.parametrize("alternates", [False, True])
+def test_patient_callers_share_a_batch_while_the_device_is_at_work(
+    extractor: Convolution, codec: Codec, alternates: bool
+) -> None:
+    device = Device(extractor, batch_images=4, patience_s=600, alternates=alternates)
+    device.start()
+    with ThreadPoolExecutor(5) as pool:
+        answered = threading.Event()
+        endless = replace(work(0, codec), steps=10_000_000, patient=True, wanted=lambda: not answered.is_set())
+        long = pool.submit(device.activate, endless)
+        wait_for(lambda: extractor.batches, "the activation did not begin", 60)
+        patient = [pool.submit(device.extract, prepared(seed).image, patient=True) for seed in range(4)]
+        assert [len(future.result(60)) for future in patient] == [DIMENSION] * 4
+        answered.set()
+        long.result(60)
+    device.stop()
+    assert 4 in extractor.batches
+
+
+def test_a_patient_caller_does_not_wait_when_the_device_is_at_rest(extractor: Convolution, codec: Codec) -> None:
+    device = Device(extractor, batch_images=4, patience_s=600)
+    device.start()
+    device.activate(work(0, codec))
+    with ThreadPoolExecutor(1) as pool:
+        assert len(pool.submit(device.extract, prepared(0).image, patient=True).result(60)) == DIMENSION
+    device.stop()
 
 
 def test_a_device_that_fails_on_everything_ends_the_process_instead_of_failing_jobs(codec: Codec) -> None:
