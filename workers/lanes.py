@@ -8,8 +8,6 @@ wait for one to end; across processes, the device could not serve a query betwee
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +25,7 @@ from tasks.app import create_app
 from tasks.names import QUEUE_ACTIVATE, QUEUE_INDEX, QUEUE_QUERY
 from tasks.settings import Settings
 from workers.jobs import JobRunner, Kind
+from workers.priority import give_way
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +33,6 @@ _EXIT_FAILURE: Final = 70
 _LONGEST_WAIT_S, _LONGEST_IDLE_WAIT_S = 0.02, 0.5
 _EVENTS_EVERY_S: Final = 0.25
 _MOST_EVENTS: Final = 1_000  # in one message to Flower
-_NICENESS: Final = 5  # of threads that handle activations, from 0 to 19
 _LANES: Final = {"query": (QUEUE_QUERY,), "activate": (QUEUE_ACTIVATE, QUEUE_INDEX)}
 
 
@@ -173,18 +171,18 @@ def _app(settings: Settings, runner: JobRunner, kinds: Sequence[Kind[Any]]) -> C
 def _register(app: Celery, runner: JobRunner, kind: Kind[Any]) -> None:
     @app.task(name=kind.task, bind=True, shared=False)  # type: ignore[untyped-decorator]  # celery has no types
     def task(self: Any, request: Any = None) -> str:
-        _use_one_core(niceness=0 if kind.queue == QUEUE_QUERY else _NICENESS)
+        _prepare_thread(gives_way=kind.queue != QUEUE_QUERY)
         return runner.run(kind, self.request.id, request)
 
 
 _prepared = threading.local()
 
 
-def _use_one_core(niceness: int) -> None:
-    """Torch starts a team of threads for every thread that calls it: one for each of sixteen handlers would be too
-    many. And where cores are short, the device and queries come first: activations wait for the device anyway."""
+def _prepare_thread(*, gives_way: bool) -> None:
+    """Once for each handler thread. Torch starts a team of threads for every thread that calls it: one for each of
+    sixteen handlers would be too many."""
     if not getattr(_prepared, "done", False):
         torch.set_num_threads(1)
-        if sys.platform == "linux":  # elsewhere niceness is the whole process's
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+        if gives_way:
+            give_way()
         _prepared.done = True

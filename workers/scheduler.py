@@ -24,6 +24,7 @@ from tasks.errors import DeviceFailure, LeaseLost
 from workers.activation.engine import Activated, Engine, Work
 from workers.extractors.base import Extractor
 from workers.index.codec import Features
+from workers.priority import give_way
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ _MAX_EXTRACT_BATCH: Final = 64
 _T = TypeVar("_T")
 
 
-@dataclass
+@dataclass(eq=False)
 class _Waiting(Generic[_T]):
     """`due` is when it waits for company no longer, on the monotonic clock."""
 
@@ -70,8 +71,9 @@ class Device:
         self._batch_images = batch_images
         self._gather_s = gather_s
         self._patience_s = patience_s
-        self._extractions: deque[_Waiting[torch.Tensor]] = deque()
-        self._activations: deque[_Waiting[Work]] = deque()
+        # Callers lay hold of a queue before they get the lock: it must stay the same object.
+        self._extractions: Final[deque[_Waiting[torch.Tensor]]] = deque()
+        self._activations: Final[deque[_Waiting[Work]]] = deque()
         self._optimising = False
         self._wake = threading.Condition()
         self._stopping = False
@@ -119,6 +121,8 @@ class Device:
     # ── the threads themselves ───────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self, extracts: bool, activates: bool) -> None:
+        if not extracts:
+            give_way()
         while self._wait_for_work(extracts, activates):
             if extracts:
                 self._serve_extractions()
@@ -165,7 +169,8 @@ class Device:
                 return []
             kind = self._activations[0].work.kind
             chosen = [w for w in self._activations if w.work.kind == kind][: self._batch_images]
-            self._activations = deque(w for w in self._activations if not any(w is c for c in chosen))
+            for w in chosen:
+                self._activations.remove(w)
             self._optimising = True
         return chosen
 

@@ -2,8 +2,8 @@
 
 The same photographs by one process that has nothing to do with queues (decode, prepare, optimise in batches, compose,
 encode, decode and look again; before and after), and through a producer, Redis, S3 and as many real workers as `aii up`
-starts here. Both have seen the photographs once before: kernels are made for each shape, and in each thread. Then what a
-query takes, with idle workers and with workers saturated by activations.
+starts here. Both have seen the photographs once before, since kernels are made for each shape, and in each thread. Then
+what a query takes, with idle workers and with workers saturated by activations.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def through_the_queue(producer: Producer, files: Sequence[bytes]) -> dict[str, A
 def query_latency(producer: Producer, settings: Settings, files: Sequence[bytes], count: int) -> dict[str, Any]:
     """Milliseconds from submission to answer, and the worker's own; one query at a time."""
     idle = _ask(producer, files, count)
-    backlog = [producer.activate(data, options=ActivationOptions(steps=20)) for data in files]
+    backlog = [producer.activate(data, options=ActivationOptions(steps=n)) for n in (20, 21, 22) for data in files]
     busy = _ask(producer, files, count)
     finished = sum(job.state().value == "done" for job in backlog)
     if finished == len(backlog):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 
 import numpy as np
@@ -117,6 +118,21 @@ def test_a_query_does_not_wait_for_the_end_of_an_activation(device: Device, code
         assert not long.done()
         answered.set()
         assert long.result(60).steps < 10_000_000
+
+
+def test_no_image_is_lost_between_a_thread_that_hands_over_and_the_one_that_takes_a_batch(
+    device: Device, codec: Codec
+) -> None:
+    """Threads change places as often as Python can make them, so that one does in the worst of moments."""
+    job = replace(work(0, codec), steps=1)
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            futures = [pool.submit(device.activate, job) for _ in range(1000)]
+            assert wait(futures, timeout=120).not_done == set()
+    finally:
+        sys.setswitchinterval(usual)
 
 
 @pytest.mark.parametrize("alternates", [False, True])
