@@ -1,9 +1,9 @@
 """Through the queue against the bare engine: ``python -m tests.benchmarks.queue [--json FILE]``.
 
 The same photographs by one process that has nothing to do with queues (decode, prepare, optimise in batches, compose,
-encode, decode and look again; before and after), and through a producer, Redis, S3 and as many real workers as `aii up`
-starts here. Both have seen the photographs once before, since kernels are made for each shape, and in each thread. Then
-what a query takes, with idle workers and with workers saturated by activations.
+encode, decode and look again), and through a producer, Redis, S3 and as many real workers as `aii up` starts here; in
+turns, since a shared machine is now faster and now slower. Both have seen the photographs once before: kernels are made
+for each shape. Then what a query takes, with idle workers and with workers saturated by activations.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,47 +39,71 @@ from workers.images import Limits, decode, encode
 from workers.index import starter
 from workers.index.codec import Codec
 
-WARMING = ActivationOptions(steps=2)
+DEFAULTS, WARMING = ActivationOptions(), ActivationOptions(steps=2)
 LIMITS = Limits(max_bytes=64 * 2**20, max_pixels=100_000_000)
 
 
 @click.command(help=__doc__)
 @click.option("--images", type=click.Path(exists=True, path_type=Path), help="Photographs; default: crops of few.")
 @click.option("--count", default=200, show_default=True)
+@click.option("--rounds", default=3, show_default=True, help="Batches through the queue.")
 @click.option("--workers", type=click.IntRange(1), help="Default: as many as `aii up` starts.")
 @click.option("--queries", default=100, show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file.")
-def main(images: Path | None, count: int, workers: int | None, queries: int, json_path: Path | None) -> None:
+def main(
+    images: Path | None, count: int, rounds: int, workers: int | None, queries: int, json_path: Path | None
+) -> None:
     files = [p.read_bytes() for p in sorted(images.iterdir())[:count]] if images else crops(count, side=320)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    before = bare(files, device)
-    figures: dict[str, Any] = {"images": len(files), "device": str(device)}
     with ExitStack() as stack:
         state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(running_stack(state, workers))
         settings = settings_of(state)
         producer = stack.enter_context(Producer.connect(settings))
-        figures |= through_the_queue(producer, files)
+        figures = {"images": len(files)} | in_turns(producer, files, rounds)
         figures |= query_latency(producer, settings, files, queries)
-    figures["bare_images_per_s"] = 2 / (1 / before + 1 / bare(files, device))
-    figures["ratio"] = figures["queue_images_per_s"] / figures["bare_images_per_s"]
     for name, value in figures.items():
         click.echo(f"{name:<32}{value:.3f}" if isinstance(value, float) else f"{name:<32}{value}")
     if json_path:
         json_path.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def bare(files: Sequence[bytes], device: torch.device) -> float:
-    """Images per second of one process without queue or network, after a warm-up with all of them."""
+def in_turns(producer: Producer, files: Sequence[bytes], rounds: int) -> dict[str, Any]:
+    """Images per second without and with the queue; `ratio` is of all rounds, `ratios` are of each round and the two
+    bare ones around it."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     extractor, card = load_extractor("compact", device), starter.read_card()
     codec = Codec.read(starter.FOLDER / "codec.faiss", card.factory)
-    _bare_run(extractor, codec, files, WARMING)
+    bare = partial(_bare_run, extractor, codec, files)
+    bare(WARMING)
+    _queue_run(producer, files, WARMING)
+    bare_s, queue_s = [_seconds(bare)], []
+    for _ in range(rounds):
+        queue_s.append(_seconds(lambda: _queue_run(producer, files)))
+        bare_s.append(_seconds(bare))
+    rate, bare_rate = rounds * len(files) / sum(queue_s), (rounds + 1) * len(files) / sum(bare_s)
+    around = [(before + after) / 2 for before, after in pairwise(bare_s)]
+    return {
+        "device": str(device), "bare_images_per_s": bare_rate, "queue_images_per_s": rate, "ratio": rate / bare_rate,
+        "ratios": [round(bare / queue, 3) for bare, queue in zip(around, queue_s, strict=True)],
+    }  # fmt: skip
+
+
+def _seconds(run: Callable[[], object]) -> float:
     began = time.perf_counter()
-    _bare_run(extractor, codec, files, ActivationOptions())
-    return len(files) / (time.perf_counter() - began)
+    run()
+    return time.perf_counter() - began
 
 
-def _bare_run(extractor: Extractor, codec: Codec, files: Sequence[bytes], options: ActivationOptions) -> None:
+def _queue_run(producer: Producer, files: Sequence[bytes], options: ActivationOptions = DEFAULTS) -> None:
+    """From the first submission to the last result document."""
+    jobs = [producer.activate(data, options=options, again=True) for data in files]
+    done = list(producer.wait_all(jobs, 600))
+    assert len(done) == len(files)
+
+
+def _bare_run(
+    extractor: Extractor, codec: Codec, files: Sequence[bytes], options: ActivationOptions = DEFAULTS
+) -> None:
     batch = BATCH_IMAGES[extractor.device.type]
     for start in range(0, len(files), batch):
         _bare_batch(extractor, codec, files[start : start + batch], options)
@@ -93,18 +119,6 @@ def _bare_batch(extractor: Extractor, codec: Codec, files: Sequence[bytes], opti
         again = decode(encoded.data, LIMITS)
         codec.encode(engine.features(to_input(again.pixels, extractor.input_size)[None]))
         quality(original.pixels, again.pixels)
-
-
-def through_the_queue(producer: Producer, files: Sequence[bytes]) -> dict[str, Any]:
-    """Images per second from the first submission to the last result document, after a warm-up with all of them."""
-    list(producer.wait_all([producer.activate(data, options=WARMING) for data in files], 600))
-    began = time.perf_counter()
-    jobs = [producer.activate(data) for data in files]
-    done = list(producer.wait_all(jobs, 600))
-    elapsed_s = time.perf_counter() - began
-    timings = [result.provenance.timings_ms for _, result in done]
-    stages = {name: statistics.mean(t.get(name, 0.0) for t in timings) for name in timings[0]}
-    return {"queue_images_per_s": len(done) / elapsed_s, **{f"stage_{n}_ms": round(v, 2) for n, v in stages.items()}}
 
 
 def query_latency(producer: Producer, settings: Settings, files: Sequence[bytes], count: int) -> dict[str, Any]:
