@@ -59,3 +59,33 @@ def test_wrong_keys_are_named_and_not_shown(settings: Settings) -> None:
     with pytest.raises(StorageUnavailable, match="AII_S3_SECRET_KEY") as caught:
         ObjectStore.connect(stranger).check()
     assert "not-the-secret" not in str(caught.value)
+
+
+def test_keys_of_other_programs_in_the_environment_are_not_used(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"ACCESS_KEY_ID": "x", "SESSION_TOKEN": "y", "SKIP_SIGNATURE": "true", "ENDPOINT": "z"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    store = ObjectStore.connect(settings)
+    store.check()
+    store.put(Bucket.QUERIES, "own-keys", DATA, "image/png")
+    assert store.get(Bucket.QUERIES, "own-keys", 100) == DATA
+
+
+def test_missing_buckets_are_created_once(settings: Settings) -> None:
+    elsewhere = settings.model_copy(update={"bucket_results": "other-results", "bucket_queries": "other-queries"})
+    store = ObjectStore.connect(elsewhere)
+    with pytest.raises(StorageUnavailable, match=r"lacks a bucket.*aii up"):
+        store.check()
+    store.ensure_buckets()
+    store.ensure_buckets()
+    store.check()
+
+
+def test_a_large_file_comes_back_as_it_was(store: ObjectStore, tmp_path: Path) -> None:
+    """Larger than a part of an upload, and than what is read at once."""
+    data = bytes(range(256)) * 50_000
+    (tmp_path / "large").write_bytes(data)
+    store.put_file(Bucket.COLLECTIONS, "large", tmp_path / "large")
+    assert store.size(Bucket.COLLECTIONS, "large") == len(data)
+    assert store.get_file(Bucket.COLLECTIONS, "large", sha256_hex(data), tmp_path / "again").read_bytes() == data
