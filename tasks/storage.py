@@ -258,6 +258,6 @@ def _code_in(text: str) -> str:
 
 
 def _kind_of(error: Exception) -> str:
-    """In which phase a request failed, as far as the client says it."""
-    kind = re.search(r"kind: (\w+)", str(error))
+    """In which phase a request failed, as far as the client says it: that a certificate is unknown stands last."""
+    kind = re.search(r"(InvalidCertificate)", str(error)) or re.search(r"kind: (\w+)", str(error))
     return kind[1] if kind else type(error).__name__

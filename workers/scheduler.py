@@ -47,8 +47,8 @@ class Device:
     Args:
         batch_images: most images optimised together.
         gather_s: how long a batch that is not full waits for more images to arrive.
-        patience_s: the same for patient callers of :meth:`extract`; images that were optimised together come back to be
-            looked at within about that time.
+        patience_s: the same for patient callers of :meth:`extract`; by default 50 ms on a processor, where images of
+            one batch come back to be looked at within that time, and 5 ms on a GPU, where that is a batch.
         alternates: whether one thread serves activations and features in turn; by default on everything but a
             processor.
         on_broken_device: called when the device fails on every image. A CUDA device that failed once may never work
@@ -61,23 +61,24 @@ class Device:
         *,
         batch_images: int,
         gather_s: float = 0.01,
-        patience_s: float = 0.05,
+        patience_s: float | None = None,
         alternates: bool | None = None,
         on_broken_device: Callable[[], None] | None = None,
     ) -> None:
+        on_processor = extractor.device.type == "cpu"
         self._engine = Engine(extractor)
         self._input_size = extractor.input_size
         self._on_broken_device = on_broken_device or end_process
         self._batch_images = batch_images
         self._gather_s = gather_s
-        self._patience_s = patience_s
+        self._patience_s = (0.05 if on_processor else 0.005) if patience_s is None else patience_s
         # Callers lay hold of a queue before they get the lock: it must stay the same object.
         self._extractions: Final[deque[_Waiting[torch.Tensor]]] = deque()
         self._activations: Final[deque[_Waiting[Work]]] = deque()
         self._optimising = False
         self._wake = threading.Condition()
         self._stopping = False
-        self._alternates = extractor.device.type != "cpu" if alternates is None else alternates
+        self._alternates = not on_processor if alternates is None else alternates
         roles = [(True, True)] if self._alternates else [(True, False), (False, True)]
         self._threads = [threading.Thread(target=self._run, args=role, name="device", daemon=True) for role in roles]
 
