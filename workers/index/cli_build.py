@@ -27,7 +27,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 @click.command()
 @_name
 @click.option(
-    "--images", "sources", multiple=True, required=True, metavar="DIR|TAR|s3://BUCKET[/PREFIX]",
+    "--images", "sources", multiple=True, required=True, metavar="DIR|TAR|s3://BUCKET[/FOLDER]",
     help="Where the images are (of buckets, those of AII_BUCKET_…); may be given again.",
 )  # fmt: skip
 @click.option("--factory", help="FAISS factory string, such as IVF4096,PQ8x8; default: by the number of images.")

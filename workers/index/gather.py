@@ -69,7 +69,7 @@ class Gatherer:
     max_bytes: int
 
     def gather(self, sources: Iterable[str], path: Path, progress: Callable[[int], None]) -> Gathered:
-        """Extract folders, tar files and ``s3://BUCKET/PREFIX``, for buckets of ours; the features are put together in
+        """Extract folders, tar files and ``s3://BUCKET/FOLDER``, for buckets of ours; the features are put together in
         the file `path`.
 
         Raises:
@@ -98,13 +98,13 @@ class Gatherer:
     def _uploaded(self, source: str, skipped: list[str]) -> Iterator[str]:
         """The digests of a source's images, which are in the store now."""
         if source.startswith("s3://"):
-            bucket, prefix = self._bucket(source)
+            bucket, folder = self._bucket(source)
             if bucket is Bucket.ORIGINALS:
-                keys = self.store.list_keys(bucket, prefix)
+                keys = self.store.list_keys(bucket, folder)
                 yield from (key for key in keys if re.fullmatch(DIGEST_PATTERN, key))
                 return
             images: Iterator[_Image] = (
-                _stored(self.store, bucket, key) for key in self.store.list_keys(bucket, prefix)
+                _stored(self.store, bucket, key) for key in self.store.list_keys(bucket, folder)
             )
         else:
             images = map(_listed, listed_images(Path(source)))
@@ -115,12 +115,12 @@ class Gatherer:
                 yield uploaded
 
     def _bucket(self, address: str) -> tuple[Bucket, str]:
-        """The bucket of an address ``s3://BUCKET`` or ``s3://BUCKET/PREFIX``, and the prefix."""
-        name, _, prefix = address.removeprefix("s3://").partition("/")
+        """The bucket of an address ``s3://BUCKET`` or ``s3://BUCKET/FOLDER``, and the folder."""
+        name, _, folder = address.removeprefix("s3://").partition("/")
         ours = {self.store.name_of(bucket): bucket for bucket in Bucket}
         if name not in ours:
             raise InvalidRequest(f"{address}: only these buckets can be read: {', '.join(ours)}.")
-        return ours[name], prefix
+        return ours[name], folder
 
     def _upload(self, image: _Image) -> str | Skipped:
         """The digest of an image that is in the store now."""
