@@ -81,10 +81,9 @@ class ObjectStore:
 
     def check(self) -> None:
         """Raise StorageUnavailable unless the store answers, lets us in and has a bucket for results."""
-        try:
-            self.get(Bucket.RESULTS, _PROBED_KEY, 0)
-        except ObjectMissing:
-            return
+        with self._errors("a result"):
+            if not _exists(self._stores[Bucket.RESULTS]):
+                raise self._lacking("every result")
 
     def put(self, bucket: Bucket, key: str, data: bytes, content_type: str) -> None:
         """Write one object; an object that is there already is replaced."""
@@ -188,7 +187,7 @@ class ObjectStore:
         if code in _MISSING:
             return ObjectMissing(f"There is no object {what} in the store.")
         if code == "NoSuchBucket":
-            return StorageUnavailable(f"S3 at {self._address} lacks a bucket that {what} needs: start `aii up`.")
+            return self._lacking(what)
         if code in _REFUSED:
             return StorageUnavailable(
                 f"S3 at {self._address} refuses the keys ({code}): check AII_S3_ACCESS_KEY and AII_S3_SECRET_KEY."
@@ -199,6 +198,9 @@ class ObjectStore:
             f"S3 at {self._address} does not answer ({_kind_of(error)}): start it with `aii up`, "
             "or set AII_S3_ENDPOINT."
         )
+
+    def _lacking(self, what: str) -> StorageUnavailable:
+        return StorageUnavailable(f"S3 at {self._address} lacks a bucket that {what} needs: start `aii up`.")
 
 
 def _client(settings: Settings, bucket: str) -> S3Store:

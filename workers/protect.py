@@ -130,7 +130,7 @@ class Protector:
     def _look(self, image: DecodedImage, found: Activated, codec: Codec) -> Standing:
         """See an image as a query for it will."""
         return self._standing(
-            self._device.extract(to_input(image.pixels, self._input_size), patient=True), found, codec
+            self._device.extract(to_input(image.pixels, self._input_size), can_wait=True), found, codec
         )
 
     @staticmethod

@@ -47,8 +47,8 @@ class Device:
     Args:
         batch_images: most images optimised together.
         gather_s: how long a batch that is not full waits for more images to arrive.
-        patience_s: the same for patient callers of :meth:`extract`; by default 50 ms on a processor, where images of
-            one batch come back to be looked at within that time, and 5 ms on a GPU, where that is a batch.
+        company_s: the same for callers of :meth:`extract` that can wait; by default 50 ms on a processor, where images
+            of one batch come back to be looked at within that time, and 5 ms on a GPU, where that is a batch.
         alternates: whether one thread serves activations and features in turn; by default on everything but a
             processor.
         on_broken_device: called when the device fails on every image. A CUDA device that failed once may never work
@@ -61,7 +61,7 @@ class Device:
         *,
         batch_images: int,
         gather_s: float = 0.01,
-        patience_s: float | None = None,
+        company_s: float | None = None,
         alternates: bool | None = None,
         on_broken_device: Callable[[], None] | None = None,
     ) -> None:
@@ -71,7 +71,7 @@ class Device:
         self._on_broken_device = on_broken_device or end_process
         self._batch_images = batch_images
         self._gather_s = gather_s
-        self._patience_s = (0.05 if on_processor else 0.005) if patience_s is None else patience_s
+        self._company_s = (0.05 if on_processor else 0.005) if company_s is None else company_s
         # Callers lay hold of a queue before they get the lock: it must stay the same object.
         self._extractions: Final[deque[_Waiting[torch.Tensor]]] = deque()
         self._activations: Final[deque[_Waiting[Work]]] = deque()
@@ -94,13 +94,13 @@ class Device:
         for thread in self._threads:
             thread.join()
 
-    def extract(self, image: torch.Tensor, *, patient: bool = False) -> Features:
+    def extract(self, image: torch.Tensor, *, can_wait: bool = False) -> Features:
         """The feature (D,) float32 of one image (3, S, S) float32 in [0, 1]; waits for it.
 
-        A patient caller waits a moment longer, for others to share a batch with, as long as the device is at work on
+        One that can wait does so a moment longer, for others to share a batch with, as long as the device is at work on
         activations: in a batch of four, a feature takes two thirds of its time alone.
         """
-        waiting = _Waiting(image, due=time.monotonic() + self._patience_s if patient else 0.0)
+        waiting = _Waiting(image, due=time.monotonic() + self._company_s if can_wait else 0.0)
         return self._put(self._extractions, waiting).result()  # type: ignore[no-any-return]
 
     def extract_all(self, images: Sequence[torch.Tensor]) -> list[Features]:

@@ -73,6 +73,10 @@ def work(seed: int, codec: Codec) -> Work:
     return Work(prepared(seed), codec, ActivationOptions(), 10)
 
 
+def endless(codec: Codec, until: threading.Event) -> Work:
+    return replace(work(0, codec), steps=10_000_000, patient=True, wanted=lambda: not until.is_set())
+
+
 def test_activation_brings_the_feature_nearer_to_its_target(device: Device, codec: Codec) -> None:
     job = work(0, codec)
     found = device.activate(job)
@@ -111,8 +115,7 @@ def test_one_image_that_fails_leaves_its_neighbours_unharmed(device: Device, cod
 def test_a_query_does_not_wait_for_the_end_of_an_activation(device: Device, codec: Codec) -> None:
     with ThreadPoolExecutor(1) as pool:
         answered = threading.Event()
-        endless = replace(work(0, codec), steps=10_000_000, patient=True, wanted=lambda: not answered.is_set())
-        long = pool.submit(device.activate, endless)
+        long = pool.submit(device.activate, endless(codec, answered))
         for seed in range(5):
             device.extract(prepared(seed).image)
         assert not long.done()
@@ -136,30 +139,29 @@ def test_no_image_is_lost_between_a_thread_that_hands_over_and_the_one_that_take
 
 
 @pytest.mark.parametrize("alternates", [False, True])
-def test_patient_callers_share_a_batch_while_the_device_is_at_work(
+def test_callers_that_can_wait_share_a_batch_while_the_device_is_at_work(
     extractor: Convolution, codec: Codec, alternates: bool
 ) -> None:
-    device = Device(extractor, batch_images=4, patience_s=600, alternates=alternates)
+    device = Device(extractor, batch_images=4, company_s=600, alternates=alternates)
     device.start()
     with ThreadPoolExecutor(5) as pool:
         answered = threading.Event()
-        endless = replace(work(0, codec), steps=10_000_000, patient=True, wanted=lambda: not answered.is_set())
-        long = pool.submit(device.activate, endless)
+        long = pool.submit(device.activate, endless(codec, answered))
         wait_for(lambda: extractor.batches, "the activation did not begin", 60)
-        patient = [pool.submit(device.extract, prepared(seed).image, patient=True) for seed in range(4)]
-        assert [len(future.result(60)) for future in patient] == [DIMENSION] * 4
+        waiting = [pool.submit(device.extract, prepared(seed).image, can_wait=True) for seed in range(4)]
+        assert [len(future.result(60)) for future in waiting] == [DIMENSION] * 4
         answered.set()
         long.result(60)
     device.stop()
     assert 4 in extractor.batches
 
 
-def test_a_patient_caller_does_not_wait_when_the_device_is_at_rest(extractor: Convolution, codec: Codec) -> None:
-    device = Device(extractor, batch_images=4, patience_s=600)
+def test_a_caller_that_can_wait_does_not_wait_when_the_device_is_at_rest(extractor: Convolution, codec: Codec) -> None:
+    device = Device(extractor, batch_images=4, company_s=600)
     device.start()
     device.activate(work(0, codec))
     with ThreadPoolExecutor(1) as pool:
-        assert len(pool.submit(device.extract, prepared(0).image, patient=True).result(60)) == DIMENSION
+        assert len(pool.submit(device.extract, prepared(0).image, can_wait=True).result(60)) == DIMENSION
     device.stop()
 
 
