@@ -10,8 +10,8 @@ from producer import output
 from tasks.app import Sender, create_app
 from tasks.documents import read_document
 from tasks.errors import ObjectMissing
-from tasks.ledger import JobRecord, JobState
-from tasks.operations import Operations
+from tasks.ledger.ledger import JobRecord, JobState
+from tasks.ledger.operations import Operations
 from tasks.settings import load_settings
 from tasks.storage import ObjectStore
 

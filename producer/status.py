@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from tasks.connection import connect_redis, redis_address
 from tasks.documents import read_result
 from tasks.errors import NotFound, StorageUnavailable
-from tasks.observer import look
-from tasks.overview import Overview
-from tasks.presence import WorkerNote, present_workers
+from tasks.monitoring.observer import look
+from tasks.monitoring.overview import Overview
+from tasks.monitoring.presence import WorkerNote, present_workers
 from tasks.results import ActivationResult
 from tasks.settings import Settings, load_settings
 from tasks.storage import ObjectStore

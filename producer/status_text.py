@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 
 from producer.status import Status
-from tasks.overview import Comparison, Overview, StageState
-from tasks.presence import WorkerNote
+from tasks.monitoring.overview import Comparison, Overview, StageState
+from tasks.monitoring.presence import WorkerNote
 from tasks.results import ActivationResult
 
 __all__ = ["status_json", "status_text"]

@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 
 from tasks.connection import SOCKET_OPTIONS, redis_address
 from tasks.errors import RedisUnavailable
-from tasks.ledger import Ledger, Resend
+from tasks.ledger.ledger import Ledger, Resend
 from tasks.messages import Request
 from tasks.names import QUEUE_ACTIVATE, QUEUE_OF_TASK, QUEUES
 from tasks.settings import Settings

@@ -13,7 +13,7 @@ import pytest
 
 from producer import Producer
 from tasks.connection import connect_redis
-from tasks.ledger import Ledger
+from tasks.ledger.ledger import Ledger
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
 from tests.collections import Place

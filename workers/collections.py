@@ -9,7 +9,7 @@ from pathlib import Path
 import redis
 
 from tasks.errors import NotReady
-from tasks.presence import CollectionState
+from tasks.monitoring.presence import CollectionState
 from tasks.results import ExtractorIdentity
 from tasks.storage import ObjectStore
 from workers.index.cache import prune

@@ -18,8 +18,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from tasks.errors import AiiError, InvalidRequest
-from tasks.metrics import Counters
-from workers.exposition import CountersCollector
+from tasks.monitoring.metrics import Counters
+from tasks.monitoring.prometheus import CountersCollector
 
 __all__ = ["Check", "HealthServer", "Readiness"]
 

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from tasks.documents import read_result, write_result
 from tasks.errors import AiiError, InvalidRequest, LeaseLost, ObjectMissing, Poison, Unavailable
-from tasks.ledger import Claim, JobState, Ledger
+from tasks.ledger.ledger import Claim, JobState, Ledger
 from tasks.messages import Request, parse_request
 from tasks.names import JOB_ID_PATTERN, QUEUE_OF_TASK
 from tasks.results import FailureResult, Provenance, Result

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from tasks.errors import LeaseLost, RedisUnavailable
-from tasks.ledger import Ledger
+from tasks.ledger.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from celery.exceptions import CPendingDeprecationWarning
 from tasks.app import Sender, create_app, submit
 from tasks.connection import connect_redis, redis_address
 from tasks.errors import ExtractorMismatch
-from tasks.ledger import Ledger
+from tasks.ledger.ledger import Ledger
 from tasks.messages import ActivateRequest, CompactRequest, ExtractRequest, QueryRequest
-from tasks.metrics import Metrics
+from tasks.monitoring.metrics import Metrics
+from tasks.monitoring.presence import WorkerNote
 from tasks.names import QUEUES, TASK_ACTIVATE, TASK_COMPACT, TASK_EXTRACT, TASK_QUERY
-from tasks.presence import WorkerNote
 from tasks.results import ExtractorIdentity
 from tasks.settings import Settings, state_dir
 from tasks.storage import ObjectStore

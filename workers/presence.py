@@ -1,4 +1,4 @@
-"""Keeps this worker's note of presence alive; see :mod:`tasks.presence`."""
+"""Keeps this worker's note of presence alive; see :mod:`tasks.monitoring.presence`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 import redis
 
 from tasks.errors import NotReady, RedisUnavailable
-from tasks.presence import WorkerNote, announce, withdraw
+from tasks.monitoring.presence import WorkerNote, announce, withdraw
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from redis.lock import Lock
 from tasks.app import Sender
 from tasks.connection import named_errors
 from tasks.errors import AiiError, RedisUnavailable
-from tasks.ledger import Ledger, QueueState, Resend
+from tasks.ledger.ledger import Ledger, QueueState, Resend
 from tasks.names import QUEUES
 
 logger = logging.getLogger(__name__)

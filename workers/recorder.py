@@ -8,8 +8,8 @@ import time
 from typing import Final
 
 from tasks.errors import RedisUnavailable
-from tasks.metrics import Counters, Failure, Metrics
-from tasks.paper import OPTIMISER, mode_of
+from tasks.monitoring.metrics import Counters, Failure, Metrics
+from tasks.monitoring.paper import OPTIMISER, mode_of
 from tasks.results import ActivationResult, FailureResult, Result
 
 __all__ = ["Recorder"]

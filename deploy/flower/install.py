@@ -12,8 +12,8 @@ from prometheus_client import REGISTRY
 from tornado.web import url
 
 from deploy.flower.page import Document, Overviews, Page, Pictures, Retry, Served
+from tasks.monitoring.prometheus import OverviewCollector
 from tasks.settings import Settings
-from workers.exposition import OverviewCollector
 
 __all__ = ["install"]
 

@@ -15,7 +15,7 @@ from deploy.flower.snapshot import LatestResults, Snapshot
 from tasks.app import Sender, create_app
 from tasks.documents import read_document
 from tasks.errors import AiiError, NotFound
-from tasks.operations import Operations
+from tasks.ledger.operations import Operations
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
 

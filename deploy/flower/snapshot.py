@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from tasks.documents import read_result
 from tasks.errors import AiiError, NotFound, NotReady, RedisUnavailable, Unavailable
-from tasks.metrics import Counters
-from tasks.observer import Observer
-from tasks.overview import Overview
+from tasks.monitoring.metrics import Counters
+from tasks.monitoring.observer import Observer
+from tasks.monitoring.overview import Overview
 from tasks.results import ActivationResult
 from tasks.settings import Settings
 from tasks.storage import ObjectStore

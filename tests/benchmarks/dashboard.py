@@ -23,12 +23,12 @@ from celery import Celery
 
 from tasks.app import create_app
 from tasks.connection import connect_redis, redis_address
-from tasks.ledger import JobState, Ledger
+from tasks.ledger.ledger import JobState, Ledger
 from tasks.messages import ActivateRequest, Source
-from tasks.metrics import Counters, Failure, Metrics
+from tasks.monitoring.metrics import Counters, Failure, Metrics
+from tasks.monitoring.observer import STAGES, Observer
+from tasks.monitoring.paper import OPTIMISER, TEN_STEPS
 from tasks.names import TASK_ACTIVATE, TASK_QUERY
-from tasks.observer import STAGES, Observer
-from tasks.paper import OPTIMISER, TEN_STEPS
 from tasks.settings import Settings
 from tests.flower import Flower
 from tests.stack import running_stack, settings_of

@@ -16,7 +16,7 @@ import pytest
 
 from producer import Producer
 from tasks.connection import connect_redis
-from tasks.metrics import Counters, Failure, Metrics
+from tasks.monitoring.metrics import Counters, Failure, Metrics
 from tasks.names import TASK_ACTIVATE
 from tasks.results import ActivationResult
 from tasks.settings import Settings

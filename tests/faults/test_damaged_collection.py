@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import CollectionBusy, CorruptSegment, DiskUnavailable, StorageUnavailable
-from tasks.ledger import Ledger
+from tasks.ledger.ledger import Ledger
 from tasks.messages import CompactRequest
 from tasks.names import TASK_COMPACT
 from tasks.settings import Settings

@@ -6,7 +6,7 @@ import pytest
 
 from tasks.connection import connect_redis
 from tasks.errors import JobMissing, RedisUnavailable
-from tasks.ledger import Claim, JobState, Ledger, wait_until_closed
+from tasks.ledger.ledger import Claim, JobState, Ledger, wait_until_closed
 from tasks.messages import ActivateRequest, Source
 from tasks.settings import Settings
 from tests.waiting import wait_for

@@ -17,13 +17,13 @@ from tasks.app import Sender, create_app
 from tasks.connection import connect_redis, redis_address
 from tasks.documents import read_result
 from tasks.errors import Cancelled, Conflict, InvalidRequest, JobMissing, LeaseLost, NotReady, RedisUnavailable
-from tasks.ledger import Claim, JobState, Ledger
+from tasks.ledger.ledger import Claim, JobState, Ledger
+from tasks.ledger.operations import Operations
 from tasks.messages import ActivateRequest
-from tasks.metrics import Counters, Failure, Metrics
+from tasks.monitoring.metrics import Counters, Failure, Metrics
+from tasks.monitoring.observer import Observer, look
+from tasks.monitoring.presence import WorkerNote, announce, present_workers, withdraw
 from tasks.names import TASK_ACTIVATE, worker_presence
-from tasks.observer import Observer, look
-from tasks.operations import Operations
-from tasks.presence import WorkerNote, announce, present_workers, withdraw
 from tasks.results import FailureResult, Provenance
 from tasks.settings import Settings
 from tasks.storage import ObjectStore

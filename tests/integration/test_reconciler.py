@@ -9,7 +9,7 @@ import redis
 
 from tasks.app import Sender, create_app
 from tasks.connection import connect_redis
-from tasks.ledger import Claim, Ledger
+from tasks.ledger.ledger import Claim, Ledger
 from tasks.names import QUEUES
 from tasks.settings import Settings
 from tests.integration.test_ledger import QUEUE, claim, request

@@ -16,11 +16,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 import deploy
 from tasks.errors import RedisUnavailable, error_of, kinds
-from tasks.metrics import BOUNDS_MS, Counters
+from tasks.monitoring.metrics import BOUNDS_MS, Counters
+from tasks.monitoring.overview import Overview, PublishedQuality, QueueState
+from tasks.monitoring.presence import CollectionState, WorkerNote
+from tasks.monitoring.prometheus import CountersCollector, OverviewCollector
 from tasks.names import TASK_ACTIVATE, TASK_QUERY
-from tasks.overview import Overview, PublishedQuality, QueueState
-from tasks.presence import CollectionState, WorkerNote
-from workers.exposition import CountersCollector, OverviewCollector
 
 MONITORING = Path(deploy.__file__).with_name("monitoring")
 

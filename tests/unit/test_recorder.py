@@ -6,9 +6,9 @@ import pytest
 
 from tasks.errors import RedisUnavailable
 from tasks.messages import ActivationOptions
-from tasks.metrics import Counters, Metrics
+from tasks.monitoring.metrics import Counters, Metrics
+from tasks.monitoring.paper import OPTIMISER
 from tasks.names import TASK_ACTIVATE
-from tasks.paper import OPTIMISER
 from tasks.results import ActivationResult, FailureResult, Provenance, Quality, Verification
 from workers.recorder import Recorder
 

@@ -2,14 +2,14 @@
 
 SSCD features of 512 dimensions; one million references of DISC21, of which ten thousand were activated. Each row of
 BY_EDIT averages to the figure that the paper's main table gives for it. Latencies that Flower shows as well are kept in
-:mod:`tasks.paper`.
+:mod:`tasks.monitoring.paper`.
 """
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from tasks.paper import PAPER
+from tasks.monitoring.paper import PAPER
 
 __all__ = ["BY_EDIT", "QUALITY", "SEARCHES", "WAYS", "PaperOther", "average", "other"]
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tasks.app import Sender, submit
 from tasks.documents import read_result
 from tasks.errors import BadInput, InvalidRequest, JobMissing, NotFound, TooLarge, error_of
-from tasks.ledger import Ledger, wait_until_closed
+from tasks.ledger.ledger import Ledger, wait_until_closed
 from tasks.messages import ExtractRequest
 from tasks.names import DIGEST_PATTERN, sha256_hex
 from tasks.results import ExtractionResult, ExtractorIdentity, FailureResult

@@ -14,7 +14,7 @@ import redis
 
 from tasks.app import Sender, create_app
 from tasks.connection import connect_redis, redis_address
-from tasks.ledger import Ledger
+from tasks.ledger.ledger import Ledger
 from tasks.names import check_collection
 from tasks.settings import Settings, state_dir
 from tasks.storage import ObjectStore

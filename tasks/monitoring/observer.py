@@ -7,11 +7,10 @@ from contextlib import closing
 from typing import Final
 
 from tasks.connection import connect_redis, redis_address
-from tasks.ledger import JobRecord, JobState
-from tasks.metrics import SLOT_S, Counters, Failure, Metrics, Slot
-from tasks.names import QUEUE_OF_TASK, QUEUES, TASK_ACTIVATE, TASK_QUERY
-from tasks.operations import Operations
-from tasks.overview import (
+from tasks.ledger.ledger import JobRecord, JobState
+from tasks.ledger.operations import Operations
+from tasks.monitoring.metrics import SLOT_S, Counters, Failure, Metrics, Slot
+from tasks.monitoring.overview import (
     Comparison,
     FailedJob,
     FailureState,
@@ -21,8 +20,9 @@ from tasks.overview import (
     QueueState,
     StageState,
 )
-from tasks.paper import PAPER, PaperFigure
-from tasks.presence import CollectionState, WorkerNote, present_workers
+from tasks.monitoring.paper import PAPER, PaperFigure
+from tasks.monitoring.presence import CollectionState, WorkerNote, present_workers
+from tasks.names import QUEUE_OF_TASK, QUEUES, TASK_ACTIVATE, TASK_QUERY
 from tasks.settings import Settings
 
 __all__ = ["STAGES", "Observer", "look"]

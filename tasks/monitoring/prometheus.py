@@ -12,10 +12,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from tasks.errors import AiiError, kinds
-from tasks.metrics import BOUNDS_MS, EXPOSED_MS, Counters, Histogram
+from tasks.monitoring.metrics import BOUNDS_MS, EXPOSED_MS, Counters, Histogram
+from tasks.monitoring.overview import Overview
+from tasks.monitoring.paper import MODES, OPTIMISER, PAPER
 from tasks.names import TASK_ACTIVATE, TASK_COMPACT, TASK_EXTRACT, TASK_QUERY
-from tasks.overview import Overview
-from tasks.paper import MODES, OPTIMISER, PAPER
 
 __all__ = ["CountersCollector", "OverviewCollector"]
 

@@ -1,4 +1,4 @@
-"""Where the ledger keeps what in Redis; :mod:`tasks.ledger_scripts` says what each key holds."""
+"""Where the ledger keeps what in Redis; :mod:`tasks.ledger.scripts` says what each key holds."""
 
 from typing import Final
 

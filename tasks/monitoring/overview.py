@@ -1,12 +1,12 @@
 """Everything an operator wants to see at once, as one document: for `aii status`, the page in Flower, Prometheus.
 
-:mod:`tasks.observer` makes it.
+:mod:`tasks.monitoring.observer` makes it.
 """
 
 from __future__ import annotations
 
 from tasks.messages import Frozen
-from tasks.presence import CollectionState, WorkerNote
+from tasks.monitoring.presence import CollectionState, WorkerNote
 
 __all__ = [
     "Comparison",

@@ -2,7 +2,7 @@
 
 Celery over Redis can lose a message (celery#4354) and can deliver one twice; the ledger is where the promise is kept. A
 job is written here before its message is sent; a worker may act on it only while it holds the job's lease; a closed job
-stays closed. Transitions are in :mod:`tasks.ledger_scripts`.
+stays closed. Transitions are in :mod:`tasks.ledger.scripts`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, Final
 
 import redis
 
-from tasks import ledger_scripts as scripts
 from tasks.connection import connect_redis, named_errors, redis_address
 from tasks.errors import JobMissing
-from tasks.ledger_keys import (
+from tasks.ledger import scripts
+from tasks.ledger.keys import (
     CLOSED_BOUND,
     COUNTS,
     LEASES,

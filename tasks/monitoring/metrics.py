@@ -22,7 +22,7 @@ from typing import Any, Final
 import redis
 
 from tasks.connection import named_errors
-from tasks.paper import PAPER
+from tasks.monitoring.paper import PAPER
 
 __all__ = ["BOUNDS_MS", "EXPOSED_MS", "SLOT_S", "Counters", "Failure", "Histogram", "Metrics", "Slot"]
 
@@ -79,7 +79,7 @@ class Counters:
         outcomes: jobs by task and status.
         failures: failed jobs by error code.
         psnr: published images by their PSNR in tenths of a dB.
-        steps: what the optimiser took, summed over images, by :data:`tasks.paper.MODES`.
+        steps: what the optimiser took, summed over images, by :data:`tasks.monitoring.paper.MODES`.
     """
 
     stages: dict[tuple[str, str], Histogram] = field(default_factory=dict)
