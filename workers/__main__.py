@@ -1,5 +1,5 @@
 """``python -m workers`` is ``aii worker``."""
 
-from workers.cli import worker
+from workers.commands.worker import worker
 
 worker(prog_name="aii worker")

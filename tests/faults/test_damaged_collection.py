@@ -17,14 +17,14 @@ from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.collections import EXTRACTOR, Place, add, found, unit_vectors
 from workers.collections import Collections
+from workers.delivery.job_runner import Identity, JobRunner, Kind, Patience
+from workers.delivery.leases import Leases
+from workers.handlers.index_jobs import IndexHandlers
 from workers.images import Limits
 from workers.index import upkeep
 from workers.index.check import verify
 from workers.index.collection import Collection
 from workers.index.manifest import CollectionStore
-from workers.index_jobs import IndexHandlers
-from workers.jobs import Identity, JobRunner, Kind, Patience
-from workers.leases import Leases
 
 NEW = unit_vectors(100, 1)
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from tasks.errors import CollectionMissing, StorageUnavailable
 from tests.collections import Place, trained_codec, unit_vectors
-from workers.index.cli import index
+from workers.commands.index import index
 
 CODES = trained_codec().encode(unit_vectors(10, 1))
 

@@ -30,10 +30,10 @@ from tasks.storage import ObjectStore
 from tests.integration.test_ledger import QUEUE, claim, request
 from tests.photographs import crops
 from tests.waiting import wait_for
-from workers.health import HealthServer, Readiness
-from workers.jobs import Identity, JobRunner, Kind, Patience, Running
-from workers.leases import Leases
-from workers.recorder import Recorder
+from workers.delivery.job_runner import Identity, JobRunner, Kind, Patience, Running
+from workers.delivery.leases import Leases
+from workers.monitoring.health import HealthServer, Readiness
+from workers.monitoring.recorder import Recorder
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tasks.ledger.ledger import Claim, Ledger
 from tasks.names import QUEUES
 from tasks.settings import Settings
 from tests.integration.test_ledger import QUEUE, claim, request
-from workers.reconciler import LostPlaces, Reconciler
+from workers.delivery.reconciler import LostPlaces, Reconciler
 
 
 class Clock:

@@ -15,10 +15,10 @@ from tasks.results import ActivationResult, FailureResult
 from tasks.storage import Bucket
 from tests.collections import EXTRACTOR, Place, add, found, trained_codec, unit_vectors
 from workers.collections import Collections
+from workers.delivery.job_runner import Identity, JobRunner, Kind, Patience, Running
+from workers.delivery.leases import Leases
 from workers.index import upkeep
 from workers.index.journal import following
-from workers.jobs import Identity, JobRunner, Kind, Patience, Running
-from workers.leases import Leases
 
 NEW = unit_vectors(200, 1)
 CODES = trained_codec().encode(NEW)

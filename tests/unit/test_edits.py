@@ -168,7 +168,7 @@ def test_auglys_random_edit_depends_on_the_seed_alone_and_survives_small_images(
 
 def test_without_libmagic_augly_is_refused_in_words_and_all_else_works(tmp_path: Path) -> None:
     (tmp_path / "magic.py").write_text("raise ImportError('failed to find libmagic')")
-    program = "import workers.evaluation.run, workers.evaluation.cli\nimport workers.evaluation.augly_edits"
+    program = "import workers.evaluation.run, workers.commands.evaluate\nimport workers.evaluation.augly_edits"
     path = f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"
     done = subprocess.run(
         [sys.executable, "-c", program],

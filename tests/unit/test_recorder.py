@@ -10,7 +10,7 @@ from tasks.monitoring.metrics import Counters, Metrics
 from tasks.monitoring.paper import OPTIMISER
 from tasks.names import TASK_ACTIVATE
 from tasks.results import ActivationResult, FailureResult, Provenance, Quality, Verification
-from workers.recorder import Recorder
+from workers.monitoring.recorder import Recorder
 
 TIMES = {"fetch": 5.0, "device": 100.0, "optimise": 30.0, "total": 120.0}
 

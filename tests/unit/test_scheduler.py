@@ -19,8 +19,8 @@ from tests.waiting import wait_for
 from workers.activation.compose import Prepared, prepare
 from workers.activation.engine import Work
 from workers.activation.objective import Objective
+from workers.device.device import Device
 from workers.index.codec import Codec
-from workers.scheduler import Device
 
 SIDE, DIMENSION = 16, 8
 

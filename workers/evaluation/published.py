@@ -18,14 +18,14 @@ import numpy as np
 from tasks.messages import ActivationOptions
 from workers.activation.engine import Engine
 from workers.activation.quality import luminance_psnr_db, quality
+from workers.device.device import Device
 from workers.evaluation.subject import Photograph
+from workers.handlers.protect import Protector
 from workers.images import EncodedImage, Limits
 from workers.images.folders import ImageFile
 from workers.index.codec import Codec, Codes
 from workers.index.journal import decode_code, encode_code
-from workers.protect import Protector
-from workers.scheduler import Device
-from workers.stopwatch import Stopwatch
+from workers.monitoring.stopwatch import Stopwatch
 
 __all__ = ["Published", "PublishedSet"]
 

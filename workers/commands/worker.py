@@ -11,7 +11,7 @@ import click
 from tasks.errors import AiiError, Unavailable
 from tasks.names import QUEUES
 from tasks.settings import load_settings
-from workers.logs import set_up_logs
+from workers.monitoring.logs import set_up_logs
 
 
 @click.command()

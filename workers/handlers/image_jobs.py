@@ -13,13 +13,13 @@ from tasks.results import ActivationResult, ExtractorIdentity, QueryResult, Veri
 from tasks.storage import Bucket, ObjectStore
 from workers.activation.quality import quality
 from workers.collections import Collections
+from workers.delivery.job_runner import Running
+from workers.device.device import Device
 from workers.extractors.inputs import to_input
+from workers.handlers.pixel_budget import PixelBudget
+from workers.handlers.protect import Protector
 from workers.images import Limits, decode
 from workers.index.journal import decode_code, encode_code
-from workers.jobs import Running
-from workers.memory import PixelBudget
-from workers.protect import Protector
-from workers.scheduler import Device
 
 
 class Handlers:

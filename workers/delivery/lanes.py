@@ -24,8 +24,8 @@ from celery.worker.consumer import Consumer
 from tasks.app import create_app
 from tasks.names import QUEUE_ACTIVATE, QUEUE_INDEX, QUEUE_QUERY
 from tasks.settings import Settings
-from workers.jobs import JobRunner, Kind
-from workers.priority import give_way
+from workers.delivery.job_runner import JobRunner, Kind
+from workers.device.priority import give_way
 
 logger = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from workers.activation.compose import Prepared, compose, prepare
 from workers.activation.engine import Activated, Work, always
 from workers.activation.objective import Objective
 from workers.activation.quality import psnr_db
+from workers.device.device import Device
 from workers.extractors.inputs import to_input
 from workers.images import DecodedImage, EncodedImage, Limits, decode, encode
 from workers.index.codec import Codec, Features
-from workers.scheduler import Device
-from workers.stopwatch import Stopwatch
+from workers.monitoring.stopwatch import Stopwatch
 
 __all__ = ["Protected", "Protector", "Standing"]
 

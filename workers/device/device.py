@@ -22,9 +22,9 @@ import torch
 
 from tasks.errors import DeviceFailure, LeaseLost
 from workers.activation.engine import Activated, Engine, Work
+from workers.device.priority import give_way
 from workers.extractors.base import Extractor
 from workers.index.codec import Features
-from workers.priority import give_way
 
 logger = logging.getLogger(__name__)
 

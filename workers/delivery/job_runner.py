@@ -25,8 +25,8 @@ from tasks.messages import Request, parse_request
 from tasks.names import JOB_ID_PATTERN, QUEUE_OF_TASK
 from tasks.results import FailureResult, Provenance, Result
 from tasks.storage import ObjectStore
-from workers.leases import Leases
-from workers.stopwatch import Stopwatch
+from workers.delivery.leases import Leases
+from workers.monitoring.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
 

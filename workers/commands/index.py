@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from workers.index import cli_build, cli_upkeep
+from workers.commands import index_build as cli_build
+from workers.commands import index_upkeep as cli_upkeep
 
 __all__ = ["index"]
 

@@ -1,0 +1,1 @@
+"""How a job reaches its handler and is closed: Celery's consumers, leases, the reconciler."""
