@@ -12,7 +12,7 @@ from PIL import Image
 
 from tasks.results import ActivationResult
 from workers.evaluation.sheet import Shown, contact_sheet
-from workers.index.starter import read_card
+from workers.index.maintenance.starter import read_card
 
 Photographed = tuple[str, Image.Image, Image.Image, ActivationResult]  # name, original, protected
 

@@ -17,13 +17,13 @@ from tasks.messages import ActivationOptions
 from tasks.results import ActivationResult, ExtractorIdentity, Provenance, Quality, Verification
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
-from workers.index import upkeep
-from workers.index.build import First, publish_first
-from workers.index.codec import Codec, Codes, Features
-from workers.index.collection import Collection
-from workers.index.journal import Journal, encode_code
-from workers.index.manifest import CollectionStore, Manifest
-from workers.index.repair import Repaired, repair
+from workers.index.codec.codec import Codec, Codes, Features
+from workers.index.collection.collection import Collection
+from workers.index.collection.journal import Journal, encode_code
+from workers.index.collection.manifest import CollectionStore, Manifest
+from workers.index.maintenance import upkeep
+from workers.index.maintenance.build import First, publish_first
+from workers.index.maintenance.repair import Repaired, repair
 
 DIMENSION = 16
 EXTRACTOR = ExtractorIdentity(name="random", sha256="0" * 64, dimension=DIMENSION)

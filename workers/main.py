@@ -27,7 +27,6 @@ from tasks.results import ExtractorIdentity
 from tasks.settings import Settings, state_dir
 from tasks.storage import ObjectStore
 from workers.activation.engine import BATCH_IMAGES
-from workers.collections import Collections
 from workers.delivery.job_runner import Identity, JobRunner, Kind, Patience
 from workers.delivery.lanes import lanes_for, run_lanes
 from workers.delivery.leases import Leases
@@ -35,12 +34,13 @@ from workers.delivery.reconciler import LostPlaces, Reconciler, reconciler_step
 from workers.device.device import Device
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor, pick_device
-from workers.follower import Follower
 from workers.handlers.image_jobs import Handlers
 from workers.handlers.index_jobs import IndexHandlers
 from workers.handlers.pixel_budget import PixelBudget
 from workers.images import Limits
-from workers.index import starter
+from workers.index.collection.follower import Follower
+from workers.index.collection.open_collections import Collections
+from workers.index.maintenance import starter
 from workers.monitoring.health import HealthServer, Readiness
 from workers.monitoring.presence import Presence, memory_bytes
 from workers.monitoring.recorder import Recorder

@@ -37,8 +37,8 @@ from workers.extractors.inputs import to_input
 from workers.extractors.registry import load_extractor, load_network
 from workers.extractors.training.data import read_rgb
 from workers.images.folders import image_files
-from workers.index import starter
-from workers.index.codec import Codec
+from workers.index.codec.codec import Codec
+from workers.index.maintenance import starter
 
 SIZES: Final = {"512": (512, 512), "1024": (1024, 1024), "12mpx": (3000, 4000)}
 # How many images are timed: the plain loop takes half a minute for one of twelve megapixels.

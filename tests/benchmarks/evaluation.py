@@ -19,9 +19,9 @@ import numpy as np
 from workers.evaluation.detection import detect
 from workers.evaluation.extraction import mapped
 from workers.evaluation.searching import Index, exact_first
-from workers.index.build import encoded
-from workers.index.codec import Codec, Features
-from workers.index.trainable import training_sample
+from workers.index.codec.codec import Codec, Features
+from workers.index.codec.trainable import training_sample
+from workers.index.maintenance.build import encoded
 
 EDITS = 14
 CHUNK = 50_000

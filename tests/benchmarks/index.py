@@ -27,10 +27,10 @@ import numpy as np
 from tasks.results import ExtractorIdentity
 from tests.collections import Place, anyway
 from tests.stack import running_stack, settings_of
-from workers.index.build import First, publish_first
-from workers.index.codec import Codec, Codes, Features
-from workers.index.collection import Collection
-from workers.index.segment import Hit, Segment
+from workers.index.codec.codec import Codec, Codes, Features
+from workers.index.collection.collection import Collection
+from workers.index.collection.segment import Hit, Segment
+from workers.index.maintenance.build import First, publish_first
 
 DIMENSION: Final = 512
 FACTORY: Final = "IVF4096,PQ8x8"

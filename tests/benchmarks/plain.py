@@ -13,7 +13,7 @@ from torch import nn
 
 from workers.activation.jnd import CHANNEL_WEIGHTS, jnd_map
 from workers.extractors.network import IMAGENET_MEAN, IMAGENET_STD
-from workers.index.codec import Codec
+from workers.index.codec.codec import Codec
 
 
 class PlainLoop:

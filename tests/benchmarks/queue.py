@@ -36,8 +36,8 @@ from workers.extractors.base import Extractor
 from workers.extractors.inputs import to_input
 from workers.extractors.registry import load_extractor
 from workers.images import Limits, decode, encode
-from workers.index import starter
-from workers.index.codec import Codec
+from workers.index.codec.codec import Codec
+from workers.index.maintenance import starter
 
 DEFAULTS, WARMING = ActivationOptions(), ActivationOptions(steps=2)
 LIMITS = Limits(max_bytes=64 * 2**20, max_pixels=100_000_000)

@@ -31,7 +31,7 @@ from workers.extractors.registry import load_extractor
 from workers.extractors.training.data import held_out, read_rgb
 from workers.images import Limits
 from workers.images.folders import image_files
-from workers.index.codec import Codec, search
+from workers.index.codec.codec import Codec, search
 
 FACTORIES = ("IVF512,PQ8x8", "IVF1024,PQ8x8", "IVF1024,Flat", "PQ8x8", "OPQ8_64,PQ8x8", "PCA64,LSH")
 BATCH = 8

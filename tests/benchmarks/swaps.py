@@ -23,8 +23,8 @@ from tests.benchmarks.index import resident_mb
 from tests.collections import EXTRACTOR, Place, add, trained_codec, unit_vectors
 from tests.stack import running_stack, settings_of
 from tests.waiting import wait_for
-from workers.collections import Collections
-from workers.follower import Follower
+from workers.index.collection.follower import Follower
+from workers.index.collection.open_collections import Collections
 
 THREADS: Final = 4
 NEW: Final = unit_vectors(1_000, 1)

@@ -18,7 +18,7 @@ from tasks.settings import Settings
 from tests.photographs import photographs
 from tests.stack import WorkerProcess, aii
 from tests.waiting import wait_for
-from workers.index.build import suggested_factory
+from workers.index.maintenance.build import suggested_factory
 
 
 def test_a_folder_becomes_a_collection_that_a_worker_serves(

@@ -16,15 +16,15 @@ from tasks.names import TASK_COMPACT
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.collections import EXTRACTOR, Place, add, found, unit_vectors
-from workers.collections import Collections
 from workers.delivery.job_runner import Identity, JobRunner, Kind, Patience
 from workers.delivery.leases import Leases
 from workers.handlers.index_jobs import IndexHandlers
 from workers.images import Limits
-from workers.index import upkeep
-from workers.index.check import verify
-from workers.index.collection import Collection
-from workers.index.manifest import CollectionStore
+from workers.index.collection.collection import Collection
+from workers.index.collection.manifest import CollectionStore
+from workers.index.collection.open_collections import Collections
+from workers.index.maintenance import upkeep
+from workers.index.maintenance.verify import verify
 
 NEW = unit_vectors(100, 1)
 

@@ -14,14 +14,14 @@ import pytest
 from tasks.errors import CollectionBusy, NotFound
 from tasks.settings import Settings
 from tests.collections import EXTRACTOR, Place, add, code_of, found, trained_codec, unit_vectors
-from workers.index import upkeep
-from workers.index.build import prepared, publish_first
-from workers.index.cache import prune
-from workers.index.check import verify
-from workers.index.collection import Collection
-from workers.index.lock import writing
-from workers.index.manifest import KEPT_GENERATIONS, CollectionStore, SegmentFiles
-from workers.index.segment import SegmentPaths
+from workers.index.collection.cache import prune
+from workers.index.collection.collection import Collection
+from workers.index.collection.lock import writing
+from workers.index.collection.manifest import KEPT_GENERATIONS, CollectionStore, SegmentFiles
+from workers.index.collection.segment import SegmentPaths
+from workers.index.maintenance import upkeep
+from workers.index.maintenance.build import prepared, publish_first
+from workers.index.maintenance.verify import verify
 
 NEW = unit_vectors(2_000, 1)
 

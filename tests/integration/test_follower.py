@@ -12,9 +12,9 @@ from tasks.errors import CollectionMissing
 from tasks.messages import CompactRequest
 from tasks.settings import Settings
 from tests.collections import EXTRACTOR, Place, add, found, trained_codec, unit_vectors
-from workers.collections import Collections
-from workers.follower import Follower
-from workers.index import upkeep
+from workers.index.collection.follower import Follower
+from workers.index.collection.open_collections import Collections
+from workers.index.maintenance import upkeep
 
 NEW = unit_vectors(20, 1)
 CODES = trained_codec().encode(NEW)

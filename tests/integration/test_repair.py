@@ -14,11 +14,11 @@ from tasks.names import TASK_ACTIVATE
 from tasks.results import ActivationResult, FailureResult
 from tasks.storage import Bucket
 from tests.collections import EXTRACTOR, Place, add, found, trained_codec, unit_vectors
-from workers.collections import Collections
 from workers.delivery.job_runner import Identity, JobRunner, Kind, Patience, Running
 from workers.delivery.leases import Leases
-from workers.index import upkeep
-from workers.index.journal import following
+from workers.index.collection.journal import following
+from workers.index.collection.open_collections import Collections
+from workers.index.maintenance import upkeep
 
 NEW = unit_vectors(200, 1)
 CODES = trained_codec().encode(NEW)

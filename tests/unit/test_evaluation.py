@@ -27,8 +27,8 @@ from workers.evaluation.tables import WayRow
 from workers.extractors.registry import load_extractor
 from workers.images import Limits
 from workers.images.folders import ImageFile
-from workers.index.codec import Codec, Features
-from workers.index.trainable import check_trainable
+from workers.index.codec.codec import Codec, Features
+from workers.index.codec.trainable import check_trainable
 
 LIMITS = Limits(max_bytes=2**20, max_pixels=10**6)
 

@@ -11,17 +11,17 @@ import pytest
 
 from tasks.errors import CorruptSegment, InvalidRequest
 from tests.collections import EXTRACTOR
-from workers.index.build import prepared, threshold_of
-from workers.index.check import is_on
-from workers.index.coarse import Cells
-from workers.index.codec import Codec, Codes, Features
-from workers.index.delta import Delta
-from workers.index.journal import Change
-from workers.index.plan import Costs, propose
-from workers.index.segment import Segment, SegmentPaths, meta_text, write_segment
-from workers.index.tables import TextTable
-from workers.index.trainable import check_trainable
-from workers.index.windowed import windowed
+from workers.bounded_map import windowed
+from workers.index.codec.coarse import Cells
+from workers.index.codec.codec import Codec, Codes, Features
+from workers.index.codec.plan import Costs, propose
+from workers.index.codec.trainable import check_trainable
+from workers.index.collection.delta import Delta
+from workers.index.collection.journal import Change
+from workers.index.collection.segment import Segment, SegmentPaths, meta_text, write_segment
+from workers.index.collection.text_table import TextTable
+from workers.index.maintenance.build import prepared, threshold_of
+from workers.index.maintenance.verify import is_on
 
 FACTORIES = ["Flat", "IVF16,Flat", "IVF16,PQ4x4", "PQ4x4", "OPQ4_8,PQ4x4", "PCA8,LSH", "IVF16_HNSW8,PQ4x4"]
 

@@ -16,8 +16,8 @@ from workers.activation.optimiser import Batch, Found, Look, Schedule, changed, 
 from workers.activation.views import edited, mean_views
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor
-from workers.index.aim import Aim
-from workers.index.codec import Codec, Features, search
+from workers.index.codec.codec import Codec, Features, search
+from workers.index.codec.target import Aim
 
 CPU = torch.device("cpu")
 FAMILIES = ("IVF16,PQ4x4", "PQ4x4", "OPQ4_8,PQ4x4", "OPQ4_8,IVF16,PQ4x4", "IVF16,Flat", "PCA16,LSH", "LSHrt")

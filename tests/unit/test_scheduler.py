@@ -20,7 +20,7 @@ from workers.activation.compose import Prepared, prepare
 from workers.activation.engine import Work
 from workers.activation.objective import Objective
 from workers.device.device import Device
-from workers.index.codec import Codec
+from workers.index.codec.codec import Codec
 
 SIDE, DIMENSION = 16, 8
 

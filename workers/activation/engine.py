@@ -18,8 +18,8 @@ from workers.activation.objective import Objective
 from workers.activation.optimiser import Batch, Found, Schedule, look, optimise
 from workers.activation.views import mean_views
 from workers.extractors.base import Extractor
-from workers.index.aim import Aim
-from workers.index.codec import Codec, Codes, Features
+from workers.index.codec.codec import Codec, Codes, Features
+from workers.index.codec.target import Aim
 
 __all__ = ["BATCH_IMAGES", "Activated", "Engine", "Work", "always"]
 

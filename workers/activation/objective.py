@@ -13,7 +13,7 @@ from typing import Final
 import torch
 import torch.nn.functional as F
 
-from workers.index.aim import Aim
+from workers.index.codec.target import Aim
 
 __all__ = ["Objective"]
 
@@ -28,7 +28,7 @@ _ENOUGH: Final = 0.25
 
 @dataclass(frozen=True)
 class Objective:
-    """The aims of B images on the device; see :class:`workers.index.aim.Aim` for the parts and their shapes."""
+    """The aims of B images on the device; :class:`workers.index.codec.target.Aim` has the parts and their shapes."""
 
     points: torch.Tensor | None
     signs: torch.Tensor | None

@@ -15,7 +15,7 @@ from tasks.errors import InvalidRequest
 from tasks.settings import Settings, load_settings
 from tasks.storage import ObjectStore
 from workers.evaluation.terminal import Progress, print_main_table, print_skipped
-from workers.index.opened import open_collection
+from workers.index.collection.opened import open_collection
 
 if TYPE_CHECKING:
     from tasks.results import ExtractorIdentity
@@ -126,9 +126,9 @@ def _indexes(
         InvalidRequest: one of them cannot be trained on features of `count` images.
     """
     from workers.evaluation.run import FLAT  # noqa: PLC0415
-    from workers.index.build import suggested_factory  # noqa: PLC0415
-    from workers.index.plan import TRAINS_A_BYTE, product_bytes  # noqa: PLC0415
-    from workers.index.trainable import check_trainable  # noqa: PLC0415
+    from workers.index.codec.plan import TRAINS_A_BYTE, product_bytes  # noqa: PLC0415
+    from workers.index.codec.trainable import check_trainable  # noqa: PLC0415
+    from workers.index.maintenance.build import suggested_factory  # noqa: PLC0415
 
     suggested = suggested_factory(max(count, TRAINS_A_BYTE), dimension)
     bits, parts = min(64, dimension), product_bytes(dimension)
@@ -163,8 +163,8 @@ def _trained(name: str, settings: Settings, extractor: ExtractorIdentity) -> Tra
         CollectionMissing, ExtractorMismatch, CorruptSegment: it cannot be used.
     """
     from workers.evaluation.run import Trained  # noqa: PLC0415
-    from workers.index.codec import Codec  # noqa: PLC0415
-    from workers.index.collection import check_extractor  # noqa: PLC0415
+    from workers.index.codec.codec import Codec  # noqa: PLC0415
+    from workers.index.collection.collection import check_extractor  # noqa: PLC0415
 
     files = open_collection(settings, name).files
     manifest = files.current()

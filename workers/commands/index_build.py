@@ -12,11 +12,11 @@ import click
 
 from tasks.errors import CollectionExists, CollectionMissing, InvalidRequest
 from tasks.settings import load_settings, state_dir
-from workers.index.opened import Opened, counted, open_collection
+from workers.index.collection.opened import Opened, counted, open_collection
 
 if TYPE_CHECKING:
     from workers.extractors.base import Extractor
-    from workers.index.manifest import Manifest
+    from workers.index.collection.manifest import Manifest
 
 __all__ = ["build", "info", "plan"]
 
@@ -48,7 +48,7 @@ def build(
     Run it again after an interruption, and it goes on. Workers with the same extractor serve the collection at once.
     """
     from workers.extractors.registry import load_extractor, pick_device  # noqa: PLC0415  # loads torch
-    from workers.index import build as building  # noqa: PLC0415
+    from workers.index.maintenance import build as building  # noqa: PLC0415
 
     settings = load_settings()
     opened = open_collection(settings, name, create_buckets=True)
@@ -99,7 +99,7 @@ def _extracted_here(opened: Opened, extractor: Extractor, sources: tuple[str, ..
 @contextmanager
 def _extracted_by_workers(opened: Opened, extractor: Extractor, sources: tuple[str, ...]) -> Iterator[_Extracted]:
     """Extract as jobs; the features are deleted once the collection is published."""
-    from workers.index.gather import Gatherer  # noqa: PLC0415
+    from workers.index.maintenance.gather import Gatherer  # noqa: PLC0415
 
     path = state_dir() / "build" / f"{opened.name}.f32"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,7 @@ def _listed(sources: tuple[str, ...]) -> int | None:
 @_json
 def plan(images: int, dimension: int, max_bytes: int | None, max_ms: float | None, as_json: bool) -> None:
     """Propose a factory string for an expected number of images."""
-    from workers.index.plan import measure_costs, propose  # noqa: PLC0415  # loads torch and FAISS
+    from workers.index.codec.plan import measure_costs, propose  # noqa: PLC0415  # loads torch and FAISS
 
     proposal = propose(images, dimension, measure_costs(dimension), max_bytes, max_ms)
     if as_json:

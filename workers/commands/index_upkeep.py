@@ -10,7 +10,7 @@ import click
 
 from tasks.names import check_asset_id
 from tasks.settings import load_settings
-from workers.index.opened import counted, open_collection
+from workers.index.collection.opened import counted, open_collection
 
 __all__ = ["audit", "compact", "delete", "remove", "repair", "rollback", "verify"]
 
@@ -26,7 +26,7 @@ def remove(name: str, assets: tuple[str, ...]) -> None:
     Originals, protected images and result documents stay. An asset that was removed is registered again by
     `aii activate --again`.
     """
-    from workers.index import upkeep  # noqa: PLC0415  # loads torch and FAISS: not for `aii --help`
+    from workers.index.maintenance import upkeep  # noqa: PLC0415  # loads torch and FAISS: not for `aii --help`
 
     opened = open_collection(load_settings(), name)
     for asset in assets:
@@ -46,7 +46,7 @@ def remove(name: str, assets: tuple[str, ...]) -> None:
 def compact(name: str) -> None:
     """Write the journal of the collection NAME into its next generation. Workers do this by themselves when it has
     grown to AII_COMPACT_AFTER changes."""
-    from workers.index import upkeep  # noqa: PLC0415
+    from workers.index.maintenance import upkeep  # noqa: PLC0415
 
     opened = open_collection(load_settings(), name)
     before = opened.files.current().generation
@@ -65,7 +65,7 @@ def compact(name: str) -> None:
 def rollback(name: str, number: int | None) -> None:
     """Go back to the files of an earlier generation of the collection NAME. What was registered or removed since is
     in the journal, and stays so."""
-    from workers.index import upkeep  # noqa: PLC0415
+    from workers.index.maintenance import upkeep  # noqa: PLC0415
 
     opened = open_collection(load_settings(), name)
     with opened.writing() as held:
@@ -78,7 +78,7 @@ def rollback(name: str, number: int | None) -> None:
 @_name
 def repair(name: str) -> None:
     """Register and remove again what the store knows and the collection NAME does not: after Redis was emptied."""
-    from workers.index import repair as repairing  # noqa: PLC0415
+    from workers.index.maintenance import repair as repairing  # noqa: PLC0415
 
     opened = open_collection(load_settings(), name)
     with opened.writing(), counted("result documents") as progress:
@@ -101,7 +101,7 @@ def delete(name: str, yes: bool) -> None:
 
     Originals, protected images and result documents stay; a new collection of that name does not know them.
     """
-    from workers.index import upkeep  # noqa: PLC0415
+    from workers.index.maintenance import upkeep  # noqa: PLC0415
 
     opened = open_collection(load_settings(), name)
     count = sum(part.count for part in opened.files.current().segments)
@@ -122,8 +122,8 @@ def delete(name: str, yes: bool) -> None:
 def verify(name: str, sample: int, least: float) -> None:
     """Read every file of the kept generations of the collection NAME in the store and check its digest; and see whether
     the collection finds what it holds. Exit status 1 when not."""
-    from workers.index import check  # noqa: PLC0415
-    from workers.index.collection import Collection  # noqa: PLC0415
+    from workers.index.collection.collection import Collection  # noqa: PLC0415
+    from workers.index.maintenance import verify as check  # noqa: PLC0415
 
     opened = open_collection(load_settings(), name)
     collection = Collection(opened.files, opened.journal, opened.files.current().extractor)
@@ -145,9 +145,9 @@ def audit(name: str, candidate: str, csv_path: Path | None) -> None:
     would need to be activated again before it is promoted."""
     from workers.extractors.registry import load_extractor, pick_device  # noqa: PLC0415
     from workers.images import Limits  # noqa: PLC0415
-    from workers.index.check import audit as look  # noqa: PLC0415
-    from workers.index.codec import Codec  # noqa: PLC0415
-    from workers.index.collection import check_extractor  # noqa: PLC0415
+    from workers.index.codec.codec import Codec  # noqa: PLC0415
+    from workers.index.collection.collection import check_extractor  # noqa: PLC0415
+    from workers.index.maintenance.verify import audit as look  # noqa: PLC0415
 
     settings = load_settings()
     opened, other = open_collection(settings, name), open_collection(settings, candidate)

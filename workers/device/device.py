@@ -24,7 +24,7 @@ from tasks.errors import DeviceFailure, LeaseLost
 from workers.activation.engine import Activated, Engine, Work
 from workers.device.priority import give_way
 from workers.extractors.base import Extractor
-from workers.index.codec import Features
+from workers.index.codec.codec import Features
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from workers.evaluation.extraction import mapped
 from workers.evaluation.subject import Photograph
 from workers.extractors.inputs import to_input
 from workers.images import Limits
-from workers.index.codec import Features
+from workers.index.codec.codec import Features
 
 __all__ = ["Copies", "copies_of", "features_of"]
 

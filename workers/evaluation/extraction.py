@@ -16,10 +16,10 @@ from workers.extractors.base import Extractor
 from workers.extractors.features import FeatureFolder
 from workers.images import Limits
 from workers.images.folders import listing_digest
-from workers.index.codec import Features
+from workers.index.codec.codec import Features
 
 if TYPE_CHECKING:
-    from workers.index.opened import Opened
+    from workers.index.collection.opened import Opened
 
 __all__ = ["Extract", "Extracted", "extract_by_workers", "extract_here", "mapped", "write_whole"]
 
@@ -77,7 +77,7 @@ def extract_by_workers(
     Args:
         opened: gives a workspace by its name; as for a collection that is being built.
     """
-    from workers.index.gather import Gatherer  # noqa: PLC0415  # brings Celery along
+    from workers.index.maintenance.gather import Gatherer  # noqa: PLC0415  # brings Celery along
 
     def extract(sources: Sequence[Path], folder: Path) -> Extracted:
         place = _place(folder, sources, extractor)

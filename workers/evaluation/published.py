@@ -23,8 +23,8 @@ from workers.evaluation.subject import Photograph
 from workers.handlers.protect import Protector
 from workers.images import EncodedImage, Limits
 from workers.images.folders import ImageFile
-from workers.index.codec import Codec, Codes
-from workers.index.journal import decode_code, encode_code
+from workers.index.codec.codec import Codec, Codes
+from workers.index.collection.journal import decode_code, encode_code
 from workers.monitoring.stopwatch import Stopwatch
 
 __all__ = ["Published", "PublishedSet"]

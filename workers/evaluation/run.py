@@ -19,9 +19,9 @@ from workers.evaluation.published import PublishedSet
 from workers.evaluation.searching import First, Index, exact_first, recall_by_edit
 from workers.evaluation.subject import Photograph, Subject
 from workers.evaluation.tables import Findings, RecallRow, SearchRow, WayRow, way_row
-from workers.index.build import encoded
-from workers.index.codec import Codec, Codes, Features
-from workers.index.trainable import training_sample
+from workers.index.codec.codec import Codec, Codes, Features
+from workers.index.codec.trainable import training_sample
+from workers.index.maintenance.build import encoded
 
 __all__ = ["FLAT", "Evaluation", "Extent", "Trained"]
 

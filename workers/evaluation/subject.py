@@ -16,7 +16,7 @@ from workers.activation.engine import Engine
 from workers.evaluation.extraction import Extract
 from workers.images import DecodedImage, Limits, decode
 from workers.images.folders import ImageFile, listed_images
-from workers.index.codec import Features
+from workers.index.codec.codec import Features
 
 __all__ = ["Photograph", "Photographs", "Sources", "Subject", "read_photographs", "read_subject"]
 

@@ -12,13 +12,13 @@ from tasks.errors import BadInput, DiskUnavailable, ExtractorMismatch, NotFound
 from tasks.messages import CompactRequest, ExtractRequest
 from tasks.results import CompactionResult, ExtractionResult, ExtractorIdentity, FailureResult
 from tasks.storage import Bucket, ObjectStore
-from workers.collections import Collections
 from workers.delivery.job_runner import Running
 from workers.device.device import Device
 from workers.extractors.inputs import to_input
 from workers.images import Limits, decode
-from workers.index.codec import Features
-from workers.index.upkeep import compact
+from workers.index.codec.codec import Features
+from workers.index.collection.open_collections import Collections
+from workers.index.maintenance.upkeep import compact
 
 __all__ = ["IndexHandlers"]
 

@@ -18,7 +18,7 @@ from workers.activation.quality import psnr_db
 from workers.device.device import Device
 from workers.extractors.inputs import to_input
 from workers.images import DecodedImage, EncodedImage, Limits, decode, encode
-from workers.index.codec import Codec, Features
+from workers.index.codec.codec import Codec, Features
 from workers.monitoring.stopwatch import Stopwatch
 
 __all__ = ["Protected", "Protector", "Standing"]

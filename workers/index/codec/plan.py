@@ -12,7 +12,7 @@ import numpy as np
 
 from tasks.errors import InvalidRequest
 from tasks.messages import Frozen
-from workers.index.coarse import WORTH_TWO_STAGES
+from workers.index.codec.coarse import WORTH_TWO_STAGES
 
 __all__ = ["POINTS_PER_CELL", "Costs", "Proposal", "measure_costs", "propose", "usual_cells"]
 

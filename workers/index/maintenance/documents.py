@@ -12,9 +12,9 @@ from tasks.documents import document_keys, read_document_at
 from tasks.errors import ObjectMissing, TooLarge
 from tasks.results import ActivationResult, Result, parse_result
 from tasks.storage import ObjectStore
-from workers.index.journal import decode_code, entry_order
-from workers.index.manifest import Manifest
-from workers.index.windowed import windowed
+from workers.bounded_map import windowed
+from workers.index.collection.journal import decode_code, entry_order
+from workers.index.collection.manifest import Manifest
 
 __all__ = ["Documents", "newest_activations"]
 

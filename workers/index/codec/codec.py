@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.errors import InvalidRequest
-from workers.index.aim import Aim
-from workers.index.coarse import Cells
-from workers.index.family import Family
+from workers.index.codec.coarse import Cells
+from workers.index.codec.family import Family
+from workers.index.codec.target import Aim
 
 Features = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]

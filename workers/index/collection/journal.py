@@ -18,7 +18,7 @@ import redis
 
 from tasks.connection import named_errors
 from tasks.names import journal_stream
-from workers.index.codec import Codes
+from workers.index.codec.codec import Codes
 
 BEGINNING: Final = "0-0"
 _PAGE: Final = 5_000

@@ -7,12 +7,12 @@ from collections.abc import Collection as AnyCollection
 from dataclasses import dataclass
 
 from tasks.storage import ObjectStore
-from workers.index.codec import Codec
-from workers.index.collection import open_segments
-from workers.index.documents import newest_activations
-from workers.index.journal import BEGINNING, Journal, decode_code, entry_order
-from workers.index.manifest import CollectionStore, Manifest
-from workers.index.segment import meta_text
+from workers.index.codec.codec import Codec
+from workers.index.collection.collection import open_segments
+from workers.index.collection.journal import BEGINNING, Journal, decode_code, entry_order
+from workers.index.collection.manifest import CollectionStore, Manifest
+from workers.index.collection.segment import meta_text
+from workers.index.maintenance.documents import newest_activations
 
 __all__ = ["Repaired", "repair"]
 

@@ -10,14 +10,14 @@ from typing import Final
 import numpy as np
 
 from tasks.results import ExtractorIdentity
-from workers.index.codec import Codec, Codes, Features, search
-from workers.index.journal import Journal
-from workers.index.manifest import CollectionStore, Manifest
-from workers.index.plan import TRAINS_A_BYTE, product_bytes, usual_cells
-from workers.index.room import room
-from workers.index.segment import SegmentPaths, write_segment
-from workers.index.trainable import training_sample
-from workers.index.upkeep import StillOurs
+from workers.index.codec.codec import Codec, Codes, Features, search
+from workers.index.codec.plan import TRAINS_A_BYTE, product_bytes, usual_cells
+from workers.index.codec.trainable import training_sample
+from workers.index.collection.journal import Journal
+from workers.index.collection.manifest import CollectionStore, Manifest
+from workers.index.collection.segment import SegmentPaths, write_segment
+from workers.index.collection.workspace import room
+from workers.index.maintenance.upkeep import StillOurs
 
 __all__ = ["First", "calibrate", "encoded", "prepared", "publish_first", "suggested_factory", "threshold_of"]
 

@@ -14,15 +14,15 @@ from tasks.errors import AiiError, InvalidRequest
 from tasks.results import ActivationResult
 from tasks.storage import Bucket, ObjectStore
 from workers.activation.objective import Objective
+from workers.bounded_map import windowed
 from workers.extractors.base import Extractor
 from workers.extractors.inputs import to_input
 from workers.images import Limits, decode
-from workers.index.codec import Codec, Codes, Features
-from workers.index.collection import Collection, open_segments
-from workers.index.documents import newest_activations
-from workers.index.journal import BEGINNING, Journal, decode_code, entry_order
-from workers.index.manifest import CollectionStore, Manifest
-from workers.index.windowed import windowed
+from workers.index.codec.codec import Codec, Codes, Features
+from workers.index.collection.collection import Collection, open_segments
+from workers.index.collection.journal import BEGINNING, Journal, decode_code, entry_order
+from workers.index.collection.manifest import CollectionStore, Manifest
+from workers.index.maintenance.documents import newest_activations
 
 __all__ = ["Audited", "Verified", "audit", "is_on", "verify"]
 

@@ -26,9 +26,9 @@ from tasks.messages import Digest, Frozen
 from tasks.names import check_collection, sha256_hex
 from tasks.results import ExtractorIdentity
 from tasks.storage import Bucket, ObjectStore
-from workers.index.segment import SegmentPaths
-from workers.index.tables import TextTable
-from workers.index.windowed import windowed
+from workers.bounded_map import windowed
+from workers.index.collection.segment import SegmentPaths
+from workers.index.collection.text_table import TextTable
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class CollectionStore:
 
     @property
     def workspace(self) -> Path:
-        """A folder for whoever holds the right to write the next generation; see :mod:`workers.index.room`."""
+        """A folder for the writer of the next generation; see :mod:`workers.index.collection.workspace`."""
         return self._cache / ".writing" / self._name
 
     def upload(self, path: Path) -> str:
@@ -196,7 +196,7 @@ class CollectionStore:
             with suppress(FileNotFoundError):  # not there yet, or forgotten by another process in this moment
                 with path.open("rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() == digest:
-                        os.utime(path)  # used today: see workers/index/cache.py
+                        os.utime(path)  # used today: see cache.py
                         return path
                 path.unlink(missing_ok=True)
             return self._store.get_file(Bucket.COLLECTIONS, self._object(digest), digest, path)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import faiss
 import numpy as np
 
-from workers.index.aim import Aim, Array
+from workers.index.codec.target import Aim, Array
 
 # More cells than these are never near enough to compete with a code's own.
 _NEIGHBOUR_CELLS: Final = 256
@@ -58,7 +58,7 @@ class Family:
         return features
 
     def aim(self, codes: Any) -> Aim:
-        """What activation has to do for codes (N, code_size) uint8; see :class:`workers.index.aim.Aim`."""
+        """What activation has to do for codes (N, code_size) uint8; see :class:`workers.index.codec.target.Aim`."""
         matrix, offset = self._linear_map
         repeated = {
             "matrix": None if matrix is None else np.repeat(matrix[None], len(codes), axis=0),

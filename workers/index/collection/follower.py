@@ -13,8 +13,8 @@ from typing import Final
 from tasks.errors import AiiError, CollectionMissing
 from tasks.messages import CompactRequest
 from tasks.names import canonical_json, sha256_hex
-from workers.collections import Collections
-from workers.index.collection import Collection
+from workers.index.collection.collection import Collection
+from workers.index.collection.open_collections import Collections
 
 __all__ = ["Follower"]
 

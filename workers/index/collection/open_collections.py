@@ -12,11 +12,11 @@ from tasks.errors import NotReady
 from tasks.monitoring.presence import CollectionState
 from tasks.results import ExtractorIdentity
 from tasks.storage import ObjectStore
-from workers.index.cache import prune
-from workers.index.collection import Collection
-from workers.index.journal import Journal
-from workers.index.lock import Writing, writing
-from workers.index.manifest import CollectionStore
+from workers.index.collection.cache import prune
+from workers.index.collection.collection import Collection
+from workers.index.collection.journal import Journal
+from workers.index.collection.lock import Writing, writing
+from workers.index.collection.manifest import CollectionStore
 
 
 class Collections:
@@ -81,5 +81,5 @@ class Collections:
         return Journal(self._client, self._address, name)
 
     def writing(self, name: str) -> AbstractContextManager[Writing]:
-        """Hold the right to write the collection's next generation; see :func:`workers.index.lock.writing`."""
+        """Hold the right to write the next generation; see :func:`workers.index.collection.lock.writing`."""
         return writing(self._client, self._address, name)

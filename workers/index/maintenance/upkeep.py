@@ -11,13 +11,13 @@ from itertools import chain
 import numpy as np
 
 from tasks.errors import Conflict
-from workers.index.codec import Codec, Codes
-from workers.index.collection import journal_was_cut, open_segments
-from workers.index.journal import Change, Journal, entry_order, following
-from workers.index.manifest import CollectionStore, Manifest, SegmentFiles
-from workers.index.room import room
-from workers.index.segment import Segment, SegmentPaths, meta_text, write_segment
-from workers.index.tables import TextTable
+from workers.index.codec.codec import Codec, Codes
+from workers.index.collection.collection import journal_was_cut, open_segments
+from workers.index.collection.journal import Change, Journal, entry_order, following
+from workers.index.collection.manifest import CollectionStore, Manifest, SegmentFiles
+from workers.index.collection.segment import Segment, SegmentPaths, meta_text, write_segment
+from workers.index.collection.text_table import TextTable
+from workers.index.collection.workspace import room
 
 __all__ = ["StillOurs", "compact", "delete", "remove", "rollback", "standing"]
 

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.errors import DiskUnavailable
-from workers.index.manifest import CollectionStore
+from workers.index.collection.manifest import CollectionStore
 
 __all__ = ["room"]
 
 
 @contextmanager
 def room(files: CollectionStore) -> Iterator[Path]:
-    """An empty folder of its own for whoever holds the right to write; see :mod:`workers.index.lock`.
+    """An empty folder of its own for whoever holds the right to write; see :mod:`workers.index.collection.lock`.
 
     What others left there goes: they died, or lost that right and must not publish.
 

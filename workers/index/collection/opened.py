@@ -22,9 +22,9 @@ from tasks.storage import ObjectStore
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from workers.index.journal import Journal
-    from workers.index.lock import Writing
-    from workers.index.manifest import CollectionStore
+    from workers.index.collection.journal import Journal
+    from workers.index.collection.lock import Writing
+    from workers.index.collection.manifest import CollectionStore
 
 __all__ = ["Counted", "Opened", "counted", "open_collection"]
 
@@ -39,7 +39,7 @@ class Opened:
 
     @cached_property
     def files(self) -> CollectionStore:
-        from workers.index.manifest import CollectionStore  # noqa: PLC0415  # loads torch: not for `aii --help`
+        from workers.index.collection.manifest import CollectionStore  # noqa: PLC0415  # loads torch: not for `aii --help`
 
         return CollectionStore(self.store, self.name, state_dir() / "cache")
 
@@ -53,13 +53,13 @@ class Opened:
 
     @cached_property
     def journal(self) -> Journal:
-        from workers.index.journal import Journal  # noqa: PLC0415
+        from workers.index.collection.journal import Journal  # noqa: PLC0415
 
         return Journal(self.redis, self.address, self.name)
 
     def writing(self) -> AbstractContextManager[Writing]:
-        """Hold the right to write the next generation; see :func:`workers.index.lock.writing`."""
-        from workers.index.lock import writing  # noqa: PLC0415
+        """Hold the right to write the next generation; see :func:`workers.index.collection.lock.writing`."""
+        from workers.index.collection.lock import writing  # noqa: PLC0415
 
         return writing(self.redis, self.address, self.name)
 

@@ -19,9 +19,9 @@ from tasks.messages import ExtractRequest
 from tasks.names import DIGEST_PATTERN, sha256_hex
 from tasks.results import ExtractionResult, ExtractorIdentity, FailureResult
 from tasks.storage import Bucket, ObjectStore
+from workers.bounded_map import windowed
 from workers.images.folders import ImageFile, listed_images
-from workers.index.manifest import CollectionStore
-from workers.index.windowed import windowed
+from workers.index.collection.manifest import CollectionStore
 
 __all__ = ["Gathered", "Gatherer"]
 

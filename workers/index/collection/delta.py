@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from workers.index.codec import Codec, Positions, Probe, append, search, search_among
-from workers.index.journal import Change
-from workers.index.segment import Hit
+from workers.index.codec.codec import Codec, Positions, Probe, append, search, search_among
+from workers.index.collection.journal import Change
+from workers.index.collection.segment import Hit
 
 
 class Delta:

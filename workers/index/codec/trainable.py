@@ -8,9 +8,9 @@ import faiss
 import numpy as np
 
 from tasks.errors import InvalidRequest
-from workers.index.codec import Features
-from workers.index.family import Family
-from workers.index.plan import POINTS_PER_CELL, TRAINS_A_BYTE
+from workers.index.codec.codec import Features
+from workers.index.codec.family import Family
+from workers.index.codec.plan import POINTS_PER_CELL, TRAINS_A_BYTE
 
 __all__ = ["check_trainable", "training_sample"]
 

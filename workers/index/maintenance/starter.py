@@ -1,7 +1,7 @@
 """The starter collection: it comes with the package, so that the first command works without any training data.
 
 It holds the codec and the codes of 40,000 reference images for the default extractor; a worker publishes it when the
-store has no collection of that name yet. `python -m workers.index.build_starter` makes it anew.
+store has no collection of that name yet. `python -m workers.index.maintenance.build_starter` makes it anew.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy as np
 from tasks.errors import CollectionBusy, CollectionMissing
 from tasks.messages import Frozen
 from tasks.results import ExtractorIdentity
-from workers.index.build import First, publish_first
-from workers.index.codec import Codec, Codes
-from workers.index.collection import check_extractor
-from workers.index.journal import Journal
-from workers.index.lock import Writing
-from workers.index.manifest import CollectionStore, Manifest
+from workers.index.codec.codec import Codec, Codes
+from workers.index.collection.collection import check_extractor
+from workers.index.collection.journal import Journal
+from workers.index.collection.lock import Writing
+from workers.index.collection.manifest import CollectionStore, Manifest
+from workers.index.maintenance.build import First, publish_first
 
 NAME: Final = "starter"
-FOLDER: Final = Path(__file__).with_name("starter_data")
+FOLDER: Final = Path(__file__).parents[1] / "starter_data"
 _LOOK_AGAIN_S: Final = 0.2
 
 

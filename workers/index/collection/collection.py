@@ -9,11 +9,11 @@ from functools import partial
 
 from tasks.errors import CorruptSegment, ExtractorMismatch
 from tasks.results import ExtractorIdentity, Match
-from workers.index.codec import Codec, Codes, Features, Probe
-from workers.index.delta import Delta
-from workers.index.journal import Journal, entry_order
-from workers.index.manifest import CollectionStore, Manifest, SegmentFiles
-from workers.index.segment import Hit, Segment
+from workers.index.codec.codec import Codec, Codes, Features, Probe
+from workers.index.collection.delta import Delta
+from workers.index.collection.journal import Journal, entry_order
+from workers.index.collection.manifest import CollectionStore, Manifest, SegmentFiles
+from workers.index.collection.segment import Hit, Segment
 
 __all__ = ["Answer", "Collection", "check_extractor", "journal_was_cut", "open_segments"]
 

@@ -1,4 +1,4 @@
-"""Make the starter collection's files from reference images: ``python -m workers.index.build_starter --help``."""
+"""Make the starter collection's files from reference images: ``aii index make-starter``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from workers.extractors.base import Extractor
 from workers.extractors.features import FeatureFolder, Features
 from workers.extractors.registry import load_extractor
 from workers.images import Limits
-from workers.index.build import calibrate
-from workers.index.codec import Codec
-from workers.index.starter import FOLDER, Card
+from workers.index.codec.codec import Codec
+from workers.index.maintenance.build import calibrate
+from workers.index.maintenance.starter import FOLDER, Card
 
 _LIMITS = Limits(max_bytes=64 * 2**20, max_pixels=100_000_000)
 

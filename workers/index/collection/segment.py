@@ -15,9 +15,9 @@ import faiss
 import numpy as np
 
 from tasks.errors import CorruptSegment
-from workers.index.codec import Codec, Codes, Positions, Probe, codes_of, search, search_among
-from workers.index.family import Family
-from workers.index.tables import TextTable, write_table
+from workers.index.codec.codec import Codec, Codes, Positions, Probe, codes_of, search, search_among
+from workers.index.codec.family import Family
+from workers.index.collection.text_table import TextTable, write_table
 
 __all__ = ["Hit", "Segment", "SegmentPaths", "meta_text", "write_segment"]
 

@@ -1,0 +1,1 @@
+"""The trained, empty index: codes of features, targets for activation, searches over codes."""

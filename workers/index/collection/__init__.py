@@ -1,0 +1,1 @@
+"""A collection as it is stored and as a worker holds it: segments, journal, manifests, generations."""

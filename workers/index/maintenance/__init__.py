@@ -1,0 +1,1 @@
+"""What changes a collection as a whole: building, compaction, rollback, repair, verification."""
