@@ -11,7 +11,7 @@ import click
 from PIL import Image
 
 from tasks.results import ActivationResult
-from workers.evaluation.sheet import Shown, contact_sheet
+from workers.evaluation.report.sheet import Shown, contact_sheet
 from workers.index.maintenance.starter import read_card
 
 Photographed = tuple[str, Image.Image, Image.Image, ActivationResult]  # name, original, protected

@@ -13,7 +13,7 @@ from tasks.documents import read_result
 from tasks.errors import AiiError, BadInput, NotFound, TooLarge
 from tasks.results import ActivationResult
 from tasks.storage import Bucket, ObjectStore
-from workers.evaluation.sheet import difference
+from workers.evaluation.report.sheet import difference
 
 __all__ = ["PictureBook", "placeholder"]
 

@@ -33,10 +33,10 @@ from workers.activation.engine import BATCH_IMAGES, Engine, Work
 from workers.activation.quality import psnr_db
 from workers.evaluation.edits import EDITS
 from workers.extractors.base import Extractor
-from workers.extractors.inputs import to_input
 from workers.extractors.registry import load_extractor, load_network
 from workers.extractors.training.data import read_rgb
 from workers.images.folders import image_files
+from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec
 from workers.index.maintenance import starter
 

@@ -33,9 +33,9 @@ from workers.activation.compose import compose, prepare
 from workers.activation.engine import BATCH_IMAGES, Engine, Work
 from workers.activation.quality import quality
 from workers.extractors.base import Extractor
-from workers.extractors.inputs import to_input
 from workers.extractors.registry import load_extractor
 from workers.images import Limits, decode, encode
+from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec
 from workers.index.maintenance import starter
 

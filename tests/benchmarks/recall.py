@@ -26,11 +26,11 @@ from workers.activation.engine import Engine, Work
 from workers.activation.quality import psnr_db
 from workers.evaluation.edits import EDITS, edit_seed
 from workers.extractors.features import FeatureFolder
-from workers.extractors.inputs import to_input
 from workers.extractors.registry import load_extractor
 from workers.extractors.training.data import held_out, read_rgb
 from workers.images import Limits
 from workers.images.folders import image_files
+from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec, search
 
 FACTORIES = ("IVF512,PQ8x8", "IVF1024,PQ8x8", "IVF1024,Flat", "PQ8x8", "OPQ8_64,PQ8x8", "PCA64,LSH")

@@ -13,7 +13,7 @@ from workers.activation.compose import compose, prepare
 from workers.activation.jnd import jnd_map
 from workers.activation.quality import luminance_psnr_db, quality, ssim
 from workers.activation.scale import there_and_back
-from workers.extractors.inputs import resize, strips, to_input
+from workers.images.tensors import resize, strips, to_input
 
 SIZE = 112
 

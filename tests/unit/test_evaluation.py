@@ -19,11 +19,11 @@ from workers.evaluation.copies import copies_of
 from workers.evaluation.detection import detect
 from workers.evaluation.disc import read_disc
 from workers.evaluation.edits import EDITS
+from workers.evaluation.findings import WayRow
 from workers.evaluation.published import PublishedSet
 from workers.evaluation.searching import First, Index, exact_first, recall_by_edit
 from workers.evaluation.setting import check_note, write_note
 from workers.evaluation.subject import Photograph, Sources, read_photographs
-from workers.evaluation.tables import WayRow
 from workers.extractors.registry import load_extractor
 from workers.images import Limits
 from workers.images.folders import ImageFile

@@ -16,11 +16,11 @@ from workers.extractors import registry
 from workers.extractors.base import Extractor
 from workers.extractors.compact import CompactNet
 from workers.extractors.geometry import Chain
-from workers.extractors.inputs import to_input
 from workers.extractors.registry import load_extractor
-from workers.extractors.train import Settings, Trainer
 from workers.extractors.training.losses import Memory, entropy_loss, info_nce
+from workers.extractors.training.train import Settings, Trainer
 from workers.extractors.weights_file import read_weights, write_weights
+from workers.images.tensors import to_input
 
 CPU = torch.device("cpu")
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket")

@@ -18,10 +18,10 @@ from tasks.names import sha256_hex
 from tests.photographs import crops
 from workers.extractors.base import Extractor
 from workers.extractors.features import FeatureFolder
-from workers.extractors.inputs import to_input
 from workers.extractors.registry import load_extractor
 from workers.images import Limits, decode
 from workers.images.folders import listed_images
+from workers.images.tensors import to_input
 
 LIMITS = Limits(max_bytes=2**20, max_pixels=10**6)
 COUNT = 70  # more than two batches

@@ -11,7 +11,7 @@ import torch
 from workers.activation.jnd import CHANNEL_WEIGHTS, REACH, jnd_map
 from workers.activation.quality import Pixels
 from workers.activation.scale import there, there_and_back
-from workers.extractors.inputs import planes, resize, strips, to_input
+from workers.images.tensors import planes, resize, strips, to_input
 
 __all__ = ["Attenuation", "Prepared", "compose", "prepare"]
 

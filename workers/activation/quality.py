@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from tasks.results import Quality
-from workers.extractors.inputs import planes, strips
+from workers.images.tensors import planes, strips
 
 Pixels = npt.NDArray[np.uint8]
 _RADIUS: Final = 5

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import torch
 
-from workers.extractors.inputs import resize
+from workers.images.tensors import resize
 
 
 @lru_cache(maxsize=128)

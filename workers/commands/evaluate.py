@@ -14,7 +14,7 @@ import click
 from tasks.errors import InvalidRequest
 from tasks.settings import Settings, load_settings
 from tasks.storage import ObjectStore
-from workers.evaluation.terminal import Progress, print_main_table, print_skipped
+from workers.evaluation.report.terminal import Progress, print_main_table, print_skipped
 from workers.index.collection.opened import open_collection
 
 if TYPE_CHECKING:
@@ -176,10 +176,10 @@ def _trained(name: str, settings: Settings, extractor: ExtractorIdentity) -> Tra
 def _write(evaluation: Evaluation, subject: Subject, extent: Extent, out: Path, seed: int, seconds: float) -> None:
     from PIL import Image  # noqa: PLC0415
 
-    from workers.evaluation.report import write_report  # noqa: PLC0415
+    from workers.evaluation.findings import write_tables  # noqa: PLC0415
+    from workers.evaluation.report.report import write_report  # noqa: PLC0415
+    from workers.evaluation.report.sheet import Shown  # noqa: PLC0415
     from workers.evaluation.setting import described  # noqa: PLC0415
-    from workers.evaluation.sheet import Shown  # noqa: PLC0415
-    from workers.evaluation.tables import write_tables  # noqa: PLC0415
 
     write_tables(evaluation.findings, out)
     shown = []

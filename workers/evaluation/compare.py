@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from workers.evaluation.tables import WayRow
+from workers.evaluation.findings import WayRow
 
 __all__ = ["BOUND", "MASK", "MEASURES", "Measure", "Meeting", "meeting"]
 

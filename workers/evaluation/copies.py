@@ -15,8 +15,8 @@ from workers.activation.engine import Engine
 from workers.evaluation.edits import Edit, edit_seed
 from workers.evaluation.extraction import mapped
 from workers.evaluation.subject import Photograph
-from workers.extractors.inputs import to_input
 from workers.images import Limits
+from workers.images.tensors import to_input
 from workers.index.codec.codec import Features
 
 __all__ = ["Copies", "copies_of", "features_of"]

@@ -15,10 +15,10 @@ from tasks.messages import ActivationOptions
 from workers.evaluation.copies import Copies, copies_of, features_of
 from workers.evaluation.detection import detect
 from workers.evaluation.edits import EDITS, Edit
+from workers.evaluation.findings import Findings, RecallRow, SearchRow, WayRow, way_row
 from workers.evaluation.published import PublishedSet
 from workers.evaluation.searching import First, Index, exact_first, recall_by_edit
 from workers.evaluation.subject import Photograph, Subject
-from workers.evaluation.tables import Findings, RecallRow, SearchRow, WayRow, way_row
 from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.codec.trainable import training_sample
 from workers.index.maintenance.build import encoded

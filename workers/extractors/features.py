@@ -16,9 +16,9 @@ import torch
 from tasks.errors import BadInput, InvalidRequest
 from tasks.names import sha256_hex
 from workers.extractors.base import Extractor
-from workers.extractors.inputs import to_input
 from workers.images import Limits, decode
 from workers.images.folders import ImageFile, listed_images, listing_digest
+from workers.images.tensors import to_input
 
 __all__ = ["FeatureFolder", "Features"]
 

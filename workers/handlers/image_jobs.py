@@ -14,10 +14,10 @@ from tasks.storage import Bucket, ObjectStore
 from workers.activation.quality import quality
 from workers.delivery.job_runner import Running
 from workers.device.device import Device
-from workers.extractors.inputs import to_input
 from workers.handlers.pixel_budget import PixelBudget
 from workers.handlers.protect import Protector
 from workers.images import Limits, decode
+from workers.images.tensors import to_input
 from workers.index.collection.journal import decode_code, encode_code
 from workers.index.collection.open_collections import Collections
 

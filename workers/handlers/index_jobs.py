@@ -14,8 +14,8 @@ from tasks.results import CompactionResult, ExtractionResult, ExtractorIdentity,
 from tasks.storage import Bucket, ObjectStore
 from workers.delivery.job_runner import Running
 from workers.device.device import Device
-from workers.extractors.inputs import to_input
 from workers.images import Limits, decode
+from workers.images.tensors import to_input
 from workers.index.codec.codec import Features
 from workers.index.collection.open_collections import Collections
 from workers.index.maintenance.upkeep import compact

@@ -16,8 +16,8 @@ from workers.activation.engine import Activated, Work, always
 from workers.activation.objective import Objective
 from workers.activation.quality import psnr_db
 from workers.device.device import Device
-from workers.extractors.inputs import to_input
 from workers.images import DecodedImage, EncodedImage, Limits, decode, encode
+from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec, Features
 from workers.monitoring.stopwatch import Stopwatch
 

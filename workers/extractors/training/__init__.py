@@ -1,1 +1,1 @@
-"""What ``python -m workers.extractors.train`` is made of: images, edits, losses, schedule."""
+"""What ``python -m workers.extractors.training.train`` is made of: images, edits, losses, schedule."""

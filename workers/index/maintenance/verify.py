@@ -16,8 +16,8 @@ from tasks.storage import Bucket, ObjectStore
 from workers.activation.objective import Objective
 from workers.bounded_map import windowed
 from workers.extractors.base import Extractor
-from workers.extractors.inputs import to_input
 from workers.images import Limits, decode
+from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.collection.collection import Collection, open_segments
 from workers.index.collection.journal import BEGINNING, Journal, decode_code, entry_order

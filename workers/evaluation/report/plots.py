@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from workers.evaluation.compare import BOUND, MASK, Measure
 from workers.evaluation.edits import EDITS
-from workers.evaluation.tables import Findings, RecallRow
+from workers.evaluation.findings import Findings, RecallRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""Train the compact extractor: ``python -m workers.extractors.train --images PATH… --out FILE --minutes N --seed N``.
+"""Train the compact extractor: ``python -m workers.extractors.training.train --images PATH… --out FILE --minutes N --seed N``.
 
 Writes three files: ``FILE`` (safetensors), the same name with ``.json`` (provenance) and with ``.csv`` (the curve).
 A checkpoint beside them lets ``--resume`` go on after an interruption, or with more minutes than before.
@@ -202,7 +202,9 @@ class Trainer:
         settings = self.settings
         kept_out = f"{settings.images[0].name} et al., every {settings.hold_out}th image of a folder held out"
         return {
-            "command": shlex.join(["python", "-m", "workers.extractors.train", *_without_folders(sys.argv[1:])]),
+            "command": shlex.join(
+                ["python", "-m", "workers.extractors.training.train", *_without_folders(sys.argv[1:])]
+            ),
             "data": {path.name: len(pool) for path, pool in zip(settings.images, self.sampler.sources, strict=True)},
             "held_out": kept_out if settings.hold_out else None,
             "seed": settings.seed,

@@ -11,8 +11,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from workers.evaluation.findings import Findings
     from workers.evaluation.run import Extent
-    from workers.evaluation.tables import Findings
 
 __all__ = ["Progress", "print_main_table", "print_skipped"]
 

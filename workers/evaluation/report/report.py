@@ -13,12 +13,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from PIL import Image
 
-from workers.evaluation import paper, plots
 from workers.evaluation.compare import BOUND, MASK, MEASURES, meeting
 from workers.evaluation.edits import EDITS
+from workers.evaluation.findings import Findings, WayRow
+from workers.evaluation.report import paper, plots
+from workers.evaluation.report.sheet import Shown, contact_sheet
 from workers.evaluation.run import FLAT, Extent
-from workers.evaluation.sheet import Shown, contact_sheet
-from workers.evaluation.tables import Findings, WayRow
 
 __all__ = ["write_report"]
 

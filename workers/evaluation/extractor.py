@@ -1,4 +1,4 @@
-"""How well and how fast an extractor finds edited images: ``python -m workers.extractors.measure --help``.
+"""How well and how fast an extractor finds edited images: ``python -m workers.evaluation.extractor --help``.
 
 The index is exact (Flat) and holds the references and the photographs' originals; each query is an edited photograph.
 """
@@ -17,10 +17,10 @@ from PIL import Image
 
 from workers.evaluation.edits import EDITS, edit_seed
 from workers.extractors.base import Extractor
-from workers.extractors.inputs import to_input
 from workers.extractors.registry import load_extractor
 from workers.extractors.training.data import held_out, read_rgb
 from workers.images.folders import image_files
+from workers.images.tensors import to_input
 
 __all__ = ["main", "recall_at_1", "speed_ms"]
 
