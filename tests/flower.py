@@ -12,7 +12,7 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
-from deploy.stack import free_port
+from deploy.local.stack import free_port
 from tests.waiting import wait_for
 
 __all__ = ["Flower"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.instance import running
+from deploy.local.instance import running
 from tasks.connection import connect_redis
 from tasks.names import worker_presence
 from tasks.settings import Settings
@@ -31,7 +31,7 @@ def running_stack(state: Path, workers: int | None = 0) -> Iterator[dict[str, st
     environment that leads a process to them."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("AII_")} | {"AII_STATE_DIR": str(state)}
     log = (state / "up.log").open("w")
-    command = [sys.executable, "-c", "from deploy.cli import up; up()", "--no-flower"]
+    command = [sys.executable, "-c", "from deploy.local.cli import up; up()", "--no-flower"]
     command += [] if workers is None else ["--workers", str(workers)]
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:

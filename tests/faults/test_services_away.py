@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.stack import free_port
+from deploy.local.stack import free_port
 from tasks.connection import connect_redis
 from tests.flower import Flower
 from tests.stack import WorkerProcess, running_stack, settings_of

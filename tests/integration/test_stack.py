@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 import redis
 
-from deploy.instance import running
+from deploy.local.instance import running
 from tasks.connection import connect_redis
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
-UP = (sys.executable, "-c", "from deploy.cli import up; up()")
+UP = (sys.executable, "-c", "from deploy.local.cli import up; up()")
 STORES_ONLY = ("--workers", "0", "--no-flower")
 
 

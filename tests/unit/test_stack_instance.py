@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.instance import Instance, Status, claim, running
+from deploy.local.instance import Instance, Status, claim, running
 from tasks.errors import Unavailable
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.stack import free_port, plan_stack, read_stack_file, write_stack_file
+from deploy.local.stack import free_port, plan_stack, read_stack_file, write_stack_file
 from tasks.errors import InvalidRequest
 from tasks.settings import load_settings, stack_file
 

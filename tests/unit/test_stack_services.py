@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.services import (
+from deploy.local.services import (
     Service,
     flower_service,
     flower_url,
@@ -20,7 +20,7 @@ from deploy.services import (
     worker_services,
     workers_here,
 )
-from deploy.stack import Stack, plan_stack
+from deploy.local.stack import Stack, plan_stack
 from tasks.errors import RedisUnavailable, Unavailable
 
 Build = Callable[[Stack, Path], Service]
@@ -95,9 +95,9 @@ def test_a_processor_gets_a_worker_for_each_core_that_may_be_used(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AII_DEVICE", "cpu")
-    monkeypatch.setattr("deploy.services._WORKER_BYTES", 1)
+    monkeypatch.setattr("deploy.local.services._WORKER_BYTES", 1)
     assert workers_here(plan_stack({}).settings) == min(8, len(os.sched_getaffinity(0)))
-    monkeypatch.setattr("deploy.services._WORKER_BYTES", 2**60)
+    monkeypatch.setattr("deploy.local.services._WORKER_BYTES", 2**60)
     assert workers_here(plan_stack({}).settings) == 1
 
 
@@ -122,7 +122,7 @@ def test_a_missing_package_is_named_with_its_extra(
 def test_data_of_a_newer_redis_is_not_given_to_an_older_one(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deploy.programs._redis_version", lambda path: 6)
+    monkeypatch.setattr("deploy.local.programs._redis_version", lambda path: 6)
     (tmp_path / "redis" / "appendonlydir").mkdir(parents=True)
     with pytest.raises(Unavailable, match="redis-server 7 or newer"):
         redis_service(stack, tmp_path)

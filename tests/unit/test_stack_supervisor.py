@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.services import Service
-from deploy.supervisor import Backoff, Interrupted, Supervisor, describe_exit, tail
+from deploy.local.services import Service
+from deploy.local.supervisor import Backoff, Interrupted, Supervisor, describe_exit, tail
 from tasks.errors import Unavailable
 from tests.waiting import wait_for
 
@@ -160,7 +160,7 @@ def test_the_tail_of_a_log_is_its_last_twenty_lines(tmp_path: Path) -> None:
 def test_a_large_log_is_set_aside_at_the_next_start(
     supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deploy.supervisor._LOG_LIMIT", 3)
+    monkeypatch.setattr("deploy.local.supervisor._LOG_LIMIT", 3)
     (tmp_path / "logs" / "toy.log").write_text("old lines")
     supervisor.start(service(SLEEP, lambda pid: None))
     assert (tmp_path / "logs" / "toy.log.1").read_text() == "old lines"

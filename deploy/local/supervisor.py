@@ -15,9 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.orphans import die_with_parent
-from deploy.services import PACKAGES, Service
-from deploy.stack import make_private_folder
+from deploy.local.orphans import die_with_parent
+from deploy.local.services import PACKAGES, Service
+from deploy.local.stack import make_private_folder
 from tasks.errors import Unavailable
 
 log = logging.getLogger(__name__)

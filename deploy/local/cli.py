@@ -6,9 +6,9 @@ import sys
 
 import click
 
-from deploy import local
-from deploy.instance import running
-from deploy.supervisor import Interrupted
+from deploy.local import run as local
+from deploy.local.instance import running
+from deploy.local.supervisor import Interrupted
 from tasks.errors import AiiError, Unavailable
 from tasks.settings import state_dir
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.stack import make_private_folder
+from deploy.local.stack import make_private_folder
 from tasks.errors import Unavailable
 
 _ORPHANS_TIMEOUT_S = 15.0

@@ -7,10 +7,10 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy import services
-from deploy.instance import Instance, Status, claim
-from deploy.stack import Stack, plan_stack, read_stack_file, write_stack_file
-from deploy.supervisor import Supervisor
+from deploy.local import services
+from deploy.local.instance import Instance, Status, claim
+from deploy.local.stack import Stack, plan_stack, read_stack_file, write_stack_file
+from deploy.local.supervisor import Supervisor
 from tasks.connection import redis_address
 from tasks.settings import stack_file, state_dir
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import deploy
-from deploy.programs import rclone, redis_server, require_module
-from deploy.stack import LOOPBACK, Stack, make_private_folder, write_private
+from deploy.local.programs import rclone, redis_server, require_module
+from deploy.local.stack import LOOPBACK, Stack, make_private_folder, write_private
 from tasks.connection import connect_redis, named_errors, redis_address
 from tasks.errors import Unavailable
 from tasks.names import worker_presence
