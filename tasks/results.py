@@ -32,7 +32,7 @@ class Verification(Frozen):
     """How the *encoded* protected image, decoded again, stands to the registered code.
 
     `verified`: it lies in the code's coarse cell, so that a search with nprobe 1 looks at the code at all; it fits the
-    code better than the original did (`misfit`, what the optimiser lowers: it rises with the distance to what the code
+    code better than the original did (`loss`, what the optimiser lowers: it rises with the distance to what the code
     stands for, and with the nearness of other cells); and it keeps the asked-for PSNR. `on_code`: it would even be
     given the very same code. Distances are those of a search: squared L2 to what the code stands for, or Hamming's.
     """

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["windowed"]
+__all__ = ["bounded_map"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def windowed(call: Callable[[T], R], things: Iterable[T], workers: int) -> Iterator[R]:
+def bounded_map(call: Callable[[T], R], things: Iterable[T], workers: int) -> Iterator[R]:
     """``map`` in threads, in order. Unlike an executor's own, which takes all things at once, it takes at most two a
     thread ahead of whoever looks at the results."""
     with ThreadPoolExecutor(workers) as pool:

@@ -27,7 +27,7 @@ from tasks.results import ExtractorIdentity
 from tasks.settings import Settings, state_dir
 from tasks.storage import ObjectStore
 from workers.activation.engine import BATCH_IMAGES
-from workers.delivery.job_runner import Identity, JobRunner, Kind, Patience
+from workers.delivery.job_runner import Identity, JobRunner, Kind, RetryPolicy
 from workers.delivery.lanes import lanes_for, run_lanes
 from workers.delivery.leases import Leases
 from workers.delivery.reconciler import LostPlaces, Reconciler, reconciler_step
@@ -83,19 +83,19 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
         reconciler = Reconciler(ledger, sender, client, address, settings.reconcile_every_s, places)
         readiness.starting("The extractor is warmed.")
         device = _device(settings, extractor, running)
-        leases, patience = Leases(ledger, settings.lease_s), Patience()
+        leases, retry_policy = Leases(ledger, settings.lease_s), RetryPolicy()
         note = partial(_note, identity, extractor, queues, settings, collections)
         presence = Presence(client, identity.worker, note)
         follower = Follower(collections, settings.compact_after, partial(submit, ledger, sender))
         for part in (leases, recorder, follower):
             part.start()
             running.callback(part.stop)
-        running.callback(patience.stop)
+        running.callback(retry_policy.stop)
         running.callback(presence.stop)
         readiness.started(
             {"redis": ledger.check, "s3": store.check, "warm": presence.check, "collection": collections.check}
         )
-        runner = JobRunner(ledger, store, leases, identity, patience, recorder.observe)
+        runner = JobRunner(ledger, store, leases, identity, retry_policy, recorder.observe)
         done = kinds(settings, store, collections, device, extractor)
         step = reconciler_step(reconciler)
         return run_lanes(lanes_for(queues, settings), settings, identity.worker, runner, done, step, presence.start)

@@ -70,7 +70,7 @@ class Supervisor:
         self._interrupts = 0
 
     def interrupt(self) -> None:
-        """Ask for a stop; a second time: without patience. Safe in a signal handler."""
+        """Ask for a stop; a second time: without retry_policy. Safe in a signal handler."""
         self._interrupts += 1
 
     def start(self, *services: Service) -> None:

@@ -16,7 +16,7 @@ from tasks.names import TASK_COMPACT
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.collections import EXTRACTOR, Place, add, found, unit_vectors
-from workers.delivery.job_runner import Identity, JobRunner, Kind, Patience
+from workers.delivery.job_runner import Identity, JobRunner, Kind, RetryPolicy
 from workers.delivery.leases import Leases
 from workers.handlers.index_jobs import IndexHandlers
 from workers.images import Limits
@@ -177,7 +177,7 @@ def test_a_compaction_without_room_ends_as_failed_and_keeps_no_thread(place: Pla
     ledger.submit([request])
     kind = Kind(TASK_COMPACT, CompactRequest, handlers.compact)
     runner = JobRunner(
-        ledger, place.store, Leases(ledger, 20), Identity("worker", "cpu", {}), Patience(), lambda _: None
+        ledger, place.store, Leases(ledger, 20), Identity("worker", "cpu", {}), RetryPolicy(), lambda _: None
     )
     with full_disk():
         assert runner.run(kind, request.job_id, request.model_dump(mode="json")) == f"failed {DiskUnavailable.code}"

@@ -30,7 +30,7 @@ from tasks.storage import ObjectStore
 from tests.integration.test_ledger import QUEUE, claim, request
 from tests.photographs import crops
 from tests.waiting import wait_for
-from workers.delivery.job_runner import Identity, JobRunner, Kind, Patience, Running
+from workers.delivery.job_runner import Identity, JobRunner, Kind, RetryPolicy, Running
 from workers.delivery.leases import Leases
 from workers.monitoring.health import HealthServer, Readiness
 from workers.monitoring.recorder import Recorder
@@ -143,7 +143,7 @@ def test_a_job_is_either_cancelled_or_published(
 ) -> None:
     made, work, seen = submitted(ledger), Work(operations, store, early=early), []
     leases, identity = Leases(ledger, lease_s=20), Identity("worker", "cpu", {})
-    runner = JobRunner(ledger, store, leases, identity, Patience(), seen.append)
+    runner = JobRunner(ledger, store, leases, identity, RetryPolicy(), seen.append)
     kind = Kind(TASK_ACTIVATE, ActivateRequest, work)
     how = runner.run(kind, made.job_id, made.model_dump(mode="json"))
     document = read_result(store, made.job_id)

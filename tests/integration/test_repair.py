@@ -14,7 +14,7 @@ from tasks.names import TASK_ACTIVATE
 from tasks.results import ActivationResult, FailureResult
 from tasks.storage import Bucket
 from tests.collections import EXTRACTOR, Place, add, found, trained_codec, unit_vectors
-from workers.delivery.job_runner import Identity, JobRunner, Kind, Patience, Running
+from workers.delivery.job_runner import Identity, JobRunner, Kind, RetryPolicy, Running
 from workers.delivery.leases import Leases
 from workers.index.collection.journal import following
 from workers.index.collection.open_collections import Collections
@@ -40,7 +40,7 @@ def test_a_failure_never_takes_the_place_of_a_good_document(place: Place, ledger
         return True
 
     leases = Leases(ledger, 20)
-    runner = JobRunner(ledger, place.store, leases, Identity("worker", "cpu", {}), Patience(), lambda _: None)
+    runner = JobRunner(ledger, place.store, leases, Identity("worker", "cpu", {}), RetryPolicy(), lambda _: None)
     place.redis.flushall()
     ledger.submit([request])
     kind = Kind(TASK_ACTIVATE, ActivateRequest, work, restore)

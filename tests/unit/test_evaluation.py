@@ -19,7 +19,7 @@ from workers.evaluation.copies import copies_of
 from workers.evaluation.detection import detect
 from workers.evaluation.disc import read_disc
 from workers.evaluation.edits import EDITS
-from workers.evaluation.findings import WayRow
+from workers.evaluation.findings import VariantRow
 from workers.evaluation.published import PublishedSet
 from workers.evaluation.searching import First, Index, exact_first, recall_by_edit
 from workers.evaluation.setting import check_note, write_note
@@ -155,8 +155,8 @@ def test_an_index_that_does_not_exist_is_refused_in_words() -> None:
 PSNR = MEASURES[0]
 
 
-def way(name: str, recall: float, psnr_db: float) -> WayRow:
-    return WayRow(name, 1.0, 10, recall, psnr_db, psnr_db + 3, 0.99, 5.0, 1.0, 1.0)
+def way(name: str, recall: float, psnr_db: float) -> VariantRow:
+    return VariantRow(name, 1.0, 10, recall, psnr_db, psnr_db + 3, 0.99, 5.0, 1.0, 1.0)
 
 
 def test_two_curves_are_compared_in_the_middle_of_what_they_share() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.errors import CorruptSegment, InvalidRequest
 from tests.collections import EXTRACTOR
-from workers.bounded_map import windowed
+from workers.bounded_map import bounded_map
 from workers.index.codec.coarse import Cells
 from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.codec.plan import Costs, propose
@@ -208,7 +208,7 @@ def test_work_in_threads_keeps_its_order_and_takes_little_ahead() -> None:
             taken = number
             yield number
 
-    results = windowed(lambda n: n * n, things(), 4)
+    results = bounded_map(lambda n: n * n, things(), 4)
     assert next(results) == 1
     assert taken == 8
     assert list(results) == [n * n for n in range(2, 101)]

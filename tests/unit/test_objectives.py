@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from tests.photographs import pixels
 from workers.activation.compose import prepare
 from workers.activation.objective import Objective
-from workers.activation.optimiser import Batch, Found, Look, Schedule, changed, look, optimise
+from workers.activation.optimiser import Batch, Forward, Found, Schedule, changed, forward, optimise
 from workers.activation.views import edited, mean_views
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor
 from workers.index.codec.codec import Codec, Features, search
-from workers.index.codec.target import Aim
+from workers.index.codec.target import Target
 
 CPU = torch.device("cpu")
 FAMILIES = ("IVF16,PQ4x4", "PQ4x4", "OPQ4_8,PQ4x4", "OPQ4_8,IVF16,PQ4x4", "IVF16,Flat", "PCA16,LSH", "LSHrt")
@@ -48,7 +48,7 @@ def batch() -> Batch:
 
 
 def objective_of(codec: Codec, extractor: Extractor, batch: Batch) -> Objective:
-    return Objective.of(codec.aim(codec.encode(extractor(batch.images).numpy())), CPU)
+    return Objective.of(codec.target(codec.encode(extractor(batch.images).numpy())), CPU)
 
 
 def all_of(batch: Batch) -> Callable[[], list[bool]]:
@@ -63,7 +63,10 @@ def run(
     wanted: Callable[[], list[bool]] | None = None,
 ) -> tuple[Found, int]:
     """What was found, and how often the loop yielded."""
-    steps, yields = optimise(extractor, batch, objective, schedule, look(extractor, batch), wanted or all_of(batch)), 0
+    steps, yields = (
+        optimise(extractor, batch, objective, schedule, forward(extractor, batch), wanted or all_of(batch)),
+        0,
+    )
     while True:
         try:
             next(steps)
@@ -78,7 +81,7 @@ def test_activation_lowers_the_misfit_on_every_family(
 ) -> None:
     objective = objective_of(Codec.train(factory, features), extractor, batch)
     found, yields = run(extractor, batch, objective, Schedule(4, 2.5))
-    before, after = objective.misfit(extractor(batch.images)), objective.misfit(extractor(changed(batch, found.change)))
+    before, after = objective.loss(extractor(batch.images)), objective.loss(extractor(changed(batch, found.change)))
     assert (after < before).all()
     assert yields == 4
     assert found.change.abs().max() <= 1
@@ -88,23 +91,23 @@ def test_activation_lowers_the_misfit_on_every_family(
 def test_the_sides_of_the_hyperplanes_are_those_of_the_code(factory: str, features: Features) -> None:
     codec = Codec.train(factory, features)
     codes = codec.encode(features[:100])
-    aim = codec.aim(codes)
-    assert aim.signs is not None
-    assert aim.matrix is not None
-    assert aim.offset is not None
-    projected = np.einsum("ntd,nd->nt", aim.matrix, features[:100]) + aim.offset
-    assert ((projected >= 0) == (aim.signs > 0)).mean() > 0.999  # equality up to rounding at the plane itself
+    target = codec.target(codes)
+    assert target.signs is not None
+    assert target.matrix is not None
+    assert target.offset is not None
+    projected = np.einsum("ntd,nd->nt", target.matrix, features[:100]) + target.offset
+    assert ((projected >= 0) == (target.signs > 0)).mean() > 0.999  # equality up to rounding at the plane itself
 
 
 @pytest.mark.parametrize("factory", ["IVF16,PQ4x4", "OPQ4_8,IVF16,PQ4x4", "IVF16,Flat"])
 def test_a_feature_is_nearest_to_the_first_of_its_cells(factory: str, features: Features) -> None:
     codec = Codec.train(factory, features)
-    aim = codec.aim(codec.encode(features[:200]))
-    assert aim.cells is not None
-    space = Objective.of(aim, CPU)._in_index(torch.from_numpy(features[:200]))
-    nearest = (space[:, None] - torch.from_numpy(aim.cells)).square().sum(dim=2).argmin(dim=1)
+    target = codec.target(codec.encode(features[:200]))
+    assert target.cells is not None
+    space = Objective.of(target, CPU)._in_index(torch.from_numpy(features[:200]))
+    nearest = (space[:, None] - torch.from_numpy(target.cells)).square().sum(dim=2).argmin(dim=1)
     assert (nearest == 0).all()
-    assert len(np.unique(aim.cells[0], axis=0)) == 16
+    assert len(np.unique(target.cells[0], axis=0)) == 16
 
 
 def test_the_distance_of_an_aim_is_what_a_search_reports(features: Features) -> None:
@@ -112,14 +115,14 @@ def test_the_distance_of_an_aim_is_what_a_search_reports(features: Features) -> 
         codec = Codec.train(factory, features)
         code = codec.encode(features[:1])
         ((_, distance),) = search(codec.filled(code), codec.probe(features[1], 16), 1)
-        assert codec.aim(code).distance(features[1]) == pytest.approx(distance, abs=1e-4)
+        assert codec.target(code).distance(features[1]) == pytest.approx(distance, abs=1e-4)
 
 
 def test_joined_aims_are_those_of_all_codes_at_once(features: Features) -> None:
     for factory in FAMILIES:
         codec = Codec.train(factory, features)
         codes = codec.encode(features[:5])
-        whole, joined = codec.aim(codes), Aim.join([codec.aim(code[None]) for code in codes])
+        whole, joined = codec.target(codes), Target.join([codec.target(code[None]) for code in codes])
         for name, part in vars(whole).items():
             other = getattr(joined, name)
             assert (part is None and other is None) or np.allclose(part, other, atol=1e-6)
@@ -130,9 +133,9 @@ def test_an_image_that_gains_little_more_leaves_the_batch_and_its_neighbours_go_
 ) -> None:
     objective = objective_of(Codec.train("IVF16,PQ4x4", features), extractor, batch)
     settling = run(extractor, batch, objective, Schedule(30, 1.0, settle=0.1))[0]
-    patient = run(extractor, batch, objective, Schedule(3, 1.0))[0]
+    unsettled = run(extractor, batch, objective, Schedule(3, 1.0))[0]
     assert (settling.steps < 30).all()
-    assert patient.steps.tolist() == [3, 3, 3]
+    assert unsettled.steps.tolist() == [3, 3, 3]
     for i in range(3):
         row = torch.tensor([i])
         alone = run(extractor, batch.take(row), objective.take(row), Schedule(30, 1.0, settle=0.1))[0]
@@ -152,16 +155,16 @@ def test_no_look_only_confirms_that_a_step_brought_little(
     features: Features, extractor: Extractor, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     objective = objective_of(Codec.train("PQ4x4", features), extractor, batch)
-    looks: list[int] = []
+    passes: list[int] = []
 
-    def counted(extractor: Extractor, batch: Batch, delta: torch.Tensor) -> Look:
-        looks.append(len(batch.images))
-        return look(extractor, batch, delta)
+    def counted(extractor: Extractor, batch: Batch, delta: torch.Tensor) -> Forward:
+        passes.append(len(batch.images))
+        return forward(extractor, batch, delta)
 
-    monkeypatch.setattr("workers.activation.optimiser.look", counted)
+    monkeypatch.setattr("workers.activation.optimiser.forward", counted)
     found, _ = run(extractor, batch, objective, Schedule(30, 1.0, settle=0.9))
     assert found.steps.tolist() == [2, 2, 2]
-    assert looks == [3]  # before the second step, and none after it; the first one's look is the caller's
+    assert passes == [3]  # before the second step, and none after it; the first one is the caller's
 
 
 def test_an_image_that_nobody_wants_any_more_leaves_the_batch_and_its_neighbours_go_on(

@@ -74,7 +74,7 @@ def work(seed: int, codec: Codec) -> Work:
 
 
 def endless(codec: Codec, until: threading.Event) -> Work:
-    return replace(work(0, codec), steps=10_000_000, patient=True, wanted=lambda: not until.is_set())
+    return replace(work(0, codec), steps=10_000_000, take_all_steps=True, wanted=lambda: not until.is_set())
 
 
 def test_activation_brings_the_feature_nearer_to_its_target(device: Device, codec: Codec) -> None:
@@ -82,8 +82,8 @@ def test_activation_brings_the_feature_nearer_to_its_target(device: Device, code
     found = device.activate(job)
     moved = job.prepared.image + job.prepared.mask * (job.prepared.rows @ found.change @ job.prepared.columns.mT)
     feature = device.extract(moved.clamp(0, 1))
-    misfit = Objective.of(found.aim, torch.device("cpu")).misfit
-    assert misfit(torch.from_numpy(feature[None])) < misfit(torch.from_numpy(found.feature[None]))
+    loss = Objective.of(found.target, torch.device("cpu")).loss
+    assert loss(torch.from_numpy(feature[None])) < loss(torch.from_numpy(found.feature[None]))
 
 
 def test_the_same_image_gets_the_same_change_in_any_company(device: Device, codec: Codec) -> None:
@@ -142,7 +142,7 @@ def test_no_image_is_lost_between_a_thread_that_hands_over_and_the_one_that_take
 def test_callers_that_can_wait_share_a_batch_while_the_device_is_at_work(
     extractor: Convolution, codec: Codec, alternates: bool
 ) -> None:
-    device = Device(extractor, batch_images=4, company_s=600, alternates=alternates)
+    device = Device(extractor, batch_images=4, max_extract_delay_s=600, alternates=alternates)
     device.start()
     with ThreadPoolExecutor(5) as pool:
         answered = threading.Event()
@@ -157,7 +157,7 @@ def test_callers_that_can_wait_share_a_batch_while_the_device_is_at_work(
 
 
 def test_a_caller_that_can_wait_does_not_wait_when_the_device_is_at_rest(extractor: Convolution, codec: Codec) -> None:
-    device = Device(extractor, batch_images=4, company_s=600)
+    device = Device(extractor, batch_images=4, max_extract_delay_s=600)
     device.start()
     device.activate(work(0, codec))
     with ThreadPoolExecutor(1) as pool:

@@ -1,4 +1,4 @@
-"""The engine: batches of prepared images, through aim and optimiser, to the changes that move them onto their codes."""
+"""The engine: batches of prepared images, through target and optimiser, to the changes that move them onto their codes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tasks.errors import DeviceFailure
 from tasks.messages import ActivationOptions
 from workers.activation.compose import Prepared
 from workers.activation.objective import Objective
-from workers.activation.optimiser import Batch, Found, Schedule, look, optimise
+from workers.activation.optimiser import Batch, Found, Schedule, forward, optimise
 from workers.activation.views import mean_views
 from workers.extractors.base import Extractor
 from workers.index.codec.codec import Codec, Codes, Features
-from workers.index.codec.target import Aim
+from workers.index.codec.target import Target
 
 __all__ = ["BATCH_IMAGES", "Activated", "Engine", "Work", "always"]
 
@@ -43,7 +43,7 @@ class Work:
     """One image to move onto its code under `codec`.
 
     A first try stops an image that gains little more. One that failed is followed by one of more `steps` than the
-    options say, all of which are taken (`patient`). `wanted` is asked before every step: an image that nobody wants any
+    options say, all of which are taken (`take_all_steps`). `wanted` is asked before every step: an image that nobody wants any
     more leaves its batch.
     """
 
@@ -51,7 +51,7 @@ class Work:
     codec: Codec
     options: ActivationOptions
     steps: int
-    patient: bool = False
+    take_all_steps: bool = False
     wanted: Callable[[], bool] = always
 
     @property
@@ -66,7 +66,7 @@ class Work:
             self.steps,
             self.options.effective_learning_rate,
             views=_ROBUST_VIEWS if robust else 0,
-            settle=0.0 if robust or self.patient else _SETTLED,
+            settle=0.0 if robust or self.take_all_steps else _SETTLED,
         )
 
 
@@ -77,7 +77,7 @@ class Activated:
     Attributes:
         change: (3, S, S) float32 in [-1, 1].
         code: (code_size,) uint8, of the original's feature; in robust mode, of the mean feature of edited views.
-        aim: what the code asks of a feature.
+        target: what the code asks of a feature.
         feature: (D,) float32 of the original.
         steps: how many the optimiser took.
         device_ms: time the device spent on this image: that of its batch, divided by the images in it.
@@ -86,7 +86,7 @@ class Activated:
 
     change: torch.Tensor
     code: Codes
-    aim: Aim
+    target: Target
     feature: Features
     steps: int
     device_ms: float
@@ -115,13 +115,13 @@ class Engine:
             columns=torch.stack([w.prepared.columns for w in works]).to(device),
             aspects=torch.tensor([w.prepared.aspect for w in works], device=device),
         )
-        first_look = look(self.extractor, batch)
-        features = _checked(first_look.features)
+        first_pass = forward(self.extractor, batch)
+        features = _checked(first_pass.features)
         codes = first.codec.encode(self._mean_features(batch) if first.options.robust else features)
-        aims = [first.codec.aim(code[None]) for code in codes]
-        objective = Objective.of(Aim.join(aims), device)
+        targets = [first.codec.target(code[None]) for code in codes]
+        objective = Objective.of(Target.join(targets), device)
         steps = optimise(
-            self.extractor, batch, objective, first.schedule, first_look, lambda: [w.wanted() for w in works]
+            self.extractor, batch, objective, first.schedule, first_pass, lambda: [w.wanted() for w in works]
         )
         while True:
             try:
@@ -136,7 +136,7 @@ class Engine:
         clock.stop()
         each_ms = clock.total_ms / len(works)
         return [
-            Activated(changes[i], codes[i], aims[i], features[i], taken[i], each_ms, len(works))
+            Activated(changes[i], codes[i], targets[i], features[i], taken[i], each_ms, len(works))
             for i in range(len(works))
         ]
 

@@ -13,7 +13,7 @@ from typing import Final
 import torch
 import torch.nn.functional as F
 
-from workers.index.codec.target import Aim
+from workers.index.codec.target import Target
 
 __all__ = ["Objective"]
 
@@ -28,7 +28,7 @@ _ENOUGH: Final = 0.25
 
 @dataclass(frozen=True)
 class Objective:
-    """The aims of B images on the device; :class:`workers.index.codec.target.Aim` has the parts and their shapes."""
+    """The targets of B images on the device; :class:`workers.index.codec.target.Target` has the parts and their shapes."""
 
     points: torch.Tensor | None
     signs: torch.Tensor | None
@@ -37,12 +37,12 @@ class Objective:
     offset: torch.Tensor | None
 
     @classmethod
-    def of(cls, aim: Aim, device: torch.device) -> Objective:
+    def of(cls, target: Target, device: torch.device) -> Objective:
         return cls(
-            **{name: None if part is None else torch.from_numpy(part).to(device) for name, part in vars(aim).items()}
+            **{name: None if part is None else torch.from_numpy(part).to(device) for name, part in vars(target).items()}
         )
 
-    def misfit(self, features: torch.Tensor) -> torch.Tensor:
+    def loss(self, features: torch.Tensor) -> torch.Tensor:
         """(B,) float32: the lower, the better do features (B, D) of norm 1 fit their codes."""
         total = features.new_zeros(len(features))
         if self.points is not None:

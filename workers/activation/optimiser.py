@@ -17,9 +17,9 @@ from workers.activation.views import edited
 from workers.extractors.base import Extractor
 from workers.extractors.network import IMAGENET_STD
 
-__all__ = ["Batch", "Found", "Look", "Schedule", "changed", "look", "optimise"]
+__all__ = ["Batch", "Found", "Forward", "Schedule", "changed", "forward", "optimise"]
 
-_IMAGE_WEIGHT: Final = 0.01  # of the mean squared change of the image beside the misfit of features (section 4.1)
+_IMAGE_WEIGHT: Final = 0.01  # of the mean squared change of the image beside the loss of features (section 4.1)
 # Of what the gradient promises, a second step brings 0.6 (ResNet-50) to 0.95 (PQ8x8): measured on 40 photographs.
 _KEPT: Final = 0.6
 _BETAS: Final = (0.9, 0.999)
@@ -77,7 +77,7 @@ class Found(NamedTuple):
 
 @dataclass
 class _State:
-    """The images that still move: their numbers in the whole batch, Adam's moments of their changes, their misfits at
+    """The images that still move: their numbers in the whole batch, Adam's moments of their changes, their losses at
     the start and before the last step."""
 
     numbers: torch.Tensor
@@ -106,24 +106,24 @@ class _State:
         for name in ("numbers", "delta", "mean", "square", "start", "previous"):
             setattr(self, name, getattr(self, name)[rows])
 
-    def unsettled(self, misfits: torch.Tensor, part: float) -> torch.Tensor:
-        """Which images (B,) bool shall go on, and takes note of their misfits (B,)."""
+    def unsettled(self, losses: torch.Tensor, part: float) -> torch.Tensor:
+        """Which images (B,) bool shall go on, and takes note of their losses (B,)."""
         if bool(torch.isinf(self.previous).all()):
-            self.start = misfits
-            going_on = torch.ones_like(misfits, dtype=torch.bool)
+            self.start = losses
+            going_on = torch.ones_like(losses, dtype=torch.bool)
         else:
-            gained = self.start - misfits
+            gained = self.start - losses
             # A step that made it worse is no sign of having settled where all steps are to be taken.
-            going_on = (self.previous - misfits >= part * gained) | (gained <= 0) | (part == 0)
-        self.previous = misfits
+            going_on = (self.previous - losses >= part * gained) | (gained <= 0) | (part == 0)
+        self.previous = losses
         return going_on
 
     def settling(self, before: torch.Tensor, gradient: torch.Tensor, part: float) -> torch.Tensor:
-        """Which images (B,) bool need no other look after the step that was just taken, from the delta `before` along
+        """Which images (B,) bool need no forward pass after the step that was just taken, from the delta `before` along
         its `gradient`, (B, 3, S, S) both.
 
-        The change times its gradient is what the step promises. Where it is too little, a look, half the time of a
-        step, would only confirm it.
+        The change times its gradient is what the step promises. Where it is too little, a forward pass, half the time of
+        a step, would only confirm it.
         """
         inside = torch.tanh(before.detach())
         slope = (1 - inside.square()).clamp(min=_EPSILON)  # of tanh: the gradient is with respect to what is inside
@@ -132,7 +132,7 @@ class _State:
         return (coming < part * (gained + coming)) & (gained > 0)
 
 
-class Look(NamedTuple):
+class Forward(NamedTuple):
     """What the extractor makes of B images as they are now, with the graph that leads back to ``delta``.
 
     ``delta`` and ``images`` are (B, 3, S, S), ``features`` (B, D) of norm 1.
@@ -143,12 +143,12 @@ class Look(NamedTuple):
     features: torch.Tensor
 
 
-def look(extractor: Extractor, batch: Batch, delta: torch.Tensor | None = None) -> Look:
-    """Look at images that are changed by tanh(delta); without a delta, at the images as they came."""
+def forward(extractor: Extractor, batch: Batch, delta: torch.Tensor | None = None) -> Forward:
+    """The features of images that are changed by tanh(delta); without a delta, of the images as they came."""
     delta = torch.zeros_like(batch.images) if delta is None else delta.detach()
     delta.requires_grad_(True)
     images = changed(batch, torch.tanh(delta))
-    return Look(delta, images, extractor(images))
+    return Forward(delta, images, extractor(images))
 
 
 def optimise(
@@ -156,7 +156,7 @@ def optimise(
     batch: Batch,
     objective: Objective,
     schedule: Schedule,
-    first: Look,
+    first: Forward,
     wanted: Callable[[], Sequence[bool]],
 ) -> Generator[None, None, Found]:
     """Find the change of every image; yields once a step.
@@ -165,7 +165,7 @@ def optimise(
     image's neighbours in the batch do not touch it, since the loss is a sum and Adam works on each value by itself.
 
     Args:
-        first: the look at the images as they came, which the caller had to take to know what to aim at.
+        first: the forward pass of the images as they came, which the caller needed to choose their targets.
         wanted: asked before every step for which of the B images the change is still wanted; the others stop.
     """
     state = _State.of(batch, objective)
@@ -173,13 +173,13 @@ def optimise(
     random = np.random.default_rng(0)
     seen = first
     for step in range(1, schedule.steps + 1):
-        misfits = state.objective.misfit(seen.features)
-        going_on = state.unsettled(misfits.detach(), schedule.settle)
+        losses = state.objective.loss(seen.features)
+        going_on = state.unsettled(losses.detach(), schedule.settle)
         going_on &= torch.tensor(wanted(), device=going_on.device)[state.numbers]
         if not bool(going_on.any()):
             state.leave(~going_on, found, step - 1)
             return found
-        gradient = _gradient(extractor, state, seen, misfits, schedule.views, random)[going_on]
+        gradient = _gradient(extractor, state, seen, losses, schedule.views, random)[going_on]
         state.leave(~going_on, found, step - 1)
         before = state.delta
         _adam(state, gradient, step, schedule.learning_rate)
@@ -189,23 +189,23 @@ def optimise(
             if not len(state.numbers):
                 return found
         if step < schedule.steps:
-            seen = look(extractor, state.batch, state.delta)
+            seen = forward(extractor, state.batch, state.delta)
     state.leave(torch.ones_like(state.numbers, dtype=torch.bool), found, schedule.steps)
     return found
 
 
 def _gradient(
-    extractor: Extractor, state: _State, seen: Look, misfits: torch.Tensor, views: int, random: np.random.Generator
+    extractor: Extractor, state: _State, seen: Forward, losses: torch.Tensor, views: int, random: np.random.Generator
 ) -> torch.Tensor:
     """Of the loss with respect to delta (B, 3, S, S)."""
     images = seen.images
     std = images.new_tensor(IMAGENET_STD)[:, None, None]  # the paper measures the change on normalised pixel values
     loss = _IMAGE_WEIGHT * ((images - state.batch.images) / std).square().mean(dim=(1, 2, 3)).sum()
-    loss = loss + misfits.sum() / (1 + views)
+    loss = loss + losses.sum() / (1 + views)
     (gradient,) = torch.autograd.grad(loss, seen.delta, retain_graph=views > 0)
     # One view after the other, and not all in one batch: activations of a view are freed before the next is made.
     for _ in range(views):
-        view = state.objective.misfit(extractor(edited(images, state.batch.aspects, random)))
+        view = state.objective.loss(extractor(edited(images, state.batch.aspects, random)))
         gradient += torch.autograd.grad(view.sum() / (1 + views), seen.delta, retain_graph=True)[0]
     return gradient
 

@@ -20,7 +20,7 @@ from workers.index.collection.opened import open_collection
 if TYPE_CHECKING:
     from tasks.results import ExtractorIdentity
     from workers.evaluation.edits import Edit
-    from workers.evaluation.run import Evaluation, Extent, Trained
+    from workers.evaluation.run import Evaluation, EvaluationPlan, Trained
     from workers.evaluation.subject import Sources, Subject
 
 __all__ = ["evaluate"]
@@ -83,12 +83,14 @@ def _sources(images: tuple[Path, ...], references: tuple[Path, ...], disc: Path 
     return Sources(images, references, every=every)
 
 
-def _prepared(sources: Sources, out: Path, chosen: dict[str, Any], progress: Progress) -> tuple[Subject, Extent]:
+def _prepared(
+    sources: Sources, out: Path, chosen: dict[str, Any], progress: Progress
+) -> tuple[Subject, EvaluationPlan]:
     """Everything loaded, and refused where it is too little: before any work, as far as that is known then."""
     from workers.activation.engine import Engine  # noqa: PLC0415
     from workers.evaluation import setting  # noqa: PLC0415
     from workers.evaluation.extraction import extract_by_workers, extract_here  # noqa: PLC0415
-    from workers.evaluation.run import Extent  # noqa: PLC0415
+    from workers.evaluation.run import EvaluationPlan  # noqa: PLC0415
     from workers.evaluation.subject import read_photographs, read_subject  # noqa: PLC0415
     from workers.extractors.registry import load_extractor, pick_device  # noqa: PLC0415
     from workers.images import Limits  # noqa: PLC0415
@@ -114,7 +116,7 @@ def _prepared(sources: Sources, out: Path, chosen: dict[str, Any], progress: Pro
     subject = read_subject(Engine(extractor), limits, sources, photographs, state, extract)
     main, others = _indexes(chosen, trained, extractor.dimension, len(subject.training))
     setting.write_note(state / "setting.json", note)
-    return subject, Extent(main, others, trained, more_edits)
+    return subject, EvaluationPlan(main, others, trained, more_edits)
 
 
 def _indexes(
@@ -173,7 +175,9 @@ def _trained(name: str, settings: Settings, extractor: ExtractorIdentity) -> Tra
     return Trained(manifest.factory, codec, manifest.codec)
 
 
-def _write(evaluation: Evaluation, subject: Subject, extent: Extent, out: Path, seed: int, seconds: float) -> None:
+def _write(
+    evaluation: Evaluation, subject: Subject, extent: EvaluationPlan, out: Path, seed: int, seconds: float
+) -> None:
     from PIL import Image  # noqa: PLC0415
 
     from workers.evaluation.findings import write_tables  # noqa: PLC0415

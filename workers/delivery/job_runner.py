@@ -43,7 +43,7 @@ class Identity:
     versions: dict[str, str]
 
 
-class Patience:
+class RetryPolicy:
     """Repeats a call for as long as a service is away. A job must not fail because S3 was restarted; its lease is
     renewed meanwhile, and the thread that waits here takes no new job, which is the back-pressure wanted."""
 
@@ -128,14 +128,14 @@ class JobRunner:
         store: ObjectStore,
         leases: Leases,
         identity: Identity,
-        patience: Patience,
+        retry_policy: RetryPolicy,
         observe: Callable[[Result], None],
     ) -> None:
         self._ledger = ledger
         self._store = store
         self._leases = leases
         self._identity = identity
-        self._patience = patience
+        self._retry_policy = retry_policy
         self._observe = observe
 
     def run(self, kind: Kind[Any], job_id: str, payload: Any) -> str:
@@ -162,21 +162,21 @@ class JobRunner:
         """Claim the job. One the ledger does not know (its Redis was emptied, or somebody sent the message without
         it) is taken into the ledger first, so that it ends like any other."""
         worker = self._identity.worker
-        claim = self._patience(lambda: self._ledger.claim(job_id, kind.queue, token, worker))
+        claim = self._retry_policy(lambda: self._ledger.claim(job_id, kind.queue, token, worker))
         if claim is Claim.MISSING:
-            self._patience(lambda: self._ledger.adopt(job_id, kind.task, kind.queue, payload))
-            claim = self._patience(lambda: self._ledger.claim(job_id, kind.queue, token, worker))
+            self._retry_policy(lambda: self._ledger.adopt(job_id, kind.task, kind.queue, payload))
+            claim = self._retry_policy(lambda: self._ledger.claim(job_id, kind.queue, token, worker))
         return claim
 
     def _result(self, kind: Kind[Any], running: Running, payload: Any, *, exhausted: bool) -> Result:
         """The committed result of an earlier attempt, or that of this one, committed."""
         earlier = self._committed(running.job_id) if kind.restore else None
         if kind.restore and earlier:
-            self._patience(running.begin_publishing)
+            self._retry_policy(running.begin_publishing)
             if self._restored(kind.restore, earlier):
                 return earlier
         result = self._poisoned(kind, running) if exhausted else self._do(kind, running, payload)
-        self._patience(running.begin_publishing)
+        self._retry_policy(running.begin_publishing)
         # A failure never takes the place of a good document: that may be all that is left to register the asset again.
         if earlier is None or not isinstance(result, FailureResult):
             self._commit(running.job_id, result)
@@ -184,7 +184,7 @@ class JobRunner:
 
     def _restored(self, restore: Callable[[Any], bool], earlier: Result) -> bool:
         try:
-            return self._patience(lambda: restore(earlier))
+            return self._retry_policy(lambda: restore(earlier))
         except LeaseLost:
             raise
         except AiiError as error:
@@ -197,7 +197,7 @@ class JobRunner:
             if request.job_id != running.job_id:
                 raise InvalidRequest("The job id is not that of the request: send jobs with `producer.Producer`.")
             # A service that goes away in the middle only delays: all effects of the work can be repeated.
-            return self._patience(lambda: kind.work(request, running))
+            return self._retry_policy(lambda: kind.work(request, running))
         except LeaseLost:
             raise
         except AiiError as error:
@@ -217,20 +217,20 @@ class JobRunner:
 
     def _committed(self, job_id: str) -> Result | None:
         try:
-            result = self._patience(lambda: read_result(self._store, job_id))
+            result = self._retry_policy(lambda: read_result(self._store, job_id))
         except (ObjectMissing, ValidationError):
             return None
         return None if result.status == "failed" else result
 
     def _commit(self, job_id: str, result: Result) -> None:
-        self._patience(lambda: write_result(self._store, job_id, result))
+        self._retry_policy(lambda: write_result(self._store, job_id, result))
 
     def _close(self, job_id: str, token: str, result: Result) -> str:
         failed = isinstance(result, FailureResult)
         state = JobState.FAILED if failed else JobState.DONE
         code, message = (result.code, result.message) if isinstance(result, FailureResult) else ("", "")
         self._leases.drop(job_id)  # first: a renewal just after the closing would take the lease for lost
-        if self._patience(lambda: self._ledger.close(job_id, token, state, code, message)):
+        if self._retry_policy(lambda: self._ledger.close(job_id, token, state, code, message)):
             self._observe(result)
         logger.info("Job %s", result.status, extra={"job_id": job_id, "error_code": code})
         return f"{result.status} {code}".strip()

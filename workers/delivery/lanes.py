@@ -25,7 +25,7 @@ from tasks.app import create_app
 from tasks.names import QUEUE_ACTIVATE, QUEUE_INDEX, QUEUE_QUERY
 from tasks.settings import Settings
 from workers.delivery.job_runner import JobRunner, Kind
-from workers.device.priority import give_way
+from workers.device.priority import lower_priority
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def _options(lane: Lane, worker: str) -> dict[str, Any]:
     }
 
 
-class _Restless:
+class ShortPollConnection:
     """A broker connection that never waits for long: a moment while its lane is at work, somewhat longer otherwise.
 
     What a thread has finished is acknowledged, and room for the next message made, only between two waits of Celery's
@@ -146,7 +146,7 @@ class _Restless:
 class _Consumer(Consumer):  # type: ignore[misc]  # celery has no types
     def loop_args(self) -> tuple[Any, ...]:
         consumer, connection, tasks, *others = super().loop_args()
-        return consumer, _Restless(connection, tasks.channel, consumer.event_dispatcher), tasks, *others
+        return consumer, ShortPollConnection(connection, tasks.channel, consumer.event_dispatcher), tasks, *others
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Let a lost connection go, whatever comes of it.
@@ -171,18 +171,18 @@ def _app(settings: Settings, runner: JobRunner, kinds: Sequence[Kind[Any]]) -> C
 def _register(app: Celery, runner: JobRunner, kind: Kind[Any]) -> None:
     @app.task(name=kind.task, bind=True, shared=False)  # type: ignore[untyped-decorator]  # celery has no types
     def task(self: Any, request: Any = None) -> str:
-        _prepare_thread(gives_way=kind.queue != QUEUE_QUERY)
+        _prepare_thread(low_priority=kind.queue != QUEUE_QUERY)
         return runner.run(kind, self.request.id, request)
 
 
 _prepared = threading.local()
 
 
-def _prepare_thread(*, gives_way: bool) -> None:
+def _prepare_thread(*, low_priority: bool) -> None:
     """Once for each handler thread. Torch starts a team of threads for every thread that calls it: one for each of
     sixteen handlers would be too many."""
     if not getattr(_prepared, "done", False):
         torch.set_num_threads(1)
-        if gives_way:
-            give_way()
+        if low_priority:
+            lower_priority()
         _prepared.done = True

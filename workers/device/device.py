@@ -22,7 +22,7 @@ import torch
 
 from tasks.errors import DeviceFailure, LeaseLost
 from workers.activation.engine import Activated, Engine, Work
-from workers.device.priority import give_way
+from workers.device.priority import lower_priority
 from workers.extractors.base import Extractor
 from workers.index.codec.codec import Features
 
@@ -46,8 +46,8 @@ class Device:
 
     Args:
         batch_images: most images optimised together.
-        gather_s: how long a batch that is not full waits for more images to arrive.
-        company_s: the same for callers of :meth:`extract` that can wait; by default 50 ms on a processor, where images
+        max_batch_delay_s: how long a batch that is not full waits for more images to arrive.
+        max_extract_delay_s: the same for callers of :meth:`extract` that can wait; by default 50 ms on a processor, where images
             of one batch come back to be looked at within that time, and 5 ms on a GPU, where that is a batch.
         alternates: whether one thread serves activations and features in turn; by default on everything but a
             processor.
@@ -60,8 +60,8 @@ class Device:
         extractor: Extractor,
         *,
         batch_images: int,
-        gather_s: float = 0.01,
-        company_s: float | None = None,
+        max_batch_delay_s: float = 0.01,
+        max_extract_delay_s: float | None = None,
         alternates: bool | None = None,
         on_broken_device: Callable[[], None] | None = None,
     ) -> None:
@@ -70,8 +70,8 @@ class Device:
         self._input_size = extractor.input_size
         self._on_broken_device = on_broken_device or end_process
         self._batch_images = batch_images
-        self._gather_s = gather_s
-        self._company_s = (0.05 if on_processor else 0.005) if company_s is None else company_s
+        self._gather_s = max_batch_delay_s
+        self._company_s = (0.05 if on_processor else 0.005) if max_extract_delay_s is None else max_extract_delay_s
         # Callers lay hold of a queue before they get the lock: it must stay the same object.
         self._extractions: Final[deque[_Waiting[torch.Tensor]]] = deque()
         self._activations: Final[deque[_Waiting[Work]]] = deque()
@@ -123,7 +123,7 @@ class Device:
 
     def _run(self, extracts: bool, activates: bool) -> None:
         if not extracts:
-            give_way()
+            lower_priority()
         while self._wait_for_work(extracts, activates):
             if extracts:
                 self._serve_extractions()

@@ -7,12 +7,12 @@ import sys
 import threading
 from typing import Final
 
-__all__ = ["give_way"]
+__all__ = ["lower_priority"]
 
 _NICENESS: Final = 10  # from 0 to 19; a thread of 0 gets nine times the share of one of 10 (sched(7))
 
 
-def give_way() -> None:
+def lower_priority() -> None:
     """From now on, the calling thread gets the time that queries, servers and producers on this machine leave."""
     if sys.platform == "linux":  # elsewhere niceness is the whole process's
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

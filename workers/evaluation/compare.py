@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from workers.evaluation.findings import WayRow
+from workers.evaluation.findings import VariantRow
 
 __all__ = ["BOUND", "MASK", "MEASURES", "Measure", "Meeting", "meeting"]
 
@@ -17,7 +17,7 @@ _SHORT: Final = 2
 
 
 class Measure(NamedTuple):
-    """How visible a change is: a field of WayRow, and how it is written for people."""
+    """How visible a change is: a field of VariantRow, and how it is written for people."""
 
     field: str
     name: str
@@ -48,7 +48,7 @@ class Meeting:
     figure: dict[str, float]
 
 
-def meeting(strengths: Sequence[WayRow], measure: Measure) -> Meeting | None:
+def meeting(strengths: Sequence[VariantRow], measure: Measure) -> Meeting | None:
     """Compare by one measure; None where the two curves do not overlap."""
     curves = {
         way: _worth_while(

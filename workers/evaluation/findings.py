@@ -14,7 +14,7 @@ from workers.evaluation.detection import Detection
 from workers.evaluation.edits import EDITS
 from workers.evaluation.published import Published
 
-__all__ = ["Findings", "RecallRow", "SearchRow", "WayRow", "way_row", "write_tables"]
+__all__ = ["Findings", "RecallRow", "SearchRow", "VariantRow", "way_row", "write_tables"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class SearchRow:
 
 
 @dataclass(frozen=True)
-class WayRow:
+class VariantRow:
     """One way of activating, on the main index at nprobe 1; `verified` is a share, `ms_per_image` is a timing."""
 
     way: str
@@ -67,8 +67,8 @@ class Findings:
 
     recall: list[RecallRow] = field(default_factory=list)
     searches: list[SearchRow] = field(default_factory=list)
-    ways: list[WayRow] = field(default_factory=list)
-    strengths: list[WayRow] = field(default_factory=list)
+    ways: list[VariantRow] = field(default_factory=list)
+    strengths: list[VariantRow] = field(default_factory=list)
     images: list[Published] = field(default_factory=list)
     detections: dict[bool, Detection] = field(default_factory=dict)
 
@@ -81,9 +81,9 @@ class Findings:
         return next(r for r in self.recall if (r.index, r.nprobe, r.activated) == (index, nprobe, activated))
 
 
-def way_row(way: str, alpha: float, recall: float, images: Sequence[Published]) -> WayRow:
+def way_row(way: str, alpha: float, recall: float, images: Sequence[Published]) -> VariantRow:
     """Averages over what was published; images that did not change have no PSNR and are left out of its mean."""
-    return WayRow(
+    return VariantRow(
         way, alpha, len(images), recall, _mean([i.psnr_db for i in images]), _mean([i.psnr_y_db for i in images]),
         float(np.mean([i.ssim for i in images])), float(np.mean([i.linf for i in images])),
         float(np.mean([i.verified for i in images])), float(np.mean([i.ms for i in images])),
@@ -107,7 +107,7 @@ def write_tables(findings: Findings, folder: Path) -> None:
     images = ([i.image, _text(i.psnr_db), _text(i.ssim), i.linf, i.steps, _text(i.ms)] for i in findings.images)
     _write(folder / "images.csv", ["image", "psnr_db", "ssim", "linf", "steps", "ms"], images)
     for name, rows in (("ways", findings.ways), ("strengths", findings.strengths)):
-        _write(folder / f"{name}.csv", [f.name for f in fields(WayRow)], map(_rounded, rows))
+        _write(folder / f"{name}.csv", [f.name for f in fields(VariantRow)], map(_rounded, rows))
     points = (
         [int(activated), _text(float(r)), _text(float(p))]
         for activated, found in findings.detections.items()
@@ -123,7 +123,7 @@ def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
         table.writerows(rows)
 
 
-def _rounded(row: SearchRow | WayRow) -> list[Any]:
+def _rounded(row: SearchRow | VariantRow) -> list[Any]:
     return [_text(value) if isinstance(value, float) else value for value in astuple(row)]
 
 

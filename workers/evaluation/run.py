@@ -15,7 +15,7 @@ from tasks.messages import ActivationOptions
 from workers.evaluation.copies import Copies, copies_of, features_of
 from workers.evaluation.detection import detect
 from workers.evaluation.edits import EDITS, Edit
-from workers.evaluation.findings import Findings, RecallRow, SearchRow, WayRow, way_row
+from workers.evaluation.findings import Findings, RecallRow, SearchRow, VariantRow, way_row
 from workers.evaluation.published import PublishedSet
 from workers.evaluation.searching import First, Index, exact_first, recall_by_edit
 from workers.evaluation.subject import Photograph, Subject
@@ -23,7 +23,7 @@ from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.codec.trainable import training_sample
 from workers.index.maintenance.build import encoded
 
-__all__ = ["FLAT", "Evaluation", "Extent", "Trained"]
+__all__ = ["FLAT", "Evaluation", "EvaluationPlan", "Trained"]
 
 FLAT: Final = "Flat"
 _NPROBES: Final = (1, 2, 4, 8, 16, 32, 64)
@@ -46,7 +46,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Extent:
+class EvaluationPlan:
     """How much is measured: the main index on all photographs, the others and other ways of activating on fewer.
 
     Attributes:
@@ -70,7 +70,7 @@ class Evaluation:
     """Measures one table after the other into :attr:`findings`; what takes long is kept in `folder`, by codec and way,
     so that a second run of the same command goes on."""
 
-    def __init__(self, subject: Subject, extent: Extent, folder: Path, seed: int, progress: Progress) -> None:
+    def __init__(self, subject: Subject, extent: EvaluationPlan, folder: Path, seed: int, progress: Progress) -> None:
         self.findings = Findings()
         self._subject = subject
         self._extent = extent
@@ -210,7 +210,7 @@ class Evaluation:
             self._progress(f"asking {factory}", len(answers) * len(queries), len(nprobes) * len(queries))
         return answers[1]
 
-    def _way(self, way: str, options: ActivationOptions, photographs: Sequence[Photograph]) -> WayRow:
+    def _way(self, way: str, options: ActivationOptions, photographs: Sequence[Photograph]) -> VariantRow:
         """One way of activating, on the main index; photographs that are activated that way already are not again."""
         main = self._extent.main
         codec, references = self._codec(main)

@@ -18,7 +18,7 @@ from workers.evaluation.extraction import write_whole
 from workers.images.folders import listing_digest
 
 if TYPE_CHECKING:
-    from workers.evaluation.run import Extent
+    from workers.evaluation.run import EvaluationPlan
     from workers.evaluation.subject import Photographs, Sources, Subject
     from workers.extractors.base import Extractor
 
@@ -62,7 +62,7 @@ def write_note(path: Path, note: Note) -> None:
     write_whole(path, json.dumps(note))
 
 
-def described(subject: Subject, extent: Extent, seed: int, seconds: float) -> Mapping[str, str]:
+def described(subject: Subject, extent: EvaluationPlan, seed: int, seconds: float) -> Mapping[str, str]:
     """For the end of the report, by name."""
     extractor = subject.engine.extractor.identity
     shown = "images of their own, edited already" if subject.edited else "of the same folder, and the same edits"

@@ -93,8 +93,8 @@ class Handlers:
                 steps=protected.steps,
                 distance_before=protected.before.distance,
                 distance_after=protected.after.distance,
-                misfit_before=protected.before.misfit,
-                misfit_after=protected.after.misfit,
+                misfit_before=protected.before.loss,
+                misfit_after=protected.after.loss,
             ),
             provenance=running.provenance(),
         )

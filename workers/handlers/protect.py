@@ -34,7 +34,7 @@ class Standing:
     """How an image stands to the registered code; see :class:`tasks.results.Verification`."""
 
     distance: float
-    misfit: float
+    loss: float
     in_cell: bool
     on_code: bool
 
@@ -88,7 +88,7 @@ class Protector:
             protected = self._publish(original, prepared, found, work, watch)
             if protected.verified:
                 break
-            work = replace(work, steps=2 * work.steps, patient=True)
+            work = replace(work, steps=2 * work.steps, take_all_steps=True)
         else:
             protected = self._passive(original, found, work, watch)
         return found, replace(protected, tries=tries, steps=steps)
@@ -109,7 +109,7 @@ class Protector:
         before = self._standing(found.feature, found, work.codec)
         with watch.stage("verify"):
             after = self._look(decoded, found, work.codec)
-        good = not missing and after.in_cell and after.misfit < before.misfit
+        good = not missing and after.in_cell and after.loss < before.loss
         return Protected(encoded, decoded, before, after, good)
 
     def _passive(self, original: DecodedImage, found: Activated, work: Work, watch: Stopwatch) -> Protected:
@@ -138,10 +138,10 @@ class Protector:
         """Its cell decides whether a search looks at the code at all, its distance how the code ranks then."""
         code = codec.encode(feature[None])[0]
         cell = codec.cell_size
-        objective = Objective.of(found.aim, torch.device("cpu"))
+        objective = Objective.of(found.target, torch.device("cpu"))
         return Standing(
-            distance=found.aim.distance(feature),
-            misfit=float(objective.misfit(torch.from_numpy(feature[None]))[0]),
+            distance=found.target.distance(feature),
+            loss=float(objective.loss(torch.from_numpy(feature[None]))[0]),
             in_cell=bool(np.array_equal(code[:cell], found.code[:cell])),
             on_code=bool(np.array_equal(code, found.code)),
         )

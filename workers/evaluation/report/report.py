@@ -15,10 +15,10 @@ from PIL import Image
 
 from workers.evaluation.compare import BOUND, MASK, MEASURES, meeting
 from workers.evaluation.edits import EDITS
-from workers.evaluation.findings import Findings, WayRow
+from workers.evaluation.findings import Findings, VariantRow
 from workers.evaluation.report import paper, plots
 from workers.evaluation.report.sheet import Shown, contact_sheet
-from workers.evaluation.run import FLAT, Extent
+from workers.evaluation.run import FLAT, EvaluationPlan
 
 __all__ = ["write_report"]
 
@@ -35,7 +35,7 @@ class Beside(NamedTuple):
 
 
 def write_report(
-    path: Path, findings: Findings, extent: Extent, setting: Mapping[str, str], shown: Sequence[Shown],
+    path: Path, findings: Findings, extent: EvaluationPlan, setting: Mapping[str, str], shown: Sequence[Shown],
     skipped: Sequence[str],
 ) -> None:  # fmt: skip
     """Fill the page; everything that came from outside is escaped."""
@@ -120,7 +120,7 @@ def _others_table(findings: Findings, others: Iterable[str]) -> str:
     return _table(("index", "passive", "activated", "gain", "ms a search", "bytes a vector"), rows)
 
 
-def _ways_table(ways: Sequence[WayRow]) -> str:
+def _ways_table(ways: Sequence[VariantRow]) -> str:
     rows = []
     for row in ways:
         recall, ms = (f"{figure:g}" for figure in paper.WAYS[row.way]) if row.way in paper.WAYS else ("–", "–")
@@ -131,7 +131,7 @@ def _ways_table(ways: Sequence[WayRow]) -> str:
     return _table(("way", "R@1", "ms an image", "PSNR, dB", "SSIM", "verified"), rows)
 
 
-def _strengths_table(strengths: Sequence[WayRow]) -> str:
+def _strengths_table(strengths: Sequence[VariantRow]) -> str:
     rows = (
         (
             _mask(r.way),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from workers.evaluation.findings import Findings
-    from workers.evaluation.run import Extent
+    from workers.evaluation.run import EvaluationPlan
 
 __all__ = ["Progress", "print_main_table", "print_skipped"]
 
@@ -39,7 +39,7 @@ def print_skipped(lines: Sequence[str]) -> None:
         click.echo(f"{len(lines):,} files are left out; the report lists them.", err=True)
 
 
-def print_main_table(findings: Findings, extent: Extent) -> None:
+def print_main_table(findings: Findings, extent: EvaluationPlan) -> None:
     """R@1 of each index, copy detection, ways of activating, and the mask against the same bound for all pixels."""
     click.echo(f"\n{'R@1, average of fourteen edits':<34}{'passive':>9}{'activated':>11}   {'ms':>8}")
     main = [(extent.main, nprobe) for nprobe in findings.nprobes_of(extent.main)]

@@ -1,4 +1,4 @@
-"""Train the compact extractor: ``python -m workers.extractors.training.train --images PATH… --out FILE --minutes N --seed N``.
+"""Train the extractor ``compact`` on folders or tar files of images: ``aii extractor train``.
 
 Writes three files: ``FILE`` (safetensors), the same name with ``.json`` (provenance) and with ``.csv`` (the curve).
 A checkpoint beside them lets ``--resume`` go on after an interruption, or with more minutes than before.

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tasks.errors import InvalidRequest
 from workers.index.codec.coarse import Cells
 from workers.index.codec.family import Family
-from workers.index.codec.target import Aim
+from workers.index.codec.target import Target
 
 Features = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
@@ -115,9 +115,9 @@ class Codec:
         distances, cells = self._cells.nearest(query, nprobe)
         return Probe(query, cells, distances)
 
-    def aim(self, codes: Codes) -> Aim:
+    def target(self, codes: Codes) -> Target:
         """Where activation has to move the features of codes (N, code_size) uint8."""
-        return self._family.aim(np.ascontiguousarray(codes, dtype=np.uint8))
+        return self._family.target(np.ascontiguousarray(codes, dtype=np.uint8))
 
     def filled(self, codes: Codes) -> Any:
         """A new FAISS index in RAM with these codes at positions 0, 1, 2 …"""

@@ -12,7 +12,7 @@ from typing import Any, Final
 import faiss
 import numpy as np
 
-from workers.index.codec.target import Aim, Array
+from workers.index.codec.target import Array, Target
 
 # More cells than these are never near enough to compete with a code's own.
 _NEIGHBOUR_CELLS: Final = 256
@@ -57,17 +57,17 @@ class Family:
             features = transform.apply(features)
         return features
 
-    def aim(self, codes: Any) -> Aim:
-        """What activation has to do for codes (N, code_size) uint8; see :class:`workers.index.codec.target.Aim`."""
+    def target(self, codes: Any) -> Target:
+        """What activation has to do for codes (N, code_size) uint8; see :class:`workers.index.codec.target.Target`."""
         matrix, offset = self._linear_map
         repeated = {
             "matrix": None if matrix is None else np.repeat(matrix[None], len(codes), axis=0),
             "offset": None if offset is None else np.repeat(offset[None], len(codes), axis=0),
         }
         if isinstance(self.inner, faiss.IndexLSH):
-            return Aim(signs=self._signs(codes), **repeated)
+            return Target(signs=self._signs(codes), **repeated)
         points = self.index.sa_decode(codes)
-        return Aim(points=points, cells=self._cells(codes) if self.has_cells else None, **repeated)
+        return Target(points=points, cells=self._cells(codes) if self.has_cells else None, **repeated)
 
     def _signs(self, codes: Any) -> Array:
         bits = np.unpackbits(codes, axis=1, bitorder="little")[:, : self.inner.nbits]

@@ -12,7 +12,7 @@ Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Aim:
+class Target:
     """Where N features (N, D) should go; an index without cells, or without hyperplanes, leaves those parts out.
 
     Some indexes turn or shorten a feature first (OPQ, PCA): that linear map, y = matrix · x + offset, leads from the
@@ -36,15 +36,15 @@ class Aim:
         """What a search compares a query's feature (D,) by, for N = 1: squared L2, or Hamming's."""
         if self.points is not None:
             return float(np.square(feature - self.points[0]).sum())
-        assert self.signs is not None, "an aim has points or signs"
+        assert self.signs is not None, "an target has points or signs"
         assert self.matrix is not None, "signs are taken of a linear map"
         assert self.offset is not None, "as above"
         return float(np.count_nonzero((self.matrix[0] @ feature + self.offset[0] >= 0) != (self.signs[0] > 0)))
 
     @classmethod
-    def join(cls, aims: Sequence[Aim]) -> Aim:
+    def join(cls, targets: Sequence[Target]) -> Target:
         """Aims of one codec, one after the other."""
-        return cls(**{f.name: _joined([getattr(aim, f.name) for aim in aims]) for f in fields(cls)})
+        return cls(**{f.name: _joined([getattr(target, f.name) for target in targets]) for f in fields(cls)})
 
 
 def _joined(parts: Sequence[Array | None]) -> Array | None:

@@ -26,7 +26,7 @@ from tasks.messages import Digest, Frozen
 from tasks.names import check_collection, sha256_hex
 from tasks.results import ExtractorIdentity
 from tasks.storage import Bucket, ObjectStore
-from workers.bounded_map import windowed
+from workers.bounded_map import bounded_map
 from workers.index.collection.segment import SegmentPaths
 from workers.index.collection.text_table import TextTable
 
@@ -251,7 +251,7 @@ class CollectionStore:
         """All assets that were ever removed, with the journal entries of their last removals."""
         keys = self._store.list_keys(Bucket.COLLECTIONS, self._removal("").removesuffix(".json"))
         assets = [key.rpartition("/")[2].removesuffix(".json") for key in keys]
-        entries = windowed(self.removed_at, assets, _READERS)
+        entries = bounded_map(self.removed_at, assets, _READERS)
         return {asset: entry for asset, entry in zip(assets, entries, strict=True) if entry}
 
     def _listed(self) -> list[_Current]:

@@ -12,7 +12,7 @@ from tasks.documents import document_keys, read_document_at
 from tasks.errors import ObjectMissing, TooLarge
 from tasks.results import ActivationResult, Result, parse_result
 from tasks.storage import ObjectStore
-from workers.bounded_map import windowed
+from workers.bounded_map import bounded_map
 from workers.index.collection.journal import decode_code, entry_order
 from workers.index.collection.manifest import Manifest
 
@@ -50,7 +50,7 @@ def newest_activations(
 
 def _read(store: ObjectStore, progress: Callable[[int, int], None]) -> Iterator[Result | None]:
     keys = list(document_keys(store))
-    for count, documents in enumerate(windowed(lambda key: _documents(store, key), keys, _READERS), 1):
+    for count, documents in enumerate(bounded_map(lambda key: _documents(store, key), keys, _READERS), 1):
         progress(count, len(keys))
         yield from documents
 

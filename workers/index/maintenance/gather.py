@@ -19,7 +19,7 @@ from tasks.messages import ExtractRequest
 from tasks.names import DIGEST_PATTERN, sha256_hex
 from tasks.results import ExtractionResult, ExtractorIdentity, FailureResult
 from tasks.storage import Bucket, ObjectStore
-from workers.bounded_map import windowed
+from workers.bounded_map import bounded_map
 from workers.images.folders import ImageFile, listed_images
 from workers.index.collection.manifest import CollectionStore
 
@@ -108,7 +108,7 @@ class Gatherer:
             )
         else:
             images = map(_listed, listed_images(Path(source)))
-        for uploaded in windowed(self._upload, images, _UPLOADS):
+        for uploaded in bounded_map(self._upload, images, _UPLOADS):
             if isinstance(uploaded, Skipped):
                 skipped.append(uploaded.line)
             else:

@@ -14,7 +14,7 @@ from tasks.errors import AiiError, InvalidRequest
 from tasks.results import ActivationResult
 from tasks.storage import Bucket, ObjectStore
 from workers.activation.objective import Objective
-from workers.bounded_map import windowed
+from workers.bounded_map import bounded_map
 from workers.extractors.base import Extractor
 from workers.images import Limits, decode
 from workers.images.tensors import to_input
@@ -165,7 +165,7 @@ def _pairs(store: ObjectStore, results: list[ActivationResult], size: int, limit
         except AiiError:
             return None
 
-    yield from filter(None, windowed(read, results, _READERS))
+    yield from filter(None, bounded_map(read, results, _READERS))
 
 
 def _batches(pairs: Iterator[_Pair]) -> Iterator[list[_Pair]]:
@@ -184,6 +184,6 @@ def is_on(codec: Codec, code: Codes, original: Features, published: Features) ->
     cell = codec.cell_size
     if not np.array_equal(codec.encode(published[None])[0, :cell], code[:cell]):
         return False
-    objective = Objective.of(codec.aim(np.stack([code, code])), torch.device("cpu"))
-    before, after = objective.misfit(torch.from_numpy(np.stack([original, published]))).tolist()
+    objective = Objective.of(codec.target(np.stack([code, code])), torch.device("cpu"))
+    before, after = objective.loss(torch.from_numpy(np.stack([original, published]))).tolist()
     return bool(after < before) or np.allclose(codec.decode(code[None])[0], original, atol=_TIED)
