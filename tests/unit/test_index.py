@@ -11,6 +11,7 @@ import pytest
 
 from tasks.errors import CorruptSegment, InvalidRequest
 from tests.collections import EXTRACTOR
+from workers.activation.audit import is_on
 from workers.bounded_map import bounded_map
 from workers.index.codec.coarse import Cells
 from workers.index.codec.codec import Codec, Codes, Features
@@ -21,7 +22,6 @@ from workers.index.collection.journal import Change
 from workers.index.collection.segment import Segment, SegmentPaths, meta_text, write_segment
 from workers.index.collection.text_table import TextTable
 from workers.index.maintenance.build import prepared, threshold_of
-from workers.index.maintenance.verify import is_on
 
 FACTORIES = ["Flat", "IVF16,Flat", "IVF16,PQ4x4", "PQ4x4", "OPQ4_8,PQ4x4", "PCA8,LSH", "IVF16_HNSW8,PQ4x4"]
 

@@ -1,4 +1,4 @@
-"""The engine: batches of prepared images, through target and optimiser, to the changes that move them onto their codes."""
+"""The engine: from batches of prepared images, by way of target and optimiser, to the changes onto their codes."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Work:
     """One image to move onto its code under `codec`.
 
     A first try stops an image that gains little more. One that failed is followed by one of more `steps` than the
-    options say, all of which are taken (`take_all_steps`). `wanted` is asked before every step: an image that nobody wants any
-    more leaves its batch.
+    options say, all of which are taken (`take_all_steps`). `wanted` is asked before every step: an image whose job has
+    ended leaves its batch.
     """
 
     prepared: Prepared

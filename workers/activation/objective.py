@@ -28,7 +28,7 @@ _ENOUGH: Final = 0.25
 
 @dataclass(frozen=True)
 class Objective:
-    """The targets of B images on the device; :class:`workers.index.codec.target.Target` has the parts and their shapes."""
+    """The targets of B images on the device; :class:`~workers.index.codec.target.Target` has their shapes."""
 
     points: torch.Tensor | None
     signs: torch.Tensor | None

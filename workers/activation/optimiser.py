@@ -17,7 +17,7 @@ from workers.activation.views import edited
 from workers.extractors.base import Extractor
 from workers.extractors.network import IMAGENET_STD
 
-__all__ = ["Batch", "Found", "Forward", "Schedule", "changed", "forward", "optimise"]
+__all__ = ["Batch", "Forward", "Found", "Schedule", "changed", "forward", "optimise"]
 
 _IMAGE_WEIGHT: Final = 0.01  # of the mean squared change of the image beside the loss of features (section 4.1)
 # Of what the gradient promises, a second step brings 0.6 (ResNet-50) to 0.95 (PQ8x8): measured on 40 photographs.
@@ -119,7 +119,7 @@ class _State:
         return going_on
 
     def settling(self, before: torch.Tensor, gradient: torch.Tensor, part: float) -> torch.Tensor:
-        """Which images (B,) bool need no forward pass after the step that was just taken, from the delta `before` along
+        """Which images (B,) bool need no forward pass after the step just taken, from the delta `before` along
         its `gradient`, (B, 3, S, S) both.
 
         The change times its gradient is what the step promises. Where it is too little, a forward pass, half the time of

@@ -143,11 +143,11 @@ def verify(name: str, sample: int, least: float) -> None:
 def audit(name: str, candidate: str, csv_path: Path | None) -> None:
     """Count which published images of the collection NAME would be off their codes with the codec of another one: they
     would need to be activated again before it is promoted."""
+    from workers.activation import audit  # noqa: PLC0415
     from workers.extractors.registry import load_extractor, pick_device  # noqa: PLC0415
     from workers.images import Limits  # noqa: PLC0415
     from workers.index.codec.codec import Codec  # noqa: PLC0415
     from workers.index.collection.collection import check_extractor  # noqa: PLC0415
-    from workers.index.maintenance.verify import audit as look  # noqa: PLC0415
 
     settings = load_settings()
     opened, other = open_collection(settings, name), open_collection(settings, candidate)
@@ -158,7 +158,7 @@ def audit(name: str, candidate: str, csv_path: Path | None) -> None:
     codec = Codec.read(other.files.fetch(manifest.codec), manifest.factory)
     limits = Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
     with counted("published images") as progress:
-        seen = list(look(opened.store, opened.files, codec, extractor, limits, progress))
+        seen = list(audit.audit(opened.store, opened.files, codec, extractor, limits, progress))
     if csv_path:
         with csv_path.open("w", newline="") as file:
             rows = csv.writer(file)

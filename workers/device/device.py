@@ -47,8 +47,9 @@ class Device:
     Args:
         batch_images: most images optimised together.
         max_batch_delay_s: how long a batch that is not full waits for more images to arrive.
-        max_extract_delay_s: the same for callers of :meth:`extract` that can wait; by default 50 ms on a processor, where images
-            of one batch come back to be looked at within that time, and 5 ms on a GPU, where that is a batch.
+        max_extract_delay_s: the same for callers of :meth:`extract` that can wait; by default 50 ms on a
+            processor, where images of one batch come back for verification within that time, and 5 ms on a GPU, where
+            that is a batch.
         alternates: whether one thread serves activations and features in turn; by default on everything but a
             processor.
         on_broken_device: called when the device fails on every image. A CUDA device that failed once may never work

@@ -7,21 +7,20 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import torch
 
 from tasks.errors import LeaseLost
 from tasks.messages import ActivationOptions
 from workers.activation.compose import Prepared, compose, prepare
 from workers.activation.engine import Activated, Work, always
-from workers.activation.objective import Objective
 from workers.activation.quality import psnr_db
+from workers.activation.verification import CodeFit, is_verified
 from workers.device.device import Device
 from workers.images import DecodedImage, EncodedImage, Limits, decode, encode
 from workers.images.tensors import to_input
-from workers.index.codec.codec import Codec, Features
+from workers.index.codec.codec import Codec
 from workers.monitoring.stopwatch import Stopwatch
 
-__all__ = ["Protected", "Protector", "Standing"]
+__all__ = ["Protected", "Protector"]
 
 # A change that the file format swallowed gets more steps; each try doubles them.
 _TRIES: Final = 3
@@ -30,23 +29,13 @@ _WEAKENINGS: Final = 6
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How an image stands to the registered code; see :class:`tasks.results.Verification`."""
-
-    distance: float
-    loss: float
-    in_cell: bool
-    on_code: bool
-
-
-@dataclass(frozen=True)
 class Protected:
     """An encoded image, decoded again, and what it took: how many tries, and steps in all of them."""
 
     encoded: EncodedImage
     decoded: DecodedImage
-    before: Standing
-    after: Standing
+    before: CodeFit
+    after: CodeFit
     verified: bool
     tries: int = 0
     steps: int = 0
@@ -106,17 +95,17 @@ class Protector:
             if not missing:
                 break
             strength *= 10 ** (-(missing + 0.05) / 20)
-        before = self._standing(found.feature, found, work.codec)
+        before = CodeFit.of(found.feature, found.code, found.target, work.codec)
         with watch.stage("verify"):
-            after = self._look(decoded, found, work.codec)
-        good = not missing and after.in_cell and after.loss < before.loss
+            after = self._fit(decoded, found, work.codec)
+        good = not missing and is_verified(before, after)
         return Protected(encoded, decoded, before, after, good)
 
     def _passive(self, original: DecodedImage, found: Activated, work: Work, watch: Stopwatch) -> Protected:
         encoded, decoded = self._encoded(original.own_pixels, original, watch)
         with watch.stage("verify"):
-            after = self._look(decoded, found, work.codec)
-        before = self._standing(found.feature, found, work.codec)
+            after = self._fit(decoded, found, work.codec)
+        before = CodeFit.of(found.feature, found.code, found.target, work.codec)
         return Protected(encoded, decoded, before, after, verified=False)
 
     def _encoded(
@@ -127,21 +116,7 @@ class Protector:
         with watch.stage("verify"):
             return encoded, decode(encoded.data, self._limits)
 
-    def _look(self, image: DecodedImage, found: Activated, codec: Codec) -> Standing:
+    def _fit(self, image: DecodedImage, found: Activated, codec: Codec) -> CodeFit:
         """See an image as a query for it will."""
-        return self._standing(
-            self._device.extract(to_input(image.pixels, self._input_size), can_wait=True), found, codec
-        )
-
-    @staticmethod
-    def _standing(feature: Features, found: Activated, codec: Codec) -> Standing:
-        """Its cell decides whether a search looks at the code at all, its distance how the code ranks then."""
-        code = codec.encode(feature[None])[0]
-        cell = codec.cell_size
-        objective = Objective.of(found.target, torch.device("cpu"))
-        return Standing(
-            distance=found.target.distance(feature),
-            loss=float(objective.loss(torch.from_numpy(feature[None]))[0]),
-            in_cell=bool(np.array_equal(code[:cell], found.code[:cell])),
-            on_code=bool(np.array_equal(code, found.code)),
-        )
+        feature = self._device.extract(to_input(image.pixels, self._input_size), can_wait=True)
+        return CodeFit.of(feature, found.code, found.target, codec)

@@ -1,4 +1,4 @@
-"""Make the starter collection's files from reference images: ``aii index make-starter``."""
+"""Make the starter collection's files from reference images: ``python -m workers.index.maintenance.build_starter``."""
 
 from __future__ import annotations
 

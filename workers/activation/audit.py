@@ -1,0 +1,129 @@
+"""Audit of published images: which of them would be off their codes with another codec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+
+from tasks.errors import AiiError, InvalidRequest
+from tasks.results import ActivationResult
+from tasks.storage import Bucket, ObjectStore
+from workers.activation.verification import CodeFit, is_verified
+from workers.bounded_map import bounded_map
+from workers.extractors.base import Extractor
+from workers.images import Limits, decode
+from workers.images.tensors import to_input
+from workers.index.codec.codec import Codec, Codes, Features
+from workers.index.collection.journal import BEGINNING, decode_code, entry_order
+from workers.index.collection.manifest import CollectionStore, Manifest
+from workers.index.maintenance.documents import newest_activations
+
+__all__ = ["Audited", "audit", "is_on"]
+
+_BATCH_IMAGES: Final = 16
+_READERS: Final = 2
+_SAME_FEATURE: Final = 1e-5
+
+
+@dataclass(frozen=True)
+class Audited:
+    """How one published image stands to its registered code, and to the code that the candidate would give it."""
+
+    asset_id: str
+    on_code: bool
+    on_candidate: bool
+
+
+def audit(
+    store: ObjectStore, files: CollectionStore, candidate: Codec, extractor: Extractor, limits: Limits,
+    progress: Callable[[int, int], None],
+) -> Iterator[Audited]:  # fmt: skip
+    """Look at every published image of a collection as a query for it will, with its own codec and another.
+
+    See :func:`is_on`. Images that were removed, or whose files are gone, are left out.
+
+    Raises:
+        InvalidRequest: the candidate is for features of another dimension.
+    """
+    manifest = files.current()
+    codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
+    if candidate.dimension != codec.dimension:
+        raise InvalidRequest(
+            f"The candidate takes {candidate.dimension}-d features, the collection {codec.dimension}-d."
+        )
+    results = _current_activations(store, files, manifest, codec)
+    pairs = _pairs(store, results, extractor.input_size, limits)
+    done = 0
+    for batch in _batches(pairs):
+        done += len(batch)
+        progress(done, len(results))
+        with torch.no_grad():
+            images = torch.stack([image for _, *both in batch for image in both]).to(extractor.device)
+            features = extractor(images).cpu().numpy().reshape(len(batch), 2, -1)
+        for (result, *_), (original, published) in zip(batch, features, strict=True):
+            yield Audited(
+                result.asset_id,
+                is_on(codec, decode_code(result.code), original, published),
+                is_on(candidate, candidate.encode(original[None])[0], original, published),
+            )
+
+
+def _current_activations(
+    store: ObjectStore, files: CollectionStore, manifest: Manifest, codec: Codec
+) -> list[ActivationResult]:
+    """The newest activation of each asset that was not removed since."""
+    newest = newest_activations(store, manifest, codec.code_size, lambda *_: None).newest
+    removals = files.removals()
+    return [
+        result
+        for asset_id, result in newest.items()
+        if entry_order(result.journal_entry) > entry_order(removals.get(asset_id, BEGINNING))
+    ]
+
+
+_Pair = tuple[ActivationResult, torch.Tensor, torch.Tensor]
+
+
+def _pairs(store: ObjectStore, results: list[ActivationResult], size: int, limits: Limits) -> Iterator[_Pair]:
+    """Each result with its original and its published image, as an extractor takes them."""
+
+    def read(result: ActivationResult) -> _Pair | None:
+        try:
+            source = result.source_sha256
+            original = store.get_verified(Bucket.ORIGINALS, source, source, limits.max_bytes)
+            protected = store.get_verified(
+                Bucket.PROTECTED, result.protected_key, result.protected_sha256, 4 * limits.max_bytes
+            )
+            images = (to_input(decode(data, limits).pixels, size) for data in (original, protected))
+            return (result, *images)  # type: ignore[return-value]  # there are two
+        except AiiError:
+            return None
+
+    yield from filter(None, bounded_map(read, results, _READERS))
+
+
+def _batches(pairs: Iterator[_Pair]) -> Iterator[list[_Pair]]:
+    batch: list[_Pair] = []
+    for pair in pairs:
+        batch.append(pair)
+        if len(batch) == _BATCH_IMAGES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def is_on(codec: Codec, code: Codes, original: Features, published: Features) -> bool:
+    """Whether a published image, by its feature (D,) and the original's, is on a code, as verification asks.
+
+    A code that is the original's feature itself, as in an index that does not quantise, cannot be fitted better: there
+    the cell alone counts.
+    """
+    target = codec.target(code[None])
+    before, after = (CodeFit.of(feature, code, target, codec) for feature in (original, published))
+    exact = np.allclose(codec.decode(code[None])[0], original, atol=_SAME_FEATURE)
+    return is_verified(before, after) or (exact and after.in_cell)
