@@ -119,11 +119,11 @@ class _State:
         return going_on
 
     def settling(self, before: torch.Tensor, gradient: torch.Tensor, part: float) -> torch.Tensor:
-        """Which images (B,) bool need no forward pass after the step just taken, from the delta `before` along
+        """Which images (B,) bool need no forward pass after the last step, from the delta `before` along
         its `gradient`, (B, 3, S, S) both.
 
-        The change times its gradient is what the step promises. Where it is too little, a forward pass, half the time of
-        a step, would only confirm it.
+        The change times its gradient is what the step promises. Where it is too little, a forward pass, half the time
+        of a step, would only confirm it.
         """
         inside = torch.tanh(before.detach())
         slope = (1 - inside.square()).clamp(min=_EPSILON)  # of tanh: the gradient is with respect to what is inside
