@@ -53,7 +53,7 @@ def collect_status(settings: Settings | None = None) -> Status:
 def warm_workers(settings: Settings) -> list[WorkerNote]:
     """The notes of all warm workers; raises RedisUnavailable."""
     with closing(connect_redis(settings)) as client:
-        return present_workers(client, redis_address(settings))
+        return present_workers(client)
 
 
 def _latest_results(settings: Settings, job_ids: list[str]) -> tuple[list[ActivationResult], str | None]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import ExponentialBackoff
+from redis.client import Pipeline
 from redis.retry import Retry
 
 from tasks.errors import RedisUnavailable
 from tasks.settings import Settings
 
-SOCKET_OPTIONS = {
+SOCKET_OPTIONS: Final = {
     "socket_timeout": 10.0,
     "socket_connect_timeout": 3.0,
     "socket_keepalive": True,
@@ -23,14 +24,44 @@ SOCKET_OPTIONS = {
 }
 
 
-def connect_redis(settings: Settings) -> redis.Redis:
+class RedisClient(redis.Redis):  # type: ignore[misc]  # mypy does not follow redis-py, see pyproject.toml
+    """redis-py's client, which knows its `address` (``host:port``) and raises RedisUnavailable when Redis cannot be
+    used: of commands, scripts, locks and pipelines alike."""
+
+    address: str = ""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        with named_errors(self.address):
+            return super().execute_command(*args, **options)
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
+        pipe = _NamedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        pipe.address = self.address
+        return pipe
+
+
+class _NamedPipeline(Pipeline):  # type: ignore[misc]
+    address: str = ""
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        with named_errors(self.address):
+            return list(super().execute(raise_on_error))
+
+    def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
+        with named_errors(self.address):
+            return super().immediate_execute_command(*args, **options)
+
+
+def connect_redis(settings: Settings) -> RedisClient:
     """A thread-safe client that answers in `str`. Does not connect yet."""
-    return redis.Redis.from_url(
+    client: RedisClient = RedisClient.from_url(
         settings.redis_url.get_secret_value(),
         decode_responses=True,
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 1),
         **SOCKET_OPTIONS,
     )
+    client.address = redis_address(settings)
+    return client
 
 
 def redis_address(settings: Settings) -> str:

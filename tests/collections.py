@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import redis
 
-from tasks.connection import connect_redis, redis_address
+from tasks.connection import connect_redis
 from tasks.documents import write_result
 from tasks.messages import ActivationOptions
 from tasks.results import ActivationResult, ExtractorIdentity, Provenance, Quality, Verification
@@ -79,7 +79,7 @@ class Place:
 
     @property
     def journal(self) -> Journal:
-        return Journal(self.redis, redis_address(self.settings), self.name)
+        return Journal(self.redis, self.name)
 
     def open(self, extractor: ExtractorIdentity = EXTRACTOR) -> Collection:
         return Collection(self.files, self.journal, extractor)

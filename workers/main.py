@@ -16,7 +16,7 @@ import torch
 from celery.exceptions import CPendingDeprecationWarning
 
 from tasks.app import Sender, create_app, submit
-from tasks.connection import connect_redis, redis_address
+from tasks.connection import connect_redis
 from tasks.errors import ExtractorMismatch
 from tasks.ledger.ledger import Ledger
 from tasks.messages import ActivateRequest, CompactRequest, ExtractRequest, QueryRequest
@@ -60,8 +60,8 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     # Said at every lost connection, of a default to come: our jobs end by themselves, and the ledger knows them.
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
-    client, address = connect_redis(settings), redis_address(settings)
-    recorder, readiness = Recorder(Metrics(client, address)), Readiness()
+    client = connect_redis(settings)
+    recorder, readiness = Recorder(Metrics(client)), Readiness()
     with ExitStack() as running:  # what is started last is stopped first
         if settings.metrics_port:  # before all that can take long: a worker that still starts is alive
             health = HealthServer(settings.metrics_address, settings.metrics_port, readiness, lambda: recorder.total)
@@ -76,11 +76,11 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
         identity = Identity(
             worker=f"{socket.gethostname()}-{os.getpid()}", device=_describe(extractor.device), versions=_versions()
         )
-        collections = Collections(store, client, address, state_dir() / "cache", extractor.identity)
+        collections = Collections(store, client, state_dir() / "cache", extractor.identity)
         _open_starter(collections, extractor.identity)
         sender = Sender(create_app(settings), settings)
         places = {queue: LostPlaces(settings.grace_s) for queue in QUEUES}
-        reconciler = Reconciler(ledger, sender, client, address, settings.reconcile_every_s, places)
+        reconciler = Reconciler(ledger, sender, client, settings.reconcile_every_s, places)
         readiness.starting("The extractor is warmed.")
         device = _device(settings, extractor, running)
         leases, retry_policy = Leases(ledger, settings.lease_s), RetryPolicy()

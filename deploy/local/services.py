@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import deploy
 from deploy.local.programs import rclone, redis_server, require_module
 from deploy.local.stack import LOOPBACK, Stack, make_private_folder, write_private
-from tasks.connection import connect_redis, named_errors, redis_address
+from tasks.connection import connect_redis
 from tasks.errors import Unavailable
 from tasks.names import worker_presence
 from tasks.settings import Settings
@@ -66,7 +66,7 @@ def redis_configuration(settings: Settings, folder: Path) -> str:
 
 def ping_redis(settings: Settings) -> None:
     """Raises RedisUnavailable."""
-    with named_errors(redis_address(settings)), connect_redis(settings) as client:
+    with connect_redis(settings) as client:
         client.ping()
 
 
@@ -121,7 +121,7 @@ def _cores() -> int:
 
 def find_worker(settings: Settings, pid: int) -> None:
     """Raises Unavailable until the worker that is this machine's process `pid` has reported itself warm."""
-    with named_errors(redis_address(settings)), connect_redis(settings) as client:
+    with connect_redis(settings) as client:
         if not client.exists(worker_presence(f"{socket.gethostname()}-{pid}")):
             raise Unavailable("The worker has not reported itself ready.")
 

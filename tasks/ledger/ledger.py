@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-import redis
-
-from tasks.connection import connect_redis, named_errors, redis_address
+from tasks.connection import RedisClient, connect_redis
 from tasks.errors import JobMissing
 from tasks.ledger import scripts
 from tasks.ledger.keys import (
@@ -107,11 +105,8 @@ class QueueState:
 class Ledger:
     """Thread-safe; every method is one round trip to Redis and raises RedisUnavailable when that fails."""
 
-    def __init__(
-        self, client: redis.Redis, address: str, *, lease_s: float, max_attempts: int, keep_closed_s: int
-    ) -> None:
+    def __init__(self, client: RedisClient, *, lease_s: float, max_attempts: int, keep_closed_s: int) -> None:
         self._client = client
-        self._address = address
         self._lease_ms = int(lease_s * 1000)
         self._max_attempts = max_attempts
         self._keep_closed_s = keep_closed_s
@@ -128,7 +123,6 @@ class Ledger:
     def connect(cls, settings: Settings) -> Ledger:
         return cls(
             connect_redis(settings),
-            redis_address(settings),
             lease_s=settings.lease_s,
             max_attempts=settings.max_attempts,
             keep_closed_s=settings.keep_closed_s,
@@ -144,126 +138,109 @@ class Ledger:
 
     def check(self) -> None:
         """Raise RedisUnavailable unless Redis answers and lets us in."""
-        with named_errors(self._address):
-            self._client.ping()
+        self._client.ping()
 
     # ── producers ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def submit(self, requests: Sequence[Request]) -> list[bool]:
         """Write jobs and their places in the queue; True for those that are new and whose message must now be sent."""
-        with named_errors(self._address):
-            pipe = self._client.pipeline(transaction=True)
-            for request in requests:
-                self._write(pipe, request.job_id, request.task, request.queue, request.model_dump(mode="json"))
-            return [bool(answer[0]) for answer in pipe.execute()]
+        pipe = self._client.pipeline(transaction=True)
+        for request in requests:
+            self._write(pipe, request.job_id, request.task, request.queue, request.model_dump(mode="json"))
+        return [bool(answer[0]) for answer in pipe.execute()]
 
-    def _write(self, client: redis.Redis, job_id: str, task: str, queue: str, payload: Any) -> None:
+    def _write(self, client: RedisClient, job_id: str, task: str, queue: str, payload: Any) -> None:
         args = [job_id, task, queue, canonical_json(payload).decode()]
         self._submit(keys=submit_keys(job_id, queue), args=args, client=client)
 
     def get(self, job_id: str) -> JobRecord:
         """Raises JobMissing: never submitted here, or forgotten since."""
-        with named_errors(self._address):
-            fields: dict[str, str] = self._client.hgetall(job_key(job_id))
+        fields: dict[str, str] = self._client.hgetall(job_key(job_id))
         if not fields:
             raise JobMissing(f"The ledger knows no job {job_id}: submit it again.")
         return record_of(job_id, fields)
 
     def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
         """The state of each job, in order; None for a job the ledger does not know."""
-        with named_errors(self._address):
-            states = self._states(keys=[job_key(job_id) for job_id in job_ids])
+        states = self._states(keys=[job_key(job_id) for job_id in job_ids])
         return [JobState(state) if state else None for state in states]
 
     # ── workers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def claim(self, job_id: str, queue: str, token: str, worker: str) -> Claim:
         """Try to start a job: counts the attempt and takes the lease under `token`."""
-        with named_errors(self._address):
-            answer = self._claim(
-                keys=[job_key(job_id), open_key(queue), head_key(queue), LEASES, since_key(queue)],
-                args=[job_id, token, self._lease_ms, self._max_attempts, worker],
-            )
+        answer = self._claim(
+            keys=[job_key(job_id), open_key(queue), head_key(queue), LEASES, since_key(queue)],
+            args=[job_id, token, self._lease_ms, self._max_attempts, worker],
+        )
         return Claim(answer)
 
     def adopt(self, job_id: str, task: str, queue: str, payload: Any) -> None:
         """Take in a job whose message was delivered although the ledger does not know it; the payload may be
         anything."""
-        with named_errors(self._address):
-            self._write(self._client, job_id, task, queue, payload)
+        self._write(self._client, job_id, task, queue, payload)
 
     def renew(self, leases: dict[str, str]) -> list[str]:
         """Extend the leases ``{job_id: token}``; returns the jobs that are no longer the caller's."""
         if not leases:
             return []
-        with named_errors(self._address):
-            flat = [part for pair in leases.items() for part in pair]
-            keys = [LEASES, *(job_key(job_id) for job_id in leases)]
-            return [str(job_id) for job_id in self._renew(keys=keys, args=[self._lease_ms, *flat])]
+        flat = [part for pair in leases.items() for part in pair]
+        keys = [LEASES, *(job_key(job_id) for job_id in leases)]
+        return [str(job_id) for job_id in self._renew(keys=keys, args=[self._lease_ms, *flat])]
 
     def holds(self, job_id: str, token: str) -> bool:
         """Whether the job is still being done under that token: nobody took it over, and nobody cancelled it."""
-        with named_errors(self._address):
-            return bool(self._client.hget(job_key(job_id), "token") == token)
+        return bool(self._client.hget(job_key(job_id), "token") == token)
 
     def begin_publishing(self, job_id: str, token: str) -> bool:
         """Ask to make effects that others see: from now on the job cannot be cancelled. False when it is no longer
         being done under that token."""
-        with named_errors(self._address):
-            return bool(self._publish(keys=[job_key(job_id)], args=[token]))
+        return bool(self._publish(keys=[job_key(job_id)], args=[token]))
 
     def close(self, job_id: str, token: str, state: JobState, code: str = "", message: str = "") -> bool:
         """End a job; False when the lease was lost and somebody else ends it."""
-        with named_errors(self._address):
-            answer = self._close(
-                keys=[job_key(job_id), LEASES, closed_key(state), COUNTS],
-                args=[job_id, token, state, code, message[:_MESSAGE_BOUND], self._keep_closed_s, CLOSED_BOUND],
-            )
+        answer = self._close(
+            keys=[job_key(job_id), LEASES, closed_key(state), COUNTS],
+            args=[job_id, token, state, code, message[:_MESSAGE_BOUND], self._keep_closed_s, CLOSED_BOUND],
+        )
         return bool(answer)
 
     # ── the reconciler ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def expired(self, limit: int = 500) -> list[str]:
         """Running jobs whose lease ran out."""
-        with named_errors(self._address):
-            now_ms = self._now_ms()
-            return list(self._client.zrangebyscore(LEASES, "-inf", now_ms, start=0, num=limit))
+        now_ms = self._now_ms()
+        return list(self._client.zrangebyscore(LEASES, "-inf", now_ms, start=0, num=limit))
 
     def requeue(self, job_id: str, token: str = "") -> Resend | None:
         """Put a running job back into its queue: one whose lease ran out, or one that the holder of `token` gives
         up."""
         queue = self._field(job_id, "queue")
         if queue is None:
-            with named_errors(self._address):
-                self._client.zrem(LEASES, job_id)
+            self._client.zrem(LEASES, job_id)
             return None
-        with named_errors(self._address):
-            keys = [job_key(job_id), LEASES, open_key(queue), seq_key(queue), COUNTS, since_key(queue)]
-            return _resend_of(job_id, self._requeue(keys=keys, args=[job_id, token]))
+        keys = [job_key(job_id), LEASES, open_key(queue), seq_key(queue), COUNTS, since_key(queue)]
+        return _resend_of(job_id, self._requeue(keys=keys, args=[job_id, token]))
 
     def queue_state(self, queue: str) -> QueueState:
-        with named_errors(self._address):
-            pipe = self._client.pipeline(transaction=True)
-            messages, seq, head = pipe.llen(queue).get(seq_key(queue)).get(head_key(queue)).execute()
+        pipe = self._client.pipeline(transaction=True)
+        messages, seq, head = pipe.llen(queue).get(seq_key(queue)).get(head_key(queue)).execute()
         return QueueState(messages=messages, seq=int(seq or 0), head=int(head or 0))
 
     def waiting_up_to(self, queue: str, place: int, limit: int = 500) -> list[tuple[str, int]]:
         """Jobs still queued at or before a place, first come first: ``(job_id, place)``."""
-        with named_errors(self._address):
-            pairs: Iterable[tuple[str, float]] = self._client.zrangebyscore(
-                open_key(queue), "-inf", place, start=0, num=limit, withscores=True
-            )
+        pairs: Iterable[tuple[str, float]] = self._client.zrangebyscore(
+            open_key(queue), "-inf", place, start=0, num=limit, withscores=True
+        )
         return [(job_id, int(score)) for job_id, score in pairs]
 
     def resend(self, job_id: str, queue: str, place: int) -> Resend | None:
         """Give a queued job whose message is gone a new place; None when it moved on meanwhile."""
-        with named_errors(self._address):
-            keys = [job_key(job_id), open_key(queue), seq_key(queue), COUNTS]
-            return _resend_of(job_id, self._resend(keys=keys, args=[job_id, place]))
+        keys = [job_key(job_id), open_key(queue), seq_key(queue), COUNTS]
+        return _resend_of(job_id, self._resend(keys=keys, args=[job_id, place]))
 
     def _field(self, job_id: str, name: str) -> str | None:
-        with named_errors(self._address):
-            value = self._client.hget(job_key(job_id), name)
+        value = self._client.hget(job_key(job_id), name)
         return str(value) if value is not None else None
 
     def _now_ms(self) -> int:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-import redis
 from pydantic import ValidationError
 
-from tasks.connection import connect_redis, named_errors, redis_address
+from tasks.connection import RedisClient, connect_redis
 from tasks.documents import read_result, write_result
 from tasks.errors import Cancelled, Conflict, JobMissing, NotFound
 from tasks.ledger import scripts
@@ -25,55 +24,48 @@ __all__ = ["Operations"]
 class Operations:
     """Thread-safe; raises RedisUnavailable."""
 
-    def __init__(self, client: redis.Redis, address: str, keep_closed_s: int) -> None:
+    def __init__(self, client: RedisClient, keep_closed_s: int) -> None:
         self._client = client
-        self._address = address
         self._keep_closed_s = keep_closed_s
         self._cancel = client.register_script(scripts.CANCEL)
         self._submit = client.register_script(scripts.SUBMIT)
 
     @classmethod
     def connect(cls, settings: Settings) -> Operations:
-        return cls(connect_redis(settings), redis_address(settings), settings.keep_closed_s)
+        return cls(connect_redis(settings), settings.keep_closed_s)
 
     # ── figures ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def counts(self) -> dict[str, int]:
         """Counters since the ledger began: submitted, done, failed, cancelled, resent_lease, resent_lost."""
-        with named_errors(self._address):
-            return {name: int(value) for name, value in self._client.hgetall(COUNTS).items()}
+        return {name: int(value) for name, value in self._client.hgetall(COUNTS).items()}
 
     def running(self) -> int:
-        with named_errors(self._address):
-            return int(self._client.zcard(LEASES))
+        return int(self._client.zcard(LEASES))
 
     def waiting(self, queue: str) -> tuple[int, float | None]:
         """How many jobs wait in a queue, and for how many seconds the one that was submitted first has."""
-        with named_errors(self._address):
-            pipe = self._client.pipeline(transaction=True)
-            pipe.zcard(open_key(queue)).zrange(since_key(queue), 0, 0, withscores=True).time()
-            count, oldest, (seconds, micros) = pipe.execute()
+        pipe = self._client.pipeline(transaction=True)
+        pipe.zcard(open_key(queue)).zrange(since_key(queue), 0, 0, withscores=True).time()
+        count, oldest, (seconds, micros) = pipe.execute()
         if not oldest:
             return int(count), None
         return int(count), max(0.0, seconds + micros / 1e6 - oldest[0][1] / 1000)
 
     def failed(self) -> int:
         """How many failed jobs are kept, and can be retried."""
-        with named_errors(self._address):
-            return int(self._client.zcard(closed_key(JobState.FAILED)))
+        return int(self._client.zcard(closed_key(JobState.FAILED)))
 
     # ── lists ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def jobs(self, state: JobState, limit: int) -> list[JobRecord]:
         """Jobs in one state: waiting ones first come first, the others newest first."""
-        with named_errors(self._address):
-            records = self._records(self._ids(state, limit))
+        records = self._records(self._ids(state, limit))
         return [record for record in records if record.state is state][:limit]
 
     def job(self, job_id: str) -> JobRecord:
         """Raises JobMissing."""
-        with named_errors(self._address):
-            records = self._records([job_id])
+        records = self._records([job_id])
         if not records:
             raise JobMissing(f"The ledger knows no job {job_id}: look for it with `aii jobs list`.")
         return records[0]
@@ -101,12 +93,11 @@ class Operations:
             Conflict: it did not fail, or what it was asked is no longer known.
         """
         record = self.job(job_id)
-        with named_errors(self._address):
-            payload: Any = self._client.hget(job_key(job_id), "payload")
-            if record.state not in (JobState.FAILED, JobState.CANCELLED) or payload is None:
-                raise Conflict(f"Job {job_id} is {record.state}: only failed and cancelled jobs can be retried.")
-            args = [job_id, record.task, record.queue, payload]
-            opened, state = self._submit(keys=submit_keys(job_id, record.queue), args=args)
+        payload: Any = self._client.hget(job_key(job_id), "payload")
+        if record.state not in (JobState.FAILED, JobState.CANCELLED) or payload is None:
+            raise Conflict(f"Job {job_id} is {record.state}: only failed and cancelled jobs can be retried.")
+        args = [job_id, record.task, record.queue, payload]
+        opened, state = self._submit(keys=submit_keys(job_id, record.queue), args=args)
         if not opened:
             raise Conflict(f"Job {job_id} is {state}: somebody else has just retried it.")
         return Resend(job_id, record.task, record.queue, payload)
@@ -121,9 +112,8 @@ class Operations:
             Conflict: it has ended already, or is just being published.
         """
         record = self.job(job_id)
-        with named_errors(self._address):
-            lists = [open_key(record.queue), LEASES, closed_key(JobState.CANCELLED), COUNTS, since_key(record.queue)]
-            before = self._cancel(keys=[job_key(job_id), *lists], args=[job_id, self._keep_closed_s, CLOSED_BOUND])
+        lists = [open_key(record.queue), LEASES, closed_key(JobState.CANCELLED), COUNTS, since_key(record.queue)]
+        before = self._cancel(keys=[job_key(job_id), *lists], args=[job_id, self._keep_closed_s, CLOSED_BOUND])
         if before is None:
             raise Conflict(f"Job {job_id} has ended already.")
         if before == "publishing":

@@ -19,9 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import redis
-
-from tasks.connection import named_errors
+from tasks.connection import RedisClient
 from tasks.monitoring.paper import PAPER
 
 __all__ = ["BOUNDS_MS", "EXPOSED_MS", "SLOT_S", "Counters", "Failure", "Histogram", "Metrics", "Slot"]
@@ -176,38 +174,35 @@ redis.call('EXPIRE', KEYS[1], ARGV[1])
 class Metrics:
     """Both sides. Thread-safe; raises RedisUnavailable."""
 
-    def __init__(self, client: redis.Redis, address: str) -> None:
+    def __init__(self, client: RedisClient) -> None:
         self._client = client
-        self._address = address
         self._publish = client.register_script(_PUBLISH)
         self._over: dict[int, Slot] = {}
         self._lock = threading.Lock()
 
     def publish(self, counted: Counters, failures: Sequence[Failure], activations: Sequence[str]) -> None:
         """Add what one worker counted since it last published: all of it or, when an error is raised, nothing."""
-        with named_errors(self._address):
-            pipe = self._client.pipeline(transaction=True)
-            fields = [part for pair in counted.fields() for part in pair]
-            self._publish(keys=[_slot_key(self._now_s() // SLOT_S), _TOTAL], args=[_KEEP_S, *fields], client=pipe)
-            for failure in failures:
-                pipe.hset(_FAILURES, failure.code, json.dumps(vars(failure)))
-            if activations:
-                pipe.lpush(_LAST, *activations)
-                pipe.ltrim(_LAST, 0, _LATEST - 1)
-            pipe.execute()
+        pipe = self._client.pipeline(transaction=True)
+        fields = [part for pair in counted.fields() for part in pair]
+        self._publish(keys=[_slot_key(self._now_s() // SLOT_S), _TOTAL], args=[_KEEP_S, *fields], client=pipe)
+        for failure in failures:
+            pipe.hset(_FAILURES, failure.code, json.dumps(vars(failure)))
+        if activations:
+            pipe.lpush(_LAST, *activations)
+            pipe.ltrim(_LAST, 0, _LATEST - 1)
+        pipe.execute()
 
     def note_waiting(self, waiting: Mapping[str, int]) -> None:
         """Keep how many jobs wait in each queue now, for whoever looks back."""
-        with named_errors(self._address):
-            slot = _slot_key(self._now_s() // SLOT_S)
-            pipe = self._client.pipeline(transaction=True)
-            pipe.hset(slot, mapping={f"waiting|{queue}": count for queue, count in waiting.items()})
-            pipe.expire(slot, _KEEP_S).execute()
+        slot = _slot_key(self._now_s() // SLOT_S)
+        pipe = self._client.pipeline(transaction=True)
+        pipe.hset(slot, mapping={f"waiting|{queue}": count for queue, count in waiting.items()})
+        pipe.expire(slot, _KEEP_S).execute()
 
     def slots(self, seconds: int) -> tuple[float, list[Slot]]:
         """Now, on Redis' clock, and the slots that cover at least the last `seconds` (at most half an hour) until now,
         oldest first. Those that are over are read once."""
-        with named_errors(self._address), self._lock:
+        with self._lock:
             now = self._now_s()
             first, current = int(now - seconds) // SLOT_S, int(now) // SLOT_S
             unread = [n for n in range(first, current + 1) if n not in self._over]
@@ -222,23 +217,20 @@ class Metrics:
 
     def total(self) -> Counters:
         """What was counted since Redis was last emptied."""
-        with named_errors(self._address):
-            counters = Counters()
-            counters.read(self._client.hgetall(_TOTAL))
-            return counters
+        counters = Counters()
+        counters.read(self._client.hgetall(_TOTAL))
+        return counters
 
     def failures(self) -> list[Failure]:
         """The last failure with each code, newest first; of the last day."""
-        with named_errors(self._address):
-            since = self._now_s() - _FAILURES_KEPT_S
-            stored: Any = self._client.hvals(_FAILURES)
+        since = self._now_s() - _FAILURES_KEPT_S
+        stored: Any = self._client.hvals(_FAILURES)
         found = (Failure(**json.loads(text)) for text in stored)
         return sorted((failure for failure in found if failure.at > since), key=lambda f: -f.at)
 
     def latest(self) -> list[str]:
         """Job ids of the last activations, newest first."""
-        with named_errors(self._address):
-            return [str(job_id) for job_id in self._client.lrange(_LAST, 0, -1)]
+        return [str(job_id) for job_id in self._client.lrange(_LAST, 0, -1)]
 
     def _now_s(self) -> float:
         """On Redis' clock, which all workers share."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from typing import Final
 
-from tasks.connection import connect_redis, redis_address
+from tasks.connection import connect_redis
 from tasks.ledger.ledger import JobRecord, JobState
 from tasks.ledger.operations import Operations
 from tasks.monitoring.metrics import SLOT_S, Counters, Failure, Metrics, Slot
@@ -54,9 +54,9 @@ class Observer:
     """
 
     def __init__(self, settings: Settings, history_s: int = 0) -> None:
-        self._client, self._address = connect_redis(settings), redis_address(settings)
-        self._metrics = Metrics(self._client, self._address)
-        self._operations = Operations(self._client, self._address, settings.keep_closed_s)
+        self._client = connect_redis(settings)
+        self._metrics = Metrics(self._client)
+        self._operations = Operations(self._client, settings.keep_closed_s)
         self._history_s = history_s
         self._points: dict[int, Point] = {}
 
@@ -76,7 +76,7 @@ class Observer:
         lately = _since(slots, now - _RATE_S)
         counted, minute = _summed(_since(slots, now - WINDOW_S)), _summed(lately)
         covered_s = now - lately[0].start_s
-        workers = present_workers(self._client, self._address)
+        workers = present_workers(self._client)
         return Overview(
             at=now,
             window_s=WINDOW_S,

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-import redis
 from pydantic import ValidationError
 
-from tasks.connection import named_errors
+from tasks.connection import RedisClient
 from tasks.messages import Frozen
 from tasks.names import worker_presence
 
@@ -45,7 +44,7 @@ class WorkerNote(Frozen):
     collections: list[CollectionState]
 
 
-def announce(client: redis.Redis, note: WorkerNote, life_s: int) -> None:
+def announce(client: RedisClient, note: WorkerNote, life_s: int) -> None:
     """Write a worker's note, or renew it."""
     now_s, _ = client.time()
     pipe = client.pipeline(transaction=True)
@@ -55,17 +54,16 @@ def announce(client: redis.Redis, note: WorkerNote, life_s: int) -> None:
     pipe.execute()
 
 
-def withdraw(client: redis.Redis, worker: str) -> None:
+def withdraw(client: RedisClient, worker: str) -> None:
     """Take a worker's note away."""
     pipe = client.pipeline(transaction=True)
     pipe.delete(worker_presence(worker)).zrem(_WORKERS, worker).execute()
 
 
-def present_workers(client: redis.Redis, address: str) -> list[WorkerNote]:
+def present_workers(client: RedisClient) -> list[WorkerNote]:
     """The notes of all warm workers; one of another version, which cannot be read, is left out."""
-    with named_errors(address):
-        names = sorted(client.zrange(_WORKERS, 0, -1))
-        texts = client.mget([worker_presence(name) for name in names]) if names else []
+    names = sorted(client.zrange(_WORKERS, 0, -1))
+    texts = client.mget([worker_presence(name) for name in names]) if names else []
     notes = []
     for text in texts:
         try:

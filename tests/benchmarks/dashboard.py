@@ -22,7 +22,7 @@ import click
 from celery import Celery
 
 from tasks.app import create_app
-from tasks.connection import connect_redis, redis_address
+from tasks.connection import connect_redis
 from tasks.ledger.ledger import JobState, Ledger
 from tasks.messages import ActivateRequest, Source
 from tasks.monitoring.metrics import Counters, Failure, Metrics
@@ -70,7 +70,7 @@ class Filler:
 
     def __init__(self, settings: Settings) -> None:
         self._ledger = Ledger.connect(settings)
-        self._metrics = Metrics(connect_redis(settings), redis_address(settings))
+        self._metrics = Metrics(connect_redis(settings))
         self._app: Celery = create_app(settings)
         self._draw = random.Random(0)
         self._done = 0
@@ -136,7 +136,7 @@ def answers(flower: Flower) -> dict[str, float]:
 def publishing(settings: Settings, rate: int) -> dict[str, float]:
     """Once a second a worker publishes what it counted in it: its own time, and that of Redis."""
     with connect_redis(settings) as client:
-        metrics, draw = Metrics(client, redis_address(settings)), random.Random(1)
+        metrics, draw = Metrics(client), random.Random(1)
         batches = [counters(rate, draw) for _ in range(50)]
         before, cpu = client.info("commandstats"), time.process_time()
         times = timed(lambda: metrics.publish(batches.pop(), [], []), 50)

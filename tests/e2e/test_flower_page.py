@@ -123,7 +123,7 @@ def test_a_restart_of_flower_loses_no_figure(start_flower: Callable[..., Flower]
         counted = Counters()
         counted.observe(TASK_ACTIVATE, "total", 50.0)
         counted.outcomes[TASK_ACTIVATE, "activated"] = 1
-        Metrics(client, "redis").publish(counted, [Failure("truncated", "cut off", "0" * 32, time.time())], ["0" * 32])
+        Metrics(client).publish(counted, [Failure("truncated", "cut off", "0" * 32, time.time())], ["0" * 32])
     first = start_flower()
     before, figures = first.overview(), exposed(first)
     first.stop()

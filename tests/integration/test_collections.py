@@ -121,7 +121,7 @@ def test_a_compaction_that_ended_before_it_was_announced_is_finished_by_the_next
 
 def test_who_lost_the_right_to_write_publishes_nothing(place: Place) -> None:
     add(place.open(), "new-0", NEW[0])
-    with writing(place.redis, "redis", place.name) as held:
+    with writing(place.redis, place.name) as held:
         place.redis.flushall()
         place.journal.add("new-0", trained_codec().encode(NEW[:1])[0], {})
         with pytest.raises(CollectionBusy, match="was lost"):
@@ -235,12 +235,12 @@ def test_a_collection_finds_what_it_holds_and_says_so(place: Place) -> None:
 
 
 def test_one_process_at_a_time_writes_the_next_generation(place: Place) -> None:
-    with writing(place.redis, "redis", place.name):
-        with pytest.raises(CollectionBusy, match="try again"), writing(place.redis, "redis", place.name):
+    with writing(place.redis, place.name):
+        with pytest.raises(CollectionBusy, match="try again"), writing(place.redis, place.name):
             pass
-        with writing(place.redis, "redis", "another-one"):
+        with writing(place.redis, "another-one"):
             pass
-    with writing(place.redis, "redis", place.name):
+    with writing(place.redis, place.name):
         pass
 
 

@@ -31,7 +31,7 @@ def claim(ledger: Ledger, job_id: str, token: str = "t") -> Claim:
 def brief(settings: Settings, **changes: float) -> Ledger:
     """A ledger whose leases run out at once, or with other terms."""
     terms = {"lease_s": 0.01, "max_attempts": 2, "keep_closed_s": 60} | changes
-    return Ledger(connect_redis(settings), "redis", **terms)  # type: ignore[arg-type]
+    return Ledger(connect_redis(settings), **terms)  # type: ignore[arg-type]
 
 
 def test_submitting_the_same_request_twice_is_one_job(ledger: Ledger) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from producer import Producer
 from tasks.app import Sender, create_app
-from tasks.connection import connect_redis, redis_address
+from tasks.connection import connect_redis
 from tasks.documents import read_result
 from tasks.errors import Cancelled, Conflict, InvalidRequest, JobMissing, LeaseLost, NotReady, RedisUnavailable
 from tasks.ledger.ledger import Claim, JobState, Ledger
@@ -44,7 +44,7 @@ def operations(settings: Settings) -> Operations:
 @pytest.fixture
 def metrics(settings: Settings) -> Iterator[Metrics]:
     with connect_redis(settings) as client:
-        yield Metrics(client, redis_address(settings))
+        yield Metrics(client)
 
 
 def submitted(ledger: Ledger) -> ActivateRequest:
@@ -296,10 +296,10 @@ def test_workers_are_found_without_a_search_and_gone_when_they_end_or_fall_silen
     with connect_redis(settings) as client:
         for name in ("one", "two"):
             announce(client, note(name), life_s=60)
-        assert [worker.worker for worker in present_workers(client, "redis")] == ["one", "two"]
+        assert [worker.worker for worker in present_workers(client)] == ["one", "two"]
         withdraw(client, "one")
         client.delete(worker_presence("two"))  # as its note expires
-        assert present_workers(client, "redis") == []
+        assert present_workers(client) == []
 
 
 def test_the_state_of_a_thousand_waiting_jobs_says_how_long_they_take(ledger: Ledger, settings: Settings) -> None:

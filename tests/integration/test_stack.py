@@ -18,6 +18,7 @@ import redis
 
 from deploy.local.instance import running
 from tasks.connection import connect_redis
+from tasks.errors import RedisUnavailable
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.waiting import wait_for
@@ -48,7 +49,7 @@ class Stack:
 
     def redis_pid(self) -> int | None:
         """None while Redis does not answer."""
-        with suppress(redis.RedisError):
+        with suppress(RedisUnavailable):
             return int(self.redis().info("server")["process_id"])
         return None
 

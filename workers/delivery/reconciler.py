@@ -21,7 +21,7 @@ from celery import bootsteps
 from redis.lock import Lock
 
 from tasks.app import Sender
-from tasks.connection import named_errors
+from tasks.connection import RedisClient
 from tasks.errors import AiiError, RedisUnavailable
 from tasks.ledger.ledger import Ledger, QueueState, Resend
 from tasks.names import QUEUES
@@ -80,8 +80,7 @@ class Reconciler:
 
     ledger: Ledger
     sender: Sender
-    client: redis.Redis
-    address: str
+    client: RedisClient
     every_s: float
     places: dict[str, LostPlaces]
 
@@ -114,8 +113,7 @@ class Reconciler:
     def _alone(self) -> Iterator[bool]:
         """Hold the reconcilers' lock for one pass, if it is free; it frees itself when its holder dies."""
         lock = self.client.lock(_LOCK, timeout=max(30.0, 5 * self.every_s), blocking=False)
-        with named_errors(self.address):
-            held = bool(lock.acquire())
+        held = bool(lock.acquire())
         try:
             yield held
         finally:
@@ -126,7 +124,7 @@ class Reconciler:
 def _give_back(lock: Lock) -> None:
     try:
         lock.release()
-    except redis.RedisError:
+    except (redis.RedisError, RedisUnavailable):
         logger.warning("The reconcilers' lock could not be given back; it frees itself")
 
 

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import redis
-
+from tasks.connection import RedisClient
 from tasks.errors import NotReady, RedisUnavailable
 from tasks.monitoring.presence import WorkerNote, announce, withdraw
 
@@ -27,7 +26,7 @@ class Presence:
         note: makes the note as it is now.
     """
 
-    def __init__(self, client: redis.Redis, worker: str, note: Callable[[], WorkerNote]) -> None:
+    def __init__(self, client: RedisClient, worker: str, note: Callable[[], WorkerNote]) -> None:
         self._client = client
         self._worker = worker
         self._note = note
@@ -56,13 +55,13 @@ class Presence:
                 break
         try:
             withdraw(self._client, self._worker)
-        except redis.RedisError as error:
+        except RedisUnavailable as error:
             logger.info("The note of this worker's presence stays until it expires: %s", error)
 
     def _renew(self) -> None:
         try:
             announce(self._client, self._note(), _LIFE_S)
-        except (redis.RedisError, RedisUnavailable) as error:
+        except RedisUnavailable as error:
             logger.warning("This worker's presence could not be renewed: %s", error)
         except Exception:  # whatever it was: a worker without this thread counts as one that never got warm
             logger.exception("This worker's presence could not be renewed")

@@ -14,9 +14,8 @@ from itertools import islice
 from typing import Any, Final
 
 import numpy as np
-import redis
 
-from tasks.connection import named_errors
+from tasks.connection import RedisClient
 from tasks.names import journal_stream
 from workers.index.codec.codec import Codes
 
@@ -90,9 +89,8 @@ class Announced:
 class Journal:
     """Thread-safe. An entry's name orders it: ``milliseconds-number``."""
 
-    def __init__(self, client: redis.Redis, address: str, collection: str) -> None:
+    def __init__(self, client: RedisClient, collection: str) -> None:
         self._client = client
-        self._address = address
         self._stream = journal_stream(collection)
         self._live = f"{self._stream}:live"
         self._state = f"{self._stream}:state"
@@ -111,9 +109,8 @@ class Journal:
 
     def read_after(self, entry: str) -> News:
         """The next changes after an entry, as many as one answer holds."""
-        with named_errors(self._address):
-            pipe = self._client.pipeline(transaction=True)
-            rows, cut = pipe.xrange(self._stream, min=f"({entry}", count=_PAGE).hget(self._state, "cut").execute()
+        pipe = self._client.pipeline(transaction=True)
+        rows, cut = pipe.xrange(self._stream, min=f"({entry}", count=_PAGE).hget(self._state, "cut").execute()
         return News([_change(name, fields) for name, fields in rows], cut or BEGINNING)
 
     def all_after(self, entry: str) -> Iterator[Change]:
@@ -124,41 +121,35 @@ class Journal:
 
     def last_entry(self) -> str:
         """The newest entry there ever was, cut off or not."""
-        with named_errors(self._address):
-            if not self._client.exists(self._stream):
-                return BEGINNING
-            return str(self._client.xinfo_stream(self._stream)["last-generated-id"])
+        if not self._client.exists(self._stream):
+            return BEGINNING
+        return str(self._client.xinfo_stream(self._stream)["last-generated-id"])
 
     def go_on_after(self, entry: str) -> None:
         """See to it that new entries come after this one, although the clock of a new Redis may be behind."""
-        with named_errors(self._address):
-            self._go_on_after(keys=[self._stream], args=[entry])
+        self._go_on_after(keys=[self._stream], args=[entry])
 
     def announced(self) -> Announced:
-        with named_errors(self._address):
-            generation, cut = self._client.hmget(self._state, "generation", "cut")
+        generation, cut = self._client.hmget(self._state, "generation", "cut")
         return Announced(int(generation or 0), cut or BEGINNING)
 
     def announce(self, generation: int, cut: str, covered: str) -> None:
         """Tell the workers of a new generation; cut off what no kept generation needs, up to the entry `cut`; forget
         the changes up to the entry `covered`, which its segments hold."""
-        with named_errors(self._address):
-            pipe = self._client.pipeline(transaction=True)
-            pipe.hset(self._state, mapping={"generation": generation, "cut": cut})
-            pipe.xtrim(self._stream, minid=cut, approximate=False)
-            pipe.execute()
-            known = ((asset, change.partition(" ")[0]) for asset, change in self._client.hscan_iter(self._live))
-            old = (pair for pair in known if entry_order(pair[1]) <= entry_order(covered))
-            while pairs := list(islice(old, 1_000)):
-                self._forget(keys=[self._live], args=[part for pair in pairs for part in pair])
+        pipe = self._client.pipeline(transaction=True)
+        pipe.hset(self._state, mapping={"generation": generation, "cut": cut})
+        pipe.xtrim(self._stream, minid=cut, approximate=False)
+        pipe.execute()
+        known = ((asset, change.partition(" ")[0]) for asset, change in self._client.hscan_iter(self._live))
+        old = (pair for pair in known if entry_order(pair[1]) <= entry_order(covered))
+        while pairs := list(islice(old, 1_000)):
+            self._forget(keys=[self._live], args=[part for pair in pairs for part in pair])
 
     def delete(self) -> None:
-        with named_errors(self._address):
-            self._client.delete(self._stream, self._live, self._state)
+        self._client.delete(self._stream, self._live, self._state)
 
     def _write(self, asset_id: str, op: str, code: str, meta: str, unless_after: str) -> str:
-        with named_errors(self._address):
-            return str(self._append(keys=[self._stream, self._live], args=[asset_id, op, code, meta, unless_after]))
+        return str(self._append(keys=[self._stream, self._live], args=[asset_id, op, code, meta, unless_after]))
 
 
 def entry_order(entry: str) -> tuple[int, int]:

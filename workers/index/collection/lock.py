@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import redis
-from redis.exceptions import LockError
 from redis.lock import Lock
 
-from tasks.connection import named_errors
-from tasks.errors import CollectionBusy
+from tasks.connection import RedisClient
+from tasks.errors import CollectionBusy, RedisUnavailable
 
 __all__ = ["Writing", "writing"]
 
@@ -29,32 +28,29 @@ class Writing:
 
     collection: str
     _lock: Lock
-    _address: str
 
     def check(self) -> None:
         """Raise CollectionBusy when the lock was lost (this process stood still for too long, or Redis was emptied):
         somebody else may be writing by now, and this one must not publish."""
-        with named_errors(self._address):
-            if not self._lock.owned():
-                raise CollectionBusy(f"The right to write collection {self.collection!r} was lost: try again.")
+        if not self._lock.owned():
+            raise CollectionBusy(f"The right to write collection {self.collection!r} was lost: try again.")
 
 
 @contextmanager
-def writing(client: redis.Redis, address: str, collection: str) -> Iterator[Writing]:
+def writing(client: RedisClient, collection: str) -> Iterator[Writing]:
     """Hold the collection's lock; it is renewed meanwhile, and frees itself soon after its holder died.
 
     Raises:
         CollectionBusy: somebody else holds it.
     """
     lock = client.lock(f"aii:writing:{collection}", timeout=_LIFE_S, blocking=False, thread_local=False)
-    with named_errors(address):
-        if not lock.acquire():
-            raise CollectionBusy(f"Collection {collection!r} is being written by somebody else: try again later.")
+    if not lock.acquire():
+        raise CollectionBusy(f"Collection {collection!r} is being written by somebody else: try again later.")
     done = threading.Event()
     renewal = threading.Thread(target=_renew, args=(lock, done), name="collection-lock", daemon=True)
     renewal.start()
     try:
-        yield Writing(collection, lock, address)
+        yield Writing(collection, lock)
     finally:
         done.set()
         renewal.join()
@@ -65,12 +61,12 @@ def _renew(lock: Lock, done: threading.Event) -> None:
     while not done.wait(_LIFE_S / 3):
         try:
             lock.reacquire()
-        except (redis.RedisError, LockError) as error:
+        except (redis.RedisError, RedisUnavailable) as error:
             logger.warning("A collection's lock could not be renewed: %s", error)
 
 
 def _give_back(lock: Lock) -> None:
     try:
         lock.release()
-    except (redis.RedisError, LockError):
+    except (redis.RedisError, RedisUnavailable):
         logger.warning("A collection's lock could not be given back; it frees itself")

@@ -6,8 +6,7 @@ import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import redis
-
+from tasks.connection import RedisClient
 from tasks.errors import NotReady
 from tasks.monitoring.presence import CollectionState
 from tasks.results import ExtractorIdentity
@@ -22,12 +21,9 @@ from workers.index.collection.manifest import CollectionStore
 class Collections:
     """Opens a collection at its first use and keeps it. Thread-safe."""
 
-    def __init__(
-        self, store: ObjectStore, client: redis.Redis, address: str, cache: Path, extractor: ExtractorIdentity
-    ) -> None:
+    def __init__(self, store: ObjectStore, client: RedisClient, cache: Path, extractor: ExtractorIdentity) -> None:
         self._store = store
         self._client = client
-        self._address = address
         self._cache = cache
         self._extractor = extractor
         prune(cache)
@@ -78,8 +74,8 @@ class Collections:
         return CollectionStore(self._store, name, self._cache)
 
     def journal(self, name: str) -> Journal:
-        return Journal(self._client, self._address, name)
+        return Journal(self._client, name)
 
     def writing(self, name: str) -> AbstractContextManager[Writing]:
         """Hold the right to write the next generation; see :func:`workers.index.collection.lock.writing`."""
-        return writing(self._client, self._address, name)
+        return writing(self._client, name)

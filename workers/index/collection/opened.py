@@ -10,10 +10,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import click
-import redis
 
 from tasks.app import Sender, create_app
-from tasks.connection import connect_redis, redis_address
+from tasks.connection import RedisClient, connect_redis
 from tasks.ledger.ledger import Ledger
 from tasks.names import check_collection
 from tasks.settings import Settings, state_dir
@@ -44,24 +43,20 @@ class Opened:
         return CollectionStore(self.store, self.name, state_dir() / "cache")
 
     @cached_property
-    def redis(self) -> redis.Redis:
+    def redis(self) -> RedisClient:
         return connect_redis(self.settings)
-
-    @property
-    def address(self) -> str:
-        return redis_address(self.settings)
 
     @cached_property
     def journal(self) -> Journal:
         from workers.index.collection.journal import Journal  # noqa: PLC0415
 
-        return Journal(self.redis, self.address, self.name)
+        return Journal(self.redis, self.name)
 
     def writing(self) -> AbstractContextManager[Writing]:
         """Hold the right to write the next generation; see :func:`workers.index.collection.lock.writing`."""
         from workers.index.collection.lock import writing  # noqa: PLC0415
 
-        return writing(self.redis, self.address, self.name)
+        return writing(self.redis, self.name)
 
     @cached_property
     def ledger(self) -> Ledger:
