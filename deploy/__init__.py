@@ -1,1 +1,1 @@
-"""How the system is started; may start anything and is imported by nobody."""
+"""How the system is started and watched. May import every other package; none imports it."""

@@ -22,7 +22,7 @@ def main() -> None:
 
 def _login(settings: Settings) -> str:
     password = settings.flower_password.get_secret_value()
-    if not password:  # without one Flower would serve everything to everybody
+    if not password:  # without one, Flower would serve every page without a login
         raise InvalidRequest("Set AII_FLOWER_PASSWORD, or start Flower with `aii up`, which generates one.")
     if "," in settings.flower_user + password:
         raise InvalidRequest("AII_FLOWER_USER and AII_FLOWER_PASSWORD cannot hold a comma: Flower reads it as a list.")

@@ -1,4 +1,4 @@
-"""Flower's options. Every name bound here is taken for one, so import nothing that is called like one (`logging`)."""
+"""Flower's options. Flower takes every name bound here as an option, so import nothing named like one (`logging`)."""
 
 # Finer around the paper's latencies of one and of ten steps, 4.3 and 39.8 ms; the defaults begin at 5 ms.
 # fmt: off

@@ -28,7 +28,7 @@ _OUR_TAB = """
 
 
 def install(settings: Settings) -> None:
-    """Call it before Flower's application is made."""
+    """Must be called before Flower's application is created."""
     served = Served.of(settings)
     given = {"served": served}
     flower.urls.handlers[-1:-1] = [
@@ -45,7 +45,7 @@ def install(settings: Settings) -> None:
 
 
 def _forbid_frames(handler: Any) -> None:
-    """No page of Flower's may be shown inside another site's, which could lead a click onto a button of ours."""
+    """Forbid showing Flower's pages inside another site's page, which could lure a click onto the retry button."""
     own_headers = handler.set_default_headers
 
     def set_default_headers(self: Any) -> None:

@@ -26,7 +26,7 @@ __all__ = ["Document", "Overviews", "Page", "Pictures", "Retry", "Served"]
 class Served:
     """What the handlers share: made once, as connections and pictures outlive a request.
 
-    `picture_threads` are apart, so that pictures which S3 does not give keep nobody from a document or a retry.
+    `picture_threads` are separate, so that pictures waiting for S3 hold up neither documents nor retries.
     """
 
     snapshot: Snapshot
@@ -65,7 +65,7 @@ class Page(BaseHandler):  # type: ignore[misc]  # flower has no types
 
 
 class _Handler(BaseHandler):  # type: ignore[misc]  # as above
-    """Our errors become answers that say what to do."""
+    """Turns our errors into answers that say what to do."""
 
     def initialize(self, served: Served) -> None:
         self._served = served
@@ -116,7 +116,7 @@ class Retry(_Handler):
     @tornado.web.authenticated
     async def post(self, job_id: str) -> None:
         if self.application.options.read_only:
-            raise tornado.web.HTTPError(403, "This Flower is for looking only (read_only).")
+            raise tornado.web.HTTPError(403, "This Flower is read-only (its option read_only is set).")
         await asyncio.to_thread(self._retry, job_id)
         self.finish({"job_id": job_id, "state": "queued"})
 
@@ -125,7 +125,7 @@ class Retry(_Handler):
 
 
 class Pictures(_Handler):
-    """Small pictures of an activation: original, protected, ten times their difference; or one that says why not."""
+    """Pictures of an activation: original, protected, ten times their difference; or a placeholder with the reason."""
 
     @tornado.web.authenticated
     async def get(self, which: str, job_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Small pictures of the last activations, made from what lies in the store; a few are kept."""
+"""Small pictures of the last activations, made from the images in S3; a few are cached."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_PIXELS: Final = 40_000_000  # in memory at once: 160 MB; a JPEG is decoded 
 
 
 class PictureBook:
-    """Thread-safe. One activation's pictures are made at a time, whoever asks: as large images fill the memory."""
+    """Thread-safe. Makes one activation's pictures at a time, because large images fill the memory."""
 
     def __init__(self, store: ObjectStore, max_bytes: int) -> None:
         self._store = store
@@ -37,7 +37,7 @@ class PictureBook:
         Raises:
             NotFound: there is no such activation, or its images were deleted.
             TooLarge: an image is not shown for its size.
-            BadInput: what lies there cannot be shown.
+            BadInput: the stored file cannot be shown as an image.
             StorageUnavailable: S3 does not answer.
         """
         with self._lock:
@@ -68,7 +68,7 @@ class PictureBook:
 
 
 def placeholder(problem: AiiError) -> bytes:
-    """A picture that says why there is none, so that a page without pictures is still a whole page."""
+    """A picture that names the reason why there is none, so that the page keeps its layout."""
     image = Image.new("RGB", (_SIDE, _SIDE * 3 // 4), (128, 128, 128))
     text = {"not_found": "deleted", "too_large": "too large to show"}.get(problem.code, problem.code)
     ImageDraw.Draw(image).text((_SIDE / 2, _SIDE * 3 / 8), text, fill="white", anchor="mm", font_size=20)

@@ -1,7 +1,7 @@
 """What the page and ``/metrics`` show, refreshed in threads of their own.
 
-Flower has one event loop. Whoever asks is answered from memory, so that a Redis or an S3 that is slow, away, or silent
-on a half-open connection holds up neither the loop nor anybody's page, and ten open pages ask no more than one.
+Flower has one event loop. Every request is answered from memory, so that a Redis or an S3 that is slow, away, or silent
+on a half-open connection holds up neither the loop nor any page, and ten open pages cost no more than one.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Snapshot:
         self._observer.close()
 
     def current(self) -> tuple[Overview, Counters]:
-        """Raises an AiiError that says why there is none, or none that is fresh."""
+        """Raises an AiiError with the reason when there is none, or none that is fresh."""
         seen = self._seen
         if seen is None:
             raise self._problem
@@ -60,14 +60,14 @@ class Snapshot:
         return seen
 
     def refresh(self) -> None:
-        """Ask Redis; what goes wrong is told by :meth:`current`."""
+        """Ask Redis; :meth:`current` raises what went wrong."""
         try:
             view, total = self._observer.look(), self._observer.total()
             self._seen, self._seen_at = (view, total), time.monotonic()
             self._observer.note_waiting(view)
         except AiiError as error:
             self._seen, self._problem = None, error
-        except Exception as error:  # a page that says so is better than none
+        except Exception as error:  # the page shows the problem; the thread must go on
             logger.exception("The overview could not be made")
             self._seen, self._problem = None, AiiError(f"{type(error).__name__}: Flower's log has the rest.")
 
@@ -94,18 +94,18 @@ class LatestResults:
 
     @property
     def problem(self) -> str | None:
-        """Why S3 cannot be used, if so."""
+        """Why S3 cannot be used; None when it can."""
         return self._problem
 
     def shown(self) -> list[dict[str, object]]:
-        """What was read, newest first."""
+        """The results read so far, newest first."""
         return [document for document in self._read.values() if document]
 
     def refresh(self) -> None:
-        """Read what is new. The first failure ends it: the next document would wait as long for the same answer."""
+        """Read new documents. Ends with the first failure: the next document would wait as long for the same error."""
         try:
             job_ids = self._latest()
-        except AiiError:  # of Redis, and the page says so
+        except AiiError:  # Redis is away, which the page shows by itself
             return
         try:
             read: dict[str, dict[str, object] | None] = {}

@@ -1,4 +1,4 @@
-"""``aii up``."""
+"""The command ``aii up``; what it runs is imported when it runs, so that ``aii --help`` answers at once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ import sys
 
 import click
 
-from deploy.local import run as local
-from deploy.local.instance import running
-from deploy.local.supervisor import Interrupted
 from tasks.errors import AiiError, Unavailable
-from tasks.settings import state_dir
 
 _USAGE, _UNAVAILABLE, _INTERRUPTED = 2, 3, 130
 
@@ -18,26 +14,25 @@ _USAGE, _UNAVAILABLE, _INTERRUPTED = 2, 3, 130
 @click.command()
 @click.option("--workers", type=click.IntRange(0), help="How many; default: one for each core, or one for a GPU.")
 @click.option("--no-flower", is_flag=True, help="Start no dashboard.")
-@click.option("--check", is_flag=True, help="Start nothing; say whether the stack is up. Exit status 3 when it is not.")
+@click.option(
+    "--check", is_flag=True, help="Start nothing; report whether the stack is up. Exit status 3 when it is not."
+)
 def up(workers: int | None, no_flower: bool, check: bool) -> None:
     """Start Redis, an S3 store, workers and Flower on this machine and keep them running until Ctrl-C.
 
-    A Redis or an S3 that the environment names (AII_REDIS_URL, AII_S3_ENDPOINT) is used instead of an own one. Data,
-    logs and the file with addresses and secrets lie in AII_STATE_DIR. Exit status: 0 stopped, or running already;
+    A Redis or an S3 that the environment names (AII_REDIS_URL, AII_S3_ENDPOINT) is used instead of starting one. Data,
+    logs and the file with addresses and secrets are in AII_STATE_DIR. Exit status: 0 stopped, or running already;
     2 a setting cannot be used; 3 a service does not answer; 130 stopped before everything answered.
     """
-    if check:
-        sys.exit(_check())
+    from deploy.local import run as local  # noqa: PLC0415  # connects to Redis and S3, whose clients take long to import
+    from deploy.local.supervisor import Interrupted  # noqa: PLC0415  # as above
+
     try:
+        if check:
+            sys.exit(0 if local.report_status(click.echo) else _UNAVAILABLE)
         local.run(click.echo, workers=workers, flower=not no_flower)
     except Interrupted:
         sys.exit(_INTERRUPTED)
     except AiiError as error:
         click.echo(f"aii up: {error.message}", err=True)
         sys.exit(_UNAVAILABLE if isinstance(error, Unavailable) else _USAGE)
-
-
-def _check() -> int:
-    status = running(state_dir())
-    click.echo(local.describe(status) if status else f"No stack is running in {state_dir()}.")
-    return 0 if status and status.ready else _UNAVAILABLE

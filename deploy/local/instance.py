@@ -1,4 +1,4 @@
-"""One stack to a state folder: the lock that says so, and what a second terminal learns from it.
+"""One stack per state folder: the lock that ensures it, and the status that a second terminal reads from it.
 
 The supervisor's children inherit the lock's descriptor, so it is held as long as any of them lives: two servers never
 write the same data folder, even after the supervisor was killed.
@@ -22,7 +22,7 @@ _ORPHANS_TIMEOUT_S = 15.0
 
 @dataclass(frozen=True)
 class Status:
-    """What a running supervisor says of itself."""
+    """What a running supervisor reports."""
 
     pid: int
     ready: bool = False
@@ -37,18 +37,18 @@ class Instance:
         self.report(Status(os.getpid()))
 
     def report(self, status: Status) -> None:
-        """Make `status` what others read."""
+        """Write `status` for other processes to read."""
         text = json.dumps({"pid": status.pid, "ready": status.ready, "lines": dict(status.lines)}).encode()
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, text, 0)
 
 
-def claim(state: Path, patience_s: float = _ORPHANS_TIMEOUT_S) -> Instance | Status:
-    """The right to run here, or the status of the stack that has it.
+def claim(state: Path, timeout_s: float = _ORPHANS_TIMEOUT_S) -> Instance | Status:
+    """The right to run the stack of `state`, or the status of the stack that has it.
 
     Raises Unavailable when the supervisor is gone but processes of its stack are not.
     """
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + timeout_s
     while True:
         instance = _try_claim(state)
         status = None if instance else running(state)

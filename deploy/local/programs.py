@@ -1,4 +1,4 @@
-"""Finds the servers that the local stack runs, without importing the packages that carry them."""
+"""Finds the server programs that the local stack runs, without importing the packages that contain them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _ASK_TIMEOUT_S = 10
 
 
 def redis_server(data: Path) -> str:
-    """A redis-server that can read what lies in `data`.
+    """A redis-server that can read the files in `data`.
 
-    From version 7 on the append-only file is a folder, ``appendonlydir``; an older server does not look there and would
+    From version 7 on the append-only file is a folder, ``appendonlydir``; an older server ignores it and would
     start empty.
     """
     needs_7 = (data / "appendonlydir").exists()

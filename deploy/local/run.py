@@ -1,4 +1,4 @@
-"""Brings the local stack up, keeps it up, takes it down."""
+"""Starts the local stack, keeps it running, stops it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy.local import services
-from deploy.local.instance import Instance, Status, claim
+from deploy.local.instance import Instance, Status, claim, running
 from deploy.local.stack import Stack, plan_stack, read_stack_file, write_stack_file
 from deploy.local.supervisor import Supervisor
 from tasks.connection import redis_address
 from tasks.settings import stack_file, state_dir
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-def run(say: Say, *, workers: int | None, flower: bool) -> None:
-    """Run the stack until SIGINT or SIGTERM; return at once when it runs already. Without a number of workers, there
-    are as many as suit this machine.
+def run(report: Report, *, workers: int | None, flower: bool) -> None:
+    """Run the stack until SIGINT or SIGTERM; return at once when it runs already. `workers` None: as many as suit this
+    machine.
 
     Raises:
         Unavailable: a service of the environment does not answer, or one of ours did not start.
@@ -29,28 +29,37 @@ def run(say: Say, *, workers: int | None, flower: bool) -> None:
     state = state_dir()
     claimed = claim(state)
     if isinstance(claimed, Status):
-        say(describe(claimed))
+        report(describe(claimed))
         return
-    supervisor = Supervisor(state / "logs", say, inherit=[claimed.descriptor])
+    supervisor = Supervisor(state / "logs", report, inherit=[claimed.descriptor])
     _stop_on_signals(supervisor)
     try:
-        stack, count = _start(supervisor, state, say, workers=workers, flower=flower)
-        _announce(claimed, stack, say, workers=count, flower=flower)
+        stack, count = _start(supervisor, state, report, workers=workers, flower=flower)
+        _announce(claimed, stack, report, workers=count, flower=flower)
         supervisor.watch()
-        say("Stopping.")
+        report("Stopping.")
     finally:
         supervisor.stop()
 
 
-def _start(supervisor: Supervisor, state: Path, say: Say, *, workers: int | None, flower: bool) -> tuple[Stack, int]:
-    """The stack, and how many workers it has."""
+def report_status(report: Report) -> bool:
+    """Report the addresses of the running stack, or that none runs; returns whether it is ready."""
+    status = running(state_dir())
+    report(describe(status) if status else f"No stack is running in {state_dir()}.")
+    return bool(status and status.ready)
+
+
+def _start(
+    supervisor: Supervisor, state: Path, report: Report, *, workers: int | None, flower: bool
+) -> tuple[Stack, int]:
+    """Returns the stack and the number of its workers."""
     stack = plan_stack(read_stack_file(stack_file()))
-    say(f"Starting the stack in {state}.")
+    report(f"Starting the stack in {state}.")
     count = services.workers_here(stack.settings) if workers is None else workers
     later = services.worker_services(stack, state, count) if count else []
     later += [services.flower_service(stack, state)] if flower else []
     _start_stores(supervisor, stack, state)
-    write_stack_file(stack_file(), stack.supplied)  # only now: what is noted there has answered
+    write_stack_file(stack_file(), stack.supplied)  # only now: both stores have answered
     supervisor.start(*later)
     return stack, count
 
@@ -68,11 +77,11 @@ def _start_stores(supervisor: Supervisor, stack: Stack, state: Path) -> None:
 
 def _stop_on_signals(supervisor: Supervisor) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means it
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup set it to be ignored
             signal.signal(number, lambda *_: supervisor.interrupt())
 
 
-def _announce(instance: Instance, stack: Stack, say: Say, *, workers: int, flower: bool) -> None:
+def _announce(instance: Instance, stack: Stack, report: Report, *, workers: int, flower: bool) -> None:
     settings = stack.settings
     scheme = "https" if settings.s3_secure else "http"
     lines = {"Redis": redis_address(settings), "S3": f"{scheme}://{settings.s3_endpoint}"}
@@ -83,12 +92,12 @@ def _announce(instance: Instance, stack: Stack, say: Say, *, workers: int, flowe
         lines["Login"] = f"user {settings.flower_user}, password in {stack_file()} (AII_FLOWER_PASSWORD)"
     status = Status(pid=os.getpid(), ready=True, lines=lines)
     instance.report(status)
-    say(describe(status))
-    say("Next, in a second terminal:  aii activate DIR   aii query FILE   aii status\nCtrl-C stops everything.")
+    report(describe(status))
+    report("Next, in a second terminal:  aii activate DIR   aii query FILE   aii status\nCtrl-C stops everything.")
 
 
 def describe(status: Status) -> str:
-    """A small table of addresses, or that they are still to come."""
+    """A small table of addresses, or a line that the stack is being started."""
     if not status.ready:
         return f"The stack is being started by process {status.pid}."
     rows = "\n".join(f"  {name:8}{value}" for name, value in status.lines.items())

@@ -1,4 +1,4 @@
-"""The four services of the local stack: how each is started, and how one knows that it truly answers.
+"""The four services of the local stack: how each is started, and the probe that shows that it answers.
 
 Secrets travel in files of mode 0600 or in the environment; a command line is readable by every user of the machine.
 """
@@ -87,14 +87,14 @@ def ensure_buckets(settings: Settings) -> None:
 
 
 def worker_services(stack: Stack, state: Path, count: int) -> list[Service]:
-    """So many processes. On a processor, several of one thread each do more than one of several threads: operations
-    are small, and each ends with the slowest thread."""
+    """`count` processes. On a CPU, several processes of one thread each do more than one process of several threads:
+    operations are small, and each ends with its slowest thread."""
     require_module("torch", "worker", "use --workers 0")
     return [_worker_service(stack, state, number, alone=count == 1) for number in range(1, count + 1)]
 
 
 def _worker_service(stack: Stack, state: Path, number: int, *, alone: bool) -> Service:
-    """The first start may compile kernels and warm the extractor, so it has minutes; a crash is noticed at once."""
+    """The first start may compile kernels and warm the extractor, so it may take minutes; a crash ends the wait."""
     settings, variables = stack.settings, _variables(stack, state)
     if not alone:
         variables |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
@@ -146,7 +146,9 @@ def get_flower(settings: Settings) -> None:
     login = f"{settings.flower_user}:{settings.flower_password.get_secret_value()}".encode()
     request = urllib.request.Request(f"{flower_url(settings)}/workers")
     request.add_header("Authorization", f"Basic {base64.b64encode(login).decode()}")
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has no business on this machine
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({})
+    )  # never through a proxy: it is on this machine
     try:
         opener.open(request, timeout=_FLOWER_TIMEOUT_S).close()
     except (OSError, urllib.error.URLError) as error:
@@ -154,13 +156,13 @@ def get_flower(settings: Settings) -> None:
 
 
 def _variables(stack: Stack, state: Path) -> dict[str, str]:
-    """What our own programs need beyond the caller's variables, which `tasks.settings` reads."""
+    """The caller's settings, completed by those that the stack supplies."""
     supplied = {f"AII_{name.upper()}": value for name, value in stack.supplied.items()}
     given = {name: value for name, value in os.environ.items() if name.startswith("AII_")}
     return given | supplied | {"AII_STATE_DIR": str(state)}
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """The caller's environment (PATH, HOME, CUDA…) without what would configure the service behind our back."""
+    """The caller's environment (PATH, HOME, CUDA…) without variables that would configure the service differently."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     return inherited | dict(own)

@@ -45,7 +45,7 @@ def plan_stack(remembered: Mapping[str, str]) -> Stack:
 
     Raises InvalidRequest when a variable cannot be used.
     """
-    load_settings()  # names what cannot be used, in the environment and in the stack file
+    load_settings()  # raises for unusable values in the environment and in the stack file
     environment = Settings(_env_file=None)  # type: ignore[call-arg]  # pydantic-settings' own keyword
     given = {name: _plain(getattr(environment, name)) for name in environment.model_fields_set}
     supplied = _supply_flower(given, remembered)
@@ -111,13 +111,13 @@ def _any_port() -> int:
 
 
 def read_stack_file(path: Path) -> dict[str, str]:
-    """Setting fields noted in the file; empty when there is none."""
+    """The setting fields in the file; empty when there is no file."""
     values = dotenv_values(path, interpolate=False) if path.exists() else {}
     return {name.removeprefix(_PREFIX).lower(): value for name, value in values.items() if value is not None}
 
 
 def write_stack_file(path: Path, fields: Mapping[str, str]) -> None:
-    """Note `fields`, keep what else stands in the file."""
+    """Write `fields`, keep the other lines of the file."""
     merged = read_stack_file(path) | dict(fields)
     lines = [f"{_PREFIX}{name.upper()}={_quoted(value)}\n" for name, value in sorted(merged.items())]
     write_private(path, "# Written by `aii up`; holds secrets.\n" + "".join(lines))
@@ -129,7 +129,7 @@ def _quoted(value: str) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file in one step; nobody but its owner can read it at any moment."""
+    """Replace a file atomically; only its owner can read it at any moment."""
     make_private_folder(path.parent)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as part:  # mode 0600
         try:

@@ -27,13 +27,13 @@ _LOG_LIMIT = 16 * 2**20
 _TAIL_BYTES = 4000
 
 
-class Interrupted(Exception):  # not an error: somebody wanted it
-    """Somebody asked the stack to stop while it was starting."""
+class Interrupted(Exception):  # not an error: the user wanted it
+    """The stack was asked to stop while it was starting."""
 
 
 @dataclass
 class Backoff:
-    """How long to wait before a restart: doubled each time, forgotten after a minute's health."""
+    """How long to wait before a restart: doubled each time, reset once a process has run for `healthy_s`."""
 
     first_s: float = 1.0
     longest_s: float = 30.0
@@ -49,7 +49,7 @@ class Backoff:
 
 @dataclass
 class Child:
-    """A service and its present process; none between a death and the restart."""
+    """A service and its current process; none between a death and the restart."""
 
     service: Service
     log_path: Path
@@ -60,23 +60,23 @@ class Child:
 
 
 class Supervisor:
-    """Keeps the services it was given running. `say` gets one line for each thing a person should know."""
+    """Keeps the given services running. Calls `report` with one line for each event that a person should know of."""
 
-    def __init__(self, logs: Path, say: Callable[[str], None], inherit: Sequence[int] = ()) -> None:
+    def __init__(self, logs: Path, report: Callable[[str], None], inherit: Sequence[int] = ()) -> None:
         self._logs = make_private_folder(logs)
-        self._say = say
+        self._report = report
         self._inherit = tuple(inherit)
         self._children: list[Child] = []
         self._interrupts = 0
 
     def interrupt(self) -> None:
-        """Ask for a stop; a second time: without retry_policy. Safe in a signal handler."""
+        """Ask for a stop; a second call kills what has not stopped yet. Safe in a signal handler."""
         self._interrupts += 1
 
     def start(self, *services: Service) -> None:
-        """Start all of them at once and return when each answers.
+        """Start all of them at once; return when each answers.
 
-        Raises Unavailable when one exits or stays silent for too long, Interrupted when asked to stop.
+        Raises Unavailable when one exits or does not answer in time, Interrupted when asked to stop.
         """
         children = [Child(service, self._logs / f"{service.name}.log") for service in services]
         for child in children:
@@ -84,13 +84,13 @@ class Supervisor:
             self._spawn(child)
         for child in children:
             self._await(child)
-            self._say(f"  {child.service.name} answers")
+            self._report(f"  {child.service.name} answers")
 
     def watch(self) -> None:
-        """Restart what dies, until interrupted."""
+        """Restart the services that end, until interrupted."""
         while not self._interrupts:
             for child in self._children:
-                self._tend(child)
+                self._restart_if_ended(child)
             time.sleep(_TICK_S)
 
     def stop(self) -> None:
@@ -120,14 +120,14 @@ class Supervisor:
 
     def _await(self, child: Child) -> None:
         deadline = child.started_at + child.service.start_timeout_s
-        while (problem := _silence(child)) is not None:
+        while (problem := _problem(child)) is not None:
             if self._interrupts:
                 raise Interrupted
             if time.monotonic() > deadline:
                 raise _failed(child, f"does not answer after {child.service.start_timeout_s:.0f} s: {problem}")
             time.sleep(_TICK_S)
 
-    def _tend(self, child: Child) -> None:
+    def _restart_if_ended(self, child: Child) -> None:
         now = time.monotonic()
         if child.process is None:
             if now >= child.restart_at:
@@ -135,7 +135,7 @@ class Supervisor:
         elif child.process.poll() is not None:
             delay = child.backoff.after(now - child.started_at)
             how = describe_exit(child.process.returncode)
-            self._say(f"{child.service.name} {how}; starting it again in {delay:.0f} s. Log: {child.log_path}")
+            self._report(f"{child.service.name} {how}; starting it again in {delay:.0f} s. Log: {child.log_path}")
             child.process, child.restart_at = None, now + delay
 
     def _stop(self, child: Child, process: subprocess.Popen[bytes]) -> None:
@@ -144,21 +144,21 @@ class Supervisor:
         while process.poll() is None and time.monotonic() < deadline and self._interrupts < 2:
             time.sleep(_TICK_S)
         if process.poll() is None:
-            self._say(f"{child.service.name} is killed: it did not stop in time. Log: {child.log_path}")
+            self._report(f"{child.service.name} is killed: it did not stop in time. Log: {child.log_path}")
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # its session is its own, so the group is too
         process.wait()
 
 
-def _silence(child: Child) -> str | None:
-    """Why the service cannot be said to answer; None when it does."""
+def _problem(child: Child) -> str | None:
+    """Why the service does not count as answering; None when it answers."""
     assert child.process is not None
     problem = None
     try:
         child.service.probe(child.process.pid)
     except Unavailable as error:
         problem = error.message
-    if child.process.poll() is not None:  # an answer may have come from somebody else on its port
+    if child.process.poll() is not None:  # the answer may have come from another process on its port
         raise _failed(child, describe_exit(child.process.returncode))
     return problem
 
@@ -168,7 +168,7 @@ def _failed(child: Child, how: str) -> Unavailable:
 
 
 def describe_exit(status: int) -> str:
-    """In words, what a process did whose exit status is this (negative: the signal that ended it)."""
+    """An exit status in words; a negative one is the signal that ended the process."""
     return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
 
 

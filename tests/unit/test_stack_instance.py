@@ -51,4 +51,4 @@ def test_a_folder_is_refused_while_children_of_a_dead_supervisor_hold_it(instanc
     gone.wait()
     instance.report(Status(gone.pid))
     with pytest.raises(Unavailable, match="earlier stack"):
-        claim(tmp_path, patience_s=0)
+        claim(tmp_path, timeout_s=0)

@@ -1,4 +1,4 @@
-"""What ``aii demo`` leaves behind: the table, and a sheet of pictures."""
+"""The output of ``aii demo``: the table of recall, and a sheet of pictures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Row:
 
 
 def write_report(out: Path, photos: Sequence[Photographed], rows: Sequence[Row]) -> None:
-    """Print the table and write ``recall.csv``, ``sheet.png`` and say where everything is."""
+    """Print the table, write ``recall.csv`` and ``sheet.png``, and print where the files are."""
     out.mkdir(parents=True, exist_ok=True)
     average = Row("average", _mean([r.passive for r in rows]), _mean([r.activated for r in rows]))
     _print_table([*rows, average], photos)

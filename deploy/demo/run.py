@@ -1,8 +1,5 @@
-"""``aii demo``: the main job on real photographs, through the running stack.
-
-Activates photographs, makes fourteen edited copies of each original and of each protected image, asks for all of them,
-and shows what activation changed.
-"""
+"""Activates photographs, queries fourteen edited copies of each original and of each protected image, and counts how
+many are recognised."""
 
 from __future__ import annotations
 
@@ -19,11 +16,10 @@ from typing import Final
 import click
 from PIL import Image, ImageOps
 
-from deploy.demo_report import Row, write_report
+from deploy.demo.report import Row, write_report
 from producer import Job, Producer
 from producer.batch import Submission, run_batch
 from producer.images import Found, find_images
-from tasks.errors import AiiError, Unavailable
 from tasks.names import sha256_hex
 from tasks.results import ActivationResult, QueryResult
 from workers.evaluation.edits import EDITS, edit_seed
@@ -50,7 +46,7 @@ _QUERY_SECONDS: Final = 600.0
 
 @dataclass(frozen=True)
 class Photo:
-    """One photograph, its protected twin, and the asset both should be recognised as."""
+    """One photograph, its protected image, and the asset that both should be recognised as."""
 
     name: str
     original: Image.Image
@@ -59,8 +55,8 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Question:
-    """An edited copy on its way through the queue."""
+class EditedQuery:
+    """The query job of one edited copy, and the asset that is the right answer."""
 
     edit: str
     activated: bool
@@ -68,29 +64,16 @@ class Question:
     job: Job
 
 
-@click.command()
-@click.option(
-    "--images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of photographs; default: those of scikit-image.",
-)
-@click.option(
-    "--out",
-    default="demo-report",
-    show_default=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the report.",
-)
-def demo(images: Path | None, out: Path) -> None:
-    """Activate photographs and look for edited copies of them, unprotected and protected."""
-    try:
-        producer = Producer.connect()
-        producer.check()
-        failed = _demo(producer, list(_photographs(images)), out)
-    except AiiError as error:
-        click.echo(f"aii demo: {error.message} [{error.code}]", err=True)
-        sys.exit(3 if isinstance(error, Unavailable) else 1)
-    sys.exit(1 if failed else 0)
+def run(images: Path | None, out: Path) -> int:
+    """Activate, query, report; returns how many photographs failed.
+
+    Raises:
+        UsageError: the folder `images` holds no photograph, or no folder is given and scikit-image is missing.
+        Unavailable: Redis or S3 does not answer.
+    """
+    producer = Producer.connect()
+    producer.check()
+    return _demo(producer, list(_photographs(images)), out)
 
 
 def _photographs(images: Path | None) -> Iterator[Found]:
@@ -108,7 +91,6 @@ def _photographs(images: Path | None) -> Iterator[Found]:
 
 
 def _demo(producer: Producer, found: Sequence[Found], out: Path) -> int:
-    """Run it all and report; returns how many photographs failed."""
     if not found:
         raise click.UsageError("There is no JPEG, PNG or WebP file in that folder.")
     began = time.monotonic()
@@ -121,7 +103,7 @@ def _demo(producer: Producer, found: Sequence[Found], out: Path) -> int:
             click.echo(f"  {s.found.name}: FAILED [{s.error.code}] {s.error.message}")
     if done:
         photos = [_photo(producer, s, out) for s in done]
-        rows = _ask(producer, photos)
+        rows = _query(producer, photos)
         write_report(out, [(p.name, p.original, p.protected, p.result) for p in photos], rows)
     return len(submissions) - len(done)
 
@@ -153,20 +135,20 @@ def _open(data: bytes) -> Image.Image:
     return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
 
 
-def _ask(producer: Producer, photos: Sequence[Photo]) -> list[Row]:
+def _query(producer: Producer, photos: Sequence[Photo]) -> list[Row]:
     """Query every edit of every original and protected image; the recall of each edit, in the paper's order."""
     wanted = [(photo, edit, activated) for photo in photos for edit in EDITS for activated in (False, True)]
     with (
         click.progressbar(length=2 * len(wanted), label="Querying  ", file=sys.stderr) as bar,
         ThreadPoolExecutor(2) as pool,
     ):
-        questions = []
-        for question in pool.map(lambda w: _question(producer, *w), wanted):
-            questions.append(question)
+        queries = []
+        for query in pool.map(lambda w: _submit_query(producer, *w), wanted):
+            queries.append(query)
             bar.update(1)
-        by_job = {q.job.job_id: q for q in questions}
+        by_job = {q.job.job_id: q for q in queries}
         right: dict[tuple[str, bool], int] = {}
-        for job, result in producer.wait_all((q.job for q in questions), _QUERY_SECONDS):
+        for job, result in producer.wait_all((q.job for q in queries), _QUERY_SECONDS):
             q = by_job[job.job_id]
             found = (
                 isinstance(result, QueryResult) and bool(result.matches) and result.matches[0].asset_id == q.asset_id
@@ -178,8 +160,8 @@ def _ask(producer: Producer, photos: Sequence[Photo]) -> list[Row]:
     ]
 
 
-def _question(producer: Producer, photo: Photo, edit: str, activated: bool) -> Question:
+def _submit_query(producer: Producer, photo: Photo, edit: str, activated: bool) -> EditedQuery:
     edited = EDITS[edit](photo.protected if activated else photo.original, edit_seed(0, photo.name))
     buffer = io.BytesIO()
     edited.save(buffer, format="PNG", compress_level=1)
-    return Question(edit, activated, photo.result.asset_id, producer.query(buffer.getvalue()))
+    return EditedQuery(edit, activated, photo.result.asset_id, producer.query(buffer.getvalue()))

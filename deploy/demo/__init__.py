@@ -1,0 +1,1 @@
+"""``aii demo``: the main job on real photographs, through the running stack."""
