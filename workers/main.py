@@ -105,7 +105,7 @@ def kinds(
     settings: Settings, store: ObjectStore, collections: Collections, device: Device, extractor: Extractor
 ) -> list[Kind[Any]]:
     """The kinds of jobs a worker does."""
-    limits = Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+    limits = Limits.of(settings)
     budget, known, side = PixelBudget(settings.pixels_in_flight), extractor.identity, extractor.input_size
     handlers = Handlers(store, collections, device, known, side, limits, budget)
     index_handlers = IndexHandlers(store, collections, device, known, side, limits)

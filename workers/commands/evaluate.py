@@ -102,7 +102,7 @@ def _prepared(
     trained = _trained(chosen["index"], settings, extractor.identity) if chosen["index"] else None
     _, listed = listing_digest(sources.training or sources.references)
     _indexes(chosen, trained, extractor.dimension, listed)
-    limits = Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+    limits = Limits.of(settings)
     photographs = read_photographs(
         sources, limits, chosen["count"], chosen["seed"], lambda done, total: progress("reading images", done, total)
     )

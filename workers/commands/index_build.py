@@ -91,7 +91,7 @@ def _extracted_here(opened: Opened, extractor: Extractor, sources: tuple[str, ..
     settings = opened.settings
     made = FeatureFolder(state_dir() / "build" / opened.name, extractor, [Path(source) for source in sources])
     with counted("images", _listed(sources)) as progress:
-        made.fill(Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels), progress)
+        made.fill(Limits.of(settings), progress)
     yield made.assets, made.features, made.skipped
     made.remove()
 

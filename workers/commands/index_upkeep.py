@@ -156,7 +156,7 @@ def audit(name: str, candidate: str, csv_path: Path | None) -> None:
     for pinned in (opened.files.current(), manifest):
         check_extractor(pinned.collection, pinned.extractor, extractor.identity)
     codec = Codec.read(other.files.fetch(manifest.codec), manifest.factory)
-    limits = Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+    limits = Limits.of(settings)
     with counted("published images") as progress:
         seen = list(audit.audit(opened.store, opened.files, codec, extractor, limits, progress))
     if csv_path:

@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.settings import Settings
+
 SourceFormat: TypeAlias = Literal["JPEG", "PNG", "WEBP"]
 Pixels: TypeAlias = NDArray[np.uint8]
 
@@ -21,6 +23,11 @@ class Limits:
     max_bytes: int
     max_pixels: int
     min_side: int = 16
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """Those that the settings name."""
+        return cls(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
 
 
 @dataclass(frozen=True)
