@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +35,7 @@ from workers.activation.quality import psnr_db
 from workers.evaluation.edits import EDITS
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor, load_network
-from workers.extractors.training.data import read_rgb
+from workers.images import Limits, decode
 from workers.images.folders import image_files
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec
@@ -43,6 +44,7 @@ from workers.index.maintenance import starter
 SIZES: Final = {"512": (512, 512), "1024": (1024, 1024), "12mpx": (3000, 4000)}
 # How many images are timed: the plain loop takes half a minute for one of twelve megapixels.
 COUNTS: Final = {"512": 16, "1024": 8, "12mpx": 2}
+LIMITS: Final = Limits(max_bytes=64 * 2**20, max_pixels=100_000_000)
 RESNET: Final = "resnet50"
 EDITED_SIDE: Final = 512  # copies are made of the published image at this size: edits of twelve megapixels take minutes
 
@@ -93,6 +95,9 @@ class Subject:
 @click.option("--count", type=int, help="Images of each size; default: 16, 8 and 2.")
 @click.option("--batch", type=int, help="Images in a batch of the engine; default: as in a worker.")
 @click.option("--no-recall", is_flag=True, help="Leave R@1 out: its edited copies take longer than the rest.")
+@click.option(
+    "--robust", is_flag=True, help="Measure only the engine: the device's time in robust mode over the default's."
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the rows to this file.")
 def main(  # one parameter an option
     images: Path | None,
@@ -102,6 +107,7 @@ def main(  # one parameter an option
     count: int | None,
     batch: int | None,
     no_recall: bool,
+    robust: bool,
     json_path: Path | None,
 ) -> None:
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -111,6 +117,9 @@ def main(  # one parameter an option
             subject = make_subject(name, torch.device(device), images)
             for size in sizes:
                 photos = photographs_of(images, SIZES[size], count or COUNTS[size])
+                if robust:
+                    show_robust(subject, size, photos, batch or BATCH_IMAGES[device])
+                    continue
                 for number in steps:
                     recall = subject.references is not None and not no_recall
                     rows.append(measure(subject, size, photos, number, batch or BATCH_IMAGES[device], recall))
@@ -177,7 +186,7 @@ def _crop(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
 def photographs_of(folder: Path | None, size: tuple[int, int], count: int) -> list[Pixels]:
     """Photographs cut to the aspect of `size` (height, width) and scaled to it."""
     if folder:
-        found = [read_rgb(data) for _, data in image_files(folder)]
+        found = [Image.fromarray(decode(data, LIMITS).pixels) for _, data in image_files(folder)]
     else:
         found = [Image.open(io.BytesIO(data)).convert("RGB") for data in photographs().values()]
     height, width = size
@@ -186,8 +195,10 @@ def photographs_of(folder: Path | None, size: tuple[int, int], count: int) -> li
 
 def _fitted(picture: Image.Image, width: int, height: int) -> Pixels:
     scale = min(picture.width / width, picture.height / height)
-    box = (picture.width - scale * width) / 2, (picture.height - scale * height) / 2
-    area = (*box, box[0] + scale * width, box[1] + scale * height)
+    # Rounding may make the product a trace larger than the picture, and Pillow refuses a box that leaves it.
+    wide, high = min(scale * width, picture.width), min(scale * height, picture.height)
+    left, top = (picture.width - wide) / 2, (picture.height - high) / 2
+    area = left, top, min(left + wide, picture.width), min(top + high, picture.height)
     return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC, box=area))
 
 
@@ -217,11 +228,29 @@ def measure(subject: Subject, size: str, photos: Sequence[Pixels], steps: int, b
     )  # fmt: skip
 
 
+def show_robust(subject: Subject, size: str, photos: Sequence[Pixels], batch: int) -> None:
+    """Milliseconds of the device and in all for an image, by the default (ten steps at most) and in robust mode."""
+    figures = []
+    for robust in (False, True):
+        run_engine(subject, photos[:batch], 10, batch, robust=robust)
+        (_, _, device_ms), total_ms = _timed(
+            partial(run_engine, subject, photos, 10, batch, robust=robust), subject.extractor.device
+        )
+        figures.append((device_ms, total_ms / len(photos)))
+    (plain_device, plain_total), (robust_device, robust_total) = figures
+    times = robust_device / plain_device, robust_total / plain_total
+    click.echo(
+        f"{subject.name}, {size}, {len(photos)} images: device {plain_device:.1f} ms by default, "
+        f"{robust_device:.1f} ms robust, {times[0]:.1f} times; "
+        f"in all {plain_total:.1f} and {robust_total:.1f} ms, {times[1]:.1f} times"
+    )
+
+
 def run_engine(
-    subject: Subject, photos: Sequence[Pixels], steps: int, batch: int
+    subject: Subject, photos: Sequence[Pixels], steps: int, batch: int, *, robust: bool = False
 ) -> tuple[list[Pixels], list[np.ndarray], float]:
     """Changed images, codes, and the milliseconds that the device took for an image."""
-    engine, options = Engine(subject.extractor), ActivationOptions(steps=steps)
+    engine, options = Engine(subject.extractor), ActivationOptions(steps=steps, robust=robust)
     made, codes, device_ms = [], [], []
     for start in range(0, len(photos), batch):
         part = photos[start : start + batch]

@@ -27,8 +27,8 @@ from workers.activation.quality import psnr_db
 from workers.evaluation.edits import EDITS, edit_seed
 from workers.extractors.features import FeatureFolder
 from workers.extractors.registry import load_extractor
-from workers.extractors.training.data import held_out, read_rgb
-from workers.images import Limits
+from workers.extractors.training.data import held_out
+from workers.images import Limits, decode
 from workers.images.folders import image_files
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec, search
@@ -73,12 +73,12 @@ def main(  # one parameter an option
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     engine = Engine(load_extractor(extractor, device))
     chosen = [data for i, (_, data) in enumerate(image_files(images)) if not hold_out or held_out(i, hold_out)]
-    originals = [np.asarray(read_rgb(data)) for data in chosen[:count]]
+    originals = [decode(data, LIMITS).pixels for data in chosen[:count]]
     with tempfile.TemporaryDirectory() as folder:
         made = FeatureFolder(Path(folder), engine.extractor, references)
         made.fill(LIMITS, lambda _: None)
         setting = Setting(engine, originals, np.array(made.features))
-    ways = {
+    variants = {
         "10 steps": ActivationOptions(alpha=alpha),
         "1 step": ActivationOptions(alpha=alpha, steps=1),
         "linf": ActivationOptions(alpha=linf_alpha, attenuation="linf"),
@@ -86,7 +86,7 @@ def main(  # one parameter an option
     }
     rows = []
     for factory in factories:
-        for row in measure(setting, factory, {name: ways[name] for name in modes or ways}):
+        for row in measure(setting, factory, {name: variants[name] for name in modes or variants}):
             rows.append(row)
             edits = " ".join(f"{name}={value:.2f}" for name, value in row["recall_at_1"].items())
             click.echo(f"{factory:<16}{row['mode']:<10}{row['average']:.4f}  {row['psnr_db'] or 0:.2f} dB  {edits}")

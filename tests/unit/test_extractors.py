@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from tasks.errors import CorruptExtractor, ExtractorMismatch, ExtractorMissing
+from tests.images_zoo import LIMITS
 from workers.evaluation.edits import EDITS
 from workers.extractors import registry
 from workers.extractors.base import Extractor
@@ -18,7 +19,8 @@ from workers.extractors.compact import CompactNet
 from workers.extractors.geometry import Chain
 from workers.extractors.registry import load_extractor
 from workers.extractors.training.losses import Memory, entropy_loss, info_nce
-from workers.extractors.training.train import Settings, Trainer
+from workers.extractors.training.settings import TrainingSettings
+from workers.extractors.training.train import Trainer
 from workers.extractors.weights_file import read_weights, write_weights
 from workers.images.tensors import to_input
 
@@ -219,7 +221,7 @@ def test_a_training_run_can_be_resumed_where_it_stopped(tmp_path: Path) -> None:
     folder.mkdir()
     for i, name in enumerate(PHOTOS):
         Image.fromarray(getattr(skimage.data, name)()).resize((200, 150)).save(folder / f"{i}.jpg")
-    settings = Settings(images=(folder,), out=tmp_path / "net.safetensors", minutes=1.0, batch=4, memory=8)
+    settings = TrainingSettings((folder,), tmp_path / "net.safetensors", 1.0, LIMITS, batch=4, memory=8)
     first = Trainer(settings)
     first.net.train()
     before = first.net.project.weight.detach().clone()

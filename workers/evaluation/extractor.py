@@ -1,43 +1,59 @@
-"""How well and how fast an extractor finds edited images: ``python -m workers.evaluation.extractor --help``.
+"""How well and how fast an extractor finds edited images, behind ``aii extractor measure``.
 
 The index is exact (Flat) and holds the references and the photographs' originals; each query is an edited photograph.
 """
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
 from PIL import Image
 
-from workers.evaluation.edits import EDITS, edit_seed
+from tasks.errors import InvalidRequest
+from workers.evaluation.edits import EDITS, Edit, edit_seed
 from workers.extractors.base import Extractor
-from workers.extractors.registry import load_extractor
-from workers.extractors.training.data import held_out, read_rgb
-from workers.images.folders import image_files
+from workers.extractors.training.data import held_out, readable
+from workers.images import Limits
+from workers.images.folders import listed_images
+from workers.images.model import Pixels
 from workers.images.tensors import to_input
 
-__all__ = ["main", "recall_at_1", "speed_ms"]
+__all__ = ["ExtractorFigures", "measure_extractor", "recall_at_1"]
 
 BATCH = 64
 TIMED_RUNS = 40
 FALSE_POSITIVE_RATE = 1e-4
 
+# The keys are those of the JSON file that users keep, and one of them is no identifier.
+ExtractorFigures = TypedDict(
+    "ExtractorFigures",
+    {
+        "photographs": int,
+        "references": int,
+        "recall_at_1": dict[str, float],
+        "average_of_13": float,
+        "true_positive_rate_at_fpr_1e-4": float,
+        "speed_one_core": dict[str, float],
+    },
+)
+"""What was measured: counts of images, R@1 by edit, its mean over the thirteen edits without `random`, the share of
+copies that pass the cosine which 1e-4 of unrelated pairs pass, and milliseconds for one image on one core."""
+
 
 @torch.no_grad()
-def features_of(extractor: Extractor, images: Iterable[Image.Image]) -> torch.Tensor:
-    """Features (N, D) of PIL RGB images."""
-    found = []
+def features_of(extractor: Extractor, images: Iterable[Pixels]) -> torch.Tensor:
+    """Features (N, D) of N images (H, W, 3) uint8."""
+    features = [torch.empty(0, extractor.dimension)]
     stream = iter(images)
     while batch := list(islice(stream, BATCH)):
-        inputs = torch.stack([to_input(np.asarray(image), extractor.input_size) for image in batch])
-        found.append(extractor(inputs.to(extractor.device)).cpu())
-    return torch.cat(found)
+        inputs = torch.stack([to_input(image, extractor.input_size) for image in batch])
+        features.append(extractor(inputs.to(extractor.device)).cpu())
+    return torch.cat(features)
 
 
 def recall_at_1(queries: torch.Tensor, originals: torch.Tensor, references: torch.Tensor) -> float:
@@ -90,63 +106,38 @@ def _median_ms(run: Callable[[], None]) -> float:
     return round(statistics.median(times[TIMED_RUNS // 4 :]), 2)
 
 
-def _photographs(folder: Path, every: int) -> list[Image.Image]:
-    """The held-out photographs, or all of them for ``every`` = 0."""
-    images = [data for i, (_, data) in enumerate(image_files(folder)) if every == 0 or held_out(i, every)]
-    return [read_rgb(data) for data in images]
+def measure_extractor(
+    extractor: Extractor, photographs: Path, references: Sequence[Path], hold_out: int, seed: int, limits: Limits
+) -> ExtractorFigures:
+    """Edit photographs, and ask for them among their originals and the references.
 
+    Args:
+        hold_out: only every K-th photograph is measured, which training with the same K left out; 0 measures all.
 
-def _references(paths: Sequence[Path]) -> Iterator[Image.Image]:
-    for path in paths:
-        for _, data in image_files(path):
-            yield read_rgb(data)
-
-
-def measure(
-    extractor: Extractor, photos: Sequence[Image.Image], references: torch.Tensor, seed: int
-) -> tuple[dict[str, float], float]:
-    """R@1 by edit, and the share of all edits that are told from unrelated photographs at a false-positive rate of
-    1e-4."""
+    Raises:
+        InvalidRequest: fewer than two photographs can be read, or a path is neither a folder nor a tar file.
+    """
+    files = [file for i, file in enumerate(listed_images(photographs)) if hold_out == 0 or held_out(i, hold_out)]
+    photos = list(readable(files, limits))
+    if len(photos) < 2:
+        raise InvalidRequest(f"{photographs} holds fewer than two photographs that can be read: name another folder.")
+    listed = (file for path in references for file in listed_images(path))
+    among = features_of(extractor, readable(listed, limits))
     originals = features_of(extractor, photos)
-    seeds = [edit_seed(seed, str(i)) for i in range(len(photos))]
-    edited = {
-        name: features_of(extractor, (edit(p, s) for p, s in zip(photos, seeds, strict=True)))
-        for name, edit in EDITS.items()
-    }
-    recalls = {name: round(recall_at_1(queries, originals, references), 4) for name, queries in edited.items()}
-    return recalls, round(true_positive_rate(torch.cat(list(edited.values())), originals, FALSE_POSITIVE_RATE), 4)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="R@1 of edited photographs in an exact index, and speed.")
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--references", type=Path, nargs="+", required=True)
-    parser.add_argument("--hold-out", type=int, default=0, help="measure every K-th photograph only")
-    parser.add_argument("--extractor", default="compact", help="its name, or where its weights are")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
-    given = parser.parse_args(arguments)
-    device = torch.device("cpu")
-    extractor = load_extractor(given.extractor, device)
-    photos = _photographs(given.photos, given.hold_out)
-    references = features_of(extractor, _references(given.references))
-    recalls, found = measure(extractor, photos, references, given.seed)
+    copies = {name: features_of(extractor, _copies(photos, edit, seed)) for name, edit in EDITS.items()}
+    recalls = {name: round(recall_at_1(queries, originals, among), 4) for name, queries in copies.items()}
     deterministic = [value for name, value in recalls.items() if name != "random"]
-    figures = {
+    rate = true_positive_rate(torch.cat(list(copies.values())), originals, FALSE_POSITIVE_RATE)
+    return {
         "photographs": len(photos),
-        "references": len(references),
+        "references": len(among),
         "recall_at_1": recalls,
         "average_of_13": round(statistics.mean(deterministic), 4),
-        "true_positive_rate_at_fpr_1e-4": found,
+        "true_positive_rate_at_fpr_1e-4": round(rate, 4),
         "speed_one_core": speed_ms(extractor),
     }
-    for name, value in [*recalls.items(), ("average of the 13", figures["average_of_13"])]:
-        print(f"{name:<20}{value:.3f}")
-    print(f"{found:.3f} of all edits pass the threshold that 1 of 10,000 unrelated pairs of photographs passes")
-    print(figures["speed_one_core"])
-    if given.json:
-        given.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-if __name__ == "__main__":
-    main()
+def _copies(photos: Sequence[Pixels], edit: Edit, seed: int) -> Iterator[Pixels]:
+    for i, photo in enumerate(photos):
+        yield np.asarray(edit(Image.fromarray(photo), edit_seed(seed, str(i))))

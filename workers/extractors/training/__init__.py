@@ -1,1 +1,1 @@
-"""What ``python -m workers.extractors.training.train`` is made of: images, edits, losses, schedule."""
+"""Training ``compact`` (``aii extractor train``): images, edits, losses, schedule, the loop."""

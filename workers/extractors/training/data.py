@@ -1,19 +1,23 @@
 """Training images, all of them in memory as squares of bytes."""
 
-import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 
-from workers.images.folders import image_files
+from tasks.errors import BadInput, InvalidRequest
+from workers.images import Limits, decode
+from workers.images.folders import ImageFile, listed_images
+from workers.images.model import Pixels
 
-__all__ = ["ImageSet", "Sampler", "held_out", "load_sets", "read_rgb"]
+__all__ = ["ImageSet", "Sampler", "held_out", "load_sets", "readable"]
 
 log = logging.getLogger(__name__)
 
@@ -37,43 +41,56 @@ class ImageSet:
         return len(self.pixels)
 
 
+_NO_IMAGES: Final = ImageSet(torch.empty(0, 3, 1, 1, dtype=torch.uint8), torch.empty(0))
+
+
 def held_out(index: int, every: int) -> bool:
     """Whether the image at this position of the sorted names is kept for measuring (``every`` = 0: none is)."""
     return every > 0 and index % every == 0
 
 
-def read_rgb(data: bytes) -> Image.Image:
-    """Decode one image upright, as RGB."""
-    return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+def readable(files: Iterable[ImageFile], limits: Limits) -> Iterator[Pixels]:
+    """The pixels of each file, (H, W, 3) uint8, as a worker sees them; a file that cannot be decoded is logged."""
+    for file in files:
+        try:
+            yield decode(file.read(), limits).pixels
+        except BadInput as error:
+            log.warning("%s is left out: %s", file.name, error.message)
 
 
-def load_sets(paths: Sequence[Path], hold_out: int) -> list[ImageSet]:
+def load_sets(paths: Sequence[Path], hold_out: int, limits: Limits) -> list[ImageSet]:
     """One set for each path, without the held-out images.
 
     Only folders hold images out: tar files are the references among which the held-out photographs are searched.
+
+    Raises:
+        InvalidRequest: there is no image that can be read in one of the paths.
     """
     sets = []
     for path in paths:
-        names_and_bytes = list(image_files(path))
         every = hold_out if path.is_dir() else 0
-        kept = [data for i, (_, data) in enumerate(names_and_bytes) if not held_out(i, every)]
-        if not kept:
-            raise ValueError(f"no images in {path}")
-        sets.append(_to_set(kept))
-        log.info("%s: %d images at side %d", path.name, len(kept), sets[-1].pixels.shape[-1])
+        kept = [file for i, file in enumerate(listed_images(path)) if not held_out(i, every)]
+        images = _to_set(readable(kept, limits), len(kept))
+        if not len(images):
+            raise InvalidRequest(f"There is no image that can be read in {path}: name another folder.")
+        sets.append(images)
+        log.info("%s: %d images at side %d", path.name, len(images), images.pixels.shape[-1])
     return sets
 
 
-def _to_set(encoded: Sequence[bytes]) -> ImageSet:
-    side = SMALL_SIDE if max(read_rgb(encoded[0]).size) < 2 * SMALL_SIDE else LARGE_SIDE
-    pixels = torch.empty(len(encoded), 3, side, side, dtype=torch.uint8)
-    aspects = torch.empty(len(encoded))
-    for i, data in enumerate(encoded):
-        image = read_rgb(data)
-        aspects[i] = image.width / image.height
-        square = image.resize((side, side), Image.Resampling.BILINEAR)
-        pixels[i] = torch.from_numpy(np.array(square)).permute(2, 0, 1)
-    return ImageSet(pixels, aspects)
+def _to_set(images: Iterator[Pixels], at_most: int) -> ImageSet:
+    """Squares of up to `at_most` images; the first one decides whether they are thumbnails or photographs."""
+    first = next(images, None)
+    if first is None:
+        return _NO_IMAGES
+    side = SMALL_SIDE if max(first.shape) < 2 * SMALL_SIDE else LARGE_SIDE
+    pixels = torch.empty(at_most, 3, side, side, dtype=torch.uint8)
+    aspects: list[float] = []
+    for image in chain([first], images):
+        square = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
+        pixels[len(aspects)] = torch.from_numpy(np.array(square)).permute(2, 0, 1)
+        aspects.append(image.shape[1] / image.shape[0])
+    return ImageSet(pixels[: len(aspects)], torch.tensor(aspects))
 
 
 class Sampler:
@@ -109,5 +126,5 @@ class Sampler:
 
 def _merged(sets: Sequence[ImageSet]) -> ImageSet:
     if not sets:
-        return ImageSet(torch.empty(0, 3, 1, 1, dtype=torch.uint8), torch.empty(0))
+        return _NO_IMAGES
     return ImageSet(torch.cat([s.pixels for s in sets]), torch.cat([s.aspects for s in sets]))

@@ -1,37 +1,31 @@
-"""Train the extractor ``compact`` on folders or tar files of images: ``aii extractor train``.
+"""The training loop of ``compact``, behind ``aii extractor train``.
 
-Writes three files: ``FILE`` (safetensors), the same name with ``.json`` (provenance) and with ``.csv`` (the curve).
-A checkpoint beside them lets ``--resume`` go on after an interruption, or with more minutes than before.
-``--fine-tune WEIGHTS`` starts from a trained network: half an hour on one's own images is then well spent.
+Writes three files: the weights (safetensors), the same name with ``.json`` (provenance) and with ``.csv`` (the curve).
+A checkpoint beside them lets a run go on after an interruption, or with more minutes than before.
 """
 
-import argparse
 import copy
 import csv
 import logging
-import os
 import platform
 import random
-import shlex
-import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from tasks.errors import InvalidRequest
 from workers.extractors.compact import DIMENSION, INPUT_SIZE, CompactNet
 from workers.extractors.network import embed
 from workers.extractors.training.augment import Strength, lightly, recut, strongly
 from workers.extractors.training.data import Sampler, load_sets
 from workers.extractors.training.losses import Memory, entropy_loss, info_nce
 from workers.extractors.training.schedule import FINE_TUNE_FROM, MEMORY_FROM, learning_rate, side_at, strength_at
+from workers.extractors.training.settings import TrainingSettings
 from workers.extractors.weights_file import read_weights, write_weights
 
-__all__ = ["Settings", "Trainer", "main"]
+__all__ = ["Trainer", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -40,40 +34,16 @@ CHECKPOINT_EVERY_S = 120.0
 REPORT_EVERY_STEPS = 25
 
 
-@dataclass(frozen=True)
-class Settings:
-    """One training run; ``out`` names the weights file to write."""
-
-    images: tuple[Path, ...]
-    out: Path
-    minutes: float
-    seed: int = 0
-    hold_out: int = 0
-    batch: int = 64
-    fine_tune: Path | None = None
-    peak_lr: float = 1e-3
-    weight_decay: float = 0.05
-    temperature: float = 0.05
-    entropy_weight: float = 1.0
-    memory: int = 16384  # features
-    large_share: float = 0.3
-    ema_decay: float = 0.998
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.out.with_suffix(".checkpoint.pt")
-
-
 class Trainer:
     """The state of a run and its steps."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: TrainingSettings) -> None:
         self.settings = settings
         torch.manual_seed(settings.seed)
         random.seed(settings.seed)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         generator = torch.Generator().manual_seed(settings.seed)
-        sets = load_sets(settings.images, settings.hold_out)
+        sets = load_sets(settings.images, settings.hold_out, settings.limits)
         self.sampler = Sampler(sets, settings.large_share, generator)
         self.started_from: str | None = None
         net = CompactNet()
@@ -202,9 +172,7 @@ class Trainer:
         settings = self.settings
         kept_out = f"{settings.images[0].name} et al., every {settings.hold_out}th image of a folder held out"
         return {
-            "command": shlex.join(
-                ["python", "-m", "workers.extractors.training.train", *_without_folders(sys.argv[1:])]
-            ),
+            "command": settings.command,
             "data": {path.name: len(pool) for path, pool in zip(settings.images, self.sampler.sources, strict=True)},
             "held_out": kept_out if settings.hold_out else None,
             "seed": settings.seed,
@@ -243,32 +211,19 @@ def _groups(net: CompactNet, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
-def _without_folders(words: Sequence[str]) -> list[str]:
-    """Arguments with paths cut to their last part, so that the record names data and not somebody's disk."""
-    return [Path(word).name if os.sep in word else word for word in words]
+def train(settings: TrainingSettings, *, resume: bool) -> None:
+    """Train from the beginning, or from the checkpoint of an earlier run.
 
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Train the compact extractor on folders or tar files of images.")
-    parser.add_argument("--images", type=Path, nargs="+", required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--hold-out", type=int, default=0, help="keep every K-th image of each folder out")
-    parser.add_argument("--fine-tune", type=Path, help="start from these weights instead of from nothing")
-    parser.add_argument("--peak-lr", type=float, default=Settings.peak_lr, help="a third of it suits fine-tuning")
-    parser.add_argument("--batch", type=int, default=Settings.batch)
-    parser.add_argument("--resume", action="store_true")
-    given = vars(parser.parse_args(arguments))
-    resume = given.pop("resume")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    trainer = Trainer(Settings(**{**given, "images": tuple(given["images"])}))
+    Raises:
+        InvalidRequest: there are no images, or no checkpoint to resume from.
+        ExtractorMissing, ExtractorMismatch, CorruptExtractor: the weights to fine-tune cannot be used.
+    """
+    if resume and not settings.checkpoint.exists():
+        raise InvalidRequest(f"There is no checkpoint {settings.checkpoint} to resume from: leave --resume out.")
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(settings)
     if resume:
         trainer.restore()
     else:
-        trainer.settings.out.with_suffix(".csv").unlink(missing_ok=True)
+        settings.out.with_suffix(".csv").unlink(missing_ok=True)
     trainer.run()
-
-
-if __name__ == "__main__":
-    main()
