@@ -19,8 +19,9 @@ from tasks.settings import Settings
 from tasks.storage import ObjectStore
 from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.collection.collection import Collection
+from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal, encode_code
-from workers.index.collection.manifest import CollectionStore, Manifest
+from workers.index.collection.manifest import Manifest
 from workers.index.maintenance import upkeep
 from workers.index.maintenance.build import First, publish_first
 from workers.index.maintenance.repair import Repaired, repair

@@ -39,7 +39,7 @@ from workers.handlers.index_jobs import IndexHandlers
 from workers.handlers.pixel_budget import PixelBudget
 from workers.images import Limits
 from workers.index.collection.follower import Follower
-from workers.index.collection.open_collections import Collections
+from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance import starter
 from workers.monitoring.health import HealthServer, Readiness
 from workers.monitoring.presence import Presence, memory_bytes
@@ -76,7 +76,7 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
         identity = Identity(
             worker=f"{socket.gethostname()}-{os.getpid()}", device=_describe(extractor.device), versions=_versions()
         )
-        collections = Collections(store, client, state_dir() / "cache", extractor.identity)
+        collections = OpenCollections(store, client, state_dir() / "cache", extractor.identity)
         _open_starter(collections, extractor.identity)
         sender = Sender(create_app(settings), settings)
         places = {queue: LostPlaces(settings.grace_s) for queue in QUEUES}
@@ -102,7 +102,7 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
 
 
 def kinds(
-    settings: Settings, store: ObjectStore, collections: Collections, device: Device, extractor: Extractor
+    settings: Settings, store: ObjectStore, collections: OpenCollections, device: Device, extractor: Extractor
 ) -> list[Kind[Any]]:
     """The kinds of jobs a worker does."""
     limits = Limits.of(settings)
@@ -131,7 +131,7 @@ def _batch_images(settings: Settings, extractor: Extractor) -> int:
 
 
 def _note(
-    identity: Identity, extractor: Extractor, queues: Sequence[str], settings: Settings, collections: Collections
+    identity: Identity, extractor: Extractor, queues: Sequence[str], settings: Settings, collections: OpenCollections
 ) -> WorkerNote:
     """What this worker says of itself now."""
     on_cuda = extractor.device.type == "cuda"
@@ -148,7 +148,7 @@ def _note(
     )
 
 
-def _open_starter(collections: Collections, extractor: ExtractorIdentity) -> None:
+def _open_starter(collections: OpenCollections, extractor: ExtractorIdentity) -> None:
     """Publish the starter collection where it is missing, and map it. One that belongs to another extractor does not
     keep the worker from serving other collections: its jobs are refused one by one."""
     try:

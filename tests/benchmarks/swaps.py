@@ -24,7 +24,7 @@ from tests.collections import EXTRACTOR, Place, add, trained_codec, unit_vectors
 from tests.stack import running_stack, settings_of
 from tests.waiting import wait_for
 from workers.index.collection.follower import Follower
-from workers.index.collection.open_collections import Collections
+from workers.index.collection.open_collections import OpenCollections
 
 THREADS: Final = 4
 NEW: Final = unit_vectors(1_000, 1)
@@ -62,7 +62,7 @@ def main(size: int, swaps: int, queries: int, ask: tuple[str, str, str] | None) 
 
 def follow_and_ask(place: Place, last: int, queries: int) -> None:
     """Ask and follow until the last generation is in force; print a line for each, and the figures at the end."""
-    collections = Collections(place.store, place.redis, "redis", place.cache, EXTRACTOR)
+    collections = OpenCollections(place.store, place.redis, "redis", place.cache, EXTRACTOR)
     collection = collections.get(place.name)
     follower = Follower(collections, 0, print)
     done = threading.Event()

@@ -21,8 +21,8 @@ from workers.delivery.leases import Leases
 from workers.handlers.index_jobs import IndexHandlers
 from workers.images import Limits
 from workers.index.collection.collection import Collection
-from workers.index.collection.manifest import CollectionStore
-from workers.index.collection.open_collections import Collections
+from workers.index.collection.files import CollectionStore
+from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance import upkeep
 from workers.index.maintenance.verify import verify
 
@@ -171,7 +171,7 @@ def test_an_object_that_was_cut_short_is_sent_again(place: Place, tmp_path: Path
 
 def test_a_compaction_without_room_ends_as_failed_and_keeps_no_thread(place: Place, ledger: Ledger) -> None:
     add(place.open(), "new-0", NEW[0])
-    collections = Collections(place.store, place.redis, "redis", place.cache, EXTRACTOR)
+    collections = OpenCollections(place.store, place.redis, "redis", place.cache, EXTRACTOR)
     handlers = IndexHandlers(place.store, collections, None, EXTRACTOR, 8, Limits(1, 1))  # type: ignore[arg-type]
     request = CompactRequest(collection=place.name, nonce="1")
     ledger.submit([request])

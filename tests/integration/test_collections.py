@@ -14,10 +14,10 @@ import pytest
 from tasks.errors import CollectionBusy, NotFound
 from tasks.settings import Settings
 from tests.collections import EXTRACTOR, Place, add, code_of, found, trained_codec, unit_vectors
-from workers.index.collection.cache import prune
 from workers.index.collection.collection import Collection
+from workers.index.collection.files import KEPT_GENERATIONS, CollectionStore, prune
 from workers.index.collection.lock import writing
-from workers.index.collection.manifest import KEPT_GENERATIONS, CollectionStore, SegmentFiles
+from workers.index.collection.manifest import SegmentFiles
 from workers.index.collection.segment import SegmentPaths
 from workers.index.maintenance import upkeep
 from workers.index.maintenance.build import prepared, publish_first

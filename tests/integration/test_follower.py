@@ -13,7 +13,7 @@ from tasks.messages import CompactRequest
 from tasks.settings import Settings
 from tests.collections import EXTRACTOR, Place, add, found, trained_codec, unit_vectors
 from workers.index.collection.follower import Follower
-from workers.index.collection.open_collections import Collections
+from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance import upkeep
 
 NEW = unit_vectors(20, 1)
@@ -31,7 +31,7 @@ class Watched:
 
     def __post_init__(self) -> None:
         first = self.places[0]
-        self.collections = Collections(first.store, first.redis, "redis", first.cache, EXTRACTOR)
+        self.collections = OpenCollections(first.store, first.redis, "redis", first.cache, EXTRACTOR)
         for place in self.places:
             self.collections.get(place.name)
         self.follower = Follower(self.collections, self.compact_after, self.asked.append, lambda: self.now_s)

@@ -17,7 +17,7 @@ from tests.collections import EXTRACTOR, Place, add, found, trained_codec, unit_
 from workers.delivery.job_runner import Identity, JobRunner, Kind, RetryPolicy, Running
 from workers.delivery.leases import Leases
 from workers.index.collection.journal import following
-from workers.index.collection.open_collections import Collections
+from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance import upkeep
 
 NEW = unit_vectors(200, 1)
@@ -26,7 +26,7 @@ CODES = trained_codec().encode(NEW)
 
 def test_a_failure_never_takes_the_place_of_a_good_document(place: Place, ledger: Ledger) -> None:
     foreign = EXTRACTOR.model_copy(update={"sha256": "f" * 64})
-    collections = Collections(place.store, place.redis, "redis", place.cache, foreign)
+    collections = OpenCollections(place.store, place.redis, "redis", place.cache, foreign)
     request = ActivateRequest(collection=place.name, asset_id="mine", source=Source(sha256="a" * 64, size=1))
     place.document("mine", CODES[0], "5-0", job_id=request.job_id)
     before = read_document(place.store, request.job_id)
@@ -108,7 +108,7 @@ def test_a_damaged_note_of_a_removal_is_named(place: Place) -> None:
 
 def test_a_removal_that_was_only_begun_is_finished_by_repair(place: Place) -> None:
     entry = place.activated("new-0", CODES[0])
-    place.files.note_removal("new-0", following(entry))  # and then the process died
+    place.files.removals.note("new-0", following(entry))  # and then the process died
     assert place.repair().removed == 1
     assert "new-0" not in found(place.open(), NEW[0], k=1_000)
 

@@ -18,8 +18,9 @@ from workers.extractors.base import Extractor
 from workers.images import Limits, decode
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec, Codes, Features
+from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import BEGINNING, decode_code, entry_order
-from workers.index.collection.manifest import CollectionStore, Manifest
+from workers.index.collection.manifest import Manifest
 from workers.index.maintenance.documents import newest_activations
 
 __all__ = ["Audited", "audit", "is_on"]
@@ -77,7 +78,7 @@ def _current_activations(
 ) -> list[ActivationResult]:
     """The newest activation of each asset that was not removed since."""
     newest = newest_activations(store, manifest, codec.code_size, lambda *_: None).newest
-    removals = files.removals()
+    removals = files.removals.entries()
     return [
         result
         for asset_id, result in newest.items()

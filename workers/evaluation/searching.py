@@ -10,8 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from workers.index.codec.codec import Codec, Codes, Features, append, search
-from workers.index.codec.threads import one_thread
+from workers.index.codec.codec import Codec, Codes, Features, append, one_thread, search
 
 __all__ = ["First", "Index", "exact_first", "recall_by_edit"]
 

@@ -19,7 +19,7 @@ from workers.handlers.protect import Protector
 from workers.images import Limits, decode
 from workers.images.tensors import to_input
 from workers.index.collection.journal import decode_code, encode_code
-from workers.index.collection.open_collections import Collections
+from workers.index.collection.open_collections import OpenCollections
 
 
 class Handlers:
@@ -28,7 +28,7 @@ class Handlers:
     def __init__(
         self,
         store: ObjectStore,
-        collections: Collections,
+        collections: OpenCollections,
         device: Device,
         extractor: ExtractorIdentity,
         input_size: int,

@@ -17,7 +17,7 @@ from workers.device.device import Device
 from workers.images import Limits, decode
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Features
-from workers.index.collection.open_collections import Collections
+from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance.upkeep import compact
 
 __all__ = ["IndexHandlers"]
@@ -32,7 +32,7 @@ class IndexHandlers:
     def __init__(
         self,
         store: ObjectStore,
-        collections: Collections,
+        collections: OpenCollections,
         device: Device,
         extractor: ExtractorIdentity,
         input_size: int,

@@ -1,3 +1,1 @@
-"""The index: the only folder that knows FAISS. Torch is imported first: the reverse order has crashed GPU machines."""
-
-import torch  # noqa: F401  # must come before faiss, see above
+"""The index of features: codes, collections of them, and their maintenance."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -124,6 +125,17 @@ class Codec:
         index = faiss.clone_index(self._index)
         append(index, codes)
         return index
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Have FAISS use the calling thread only: a single query is answered sooner than other threads are woken for it."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def append(index: Any, codes: Codes) -> None:

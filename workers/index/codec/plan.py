@@ -13,6 +13,7 @@ import numpy as np
 from tasks.errors import InvalidRequest
 from tasks.messages import Frozen
 from workers.index.codec.coarse import WORTH_TWO_STAGES
+from workers.index.codec.codec import one_thread
 
 __all__ = ["POINTS_PER_CELL", "Costs", "Proposal", "measure_costs", "propose", "usual_cells"]
 
@@ -182,15 +183,11 @@ def _cell_bytes(cells: int) -> int:
 
 
 def _seconds(index: Any, query: Any) -> float:
-    """Of the median of some searches on one thread."""
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        times = []
+    """The median of some searches on one thread."""
+    times = []
+    with one_thread():
         for _ in range(15):
             began = time.perf_counter()
             index.search(query, 5)
             times.append(time.perf_counter() - began)
-    finally:
-        faiss.omp_set_num_threads(threads)
     return float(np.median(times))

@@ -11,8 +11,9 @@ from tasks.errors import CorruptSegment, ExtractorMismatch
 from tasks.results import ExtractorIdentity, Match
 from workers.index.codec.codec import Codec, Codes, Features, Probe
 from workers.index.collection.delta import Delta
+from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal, entry_order
-from workers.index.collection.manifest import CollectionStore, Manifest, SegmentFiles
+from workers.index.collection.manifest import Manifest, SegmentFiles
 from workers.index.collection.segment import Hit, Segment
 
 __all__ = ["Answer", "Collection", "check_extractor", "journal_was_cut", "open_segments"]
@@ -84,7 +85,7 @@ class Collection:
 
     def removed_since(self, asset_id: str, entry: str) -> bool:
         """Whether an asset was removed after it had been registered at `entry`."""
-        removal = self._files.removed_at(asset_id)
+        removal = self._files.removals.entry(asset_id)
         return removal is not None and entry_order(removal) > entry_order(entry)
 
     def overruled(self, asset_id: str) -> bool:

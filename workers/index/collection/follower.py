@@ -14,7 +14,7 @@ from tasks.errors import AiiError, CollectionMissing
 from tasks.messages import CompactRequest
 from tasks.names import canonical_json, sha256_hex
 from workers.index.collection.collection import Collection
-from workers.index.collection.open_collections import Collections
+from workers.index.collection.open_collections import OpenCollections
 
 __all__ = ["Follower"]
 
@@ -36,7 +36,7 @@ class Follower:
 
     def __init__(
         self,
-        collections: Collections,
+        collections: OpenCollections,
         compact_after: int,
         submit: Callable[[CompactRequest], object],
         clock: Callable[[], float] = time.monotonic,

@@ -11,14 +11,13 @@ from tasks.errors import NotReady
 from tasks.monitoring.presence import CollectionState
 from tasks.results import ExtractorIdentity
 from tasks.storage import ObjectStore
-from workers.index.collection.cache import prune
 from workers.index.collection.collection import Collection
+from workers.index.collection.files import CollectionStore, prune
 from workers.index.collection.journal import Journal
 from workers.index.collection.lock import Writing, writing
-from workers.index.collection.manifest import CollectionStore
 
 
-class Collections:
+class OpenCollections:
     """Opens a collection at its first use and keeps it. Thread-safe."""
 
     def __init__(self, store: ObjectStore, client: RedisClient, cache: Path, extractor: ExtractorIdentity) -> None:

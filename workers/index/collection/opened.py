@@ -21,9 +21,9 @@ from tasks.storage import ObjectStore
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from workers.index.collection.files import CollectionStore
     from workers.index.collection.journal import Journal
     from workers.index.collection.lock import Writing
-    from workers.index.collection.manifest import CollectionStore
 
 __all__ = ["Counted", "Opened", "counted", "open_collection"]
 
@@ -38,7 +38,7 @@ class Opened:
 
     @cached_property
     def files(self) -> CollectionStore:
-        from workers.index.collection.manifest import CollectionStore  # noqa: PLC0415  # loads torch: not for `aii --help`
+        from workers.index.collection.files import CollectionStore  # noqa: PLC0415  # loads torch: not for `aii --help`
 
         return CollectionStore(self.store, self.name, state_dir() / "cache")
 

@@ -1,5 +1,4 @@
-"""A segment: an immutable part of a collection, mapped from its files. Never call a mutator on a mapped FAISS index:
-``add`` aborts the process, ``write_index`` writes a file that cannot be read."""
+"""A segment: an immutable part of a collection, mapped from its files."""
 
 from __future__ import annotations
 
@@ -9,25 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import faiss
 import numpy as np
 
 from tasks.errors import CorruptSegment
 from workers.index.codec.codec import Codec, Codes, Positions, Probe, codes_of, search, search_among
-from workers.index.codec.family import Family
+from workers.index.codec.mapped import map_index, write_index
 from workers.index.collection.text_table import TextTable, write_table
 
 __all__ = ["Hit", "Segment", "SegmentPaths", "meta_text", "write_segment"]
 
-
-_MAPPED_CELLS: Final = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
-# The flag above loads an index without cells into memory, silently.
-_MAPPED_WHOLE: Final = faiss.IO_FLAG_MMAP_IFC
-# A table of distances between centroids and sub-centroids saves a third of a search; past this it would cost more
-# memory than the codes.
-_MOST_TABLE_BYTES: Final = 64 << 20
 # Whose positions are remembered: pairs of a key and a value.
 _MOST_METADATA: Final = 32
 
@@ -59,7 +50,7 @@ def write_segment(
 ) -> None:
     """Write codes (N, code_size), the N assets they belong to and the N metadata (JSON objects, or empty), and make
     the files durable."""
-    faiss.write_index(codec.filled(codes), str(paths.index))
+    write_index(codec, codes, paths.index)
     counts = write_table(paths.assets, asset_ids), write_table(paths.meta, metas)
     if counts != (len(codes), len(codes)):
         raise ValueError(f"{len(codes)} codes for {counts[0]} assets and {counts[1]} metadata")
@@ -78,19 +69,12 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _prepare(index: Any) -> None:
-    inner = Family(index).inner
-    if isinstance(inner, faiss.IndexIVFPQ) and inner.nlist * inner.pq.M * inner.pq.ksub * 4 <= _MOST_TABLE_BYTES:
-        inner.precompute_table()
-
-
 class Segment:
     """Search one mapped segment. Thread-safe. Check the files' digests before: FAISS loads damaged files silently."""
 
     def __init__(self, paths: SegmentPaths, codec: Codec) -> None:
         self._codec = codec
-        self._index = faiss.read_index(str(paths.index), _MAPPED_CELLS if codec.has_cells else _MAPPED_WHOLE)
-        _prepare(self._index)
+        self._index = map_index(codec, paths.index)
         self.assets = TextTable(paths.assets)
         self.metas = TextTable(paths.meta)
         if not len(self.assets) == len(self.metas) == self._index.ntotal:

@@ -1,4 +1,4 @@
-"""Room on the local disk for the files of a generation that is being written."""
+"""A folder on the local disk for the files of a generation that is being written."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.errors import DiskUnavailable
-from workers.index.collection.manifest import CollectionStore
+from workers.index.collection.files import CollectionStore
 
-__all__ = ["room"]
+__all__ = ["workspace"]
 
 
 @contextmanager
-def room(files: CollectionStore) -> Iterator[Path]:
-    """An empty folder of its own for whoever holds the right to write; see :mod:`workers.index.collection.lock`.
+def workspace(files: CollectionStore) -> Iterator[Path]:
+    """An empty folder for the holder of the collection's lock; see :mod:`workers.index.collection.lock`.
 
-    What others left there goes: they died, or lost that right and must not publish.
+    It is deleted at the end, and so is what earlier writers left: they died, or lost the lock and must not publish.
 
     Raises:
-        DiskUnavailable: there is no room.
+        DiskUnavailable: the disk is full, or not writable.
     """
     parent = files.workspace
     try:
         shutil.rmtree(parent, ignore_errors=True)
         parent.mkdir(parents=True)
         yield Path(tempfile.mkdtemp(dir=parent))
-    except (OSError, RuntimeError) as error:  # FAISS says with a RuntimeError that there was no room
+    except (OSError, RuntimeError) as error:  # FAISS reports a full disk as a RuntimeError
         raise DiskUnavailable(f"{parent} cannot take a segment's files ({error}): make room.") from error
     finally:
         shutil.rmtree(parent, ignore_errors=True)

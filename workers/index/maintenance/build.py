@@ -13,10 +13,11 @@ from tasks.results import ExtractorIdentity
 from workers.index.codec.codec import Codec, Codes, Features, search
 from workers.index.codec.plan import TRAINS_A_BYTE, product_bytes, usual_cells
 from workers.index.codec.trainable import training_sample
+from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal
-from workers.index.collection.manifest import CollectionStore, Manifest
+from workers.index.collection.manifest import Manifest
 from workers.index.collection.segment import SegmentPaths, write_segment
-from workers.index.collection.workspace import room
+from workers.index.collection.workspace import workspace
 from workers.index.maintenance.upkeep import StillOurs
 
 __all__ = ["First", "calibrate", "encoded", "prepared", "publish_first", "suggested_factory", "threshold_of"]
@@ -97,7 +98,7 @@ def publish_first(
     What a journal of that name holds is of a collection that was deleted, and does not count.
     """
     begins_after = journal.last_entry()
-    with room(files) as folder:
+    with workspace(files) as folder:
         paths, codec_path = SegmentPaths.below(folder), folder / "codec"
         write_segment(first.codec, codes, assets, ("" for _ in assets), paths)
         first.codec.write(codec_path)

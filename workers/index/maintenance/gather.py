@@ -21,7 +21,7 @@ from tasks.results import ExtractionResult, ExtractorIdentity, FailureResult
 from tasks.storage import Bucket, ObjectStore
 from workers.bounded_map import bounded_map
 from workers.images.folders import ImageFile, listed_images
-from workers.index.collection.manifest import CollectionStore
+from workers.index.collection.files import CollectionStore
 
 __all__ = ["Gathered", "Gatherer"]
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from tasks.storage import ObjectStore
 from workers.index.codec.codec import Codec
 from workers.index.collection.collection import open_segments
+from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import BEGINNING, Journal, decode_code, entry_order
-from workers.index.collection.manifest import CollectionStore, Manifest
+from workers.index.collection.manifest import Manifest
 from workers.index.collection.segment import meta_text
 from workers.index.maintenance.documents import newest_activations
 
@@ -40,7 +41,7 @@ def repair(
     manifest = files.current()
     codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
     found = newest_activations(store, manifest, codec.code_size, progress)
-    newest, removals = found.newest, files.removals()
+    newest, removals = found.newest, files.removals.entries()
     known = [manifest.journal_entry, *(result.journal_entry for result in newest.values()), *removals.values()]
     journal.go_on_after(max(known, key=entry_order))
     _begin_where_the_segments_end(manifest, journal)

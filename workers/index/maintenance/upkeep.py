@@ -13,11 +13,12 @@ import numpy as np
 from tasks.errors import Conflict
 from workers.index.codec.codec import Codec, Codes
 from workers.index.collection.collection import journal_was_cut, open_segments
+from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Change, Journal, entry_order, following
-from workers.index.collection.manifest import CollectionStore, Manifest, SegmentFiles
+from workers.index.collection.manifest import Manifest, SegmentFiles
 from workers.index.collection.segment import Segment, SegmentPaths, meta_text, write_segment
 from workers.index.collection.text_table import TextTable
-from workers.index.collection.workspace import room
+from workers.index.collection.workspace import workspace
 
 __all__ = ["StillOurs", "compact", "delete", "remove", "rollback", "standing"]
 
@@ -30,9 +31,9 @@ def remove(files: CollectionStore, journal: Journal, asset_id: str) -> str:
 
     It is noted in S3 before and after: a removal that was answered, or only begun, outlives Redis.
     """
-    files.note_removal(asset_id, following(journal.last_entry()))
+    files.removals.note(asset_id, following(journal.last_entry()))
     entry = journal.remove(asset_id)
-    files.note_removal(asset_id, entry)
+    files.removals.note(asset_id, entry)
     return entry
 
 
@@ -64,7 +65,7 @@ def compact(files: CollectionStore, journal: Journal, still_ours: StillOurs) -> 
         return manifest
     last = max((change.entry for change in changes.values()), key=entry_order)
     codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
-    with room(files) as folder:
+    with workspace(files) as folder:
         paths = SegmentPaths.below(folder)
         _merge(codec, open_segments(files, manifest, codec), changes, paths)
         segment = files.upload_segment(paths)

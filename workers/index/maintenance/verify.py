@@ -9,8 +9,9 @@ import numpy as np
 
 from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.collection.collection import Collection, open_segments
+from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal
-from workers.index.collection.manifest import CollectionStore, Manifest
+from workers.index.collection.manifest import Manifest
 
 __all__ = ["Verified", "verify"]
 

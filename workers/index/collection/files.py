@@ -1,0 +1,251 @@
+"""The files of a collection, in S3 and as local copies.
+
+collections/{name}/objects/{sha256}                 codec, index files and tables, named by their digests
+collections/{name}/generations/{n}-{sha256}.json    the manifest of generation n, named by its own digest as well
+collections/{name}/current.json                     which generation is current; written last
+collections/{name}/features/{sha256}                features of images, for a build
+collections/{name}/removed/{asset_id}.json          an asset's removal, see :mod:`workers.index.collection.removals`
+
+All processes of a machine share one folder of local copies, named by their digests too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from tasks.errors import CollectionMissing, CorruptSegment, DigestMismatch, DiskUnavailable, NotFound, ObjectMissing
+from tasks.names import check_collection, sha256_hex
+from tasks.storage import Bucket, ObjectStore
+from workers.index.collection.manifest import Manifest, Pointer, SegmentFiles
+from workers.index.collection.removals import Removals
+from workers.index.collection.segment import SegmentPaths
+from workers.index.collection.text_table import TextTable
+
+__all__ = ["KEPT_GENERATIONS", "CollectionStore", "prune"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_DOCUMENT: Final = 16 * 2**20
+_MAX_FEATURES: Final = 64 * 2**20
+KEPT_GENERATIONS: Final = 3
+_UNUSED_S: Final = 7 * 86_400
+_HALF_DONE_S: Final = 3_600
+
+
+class CollectionStore:
+    """Publishes and fetches the files of one collection. Thread-safe."""
+
+    def __init__(self, store: ObjectStore, collection: str, cache: Path) -> None:
+        self._store = store
+        self._name = check_collection(collection)
+        self._cache = cache
+        self.removals = Removals(store, self._name)
+
+    @property
+    def workspace(self) -> Path:
+        """A folder for the writer of the next generation; see :mod:`workers.index.collection.workspace`."""
+        return self._cache / ".writing" / self._name
+
+    def upload(self, path: Path) -> str:
+        """Store a file under its digest, which is returned; a file that is there, and whole, is not sent again."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if self._stored_bytes(digest) != path.stat().st_size:
+            self._store.put_file(Bucket.COLLECTIONS, self._object(digest), path)
+        return digest
+
+    def upload_segment(self, paths: SegmentPaths) -> SegmentFiles:
+        """Store the files of a segment."""
+        index, assets, meta = (self.upload(path) for path in (paths.index, paths.assets, paths.meta))
+        return SegmentFiles(index=index, assets=assets, meta=meta, count=len(TextTable(paths.assets)))
+
+    def fetch_segment(self, files: SegmentFiles) -> SegmentPaths:
+        """Local copies of a segment's files; errors as in :meth:`fetch`."""
+        return SegmentPaths(self.fetch(files.index), self.fetch(files.assets), self.fetch(files.meta))
+
+    def upload_features(self, features: npt.NDArray[np.float32]) -> str:
+        """Store features (N, D) for a build, under their digest, which is returned."""
+        data = np.ascontiguousarray(features, dtype="<f4").tobytes()
+        digest = sha256_hex(data)
+        self._store.put(Bucket.COLLECTIONS, self._features(digest), data, "application/octet-stream")
+        return digest
+
+    def download_features(self, digest: str, dimension: int) -> npt.NDArray[np.float32]:
+        """Such features (N, dimension); raises ObjectMissing, DigestMismatch."""
+        data = self._store.get_verified(Bucket.COLLECTIONS, self._features(digest), digest, _MAX_FEATURES)
+        return np.frombuffer(data, dtype="<f4").reshape(-1, dimension)
+
+    def delete_features(self, digest: str) -> None:
+        self._store.delete(Bucket.COLLECTIONS, self._features(digest))
+
+    def publish(self, manifest: Manifest) -> None:
+        """Put a generation in force: the manifest first, the pointer to it last."""
+        data = manifest.model_dump_json(indent=2).encode()
+        current = Pointer(generation=manifest.generation, sha256=sha256_hex(data))
+        self._put(self._generation(current), data)
+        self._put(self._pointer, current.model_dump_json().encode())
+
+    def current(self) -> Manifest:
+        """The manifest in force.
+
+        Raises:
+            CollectionMissing: nothing is published under this name.
+            CorruptSegment: the manifest is damaged.
+        """
+        try:
+            pointer = self._store.get(Bucket.COLLECTIONS, self._pointer, _MAX_DOCUMENT)
+        except ObjectMissing:
+            raise CollectionMissing(
+                f"There is no collection {self._name!r}: check the spelling, or use the collection `starter`."
+            ) from None
+        try:
+            return self._read(Pointer.model_validate_json(pointer))
+        except ValidationError as error:
+            raise CorruptSegment(f"current.json of collection {self._name!r} is damaged: {error}") from error
+
+    def generations(self) -> list[Manifest]:
+        """The manifests that are kept, oldest first; the last is not always the one in force."""
+        return [self._read(current) for current in self._listed()]
+
+    @property
+    def newest(self) -> int:
+        """The highest number that a kept generation has; 0 when there is none."""
+        return max((current.generation for current in self._listed()), default=0)
+
+    def generation(self, number: int) -> Manifest:
+        """One of those that are kept; raises NotFound, naming them, when it is none of them."""
+        listed = self._listed()
+        for current in listed:
+            if current.generation == number:
+                return self._read(current)
+        kept = ", ".join(str(current.generation) for current in listed)
+        raise NotFound(f"Collection {self._name!r} has no generation {number}: it keeps {kept}.")
+
+    def retire(self, kept: int = KEPT_GENERATIONS) -> list[Manifest]:
+        """Delete what only generations older than the newest `kept` need; returns those that can be read, oldest first:
+        a damaged one shall not keep its successors from coming."""
+        listed = self._listed()
+        old, left = listed[:-kept], []
+        for current in listed[-kept:]:
+            try:
+                left.append(self._read(current))
+            except CorruptSegment as error:
+                logger.warning("%s", error)
+        needed = set[str]().union(*(manifest.digests for manifest in left))
+        for current in old:
+            self._store.delete(Bucket.COLLECTIONS, self._generation(current))
+        if old:
+            for key in self._store.list_keys(Bucket.COLLECTIONS, self._object("")):
+                if key.rpartition("/")[2] not in needed:
+                    self._store.delete(Bucket.COLLECTIONS, key)
+        return left
+
+    def fetch(self, digest: str) -> Path:
+        """A local copy of a file, checked against its digest at every start, since FAISS itself checks nothing.
+
+        Raises:
+            CorruptSegment: the file is missing in the store, or damaged there.
+            DiskUnavailable: there is no room for it here.
+        """
+        path = self._cache / digest
+        try:
+            with suppress(FileNotFoundError):  # not there yet, or forgotten by another process in this moment
+                with path.open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() == digest:
+                        os.utime(path)  # used today: see cache.py
+                        return path
+                path.unlink(missing_ok=True)
+            return self._store.get_file(Bucket.COLLECTIONS, self._object(digest), digest, path)
+        except (ObjectMissing, DigestMismatch) as error:
+            raise CorruptSegment(f"Collection {self._name!r}: {error.message}") from error
+        except OSError as error:
+            raise DiskUnavailable(f"{self._cache} cannot take a file: {error.strerror}. Make room there.") from error
+
+    def size(self, manifest: Manifest) -> int:
+        """Bytes of a generation's files in the store."""
+        return sum(self._stored_bytes(digest) or 0 for digest in manifest.digests)
+
+    def check(self, digest: str) -> None:
+        """Read a file in the store from its beginning to its end; raises CorruptSegment when it is missing or
+        damaged."""
+        read = hashlib.sha256()
+        try:
+            for chunk in self._store.stream(Bucket.COLLECTIONS, self._object(digest), None):
+                read.update(chunk)
+        except ObjectMissing as error:
+            raise CorruptSegment(f"Collection {self._name!r}: {error.message}") from error
+        if read.hexdigest() != digest:
+            raise CorruptSegment(f"Collection {self._name!r}: {self._object(digest)} is damaged in the store.")
+
+    def delete_all(self) -> None:
+        """Delete what is stored of the collection; first the pointer, so that it is gone at once or not at all."""
+        self._store.delete(Bucket.COLLECTIONS, self._pointer)
+        for key in list(self._store.list_keys(Bucket.COLLECTIONS, f"{self._name}/")):
+            self._store.delete(Bucket.COLLECTIONS, key)
+
+    def forget(self, digests: Iterable[str]) -> None:
+        """Delete local copies; where one is mapped, it stays readable until it is let go."""
+        for digest in digests:
+            (self._cache / digest).unlink(missing_ok=True)
+
+    def _listed(self) -> list[Pointer]:
+        keys = self._store.list_keys(Bucket.COLLECTIONS, f"{self._name}/generations/")
+        names = sorted(key.rpartition("/")[2].removesuffix(".json") for key in keys)
+        pairs = (name.partition("-") for name in names)
+        return [Pointer(generation=int(number), sha256=sha256) for number, _, sha256 in pairs]
+
+    def _read(self, current: Pointer) -> Manifest:
+        key = self._generation(current)
+        try:
+            data = self._store.get_verified(Bucket.COLLECTIONS, key, current.sha256, _MAX_DOCUMENT)
+            return Manifest.model_validate_json(data)
+        except (ValidationError, ObjectMissing, DigestMismatch) as error:
+            raise CorruptSegment(f"The manifest {key} is missing or damaged: {error}") from error
+
+    def _stored_bytes(self, digest: str) -> int | None:
+        try:
+            return self._store.size(Bucket.COLLECTIONS, self._object(digest))
+        except ObjectMissing:
+            return None
+
+    @property
+    def _pointer(self) -> str:
+        return f"{self._name}/current.json"
+
+    def _put(self, key: str, document: bytes) -> None:
+        self._store.put(Bucket.COLLECTIONS, key, document, "application/json")
+
+    def _object(self, digest: str) -> str:
+        return f"{self._name}/objects/{digest}"
+
+    def _generation(self, current: Pointer) -> str:
+        return f"{self._name}/generations/{current.generation:08d}-{current.sha256}.json"
+
+    def _features(self, digest: str) -> str:
+        return f"{self._name}/features/{digest}"
+
+
+def prune(cache: Path) -> None:
+    """Delete local copies that were not opened for a week, and downloads that ended halfway.
+
+    A process that has one mapped can still read it, and fetches it again when it opens it next.
+    """
+    now = time.time()
+    for path in cache.glob("*") if cache.exists() else ():
+        kept_s = _HALF_DONE_S if path.name.startswith(".part-") else _UNUSED_S
+        try:
+            if path.is_file() and now - path.stat().st_mtime > kept_s:
+                path.unlink()
+        except FileNotFoundError:
+            continue  # another process was faster
