@@ -62,7 +62,7 @@ def main(size: int, swaps: int, queries: int, ask: tuple[str, str, str] | None) 
 
 def follow_and_ask(place: Place, last: int, queries: int) -> None:
     """Ask and follow until the last generation is in force; print a line for each, and the figures at the end."""
-    collections = OpenCollections(place.store, place.redis, "redis", place.cache, EXTRACTOR)
+    collections = OpenCollections(place.store, place.redis, place.cache, EXTRACTOR)
     collection = collections.get(place.name)
     follower = Follower(collections, 0, print)
     done = threading.Event()

@@ -31,7 +31,7 @@ class Watched:
 
     def __post_init__(self) -> None:
         first = self.places[0]
-        self.collections = OpenCollections(first.store, first.redis, "redis", first.cache, EXTRACTOR)
+        self.collections = OpenCollections(first.store, first.redis, first.cache, EXTRACTOR)
         for place in self.places:
             self.collections.get(place.name)
         self.follower = Follower(self.collections, self.compact_after, self.asked.append, lambda: self.now_s)

@@ -26,7 +26,7 @@ CODES = trained_codec().encode(NEW)
 
 def test_a_failure_never_takes_the_place_of_a_good_document(place: Place, ledger: Ledger) -> None:
     foreign = EXTRACTOR.model_copy(update={"sha256": "f" * 64})
-    collections = OpenCollections(place.store, place.redis, "redis", place.cache, foreign)
+    collections = OpenCollections(place.store, place.redis, place.cache, foreign)
     request = ActivateRequest(collection=place.name, asset_id="mine", source=Source(sha256="a" * 64, size=1))
     place.document("mine", CODES[0], "5-0", job_id=request.job_id)
     before = read_document(place.store, request.job_id)
