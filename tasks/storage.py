@@ -7,9 +7,7 @@ about 0.6 ms a request; four requests an image would bound a worker, GPU and all
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -24,6 +22,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from tasks.errors import DigestMismatch, ObjectMissing, StorageUnavailable, TooLarge
+from tasks.files import replacing
 from tasks.names import check_key, sha256_hex
 from tasks.settings import Settings
 
@@ -134,19 +133,13 @@ class ObjectStore:
         """Download to `path`, which appears only when it is whole and its digest is right; raises DigestMismatch."""
         digest = hashlib.sha256()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as part:
-            try:
+        with replacing(path, mode=0o600) as part:
+            with part.open("wb") as file:
                 for chunk in self.stream(bucket, key, None):
                     digest.update(chunk)
-                    part.write(chunk)
-                if digest.hexdigest() != sha256:
-                    raise DigestMismatch(f"{key} is damaged: its digest is not {sha256}.")
-                part.flush()
-                os.fsync(part.fileno())
-                Path(part.name).replace(path)
-            except BaseException:
-                Path(part.name).unlink()
-                raise
+                    file.write(chunk)
+            if digest.hexdigest() != sha256:
+                raise DigestMismatch(f"{key} is damaged: its digest is not {sha256}.")
         return path
 
     def name_of(self, bucket: Bucket) -> str:

@@ -6,10 +6,8 @@ a free port and generated secrets, remembered in the stack file, so that the nex
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
+from tasks.files import write_atomically
 from tasks.settings import Settings, load_settings
 
 LOOPBACK = "127.0.0.1"
@@ -131,15 +130,7 @@ def _quoted(value: str) -> str:
 def write_private(path: Path, text: str) -> None:
     """Replace a file atomically; only its owner can read it at any moment."""
     make_private_folder(path.parent)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as part:  # mode 0600
-        try:
-            part.write(text)
-            part.flush()
-            os.fsync(part.fileno())
-            Path(part.name).replace(path)
-        except BaseException:
-            Path(part.name).unlink()
-            raise
+    write_atomically(path, text, mode=0o600)
 
 
 def make_private_folder(path: Path) -> Path:

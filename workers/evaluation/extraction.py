@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from tasks.files import write_atomically
 from tasks.names import sha256_hex
 from workers.extractors.base import Extractor
 from workers.extractors.features import FeatureFolder
@@ -21,7 +22,7 @@ from workers.index.codec.codec import Features
 if TYPE_CHECKING:
     from workers.index.collection.opened import Opened
 
-__all__ = ["Extract", "Extracted", "extract_by_workers", "extract_here", "mapped", "write_whole"]
+__all__ = ["Extract", "Extracted", "extract_by_workers", "extract_here", "mapped"]
 
 _CHUNK: Final = 65_536
 
@@ -90,20 +91,13 @@ def extract_by_workers(
                 extractor.identity, workspace.settings.max_image_bytes,
             )  # fmt: skip
             gathered = gatherer.gather(map(str, sources), features, progress)
-            write_whole(note, json.dumps({"assets": gathered.assets, "skipped": gathered.skipped}))
+            write_atomically(note, json.dumps({"assets": gathered.assets, "skipped": gathered.skipped}))
             for digest in gathered.objects:
                 workspace.files.delete_features(digest)
         done = json.loads(note.read_text("utf-8"))
         return Extracted(done["assets"], mapped(features, extractor.dimension), done["skipped"])
 
     return extract
-
-
-def write_whole(path: Path, text: str) -> None:
-    """All of it or nothing, whatever interrupts."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, "utf-8")
-    part.replace(path)
 
 
 def _place(folder: Path, sources: Sequence[Path], extractor: Extractor) -> Path:
@@ -115,5 +109,5 @@ def _workspace(folder: Path) -> str:
     """A name of its own for this run and its repetitions."""
     note = folder / "workspace.txt"
     if not note.exists():
-        write_whole(note, f"evaluation-{uuid.uuid4().hex[:12]}")
+        write_atomically(note, f"evaluation-{uuid.uuid4().hex[:12]}")
     return note.read_text("utf-8")

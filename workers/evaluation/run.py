@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from tasks.files import replacing
 from tasks.messages import ActivationOptions
 from workers.evaluation.copies import Copies, copies_of, features_of
 from workers.evaluation.detection import detect
@@ -175,9 +176,8 @@ class Evaluation:
             sample = training_sample(self._subject.training)
             self._progress(f"training {factory}", 0, len(sample))
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
-            Codec.train(factory, sample).write(part)
-            part.replace(path)
+            with replacing(path) as part:
+                Codec.train(factory, sample).write(part)
             self._progress(f"training {factory}", len(sample), len(sample))
         return Codec.read(path, factory)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tasks.errors import InvalidRequest
-from workers.evaluation.extraction import write_whole
+from tasks.files import write_atomically
 from workers.images.folders import listing_digest
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def check_note(path: Path, note: Note) -> None:
 
 def write_note(path: Path, note: Note) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(note))
+    write_atomically(path, json.dumps(note))
 
 
 def described(subject: Subject, extent: EvaluationPlan, seed: int, seconds: float) -> Mapping[str, str]:

@@ -6,9 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,6 +14,7 @@ from urllib.parse import urlsplit
 import urllib3
 
 from tasks.errors import CorruptExtractor, ExtractorMismatch, ExtractorMissing, ObjectMissing, TooLarge
+from tasks.files import move_into_place, part_file, write_atomically
 from tasks.storage import Bucket, ObjectStore
 
 __all__ = ["fetch"]
@@ -52,12 +51,12 @@ def fetch(address: str, sha256: str | None, folder: Path, store: ObjectStore | N
         pins.record(address, wanted)
         return kept, wanted
     folder.mkdir(parents=True, exist_ok=True)
-    with _part_in(folder) as part:
+    with part_file(folder) as part:
         with part.open("wb") as file:
             file.writelines(_stream(address, store))
         by_pin = f"if it was replaced on purpose, delete its line from {pins.path}"
         digest = _checked(address, digest_of(part), wanted, _FOREIGN if sha256 else by_pin)
-        part.replace(folder / digest)
+        move_into_place(part, folder / digest)
     pins.record(address, digest)
     return folder / digest, digest
 
@@ -71,13 +70,6 @@ def _checked(address: str, digest: str, wanted: str | None, remedy: str) -> str:
     if wanted and digest != wanted:
         raise ExtractorMismatch(f"{address} has sha256 {digest}, and {wanted} was expected: {remedy}.")
     return digest
-
-
-@contextmanager
-def _part_in(folder: Path) -> Iterator[Path]:
-    """A name for a file that is not whole yet; what is left of it in the end is removed."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as scratch:
-        yield Path(scratch, "weights")
 
 
 def _stream(address: str, store: ObjectStore | None) -> Iterator[bytes]:
@@ -137,9 +129,7 @@ class _Pins:
     def record(self, address: str, digest: str) -> None:
         pins = self._read()
         if pins.get(address) != digest:
-            with _part_in(self.path.parent) as part:
-                part.write_text(json.dumps({**pins, address: digest}, indent=2) + "\n")
-                part.replace(self.path)
+            write_atomically(self.path, json.dumps({**pins, address: digest}, indent=2) + "\n")
 
     def _read(self) -> dict[str, str]:
         try:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from tasks.errors import CorruptExtractor, ExtractorMismatch, ExtractorMissing
+from tasks.files import write_atomically
 from workers.extractors.compact import DIMENSION, INPUT_SIZE, CompactNet
 
 __all__ = ["read_weights", "write_weights"]
@@ -29,8 +30,8 @@ def write_weights(net: CompactNet, path: Path, facts: Mapping[str, Any]) -> None
         "parameters": sum(p.numel() for p in net.parameters()),
         **facts,
     }
-    _replace(path, data)
-    _replace(path.with_suffix(".json"), (json.dumps(sidecar, indent=2) + "\n").encode())
+    write_atomically(path, data)
+    write_atomically(path.with_suffix(".json"), json.dumps(sidecar, indent=2) + "\n")
 
 
 def read_weights(path: Path) -> tuple[CompactNet, str]:
@@ -76,9 +77,3 @@ def _fill(net: CompactNet, tensors: Mapping[str, torch.Tensor]) -> None:
         if given.shape != value.shape or given.dtype != value.dtype:
             raise ValueError(f"{name} is {tuple(given.shape)} {given.dtype}, not {tuple(value.shape)} {value.dtype}")
         value.copy_(given)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    partial.replace(path)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from tasks.errors import InvalidRequest
+from tasks.files import replacing
 from workers.extractors.compact import DIMENSION, INPUT_SIZE, CompactNet
 from workers.extractors.network import embed
 from workers.extractors.training.augment import Strength, lightly, recut, strongly
@@ -151,9 +152,8 @@ class Trainer:
             "step_count": self.step_count,
             "elapsed_s": self.elapsed_s,
         }
-        partial = self.settings.checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.settings.checkpoint)
+        with replacing(self.settings.checkpoint) as part:
+            torch.save(state, part)
         write_weights(self.average, self.settings.out, {"training": self._provenance()})
 
     def restore(self) -> None:
