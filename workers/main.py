@@ -23,6 +23,7 @@ from tasks.messages import ActivateRequest, CompactRequest, ExtractRequest, Quer
 from tasks.monitoring.metrics import Metrics
 from tasks.monitoring.presence import WorkerNote
 from tasks.names import QUEUES, TASK_ACTIVATE, TASK_COMPACT, TASK_EXTRACT, TASK_QUERY
+from tasks.periodic import PeriodicThread
 from tasks.results import ExtractorIdentity
 from tasks.settings import Settings, state_dir
 from tasks.storage import ObjectStore
@@ -30,7 +31,7 @@ from workers.activation.engine import BATCH_IMAGES
 from workers.delivery.job_runner import Identity, JobRunner, Kind, RetryPolicy
 from workers.delivery.lanes import lanes_for, run_lanes
 from workers.delivery.leases import Leases
-from workers.delivery.reconciler import LostPlaces, Reconciler, reconciler_step
+from workers.delivery.reconciler import LostPlaces, Reconciler
 from workers.device.device import Device
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor, pick_device
@@ -87,7 +88,8 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
         note = partial(_note, identity, extractor, queues, settings, collections)
         presence = Presence(client, identity.worker, note)
         follower = Follower(collections, settings.compact_after, partial(submit, ledger, sender))
-        for part in (leases, recorder, follower):
+        reconciling = PeriodicThread("reconciler", settings.reconcile_every_s, reconciler.run_once)
+        for part in (recorder, leases.thread, follower.thread, reconciling):
             part.start()
             running.callback(part.stop)
         running.callback(retry_policy.stop)
@@ -97,8 +99,7 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
         )
         runner = JobRunner(ledger, store, leases, identity, retry_policy, recorder.observe)
         done = kinds(settings, store, collections, device, extractor)
-        step = reconciler_step(reconciler)
-        return run_lanes(lanes_for(queues, settings), settings, identity.worker, runner, done, step, presence.start)
+        return run_lanes(lanes_for(queues, settings), settings, identity.worker, runner, done, presence.start)
 
 
 def kinds(

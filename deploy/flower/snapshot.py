@@ -7,7 +7,6 @@ on a half-open connection holds up neither the loop nor any page, and ten open p
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -19,6 +18,7 @@ from tasks.errors import AiiError, NotFound, NotReady, RedisUnavailable, Unavail
 from tasks.monitoring.metrics import Counters
 from tasks.monitoring.observer import Observer
 from tasks.monitoring.overview import Overview
+from tasks.periodic import PeriodicThread
 from tasks.results import ActivationResult
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
@@ -41,12 +41,13 @@ class Snapshot:
         self._seen: tuple[Overview, Counters] | None = None
         self._seen_at = 0.0
         self._problem: AiiError = NotReady("Flower has just started.")
-        self._thread = threading.Thread(target=self._run, name="snapshot", daemon=True)
+        self._thread = PeriodicThread("snapshot", _EVERY_S, self.refresh, at_once=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def close(self) -> None:
+        self._thread.stop(timeout_s=1.0)  # a call that hangs must not keep Flower from ending
         self._observer.close()
 
     def current(self) -> tuple[Overview, Counters]:
@@ -71,11 +72,6 @@ class Snapshot:
             logger.exception("The overview could not be made")
             self._seen, self._problem = None, AiiError(f"{type(error).__name__}: Flower's log has the rest.")
 
-    def _run(self) -> None:
-        while True:
-            self.refresh()
-            time.sleep(_EVERY_S)
-
 
 class LatestResults:
     """What the page shows of the last activations, and whether S3 answers. Documents do not change: each is read
@@ -87,7 +83,7 @@ class LatestResults:
         self._read: dict[str, dict[str, object] | None] = {}
         self._problem: str | None = None
         self._checked_at = 0.0
-        self._thread = threading.Thread(target=self._run, name="latest-results", daemon=True)
+        self._thread = PeriodicThread("latest-results", _EVERY_S, self.refresh, at_once=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -129,11 +125,6 @@ class LatestResults:
         except (NotFound, ValidationError):
             return None
         return _shown(result) if isinstance(result, ActivationResult) else None
-
-    def _run(self) -> None:
-        while True:
-            self.refresh()
-            time.sleep(_EVERY_S)
 
 
 def _shown(result: ActivationResult) -> dict[str, object]:

@@ -81,7 +81,7 @@ def follow_and_ask(place: Place, last: int, queries: int) -> None:
     for _ in range(200):
         collection.search(NEW[0], 100, 2)
     before_mb = resident_mb()
-    follower.start()
+    follower.thread.start()
     with ThreadPoolExecutor(THREADS) as pool:
         threads = [pool.submit(ask) for _ in range(THREADS)]
         for generation in range(1, 1 + last):
@@ -91,7 +91,7 @@ def follow_and_ask(place: Place, last: int, queries: int) -> None:
         wait_for(lambda: len(seen) >= queries)
         done.set()
         errors = sum(thread.exception() is not None for thread in threads)
-    follower.stop()
+    follower.thread.stop()
     after_mb = resident_mb()
     times = [1000 * taken for taken, _ in seen]
     figures = {

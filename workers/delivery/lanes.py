@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import torch
 from celery import Celery
-from celery.bootsteps import StartStopStep
 from celery.events import EventDispatcher
 from celery.worker import WorkController, state
 from celery.worker.consumer import Consumer
@@ -58,12 +57,11 @@ def run_lanes(
     worker: str,
     runner: JobRunner,
     kinds: Sequence[Kind[Any]],
-    step: type[StartStopStep],
     on_ready: Callable[[], None],
 ) -> int:
     """Serve until a signal ends the process; returns its exit status. SIGTERM lets running jobs finish.
 
-    `on_ready` is called once the main lane takes messages and minds signals.
+    `on_ready` is called when the main lane takes messages and minds signals, after every reconnection again.
     """
     *others, last = lanes
     threads = [
@@ -74,7 +72,6 @@ def run_lanes(
         thread.daemon = True
         thread.start()
     app = _app(settings, runner, kinds)
-    app.steps["worker"].add(step)
     main = app.Worker(**_options(last, worker), quiet=True, ready_callback=lambda _: on_ready())
     main.start()
     _end_together()

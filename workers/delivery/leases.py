@@ -6,29 +6,21 @@ import logging
 import threading
 from collections.abc import Callable
 
-from tasks.errors import LeaseLost, RedisUnavailable
+from tasks.errors import LeaseLost
 from tasks.ledger.ledger import Ledger
+from tasks.periodic import PeriodicThread
 
 logger = logging.getLogger(__name__)
 
 
 class Leases:
-    """Renews every held lease from one thread, well before it runs out."""
+    """The jobs that this process holds; its thread renews their leases well before they run out. Thread-safe."""
 
     def __init__(self, ledger: Ledger, lease_s: float) -> None:
         self._ledger = ledger
-        self._every_s = lease_s / 4
         self._held: dict[str, str] = {}
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
+        self.thread = PeriodicThread("leases", lease_s / 4, self.renew)
 
     def hold(self, job_id: str, token: str) -> None:
         with self._lock:
@@ -59,16 +51,12 @@ class Leases:
         if token is None or not granted(job_id, token):
             raise LeaseLost(f"Job {job_id} is no longer this worker's: its lease ran out, or it was cancelled.")
 
-    def _run(self) -> None:
-        while not self._stop.wait(self._every_s):
-            try:
-                self._renew()
-            except RedisUnavailable as error:
-                logger.warning("Leases could not be renewed: %s", error)
-            except Exception:  # whatever it was: a worker without this thread loses every job it starts
-                logger.exception("Leases could not be renewed")
+    def renew(self) -> None:
+        """Extend every held lease, and forget those that another worker holds by now.
 
-    def _renew(self) -> None:
+        Raises:
+            RedisUnavailable: Redis does not answer; nothing is forgotten.
+        """
         with self._lock:
             held = dict(self._held)
         for job_id in self._ledger.renew(held):

@@ -8,21 +8,19 @@ queue is first in, first out, so a job that merely waits is never taken for lost
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import redis
-from celery import bootsteps
 from redis.lock import Lock
 
 from tasks.app import Sender
 from tasks.connection import RedisClient
-from tasks.errors import AiiError, RedisUnavailable
+from tasks.errors import RedisUnavailable
 from tasks.ledger.ledger import Ledger, QueueState, Resend
 from tasks.names import QUEUES
 
@@ -126,31 +124,3 @@ def _give_back(lock: Lock) -> None:
         lock.release()
     except (redis.RedisError, RedisUnavailable):
         logger.warning("The reconcilers' lock could not be given back; it frees itself")
-
-
-def reconciler_step(reconciler: Reconciler) -> type[bootsteps.StartStopStep]:
-    """A Celery bootstep that runs the reconciler in a thread of its own for as long as the worker runs."""
-
-    class ReconcilerStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
-        def __init__(self, parent: Any, **kwargs: Any) -> None:
-            super().__init__(parent, **kwargs)
-            self._stop = threading.Event()
-            self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
-
-        def start(self, parent: Any) -> None:
-            self._thread.start()
-
-        def stop(self, parent: Any) -> None:
-            self._stop.set()
-            self._thread.join(timeout=10)
-
-        def _run(self) -> None:
-            while not self._stop.wait(reconciler.every_s):
-                try:
-                    reconciler.run_once()
-                except RedisUnavailable as error:
-                    logger.warning("%s The reconciler tries again.", error)
-                except (AiiError, redis.RedisError):
-                    logger.exception("A reconciler's pass failed; the next one tries again")
-
-    return ReconcilerStep

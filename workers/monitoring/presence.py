@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
+
+import psutil
 
 from tasks.connection import RedisClient
 from tasks.errors import NotReady, RedisUnavailable
 from tasks.monitoring.presence import WorkerNote, announce, withdraw
+from tasks.periodic import PeriodicThread
 
 logger = logging.getLogger(__name__)
 
@@ -30,44 +30,30 @@ class Presence:
         self._client = client
         self._worker = worker
         self._note = note
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
+        self._thread = PeriodicThread("presence", _EVERY_S, self._renew, at_once=True)
 
     def start(self) -> None:
         """May be called again: Celery reports a worker ready after every reconnection."""
-        if not self._thread.is_alive():
-            self._thread.start()
+        self._thread.start()
 
     def check(self) -> None:
         """Raise NotReady until this worker takes jobs."""
-        if not self._thread.is_alive():
+        if not self._thread.alive:
             raise NotReady("The worker does not take jobs yet.")
 
     def stop(self) -> None:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            self._renew()
-            if self._stop.wait(_EVERY_S):
-                break
+        if not self._thread.alive:
+            return
+        self._thread.stop()
         try:
             withdraw(self._client, self._worker)
         except RedisUnavailable as error:
             logger.info("The note of this worker's presence stays until it expires: %s", error)
 
     def _renew(self) -> None:
-        try:
-            announce(self._client, self._note(), _LIFE_S)
-        except RedisUnavailable as error:
-            logger.warning("This worker's presence could not be renewed: %s", error)
-        except Exception:  # whatever it was: a worker without this thread counts as one that never got warm
-            logger.exception("This worker's presence could not be renewed")
+        announce(self._client, self._note(), _LIFE_S)
 
 
 def memory_bytes() -> int:
-    """Resident memory of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    """Resident memory of this process, in bytes."""
+    return int(psutil.Process().memory_info().rss)

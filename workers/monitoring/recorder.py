@@ -10,6 +10,7 @@ from typing import Final
 from tasks.errors import RedisUnavailable
 from tasks.monitoring.metrics import Counters, Failure, Metrics
 from tasks.monitoring.paper import OPTIMISER, mode_of
+from tasks.periodic import PeriodicThread
 from tasks.results import ActivationResult, FailureResult, Result
 
 __all__ = ["Recorder"]
@@ -29,15 +30,15 @@ class Recorder:
         self._total = Counters()  # since this process began
         self._failures: dict[str, Failure] = {}
         self._activations: list[str] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread = PeriodicThread("recorder", _EVERY_S, self.publish)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
+        """Publish what is left, and end."""
+        self._thread.stop()
+        self.publish()
 
     @property
     def total(self) -> Counters:
@@ -72,11 +73,6 @@ class Recorder:
         except Exception:  # whatever it was: figures are no reason to go without all later ones
             logger.exception("Figures could not be published yet")
             self._take_back(counted, failures, activations)
-
-    def _run(self) -> None:
-        while not self._stop.wait(_EVERY_S):
-            self.publish()
-        self.publish()
 
     def _take_back(self, counted: Counters, failures: dict[str, Failure], activations: list[str]) -> None:
         with self._lock:

@@ -4,8 +4,6 @@ compacted."""
 from __future__ import annotations
 
 import logging
-import random
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -13,6 +11,7 @@ from typing import Final
 from tasks.errors import AiiError, CollectionMissing
 from tasks.messages import CompactRequest
 from tasks.names import canonical_json, sha256_hex
+from tasks.periodic import PeriodicThread
 from workers.index.collection.collection import Collection
 from workers.index.collection.open_collections import OpenCollections
 
@@ -26,7 +25,7 @@ _ASK_AGAIN_S: Final = 600.0
 
 
 class Follower:
-    """A thread of its own: queries are answered from the old generation until the new one is mapped.
+    """Its thread follows in the background: queries are answered from the old generation until the new one is mapped.
 
     Args:
         compact_after: changes in a journal from which on its collection is compacted; 0 for never.
@@ -47,15 +46,8 @@ class Follower:
         self._clock = clock
         self._looked: dict[str, float] = {}  # when a collection was last looked up in the store
         self._asked: dict[str, float] = {}  # when a compaction was last asked for, by its nonce
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
+        # Jitter: a hundred workers shall not fetch the same files in the same moment.
+        self.thread = PeriodicThread("follower", _EVERY_S, self.look, jitter=0.5)
 
     def look(self) -> None:
         """Look at every open collection once."""
@@ -71,11 +63,6 @@ class Follower:
                 logger.warning("%s The generation in force stays.", error)
             except Exception:
                 logger.exception("A collection could not be followed; the generation in force stays")
-
-    def _run(self) -> None:
-        # Jitter: a hundred workers shall not fetch the same files in the same moment.
-        while not self._stop.wait(_EVERY_S * random.uniform(0.5, 1.5)):
-            self.look()
 
     def _follow(self, collection: Collection) -> None:
         """What Redis announces is followed at once; since Redis may forget, the store is asked now and then as well."""

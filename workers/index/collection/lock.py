@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import redis
@@ -14,6 +14,7 @@ from redis.lock import Lock
 
 from tasks.connection import RedisClient
 from tasks.errors import CollectionBusy, RedisUnavailable
+from tasks.periodic import PeriodicThread
 
 __all__ = ["Writing", "writing"]
 
@@ -46,23 +47,20 @@ def writing(client: RedisClient, collection: str) -> Iterator[Writing]:
     lock = client.lock(f"aii:writing:{collection}", timeout=_LIFE_S, blocking=False, thread_local=False)
     if not lock.acquire():
         raise CollectionBusy(f"Collection {collection!r} is being written by somebody else: try again later.")
-    done = threading.Event()
-    renewal = threading.Thread(target=_renew, args=(lock, done), name="collection-lock", daemon=True)
+    renewal = PeriodicThread("collection-lock", _LIFE_S / 3, partial(_renew, lock))
     renewal.start()
     try:
         yield Writing(collection, lock)
     finally:
-        done.set()
-        renewal.join()
+        renewal.stop()
         _give_back(lock)
 
 
-def _renew(lock: Lock, done: threading.Event) -> None:
-    while not done.wait(_LIFE_S / 3):
-        try:
-            lock.reacquire()
-        except (redis.RedisError, RedisUnavailable) as error:
-            logger.warning("A collection's lock could not be renewed: %s", error)
+def _renew(lock: Lock) -> None:
+    try:
+        lock.reacquire()
+    except redis.exceptions.LockError as error:
+        logger.warning("A collection's lock could not be renewed: %s", error)
 
 
 def _give_back(lock: Lock) -> None:
