@@ -12,7 +12,8 @@ from producer.images import read_image
 from tasks.app import Sender, create_app, submit
 from tasks.documents import read_result
 from tasks.errors import AiiError, DeadlineExceeded, JobMissing, error_of
-from tasks.ledger.ledger import JobState, Ledger, wait_until_closed
+from tasks.ledger.ledger import Ledger, wait_until_closed
+from tasks.ledger.states import JobState
 from tasks.messages import ActivateRequest, ActivationOptions, QueryOptions, QueryRequest, Request, Source
 from tasks.names import check_asset_id, check_collection, sha256_hex
 from tasks.results import ActivationResult, FailureResult, ImageResult, QueryResult, Result

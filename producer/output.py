@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from producer.batch import Submission
-from tasks.errors import AiiError
 from tasks.results import ActivationResult, QueryResult
 
 _ID_WIDTH = 16
 
 
-def error(problem: AiiError) -> None:
-    click.echo(f"aii: {problem.message} [{problem.code}]", err=True)
-
-
 def note(text: str) -> None:
     click.echo(text, err=True)
-
-
-@contextmanager
-def progress(length: int, *, hidden: bool) -> Iterator[Callable[[], None]]:
-    """A bar on standard error while images are worked on; nothing when it is no terminal."""
-    if hidden or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    with click.progressbar(length=length, label="images", file=sys.stderr, show_pos=True) as bar:
-        yield lambda: bar.update(1)
 
 
 def report(submissions: Sequence[Submission], as_json: bool, line: Callable[[Submission], str]) -> int:

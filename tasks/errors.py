@@ -3,7 +3,7 @@
     AiiError
     ├── BadInput              the caller's bytes or words; never retried, closes the job with its code
     │   ├── EmptyImage, UnsupportedFormat, TruncatedImage, TooLarge, TooSmall, AnimatedImage
-    │   ├── InvalidAssetId, InvalidCollectionName, InvalidKey, InvalidRequest
+    │   ├── InvalidAssetId, InvalidCollectionName, InvalidKey, InvalidRequest (and of that, InvalidSetting)
     │   └── DigestMismatch
     ├── NotFound              a named thing does not exist
     │   ├── ObjectMissing, CollectionMissing, ExtractorMissing, JobMissing
@@ -82,6 +82,10 @@ class InvalidKey(BadInput):
 
 class InvalidRequest(BadInput):
     code = "invalid_request"
+
+
+class InvalidSetting(InvalidRequest):
+    code = "invalid_setting"
 
 
 class DigestMismatch(BadInput):

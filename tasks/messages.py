@@ -31,7 +31,7 @@ Metadata = Annotated[
     dict[Annotated[str, Field(pattern=META_KEY_PATTERN)], Annotated[str, Field(max_length=256)]],
     Field(max_length=16),
 ]
-_R = TypeVar("_R", bound="Request")
+_M = TypeVar("_M", bound=BaseModel)
 
 
 class Frozen(BaseModel):
@@ -138,8 +138,8 @@ class ExtractRequest(Request):
     images: list[Digest] = Field(min_length=1, max_length=1_000)
 
 
-def parse_request(model: type[_R], payload: Any) -> _R:
-    """Validate a message that came through the queue.
+def validated(model: type[_M], payload: Any) -> _M:
+    """Build a message, or a part of one, from what came through the queue or from a caller.
 
     Raises:
         InvalidAssetId, InvalidCollectionName: that field cannot be used.

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tasks.errors import InvalidRequest
+from tasks.errors import InvalidSetting
 
 
 def state_dir() -> Path:
@@ -87,15 +88,24 @@ class Settings(BaseSettings):
     flower_user: str = "operator"
     flower_password: SecretStr = SecretStr("")
 
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: SecretStr) -> SecretStr:
+        parts = urlsplit(value.get_secret_value())
+        if parts.scheme not in ("redis", "rediss", "unix") or (parts.scheme != "unix" and not parts.hostname):
+            raise ValueError("it must be an address such as redis://:PASSWORD@HOST:PORT/0")
+        _ = parts.port  # raises ValueError when it is no number
+        return value
+
 
 def load_settings() -> Settings:
     """Read the environment and the stack file.
 
     Raises:
-        InvalidRequest: a variable has a value that cannot be used; the message names it.
+        InvalidSetting: a variable has a value that cannot be used; the message names it.
     """
     try:
         return Settings(_env_file=stack_file())  # type: ignore[call-arg]  # pydantic-settings' own keyword
     except ValidationError as error:
         problems = "; ".join(f"AII_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-        raise InvalidRequest(f"The environment holds a setting that cannot be used: {problems}") from None
+        raise InvalidSetting(f"The environment holds a setting that cannot be used: {problems}") from None

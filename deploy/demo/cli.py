@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from tasks.errors import AiiError, Unavailable
+from tasks.command_line import EXIT_FAILED, Command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--images",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -27,9 +27,5 @@ def demo(images: Path | None, out: Path) -> None:
     """Activate photographs and query edited copies of them, unprotected and protected."""
     from deploy.demo.run import run  # noqa: PLC0415  # torch and Pillow take seconds to import
 
-    try:
-        failed = run(images, out)
-    except AiiError as error:
-        click.echo(f"aii demo: {error.message} [{error.code}]", err=True)
-        sys.exit(3 if isinstance(error, Unavailable) else 1)
-    sys.exit(1 if failed else 0)
+    if run(images, out):
+        sys.exit(EXIT_FAILED)

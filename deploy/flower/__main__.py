@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from deploy.flower.install import install
 from tasks.app import create_app
-from tasks.errors import InvalidRequest
+from tasks.command_line import exit_on_error
+from tasks.errors import InvalidSetting
 from tasks.settings import Settings, load_settings, state_dir
 
 
@@ -23,11 +23,11 @@ def main() -> None:
 def _login(settings: Settings) -> str:
     password = settings.flower_password.get_secret_value()
     if not password:  # without one, Flower would serve every page without a login
-        raise InvalidRequest("Set AII_FLOWER_PASSWORD, or start Flower with `aii up`, which generates one.")
+        raise InvalidSetting("Set AII_FLOWER_PASSWORD, or start Flower with `aii up`, which generates one.")
     if "," in settings.flower_user + password:
-        raise InvalidRequest("AII_FLOWER_USER and AII_FLOWER_PASSWORD cannot hold a comma: Flower reads it as a list.")
+        raise InvalidSetting("AII_FLOWER_USER and AII_FLOWER_PASSWORD cannot hold a comma: Flower reads it as a list.")
     if not (settings.flower_user + password).isascii():  # Flower compares them as ASCII, and fails over others
-        raise InvalidRequest("AII_FLOWER_USER and AII_FLOWER_PASSWORD can hold ASCII characters only.")
+        raise InvalidSetting("AII_FLOWER_USER and AII_FLOWER_PASSWORD can hold ASCII characters only.")
     return f"{settings.flower_user}:{password}"
 
 
@@ -44,7 +44,5 @@ def _arguments(settings: Settings) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
+    with exit_on_error("flower"):
         main()
-    except InvalidRequest as error:
-        sys.exit(f"flower: {error.message}")

@@ -6,12 +6,10 @@ import sys
 
 import click
 
-from tasks.errors import AiiError, Unavailable
-
-_USAGE, _UNAVAILABLE, _INTERRUPTED = 2, 3, 130
+from tasks.command_line import EXIT_INTERRUPTED, EXIT_UNAVAILABLE, Command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--workers", type=click.IntRange(0), help="How many; default: one for each core, or one for a GPU.")
 @click.option("--no-flower", is_flag=True, help="Start no dashboard.")
 @click.option(
@@ -29,10 +27,7 @@ def up(workers: int | None, no_flower: bool, check: bool) -> None:
 
     try:
         if check:
-            sys.exit(0 if local.report_status(click.echo) else _UNAVAILABLE)
+            sys.exit(0 if local.report_status(click.echo) else EXIT_UNAVAILABLE)
         local.run(click.echo, workers=workers, flower=not no_flower)
     except Interrupted:
-        sys.exit(_INTERRUPTED)
-    except AiiError as error:
-        click.echo(f"aii up: {error.message}", err=True)
-        sys.exit(_UNAVAILABLE if isinstance(error, Unavailable) else _USAGE)
+        sys.exit(EXIT_INTERRUPTED)

@@ -23,7 +23,7 @@ def run(report: Report, *, workers: int | None, flower: bool) -> None:
 
     Raises:
         Unavailable: a service of the environment does not answer, or one of ours did not start.
-        InvalidRequest: a setting cannot be used.
+        InvalidSetting: a setting cannot be used.
         Interrupted: it was asked to stop before everything answered.
     """
     state = state_dir()

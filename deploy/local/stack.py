@@ -42,7 +42,7 @@ class Stack:
 def plan_stack(remembered: Mapping[str, str]) -> Stack:
     """Complete the environment's settings; `remembered` holds the fields that an earlier start supplied.
 
-    Raises InvalidRequest when a variable cannot be used.
+    Raises InvalidSetting when a variable cannot be used.
     """
     load_settings()  # raises for unusable values in the environment and in the stack file
     environment = Settings(_env_file=None)  # type: ignore[call-arg]  # pydantic-settings' own keyword

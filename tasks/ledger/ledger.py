@@ -29,6 +29,7 @@ from tasks.ledger.keys import (
     since_key,
     submit_keys,
 )
+from tasks.ledger.states import JobState
 from tasks.messages import Request
 from tasks.names import canonical_json
 from tasks.settings import Settings
@@ -39,18 +40,6 @@ _WINDOW: Final = 200
 # which keeps a thousand waiting producers from keeping Redis busy.
 _SHORTEST_PAUSE_S: Final = 0.004
 _LONGEST_PAUSE_S: Final = 0.1
-
-
-class JobState(StrEnum):
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def closed(self) -> bool:
-        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 
 class Claim(StrEnum):

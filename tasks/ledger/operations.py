@@ -12,7 +12,8 @@ from tasks.documents import read_result, write_result
 from tasks.errors import Cancelled, Conflict, JobMissing, NotFound
 from tasks.ledger import scripts
 from tasks.ledger.keys import CLOSED_BOUND, COUNTS, LEASES, closed_key, job_key, open_key, since_key, submit_keys
-from tasks.ledger.ledger import JobRecord, JobState, Resend, record_of
+from tasks.ledger.ledger import JobRecord, Resend, record_of
+from tasks.ledger.states import JobState
 from tasks.names import QUEUES
 from tasks.results import FailureResult, Provenance
 from tasks.settings import Settings

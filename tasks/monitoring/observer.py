@@ -7,8 +7,9 @@ from contextlib import closing
 from typing import Final
 
 from tasks.connection import connect_redis
-from tasks.ledger.ledger import JobRecord, JobState
+from tasks.ledger.ledger import JobRecord
 from tasks.ledger.operations import Operations
+from tasks.ledger.states import JobState
 from tasks.monitoring.metrics import SLOT_S, Counters, Failure, Metrics, Slot
 from tasks.monitoring.overview import (
     Comparison,

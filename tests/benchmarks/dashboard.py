@@ -23,7 +23,8 @@ from celery import Celery
 
 from tasks.app import create_app
 from tasks.connection import connect_redis
-from tasks.ledger.ledger import JobState, Ledger
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.states import JobState
 from tasks.messages import ActivateRequest, Source
 from tasks.monitoring.metrics import Counters, Failure, Metrics
 from tasks.monitoring.observer import STAGES, Observer

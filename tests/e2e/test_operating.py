@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from producer import Producer
-from tasks.ledger.ledger import JobState
+from tasks.ledger.states import JobState
 from tasks.messages import ActivateRequest, Source
 from tests.photographs import crops
 from tests.stack import WorkerProcess, aii

@@ -33,7 +33,7 @@ def test_a_collection_of_another_extractor_is_refused_by_name(
 def test_a_worker_whose_extractor_cannot_be_loaded_says_why_and_does_not_start(
     start_worker: Callable[..., WorkerProcess], settings: Settings
 ) -> None:
-    with pytest.raises(AssertionError, match=r"cannot start: There is no weights file /nowhere/sscd\.torchvision\.pt"):
+    with pytest.raises(AssertionError, match=r"aii worker: There is no weights file /nowhere/sscd\.torchvision\.pt"):
         start_worker(AII_EXTRACTOR="sscd@/nowhere/sscd.torchvision.pt")
     with connect_redis(settings) as client:
         assert client.keys(worker_presence("*")) == []

@@ -12,7 +12,7 @@ from pathlib import Path
 from producer import Job, Producer
 from tasks.connection import connect_redis, redis_address
 from tasks.errors import RedisUnavailable
-from tasks.ledger.ledger import JobState
+from tasks.ledger.states import JobState
 from tasks.messages import ActivationOptions
 from tasks.names import journal_stream
 from tasks.results import ActivationResult

@@ -6,7 +6,8 @@ import pytest
 
 from tasks.connection import connect_redis
 from tasks.errors import JobMissing, RedisUnavailable
-from tasks.ledger.ledger import Claim, JobState, Ledger, wait_until_closed
+from tasks.ledger.ledger import Claim, Ledger, wait_until_closed
+from tasks.ledger.states import JobState
 from tasks.messages import ActivateRequest, Source
 from tasks.settings import Settings
 from tests.waiting import wait_for

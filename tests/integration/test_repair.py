@@ -8,7 +8,8 @@ import pytest
 
 from tasks.documents import read_document, read_result
 from tasks.errors import Conflict, CorruptSegment, ExtractorMismatch
-from tasks.ledger.ledger import JobState, Ledger
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.states import JobState
 from tasks.messages import ActivateRequest, Source
 from tasks.names import TASK_ACTIVATE
 from tasks.results import ActivationResult, FailureResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.errors import AiiError, InvalidAssetId, InvalidCollectionName, InvalidRequest
-from tasks.messages import ActivateRequest, ActivationOptions, QueryRequest, Source, parse_request
+from tasks.messages import ActivateRequest, ActivationOptions, QueryRequest, Source, validated
 
 SOURCE = {"sha256": "0" * 64, "size": 10}
 PAYLOAD = {"task": "aii.activate", "collection": "starter", "asset_id": "a", "source": SOURCE}
@@ -13,15 +13,12 @@ PAYLOAD = {"task": "aii.activate", "collection": "starter", "asset_id": "a", "so
 
 def test_a_request_survives_the_queue() -> None:
     request = ActivateRequest(collection="starter", source=Source(**SOURCE), asset_id="a")
-    assert parse_request(ActivateRequest, request.model_dump(mode="json")) == request
+    assert validated(ActivateRequest, request.model_dump(mode="json")) == request
 
 
 def test_the_job_id_follows_from_the_content() -> None:
-    assert parse_request(ActivateRequest, PAYLOAD).job_id == parse_request(ActivateRequest, dict(PAYLOAD)).job_id
-    assert (
-        parse_request(ActivateRequest, PAYLOAD).job_id
-        != parse_request(ActivateRequest, PAYLOAD | {"asset_id": "b"}).job_id
-    )
+    assert validated(ActivateRequest, PAYLOAD).job_id == validated(ActivateRequest, dict(PAYLOAD)).job_id
+    assert validated(ActivateRequest, PAYLOAD).job_id != validated(ActivateRequest, PAYLOAD | {"asset_id": "b"}).job_id
 
 
 def test_two_queries_for_one_image_are_two_jobs() -> None:
@@ -51,10 +48,10 @@ def test_the_learning_rate_makes_up_for_fewer_steps(steps: int, rate: float) -> 
 )
 def test_a_field_that_cannot_be_used_is_refused_by_name(change: dict[str, object], kind: type[AiiError]) -> None:
     with pytest.raises(kind):
-        parse_request(ActivateRequest, PAYLOAD | change)
+        validated(ActivateRequest, PAYLOAD | change)
 
 
 @pytest.mark.parametrize("payload", [None, [], "text", 3])
 def test_what_is_no_object_is_refused(payload: object) -> None:
     with pytest.raises(InvalidRequest):
-        parse_request(ActivateRequest, payload)
+        validated(ActivateRequest, payload)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from tasks.command_line import Command
 from tasks.errors import InvalidRequest
 from tasks.settings import Settings, load_settings
 from tasks.storage import ObjectStore
@@ -29,7 +30,7 @@ _path = click.Path(exists=True, path_type=Path)
 _SHOWN: Final = 6
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--images", "images", multiple=True, type=_path, help="Folder or tar file of images to activate.")
 @click.option("--references", multiple=True, type=_path, help="Folder or tar file of what fills the index.")
 @click.option("--disc", type=_path, help="Folder in DISC21's layout, instead of both.")

@@ -1,30 +1,31 @@
-"""``aii index``: build collections, look at them, keep them up."""
+"""``aii index``: build collections, inspect and maintain them."""
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
-from workers.commands import index_build as cli_build
-from workers.commands import index_upkeep as cli_upkeep
+from tasks.command_line import Lazy, LazyGroup
 
 __all__ = ["index"]
 
+_BUILD: Final = "workers.commands.index_build"
+_UPKEEP: Final = "workers.commands.index_upkeep"
+_COMMANDS: Final = {
+    "build": Lazy(f"{_BUILD}:build", "Build a collection from images."),
+    "plan": Lazy(f"{_BUILD}:plan", "Propose an index for an expected number of images."),
+    "info": Lazy(f"{_BUILD}:info", "Show what a collection consists of."),
+    "remove": Lazy(f"{_UPKEEP}:remove", "Remove assets from a collection."),
+    "compact": Lazy(f"{_UPKEEP}:compact", "Write the journal into the next generation."),
+    "rollback": Lazy(f"{_UPKEEP}:rollback", "Return to an earlier generation."),
+    "repair": Lazy(f"{_UPKEEP}:repair", "Restore what Redis has lost from the object store."),
+    "delete": Lazy(f"{_UPKEEP}:delete", "Delete a collection."),
+    "verify": Lazy(f"{_UPKEEP}:verify", "Check a collection's files, and that it finds what it holds."),
+    "audit": Lazy(f"{_UPKEEP}:audit", "Count the images that another codec would put off their codes."),
+}
 
-@click.group()
+
+@click.group(cls=LazyGroup, lazy=_COMMANDS)
 def index() -> None:
-    """Build collections, look at them, and keep them up."""
-
-
-for _command in (
-    cli_build.build,
-    cli_build.plan,
-    cli_build.info,
-    cli_upkeep.remove,
-    cli_upkeep.compact,
-    cli_upkeep.rollback,
-    cli_upkeep.repair,
-    cli_upkeep.delete,
-    cli_upkeep.verify,
-    cli_upkeep.audit,
-):
-    index.add_command(_command)
+    """Build collections, inspect and maintain them."""

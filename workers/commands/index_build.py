@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tasks.command_line import Command, progress_bar
 from tasks.errors import CollectionExists, CollectionMissing, InvalidRequest
 from tasks.settings import load_settings, state_dir
-from workers.index.collection.opened import Opened, counted, open_collection
+from workers.index.collection.opened import Opened, open_collection
 
 if TYPE_CHECKING:
     from workers.extractors.base import Extractor
@@ -24,7 +25,7 @@ _name = click.argument("name")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-@click.command()
+@click.command(cls=Command)
 @_name
 @click.option(
     "--images", "sources", multiple=True, required=True, metavar="DIR|TAR|s3://BUCKET[/FOLDER]",
@@ -90,7 +91,7 @@ def _extracted_here(opened: Opened, extractor: Extractor, sources: tuple[str, ..
 
     settings = opened.settings
     made = FeatureFolder(state_dir() / "build" / opened.name, extractor, [Path(source) for source in sources])
-    with counted("images", _listed(sources)) as progress:
+    with progress_bar("images", _listed(sources)) as progress:
         made.fill(Limits.of(settings), progress)
     yield made.assets, made.features, made.skipped
     made.remove()
@@ -107,7 +108,7 @@ def _extracted_by_workers(opened: Opened, extractor: Extractor, sources: tuple[s
         opened.store, opened.ledger, opened.sender, opened.files, opened.name, extractor.identity,
         opened.settings.max_image_bytes,
     )  # fmt: skip
-    with counted("images", _listed(sources)) as progress:
+    with progress_bar("images", _listed(sources)) as progress:
         gathered = gatherer.gather(sources, path, progress)
     yield gathered.assets, gathered.features, gathered.skipped
     path.unlink()
@@ -124,7 +125,7 @@ def _listed(sources: tuple[str, ...]) -> int | None:
     return sum(1 for source in sources for _ in listed_images(Path(source)))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--images", required=True, type=click.IntRange(1), help="How many images are expected.")
 @click.option("--dimension", default=512, show_default=True, type=click.IntRange(1), help="Of the features.")
 @click.option("--bytes", "max_bytes", type=click.IntRange(1), help="Most bytes of code for an image.")
@@ -147,7 +148,7 @@ def plan(images: int, dimension: int, max_bytes: int | None, max_ms: float | Non
         click.echo(f"because  {reason}")
 
 
-@click.command()
+@click.command(cls=Command)
 @_name
 @_json
 def info(name: str, as_json: bool) -> None:

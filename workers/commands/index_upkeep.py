@@ -8,16 +8,17 @@ from pathlib import Path
 
 import click
 
+from tasks.command_line import EXIT_FAILED, Command, progress_bar
 from tasks.names import check_asset_id
 from tasks.settings import load_settings
-from workers.index.collection.opened import counted, open_collection
+from workers.index.collection.opened import open_collection
 
 __all__ = ["audit", "compact", "delete", "remove", "repair", "rollback", "verify"]
 
 _name = click.argument("name")
 
 
-@click.command()
+@click.command(cls=Command)
 @_name
 @click.argument("assets", nargs=-1, required=True, metavar="ASSET...")
 def remove(name: str, assets: tuple[str, ...]) -> None:
@@ -38,10 +39,10 @@ def remove(name: str, assets: tuple[str, ...]) -> None:
     for asset in sorted({*assets} - known):
         click.echo(f"not there  {asset}", err=True)
     if len(known) < len({*assets}):
-        sys.exit(1)
+        sys.exit(EXIT_FAILED)
 
 
-@click.command()
+@click.command(cls=Command)
 @_name
 def compact(name: str) -> None:
     """Write the journal of the collection NAME into its next generation. Workers do this by themselves when it has
@@ -59,7 +60,7 @@ def compact(name: str) -> None:
     click.echo(f"Generation {manifest.generation} of {name} is in force, with {count:,} images.")
 
 
-@click.command()
+@click.command(cls=Command)
 @_name
 @click.option("--to", "number", type=click.IntRange(1), help="A kept generation; default: the one before.")
 def rollback(name: str, number: int | None) -> None:
@@ -74,14 +75,14 @@ def rollback(name: str, number: int | None) -> None:
     click.echo(f"Generation {manifest.generation} of {name} is in force, with the files of generation {wanted}.")
 
 
-@click.command()
+@click.command(cls=Command)
 @_name
 def repair(name: str) -> None:
     """Register and remove again what the store knows and the collection NAME does not: after Redis was emptied."""
     from workers.index.maintenance import repair as repairing  # noqa: PLC0415
 
     opened = open_collection(load_settings(), name)
-    with opened.writing(), counted("result documents") as progress:
+    with opened.writing(), progress_bar("result documents") as progress:
         repaired = repairing.repair(opened.store, opened.files, opened.journal, progress)
     if repaired.unreadable:
         click.echo(f"{repaired.unreadable:,} result documents could not be read.", err=True)
@@ -90,10 +91,10 @@ def repair(name: str) -> None:
         f"{repaired.removed:,} removed again."
     )
     if repaired.unreadable:
-        sys.exit(1)
+        sys.exit(EXIT_FAILED)
 
 
-@click.command()
+@click.command(cls=Command)
 @_name
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete(name: str, yes: bool) -> None:
@@ -112,7 +113,7 @@ def delete(name: str, yes: bool) -> None:
     click.echo(f"Collection {name} is deleted.")
 
 
-@click.command()
+@click.command(cls=Command)
 @_name
 @click.option("--sample", default=1_000, show_default=True, type=click.IntRange(1), help="Entries to ask for.")
 @click.option(
@@ -133,10 +134,10 @@ def verify(name: str, sample: int, least: float) -> None:
     )
     click.echo(f"Found {seen.found_at_1:,} of {seen.asked:,} at nprobe 1, {seen.found_at_16:,} at nprobe 16.")
     if seen.share < least:
-        sys.exit(1)
+        sys.exit(EXIT_FAILED)
 
 
-@click.command()
+@click.command(cls=Command)
 @_name
 @click.option("--candidate", required=True, help="The collection whose codec is to be judged.")
 @click.option("--csv", "csv_path", type=click.Path(dir_okay=False, path_type=Path), help="A line for each image.")
@@ -157,7 +158,7 @@ def audit(name: str, candidate: str, csv_path: Path | None) -> None:
         check_extractor(pinned.collection, pinned.extractor, extractor.identity)
     codec = Codec.read(other.files.fetch(manifest.codec), manifest.factory)
     limits = Limits.of(settings)
-    with counted("published images") as progress:
+    with progress_bar("published images") as progress:
         seen = list(audit.audit(opened.store, opened.files, codec, extractor, limits, progress))
     if csv_path:
         with csv_path.open("w", newline="") as file:
@@ -167,4 +168,4 @@ def audit(name: str, candidate: str, csv_path: Path | None) -> None:
     off_now, off_then = sum(not s.on_code for s in seen), sum(not s.on_candidate for s in seen)
     click.echo(f"{len(seen):,} published images. Off their codes: {off_now:,} now, {off_then:,} with {candidate}.")
     if off_then:
-        sys.exit(1)
+        sys.exit(EXIT_FAILED)

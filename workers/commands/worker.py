@@ -8,13 +8,13 @@ import sys
 
 import click
 
-from tasks.errors import AiiError, Unavailable
+from tasks.command_line import Command
 from tasks.names import QUEUES
 from tasks.settings import load_settings
 from workers.monitoring.logs import set_up_logs
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--queues", default=",".join(QUEUES), show_default=True, help="Queues to serve, separated by commas.")
 @click.option(
     "--log-level", default="INFO", show_default=True, type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"])
@@ -29,8 +29,4 @@ def worker(queues: str, log_level: str) -> None:
     from workers.main import run_worker  # noqa: PLC0415  # loads torch: not for `aii --help`
 
     set_up_logs(getattr(logging, log_level))
-    try:
-        sys.exit(run_worker(load_settings(), chosen))
-    except AiiError as error:
-        click.echo(f"The worker cannot start: {error.message} [{error.code}]", err=True)
-        sys.exit(3 if isinstance(error, Unavailable) else 1)
+    sys.exit(run_worker(load_settings(), chosen))

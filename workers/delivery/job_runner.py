@@ -20,8 +20,9 @@ from pydantic import ValidationError
 
 from tasks.documents import read_result, write_result
 from tasks.errors import AiiError, InvalidRequest, LeaseLost, ObjectMissing, Poison, Unavailable
-from tasks.ledger.ledger import Claim, JobState, Ledger
-from tasks.messages import Request, parse_request
+from tasks.ledger.ledger import Claim, Ledger
+from tasks.ledger.states import JobState
+from tasks.messages import Request, validated
 from tasks.names import JOB_ID_PATTERN, QUEUE_OF_TASK
 from tasks.results import FailureResult, Provenance, Result
 from tasks.storage import ObjectStore
@@ -193,7 +194,7 @@ class JobRunner:
 
     def _do(self, kind: Kind[Any], running: Running, payload: Any) -> Result:
         try:
-            request = parse_request(kind.model, payload)
+            request = validated(kind.model, payload)
             if request.job_id != running.job_id:
                 raise InvalidRequest("The job id is not that of the request: send jobs with `producer.Producer`.")
             # A service that goes away in the middle only delays: all effects of the work can be repeated.

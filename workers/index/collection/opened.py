@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
-
-import click
+from typing import TYPE_CHECKING
 
 from tasks.app import Sender, create_app
 from tasks.connection import RedisClient, connect_redis
@@ -25,7 +20,7 @@ if TYPE_CHECKING:
     from workers.index.collection.journal import Journal
     from workers.index.collection.lock import Writing
 
-__all__ = ["Counted", "Opened", "counted", "open_collection"]
+__all__ = ["Opened", "open_collection"]
 
 
 @dataclass(frozen=True)
@@ -76,24 +71,3 @@ def open_collection(settings: Settings, name: str, *, create_buckets: bool = Fal
     if create_buckets:
         store.ensure_buckets()
     return Opened(settings, check_collection(name), store)
-
-
-class Counted(Protocol):
-    """Is told how much is done, and of how much when that is known only now."""
-
-    def __call__(self, count: int, total: int | None = None) -> None: ...
-
-
-@contextmanager
-def counted(what: str, total: int | None = None) -> Iterator[Counted]:
-    """A line that counts, on a terminal; otherwise nothing."""
-    shown, known = sys.stderr.isatty(), total
-
-    def show(count: int, total: int | None = None) -> None:
-        if shown:
-            of = total or known
-            click.echo(f"\r{what}: {count:,}" + (f" of {of:,}, {count / of:.0%}" if of else ""), nl=False, err=True)
-
-    yield show
-    if shown:
-        click.echo(err=True)

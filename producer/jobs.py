@@ -1,8 +1,10 @@
-"""``aii jobs``: look at jobs, try them again, end them."""
+"""What ``aii jobs`` does."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import Final
 
 import click
 
@@ -10,40 +12,26 @@ from producer import output
 from tasks.app import Sender, create_app
 from tasks.documents import read_document
 from tasks.errors import ObjectMissing
-from tasks.ledger.ledger import JobRecord, JobState
+from tasks.ledger.ledger import JobRecord
 from tasks.ledger.operations import Operations
+from tasks.ledger.states import JobState
 from tasks.settings import load_settings
 from tasks.storage import ObjectStore
 
-__all__ = ["jobs"]
+__all__ = ["cancel_jobs", "list_jobs", "retry_jobs", "show_job"]
 
-_job = click.argument("job_id", metavar="JOB")
-
-
-@click.group()
-def jobs() -> None:
-    """Look at jobs, try them again, end them."""
+_UNSETTLED: Final = (JobState.RUNNING, JobState.QUEUED, JobState.FAILED)
 
 
-# What somebody may want to look after, when nothing else is asked for.
-_UNSETTLED = (JobState.RUNNING, JobState.QUEUED, JobState.FAILED)
-
-
-@jobs.command("list")
-@click.argument("state", required=False, type=click.Choice([state.value for state in JobState]))
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1_000), help="Of each state.")
-def list_(state: str | None, limit: int) -> None:
-    """List jobs in one state; without STATE, all that run, wait or failed."""
+def list_jobs(state: JobState | None, limit: int) -> None:
+    """Print jobs in one state, or those that may need attention: at most `limit` of each state."""
     operations = Operations.connect(load_settings())
-    for wanted in (JobState(state),) if state else _UNSETTLED:
+    for wanted in (state,) if state else _UNSETTLED:
         for record in operations.jobs(wanted, limit):
             click.echo(_line(record))
 
 
-@jobs.command()
-@_job
-def show(job_id: str) -> None:
-    """Show a job, with its result document as JSON when it has one."""
+def show_job(job_id: str) -> None:
     settings = load_settings()
     click.echo(_line(Operations.connect(settings).job(job_id)))
     try:
@@ -53,10 +41,7 @@ def show(job_id: str) -> None:
     click.echo(json.dumps(json.loads(document), indent=2))
 
 
-@jobs.command()
-@click.argument("job_ids", nargs=-1, required=True, metavar="JOB...")
-def retry(job_ids: tuple[str, ...]) -> None:
-    """Try failed or cancelled jobs again."""
+def retry_jobs(job_ids: Sequence[str]) -> None:
     settings = load_settings()
     operations, sender = Operations.connect(settings), Sender(create_app(settings), settings)
     for job_id in job_ids:
@@ -64,10 +49,7 @@ def retry(job_ids: tuple[str, ...]) -> None:
         output.note(f"{job_id} is queued again.")
 
 
-@jobs.command()
-@click.argument("job_ids", nargs=-1, required=True, metavar="JOB...")
-def cancel(job_ids: tuple[str, ...]) -> None:
-    """End jobs that wait or run. A cancelled job publishes nothing; one that is just being published is refused."""
+def cancel_jobs(job_ids: Sequence[str]) -> None:
     settings = load_settings()
     operations, store = Operations.connect(settings), ObjectStore.connect(settings)
     for job_id in job_ids:

@@ -1,0 +1,167 @@
+"""What all commands of ``aii`` share: exit codes, how errors are shown, commands loaded on demand, the progress bar.
+
+Imports click only, because it runs before every command, and for ``--help`` and shell completion.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, Final, NamedTuple, Protocol
+
+import click
+
+from tasks.errors import AiiError, InvalidSetting, Unavailable
+
+__all__ = [
+    "EXIT_FAILED",
+    "EXIT_INTERRUPTED",
+    "EXIT_UNAVAILABLE",
+    "EXIT_USAGE",
+    "Advance",
+    "Command",
+    "Group",
+    "Lazy",
+    "LazyGroup",
+    "exit_code",
+    "exit_on_error",
+    "progress_bar",
+]
+
+# 0 is success; click itself ends with 2 on wrong usage, and shells report 130 for Ctrl-C.
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_UNAVAILABLE: Final = 3
+EXIT_INTERRUPTED: Final = 130
+
+
+def exit_code(error: AiiError) -> int:
+    """The exit code of a command that ends with this error."""
+    if isinstance(error, Unavailable):
+        return EXIT_UNAVAILABLE
+    return EXIT_USAGE if isinstance(error, InvalidSetting) else EXIT_FAILED
+
+
+@contextmanager
+def exit_on_error(program: str) -> Iterator[None]:
+    """End the process with one line on standard error and the right exit code, instead of a traceback.
+
+    Args:
+        program: what the line begins with, such as ``aii worker``.
+    """
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        raise  # click reports these itself
+    except AiiError as error:
+        _exit(program, f"{error.message} [{error.code}]", exit_code(error))
+    except OSError as error:
+        _exit(program, f"{error.filename}: {error.strerror}" if error.filename else str(error), EXIT_FAILED)
+    except Exception as error:
+        if os.environ.get("AII_TRACEBACK"):
+            traceback.print_exc()
+        hint = "This is a bug; set AII_TRACEBACK=1 and run the command again to see where it happened."
+        _exit(program, f"unexpected {type(error).__name__}: {error}. {hint}", EXIT_FAILED)
+
+
+def _exit(program: str, text: str, code: int) -> None:
+    click.echo(f"{program}: {text}", err=True)
+    sys.exit(code)
+
+
+class Command(click.Command):
+    """A command whose errors end the process with their exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with exit_on_error(_path(ctx)):
+            return super().invoke(ctx)
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with exit_on_error(_path(ctx)):
+            return super().invoke(ctx)
+
+
+def _path(ctx: click.Context) -> str:
+    """``aii index build``, however the program was started: it may run as ``python -m`` too."""
+    names = [ctx.command.name or ""]
+    while ctx.parent:
+        ctx = ctx.parent
+        names.insert(0, ctx.command.name or "")
+    return " ".join(names if names[0] == "aii" else ["aii", *names])
+
+
+class Lazy(NamedTuple):
+    """A command that is not imported yet: ``module:attribute``, and the line that its group's help shows."""
+
+    target: str
+    summary: str
+
+
+class _Stub(click.Command):
+    """Stands for a command in help and completion, where only its name and its summary are needed."""
+
+    def __init__(self, name: str, summary: str) -> None:
+        super().__init__(name, short_help=summary)
+
+
+class LazyGroup(Group):
+    """A group that imports a command only when that command is run, completed or asked for its own help."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, Lazy], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lazy = lazy
+
+    def lazy(self) -> Mapping[str, Lazy]:
+        return self._lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self.lazy()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if known := self.lazy().get(cmd_name):
+            return _Stub(cmd_name, known.summary)
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, self.load(command.name or "") if isinstance(command, _Stub) else command, rest
+
+    def load(self, name: str) -> click.Command:
+        """Import a command."""
+        module, _, attribute = self.lazy()[name].target.partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+
+class Advance(Protocol):
+    """Reports how much is done so far, and optionally the total, if it is known only now."""
+
+    def __call__(self, done: int, total: int | None = None) -> None: ...
+
+
+@contextmanager
+def progress_bar(label: str, total: int | None = None, *, hidden: bool = False) -> Iterator[Advance]:
+    """A bar on standard error, if that is a terminal; without a total, which may also follow later, it only counts."""
+    if hidden or not sys.stderr.isatty():
+        yield lambda done, total=None: None
+        return
+    with click.progressbar(length=total or 0, label=label, file=sys.stderr, show_pos=True) as bar:
+        bar.length = total  # click's own argument cannot say "unknown"
+
+        def advance(done: int, total: int | None = None) -> None:
+            bar.length = total or bar.length
+            bar.update(done - bar.pos)
+
+        yield advance
