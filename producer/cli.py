@@ -36,14 +36,12 @@ _SUMMARIES: Final = {
 
 class _Program(LazyGroup):
     @cached_property
-    def _joined(self) -> dict[str, Lazy]:
-        return {
-            point.name: Lazy(point.value, _SUMMARIES.get(point.name, ""))
-            for point in entry_points(group="aii.commands")
-        }
+    def _commands(self) -> dict[str, Lazy]:
+        points = entry_points(group="aii.commands")
+        return {point.name: Lazy(point.value, _SUMMARIES.get(point.name, "")) for point in points} | _OWN
 
     def lazy(self) -> Mapping[str, Lazy]:
-        return self._joined | super().lazy()
+        return self._commands
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         known = self.lazy().get(cmd_name)

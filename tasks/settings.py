@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
 
     # S3: MinIO or anything that speaks its protocol.
-    s3_endpoint: str = "127.0.0.1:9000"
+    s3_endpoint: str = Field(default="127.0.0.1:9000", pattern=r"^(\[[0-9A-Fa-f:]+\]|[\w.-]+)(:\d{1,5})?(/[\w./-]*)?$")
     s3_access_key: SecretStr = SecretStr("")
     s3_secret_key: SecretStr = SecretStr("")
     s3_secure: bool = False

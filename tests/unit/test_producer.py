@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from producer.images import find_images, read_image
 from tasks.errors import AiiError, EmptyImage, NotFound, TooLarge, TruncatedImage, error_of
-
-
-def test_the_command_line_loads_neither_torch_nor_faiss() -> None:
-    heavy = ["torch", "faiss", "numpy", "PIL", "workers"]
-    code = f"import sys, producer.cli; print([m for m in {heavy} if m in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
 
 
 def test_a_folder_gives_its_images_and_all_below(tmp_path: Path) -> None:

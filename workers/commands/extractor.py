@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tasks.command_line import Group
 from tasks.settings import load_settings
 from workers.extractors.training.settings import TrainingSettings
 
@@ -25,7 +26,7 @@ __all__ = ["extractor"]
 _existing = click.Path(exists=True, path_type=Path)
 
 
-@click.group()
+@click.group(cls=Group)
 def extractor() -> None:
     """Train the extractor `compact` on your own images, and measure any extractor."""
 
