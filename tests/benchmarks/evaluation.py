@@ -18,7 +18,7 @@ import numpy as np
 
 from workers.evaluation.detection import detect
 from workers.evaluation.extraction import mapped
-from workers.evaluation.searching import Index, exact_first
+from workers.evaluation.searching import Index, exact_first_matches
 from workers.index.codec.codec import Codec, Features
 from workers.index.codec.trainable import training_sample
 from workers.index.maintenance.build import encoded
@@ -43,7 +43,7 @@ def main(
         registered = drawn(Path(folder, "registered"), images, dimension, 1)
         queries = np.concatenate([registered + 0.02 * np.float32(edit) / EDITS for edit in range(EDITS)])
         with measured(f"comparing {exactly:,} of {len(queries):,} queries with {references:,} features"):
-            exact_first(features, np.asarray(registered), queries[:exactly])
+            exact_first_matches(features, np.asarray(registered), queries[:exactly])
         for factory in factories:
             ask(factory, features, np.asarray(registered), queries, trained_on)
 
@@ -54,9 +54,9 @@ def ask(factory: str, features: Features, registered: Features, queries: Feature
         codec = Codec.train(factory, training_sample(features)[:trained_on])
     with measured(f"encoding for {factory}, and asking {len(queries):,} times at nprobe 1"):
         index = Index(codec, encoded(codec, features), codec.encode(registered))
-        first = index.first(queries, 1)
+        first = index.first_matches(queries, 1)
         right = np.tile(np.arange(len(registered)), EDITS)
-        detect(first, right, index.first(queries[: len(registered)], 1))
+        detect(first, right, index.first_matches(queries[: len(registered)], 1))
 
 
 def drawn(path: Path, count: int, dimension: int, seed: int) -> Features:

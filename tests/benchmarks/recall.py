@@ -94,13 +94,13 @@ def main(  # one parameter an option
         json_path.write_text(json.dumps(rows, indent=2) + "\n")
 
 
-def measure(setting: Setting, factory: str, ways: dict[str, ActivationOptions]) -> list[dict[str, Any]]:
+def measure(setting: Setting, factory: str, variants: dict[str, ActivationOptions]) -> list[dict[str, Any]]:
     codec = Codec.train(factory, setting.references)
     codes = codec.encode(setting.references)
     inputs = [to_input(pixels, setting.engine.extractor.input_size) for pixels in setting.originals]
     own = codec.encode(setting.engine.features(torch.stack(inputs)))
     rows = [_row(factory, "passive", None, recall(setting, codec, codes, own, setting.originals))]
-    for mode, options in ways.items():
+    for mode, options in variants.items():
         published, registered = activate(setting, codec, options)
         psnr = np.mean([psnr_db(a, b) for a, b in zip(setting.originals, published, strict=True)])
         rows.append(_row(factory, mode, float(psnr), recall(setting, codec, codes, registered, published)))

@@ -9,19 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tasks.errors import InvalidRequest
 from tasks.messages import ActivationOptions
 from tests.photographs import crops
 from workers.activation.engine import Engine
-from workers.evaluation.compare import MEASURES, meeting
+from workers.evaluation.compare import MEASURES, compare
 from workers.evaluation.copies import copies_of
-from workers.evaluation.detection import detect
+from workers.evaluation.detection import Detection, detect
 from workers.evaluation.disc import read_disc
 from workers.evaluation.edits import EDITS
-from workers.evaluation.findings import VariantRow
-from workers.evaluation.published import PublishedSet
-from workers.evaluation.searching import First, Index, exact_first, recall_by_edit
+from workers.evaluation.findings import Findings, RecallRow, SearchRow, VariantRow
+from workers.evaluation.published import Published, PublishedSet
+from workers.evaluation.report.paper import average_by_edit, main_search, same_kind
+from workers.evaluation.report.report import write_report
+from workers.evaluation.report.sheet import Shown
+from workers.evaluation.run import FLAT, EvaluationPlan
+from workers.evaluation.searching import FirstMatches, Index, exact_first_matches, recall_by_edit
 from workers.evaluation.setting import check_note, write_note
 from workers.evaluation.subject import Photograph, Sources, read_photographs
 from workers.extractors.registry import load_extractor
@@ -38,8 +43,8 @@ def unit_vectors(count: int, seed: int) -> Features:
     return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
-def first(positions: list[int], distances: list[float]) -> First:
-    return First(np.array(positions), np.array(distances, dtype=np.float32), 0.0)
+def first(positions: list[int], distances: list[float]) -> FirstMatches:
+    return FirstMatches(np.array(positions), np.array(distances, dtype=np.float32), 0.0)
 
 
 def test_precision_and_recall_are_those_counted_by_hand() -> None:
@@ -58,7 +63,7 @@ def test_without_one_right_answer_there_is_no_threshold() -> None:
 
 def test_an_exact_search_finds_what_comparing_all_pairs_finds() -> None:
     references, registered, queries = unit_vectors(300, 0), unit_vectors(40, 1), unit_vectors(100, 2)
-    answer = exact_first(references, registered, queries)
+    answer = exact_first_matches(references, registered, queries)
     everything = np.concatenate([references, registered])
     nearest = (queries @ everything.T).argmax(axis=1) - len(references)
     assert (answer.positions == np.maximum(nearest, -1)).all()
@@ -70,8 +75,8 @@ def test_an_index_answers_with_the_positions_of_registered_images_and_minus_one_
     codec = Codec.train("Flat", references)
     index = Index(codec, codec.encode(references), codec.encode(registered))
     assert len(index) == 540
-    assert index.first(registered, 1).positions.tolist() == list(range(40))
-    assert set(index.first(references[:20], 1).positions.tolist()) == {-1}
+    assert index.first_matches(registered, 1).positions.tolist() == list(range(40))
+    assert set(index.first_matches(references[:20], 1).positions.tolist()) == {-1}
 
 
 def test_recall_is_the_share_of_copies_whose_original_comes_first() -> None:
@@ -88,8 +93,8 @@ def test_matches_of_one_distance_pass_a_threshold_together() -> None:
 
 def test_an_exact_search_of_many_queries_answers_like_one_of_few() -> None:
     references, registered, queries = unit_vectors(50, 0), unit_vectors(9, 1), unit_vectors(5_000, 2)
-    answer = exact_first(references, registered, queries)
-    last = exact_first(references, registered, queries[4_500:])
+    answer = exact_first_matches(references, registered, queries)
+    last = exact_first_matches(references, registered, queries[4_500:])
     assert (answer.positions[4_500:] == last.positions).all()
     assert answer.distances[4_500:] == pytest.approx(last.distances, abs=1e-6)
 
@@ -155,20 +160,20 @@ def test_an_index_that_does_not_exist_is_refused_in_words() -> None:
 PSNR = MEASURES[0]
 
 
-def way(name: str, recall: float, psnr_db: float) -> VariantRow:
+def variant(name: str, recall: float, psnr_db: float) -> VariantRow:
     return VariantRow(name, 1.0, 10, recall, psnr_db, psnr_db + 3, 0.99, 5.0, 1.0, 1.0)
 
 
 def test_two_curves_are_compared_in_the_middle_of_what_they_share() -> None:
-    rows = [way("jnd", 0.6, 44), way("jnd", 0.8, 40), way("linf", 0.7, 42), way("linf", 0.9, 38)]
-    met = meeting(rows, PSNR)
-    assert met is not None
-    assert (met.at, met.at_recall) == (41.0, 0.75)
-    assert (met.recall["jnd"], met.recall["linf"]) == (pytest.approx(0.75), pytest.approx(0.75))
-    assert (met.figure["jnd"], met.figure["linf"]) == (pytest.approx(41.0), pytest.approx(41.0))
-    too_strong = way("jnd", 0.76, 36)  # finds less than a weaker one, and is more visible
-    assert meeting([*rows, too_strong], PSNR) == met
-    assert meeting([*rows[:2], way("linf", 0.7, 35), way("linf", 0.9, 30)], PSNR) is None
+    rows = [variant("jnd", 0.6, 44), variant("jnd", 0.8, 40), variant("linf", 0.7, 42), variant("linf", 0.9, 38)]
+    compared = compare(rows, PSNR)
+    assert compared is not None
+    assert (compared.at, compared.at_recall) == (41.0, 0.75)
+    assert (compared.recall["jnd"], compared.recall["linf"]) == (pytest.approx(0.75), pytest.approx(0.75))
+    assert (compared.figure["jnd"], compared.figure["linf"]) == (pytest.approx(41.0), pytest.approx(41.0))
+    too_strong = variant("jnd", 0.76, 36)  # finds less than a weaker one, and is more visible
+    assert compare([*rows, too_strong], PSNR) == compared
+    assert compare([*rows[:2], variant("linf", 0.7, 35), variant("linf", 0.9, 30)], PSNR) is None
 
 
 @dataclass(frozen=True)
@@ -256,3 +261,49 @@ def test_a_setting_is_refused_by_what_changed(tmp_path: Path) -> None:
     check_note(tmp_path / "setting.json", note)
     with pytest.raises(InvalidRequest, match=r"something else \(photographs changed\)"):
         check_note(tmp_path / "setting.json", note | {"photographs": "b"})
+
+
+def measured(main: str) -> Findings:
+    """Findings of one main index and no other."""
+    by_edit = dict.fromkeys(EDITS, 0.5)
+    curve = Detection(np.array([0.5]), np.array([1.0]), 0.5, None, 0.0)
+    return Findings(
+        [RecallRow(FLAT, 0, False, 2, by_edit), *(RecallRow(main, 1, a, 2, by_edit) for a in (False, True))],
+        [SearchRow(FLAT, 0, 10, 1.0, 1024), SearchRow(main, 1, 10, 0.1, 8)],
+        [variant("10 steps", 0.5, 40.0)],
+        [variant("jnd", 0.5, 40.0), variant("linf", 0.5, 40.0)],
+        [Published("0.jpg", "0.jpg", "AA==", None, None, 1.0, 0, 3, False, 1.0)],
+        {False: curve, True: curve},
+    )
+
+
+def test_names_from_outside_are_escaped_in_the_report_and_the_papers_figures_stand_beside_ours(tmp_path: Path) -> None:
+    main, picture = "IVF4,PQ8x8", Image.new("RGB", (32, 32))
+    write_report(
+        tmp_path / "report.html", measured(main), EvaluationPlan(main, (), None, {}), {"command": "<script>"},
+        [Shown("0.jpg", picture, picture, None, 1.0, 0)], [f"<b>{i}.jpg" for i in range(102)],
+    )  # fmt: skip
+    page = (tmp_path / "report.html").read_text()
+    assert "<script>" not in page
+    assert "&lt;b&gt;99.jpg" in page
+    assert "<b>" not in page
+    assert "… and 2 more." in page
+    assert '<td>0.500 <i title="the paper">0.75</i></td>' in page
+    assert page.count("<svg") == 6
+
+
+def test_an_index_of_the_same_kind_as_one_of_the_authors_is_compared_with_it() -> None:
+    found = {factory: same_kind(factory) for factory in ("IVF256,Flat", "OPQ8_64,PQ8x8", "PCA64,LSH", "PQ8x8")}
+    figures = {factory: row and (row.passive, row.activated, row.ms) for factory, row in found.items()}
+    assert figures == {
+        "IVF256,Flat": (0.66, 0.89, 0.32), "OPQ8_64,PQ8x8": (0.92, 0.94, 5.71), "PCA64,LSH": (0.78, 0.86, 0.99),
+        "PQ8x8": None,
+    }  # fmt: skip
+
+
+def test_the_papers_averages_are_those_of_its_edits() -> None:
+    for nprobe in (0, 1, 16):
+        row = main_search(nprobe)
+        assert average_by_edit(nprobe, False) == pytest.approx(row.passive, abs=0.006)
+        if nprobe:
+            assert average_by_edit(nprobe, True) == pytest.approx(row.activated, abs=0.006)

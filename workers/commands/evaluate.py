@@ -50,7 +50,7 @@ _SHOWN: Final = 6
 def evaluate(
     images: tuple[Path, ...], references: tuple[Path, ...], disc: Path | None, out: Path, **chosen: Any
 ) -> None:
-    """Activate images, edit them, ask for the copies, and write a report with tables, plots and pictures.
+    """Activate images, edit them, search for the copies, and write a report with tables, plots and pictures.
 
     Nothing is registered anywhere. No service is needed, but for --index, and for --queue, which uploads the
     references. Run the same command again after an interruption, and it goes on. The same seed gives the same tables,
@@ -64,12 +64,12 @@ def evaluate(
     if bool(disc) == bool(images or references):
         raise click.UsageError("Name either --images and --references, or --disc.")
     began, progress = time.monotonic(), Progress()
-    subject, extent = _prepared(_sources(images, references, disc, chosen["hold_out"]), out, chosen, progress)
+    subject, plan = _prepared(_sources(images, references, disc, chosen["hold_out"]), out, chosen, progress)
     print_skipped(subject.skipped)
-    evaluation = Evaluation(subject, extent, out / "state", chosen["seed"], progress)
+    evaluation = Evaluation(subject, plan, out / "state", chosen["seed"], progress)
     evaluation.run()
-    _write(evaluation, subject, extent, out, chosen["seed"], time.monotonic() - began)
-    print_main_table(evaluation.findings, extent)
+    _write(evaluation, subject, plan, out, chosen["seed"], time.monotonic() - began)
+    print_main_table(evaluation.findings, plan)
     click.echo(f"\nReport: {out / 'report.html'}")
 
 
@@ -177,7 +177,7 @@ def _trained(name: str, settings: Settings, extractor: ExtractorIdentity) -> Tra
 
 
 def _write(
-    evaluation: Evaluation, subject: Subject, extent: EvaluationPlan, out: Path, seed: int, seconds: float
+    evaluation: Evaluation, subject: Subject, plan: EvaluationPlan, out: Path, seed: int, seconds: float
 ) -> None:
     from PIL import Image  # noqa: PLC0415
 
@@ -193,14 +193,15 @@ def _write(
     ):
         before, after = (Image.fromarray(p.decoded(subject.limits).pixels) for p in (original, published))
         shown.append(Shown(original.name, before, after, image.psnr_db, image.ssim, image.linf))
-    setting = described(subject, extent, seed, seconds)
-    write_report(out / "report.html", evaluation.findings, extent, setting, shown, subject.skipped)
+    setting = described(subject, plan, seed, seconds)
+    write_report(out / "report.html", evaluation.findings, plan, setting, shown, subject.skipped)
 
 
 def _need_the_extra() -> None:
     try:
+        import jinja2  # noqa: F401, PLC0415
         import matplotlib  # noqa: F401, PLC0415
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
         raise click.UsageError(
-            "`aii evaluate` draws with matplotlib: pip install 'active-image-indexing[worker,evaluation]'."
+            f"`aii evaluate` needs {error.name} for its report: pip install 'active-image-indexing[worker,evaluation]'."
         ) from None

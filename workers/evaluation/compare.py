@@ -1,4 +1,4 @@
-"""Two ways of hiding a change, compared where they are equally visible, and where they find equally much."""
+"""Two masks compared: their R@1 where they are equally visible, and how visible they are at equal R@1."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from workers.evaluation.findings import VariantRow
 
-__all__ = ["BOUND", "MASK", "MEASURES", "Measure", "Meeting", "meeting"]
+__all__ = ["BOUND", "MASK", "MEASURES", "Comparison", "Measure", "compare"]
 
-MASK, BOUND = WAYS = ("jnd", "linf")
-_SHORT: Final = 2
+MASK, BOUND = _ATTENUATIONS = ("jnd", "linf")
+_FEWEST_POINTS: Final = 2
 
 
 class Measure(NamedTuple):
@@ -33,13 +33,13 @@ MEASURES: Final = (
 
 
 @dataclass(frozen=True)
-class Meeting:
+class Comparison:
     """The perceptual mask (`jnd`) and the same bound for all pixels (`linf`), interpolated between the strengths that
-    were measured, in the middle of what both of them reach.
+    were measured, in the middle of the range that both curves cover.
 
     Attributes:
-        at: what both are given by the measure; `recall` is the R@1 of each there.
-        at_recall: the R@1 that both are given; `figure` is what each is by the measure there.
+        at: the value of the measure at which `recall` gives the R@1 of each.
+        at_recall: the R@1 at which `figure` gives the value of the measure for each.
     """
 
     at: float
@@ -48,26 +48,32 @@ class Meeting:
     figure: dict[str, float]
 
 
-def meeting(strengths: Sequence[VariantRow], measure: Measure) -> Meeting | None:
-    """Compare by one measure; None where the two curves do not overlap."""
+def compare(strengths: Sequence[VariantRow], measure: Measure) -> Comparison | None:
+    """The comparison by one measure of visibility; None where the two curves do not overlap."""
     curves = {
-        way: _worth_while(
-            [(getattr(r, measure.field), r.recall_at_1) for r in strengths if r.way == way and np.isfinite(r.psnr_db)]
+        attenuation: _pareto(
+            [
+                (getattr(r, measure.field), r.recall_at_1)
+                for r in strengths
+                if r.variant == attenuation and np.isfinite(r.psnr_db)
+            ]
         )
-        for way in WAYS
+        for attenuation in _ATTENUATIONS
     }
-    if min(map(len, curves.values())) < _SHORT:
+    if min(map(len, curves.values())) < _FEWEST_POINTS:
         return None
     at, at_recall = (_middle([[point[i] for point in curve] for curve in curves.values()]) for i in (0, 1))
     if at is None or at_recall is None:
         return None
-    recall = {way: _between(curve, at) for way, curve in curves.items()}
-    turned = {way: [(y, x) for x, y in curve] for way, curve in curves.items()}
-    return Meeting(at, recall, at_recall, {way: _between(curve, at_recall) for way, curve in turned.items()})
+    recall = {attenuation: _between(curve, at) for attenuation, curve in curves.items()}
+    turned = {attenuation: [(y, x) for x, y in curve] for attenuation, curve in curves.items()}
+    return Comparison(
+        at, recall, at_recall, {attenuation: _between(curve, at_recall) for attenuation, curve in turned.items()}
+    )
 
 
-def _worth_while(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Without strengths that a less visible one finds as much as: from some strength on, more finds less."""
+def _pareto(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Without strengths that a less visible one equals in R@1: beyond some strength, R@1 falls again."""
     kept: list[tuple[float, float]] = []
     for figure, recall in sorted(curve, reverse=True):  # the least visible first
         if not kept or recall > kept[-1][1]:

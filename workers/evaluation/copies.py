@@ -33,7 +33,7 @@ def copies_of(
     photographs: Sequence[Photograph], engine: Engine, limits: Limits, edits: Mapping[str, Edit], path: Path,
     seed: int, progress: Callable[[int], None],
 ) -> Copies:  # fmt: skip
-    """Edit photographs in every way and extract the copies, from where the file at `path` ends.
+    """Edit photographs by every edit and extract the copies, from where the file at `path` ends.
 
     Args:
         path: (N, E, D) float32, a batch of photographs after the other; what an interruption left of one is cut off.
@@ -52,7 +52,7 @@ def copies_of(
             file.flush()
             progress(start + len(batch))
     features = mapped(path, width).reshape(-1, len(edits), engine.extractor.dimension)
-    assert len(features) == len(photographs), "each key stands for one set of photographs"
+    assert len(features) == len(photographs), "a key belongs to one set of photographs"
     return {name: features[:, i] for i, name in enumerate(edits)}
 
 

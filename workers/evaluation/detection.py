@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from workers.evaluation.searching import First
+from workers.evaluation.searching import FirstMatches
 
 __all__ = ["Detection", "detect"]
 
@@ -33,8 +33,9 @@ class Detection:
     recall_at_threshold: float
 
 
-def detect(copies: First, right: npt.NDArray[np.int64], unrelated: First) -> Detection:
-    """Rank the first matches of copies, whose originals stand at `right` (M,), and of unrelated images by distance.
+def detect(copies: FirstMatches, right: npt.NDArray[np.int64], unrelated: FirstMatches) -> Detection:
+    """Rank by distance the first matches of copies, whose originals are at positions `right` (M,), and of unrelated
+    images.
 
     Matches of one distance, of which a quantised index gives many, pass a threshold together or not at all.
     """

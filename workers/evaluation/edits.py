@@ -1,8 +1,8 @@
 """The fourteen edits of the paper's evaluation, on PIL RGB images.
 
 Source: Fernandez et al., "Active Image Indexing" (ICLR 2023), table 2 and appendix. Every edit takes an RGB image of
-any size and returns a new RGB image; only ``random`` looks at the seed, and at nothing but the seed: an original and
-its protected version are edited alike under the same one (:func:`edit_seed`).
+any size and returns a new RGB image; only ``random`` depends on the seed, and on nothing else: an original and its
+protected version are edited alike under the same one (:func:`edit_seed`).
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Where the features of references come from: this process, or workers, who share them as jobs."""
+"""Extraction of the references' features: in this process, or by workers as jobs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ images and each extractor in a place of its own."""
 
 
 def mapped(path: Path, dimension: int) -> Features:
-    """Features (N, dimension) float32 in a file, not read into memory before they are looked at."""
+    """Features (N, dimension) float32 in a file, read into memory only where they are used."""
     if not path.stat().st_size:
         return np.empty((0, dimension), dtype=np.float32)
     return np.memmap(path, dtype=np.float32, mode="r").reshape(-1, dimension)

@@ -14,12 +14,12 @@ from workers.evaluation.detection import Detection
 from workers.evaluation.edits import EDITS
 from workers.evaluation.published import Published
 
-__all__ = ["Findings", "RecallRow", "SearchRow", "VariantRow", "way_row", "write_tables"]
+__all__ = ["Findings", "RecallRow", "SearchRow", "VariantRow", "variant_row", "write_tables"]
 
 
 @dataclass(frozen=True)
 class RecallRow:
-    """R@1 by edit of one index; `nprobe` is 0 where every entry is compared, `images` how many were asked for."""
+    """R@1 by edit of one index; `nprobe` is 0 where every entry is compared, `images` is the number of photographs."""
 
     index: str
     nprobe: int
@@ -29,7 +29,7 @@ class RecallRow:
 
     @property
     def average(self) -> float:
-        """Over the fourteen edits, whatever else was measured."""
+        """Over the fourteen edits; more edits do not count."""
         return float(np.mean([self.by_edit[edit] for edit in EDITS]))
 
 
@@ -47,9 +47,9 @@ class SearchRow:
 
 @dataclass(frozen=True)
 class VariantRow:
-    """One way of activating, on the main index at nprobe 1; `verified` is a share, `ms_per_image` is a timing."""
+    """One set of activation options, on the main index at nprobe 1; `verified` is a share, `ms_per_image` a timing."""
 
-    way: str
+    variant: str
     alpha: float
     images: int
     recall_at_1: float
@@ -63,11 +63,11 @@ class VariantRow:
 
 @dataclass
 class Findings:
-    """Filled as the evaluation goes."""
+    """All tables; each is filled when its part of the evaluation is done."""
 
     recall: list[RecallRow] = field(default_factory=list)
     searches: list[SearchRow] = field(default_factory=list)
-    ways: list[VariantRow] = field(default_factory=list)
+    variants: list[VariantRow] = field(default_factory=list)
     strengths: list[VariantRow] = field(default_factory=list)
     images: list[Published] = field(default_factory=list)
     detections: dict[bool, Detection] = field(default_factory=dict)
@@ -81,10 +81,10 @@ class Findings:
         return next(r for r in self.recall if (r.index, r.nprobe, r.activated) == (index, nprobe, activated))
 
 
-def way_row(way: str, alpha: float, recall: float, images: Sequence[Published]) -> VariantRow:
+def variant_row(variant: str, alpha: float, recall: float, images: Sequence[Published]) -> VariantRow:
     """Averages over what was published; images that did not change have no PSNR and are left out of its mean."""
     return VariantRow(
-        way, alpha, len(images), recall, _mean([i.psnr_db for i in images]), _mean([i.psnr_y_db for i in images]),
+        variant, alpha, len(images), recall, _mean([i.psnr_db for i in images]), _mean([i.psnr_y_db for i in images]),
         float(np.mean([i.ssim for i in images])), float(np.mean([i.linf for i in images])),
         float(np.mean([i.verified for i in images])), float(np.mean([i.ms for i in images])),
     )  # fmt: skip
@@ -103,11 +103,11 @@ def write_tables(findings: Findings, folder: Path) -> None:
         for edit, share in [*row.by_edit.items(), ("average", row.average)]
     )
     _write(folder / "recall.csv", ["index", "nprobe", "activated", "edit", "recall_at_1"], recalls)
-    _write(folder / "search.csv", [f.name for f in fields(SearchRow)], map(_rounded, findings.searches))
+    _write(folder / "search.csv", _names(SearchRow), map(_rounded, findings.searches))
     images = ([i.image, _text(i.psnr_db), _text(i.ssim), i.linf, i.steps, _text(i.ms)] for i in findings.images)
     _write(folder / "images.csv", ["image", "psnr_db", "ssim", "linf", "steps", "ms"], images)
-    for name, rows in (("ways", findings.ways), ("strengths", findings.strengths)):
-        _write(folder / f"{name}.csv", [f.name for f in fields(VariantRow)], map(_rounded, rows))
+    for name, rows in (("ways", findings.variants), ("strengths", findings.strengths)):
+        _write(folder / f"{name}.csv", ["way", *_names(VariantRow)[1:]], map(_rounded, rows))
     points = (
         [int(activated), _text(float(r)), _text(float(p))]
         for activated, found in findings.detections.items()
@@ -121,6 +121,10 @@ def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
         table = csv.writer(file)
         table.writerow(header)
         table.writerows(rows)
+
+
+def _names(row: type[SearchRow | VariantRow]) -> list[str]:
+    return [f.name for f in fields(row)]
 
 
 def _rounded(row: SearchRow | VariantRow) -> list[Any]:

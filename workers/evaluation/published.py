@@ -29,8 +29,8 @@ from workers.monitoring.stopwatch import Stopwatch
 
 __all__ = ["Published", "PublishedSet"]
 
-# Images of one batch depend on which thread came when; on a processor, where a batch of one is no slower, none is made,
-# so that two runs give the same figures to the last digit.
+# Which images share a batch depends on the threads' timing, and rounding on the batch. On a CPU, where batches of one
+# are no slower, each image is its own batch, so that two runs give the same figures to the last digit.
 _BATCH: Final = {"cpu": 1, "cuda": 16}
 _HANDLERS: Final = {"cpu": 2, "cuda": 32}
 _WINDOW: Final = 64  # photographs handed over at once: an interruption waits for no more
@@ -45,8 +45,8 @@ class Published:
         code: base64, under which it is registered.
         psnr_db, psnr_y_db: of all channels, and of luminance; None when nothing changed.
         steps: of the last try.
-        verified: whether the file was found to stand better to its code; if not, it is published unchanged.
-        ms: what the picture took, without reading, writing and looking at files.
+        verified: whether the file fits its code better than the original; if not, it is published unchanged.
+        ms: for preparing, optimising and composing; reading, encoding and verifying files is not counted.
     """
 
     image: str
@@ -77,7 +77,7 @@ class PublishedSet:
         """Activate those that are not there yet, in their order."""
         done = self._restored()
         pairs = zip(done, photographs, strict=False)
-        assert all(image.image == p.name for image, p in pairs), "each key stands for one set of photographs"
+        assert all(image.image == p.name for image, p in pairs), "a key belongs to one set of photographs"
         if len(done) >= len(photographs):
             return
         device = engine.extractor.device.type

@@ -1,5 +1,5 @@
 """The whole evaluation: the paper's tables (Fernandez et al., "Active Image Indexing", ICLR 2023, section 5), on
-anybody's images."""
+the user's images."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tasks.messages import ActivationOptions
 from workers.evaluation.copies import Copies, copies_of, features_of
 from workers.evaluation.detection import detect
 from workers.evaluation.edits import EDITS, Edit
-from workers.evaluation.findings import Findings, RecallRow, SearchRow, VariantRow, way_row
+from workers.evaluation.findings import Findings, RecallRow, SearchRow, VariantRow, variant_row
 from workers.evaluation.published import PublishedSet
-from workers.evaluation.searching import First, Index, exact_first, recall_by_edit
+from workers.evaluation.searching import FirstMatches, Index, exact_first_matches, recall_by_edit
 from workers.evaluation.subject import Photograph, Subject
 from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.codec.trainable import training_sample
@@ -34,7 +34,7 @@ _STRENGTHS: Final = (("jnd", (2.0, 3.0, 4.5, 7.0)), ("linf", (1.0, 2.0, 3.5, 5.0
 _PLAIN: Final = ActivationOptions()
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many images of it are, and of how many."""
+"""Called with the name of the stage, the number of images done, and their total."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """How much is measured: the main index on all photographs, the others and other ways of activating on fewer.
+    """How much is measured: the main index on all photographs, the other indexes and activation options on fewer.
 
     Attributes:
         trained: the main index, if it is not to be trained here.
@@ -68,22 +68,22 @@ class EvaluationPlan:
 
 
 class Evaluation:
-    """Measures one table after the other into :attr:`findings`; what takes long is kept in `folder`, by codec and way,
-    so that a second run of the same command goes on."""
+    """Measures one table after the other into :attr:`findings`; what takes long is kept in `folder`, by codec and
+    options, so that a second run of the same command goes on."""
 
-    def __init__(self, subject: Subject, extent: EvaluationPlan, folder: Path, seed: int, progress: Progress) -> None:
+    def __init__(self, subject: Subject, plan: EvaluationPlan, folder: Path, seed: int, progress: Progress) -> None:
         self.findings = Findings()
         self._subject = subject
-        self._extent = extent
+        self._plan = plan
         # A collection may have another codec the next time, under the same factory string.
-        self._folder = folder / extent.trained.sha256[:12] if extent.trained else folder
+        self._folder = folder / plan.trained.sha256[:12] if plan.trained else folder
         self._seed = seed
         self._progress = progress
         self._codecs: dict[str, tuple[Codec, Codes]] = {}
 
     def run(self) -> Findings:
         self._main()
-        self._other_ways()
+        self._variants()
         self._strengths()
         self._other_indexes()
         return self.findings
@@ -91,15 +91,15 @@ class Evaluation:
     @property
     def published(self) -> list[Photograph]:
         """The registered photographs as they were published for the main index."""
-        return self._published(self._extent.main, _PLAIN, self._subject.registered).photographs
+        return self._published(self._plan.main, _PLAIN, self._subject.registered).photographs
 
     # ── tables ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _main(self) -> None:
         """R@1 by edit and copy detection: no index, and the main index by nprobe, passive and activated."""
-        subject, main, originals = self._subject, self._extent.main, self._originals
+        subject, main, originals = self._subject, self._plan.main, self._originals
         copies = self._copies("passive", subject.registered)
-        exact = exact_first(subject.references, originals, _stacked(copies))
+        exact = exact_first_matches(subject.references, originals, _stacked(copies))
         vectors = len(subject.references) + len(originals)
         self.findings.recall.append(RecallRow(FLAT, 0, False, len(originals), recall_by_edit(exact, copies)))
         self.findings.searches.append(SearchRow(FLAT, 0, vectors, exact.ms, 4 * originals.shape[1]))
@@ -110,35 +110,35 @@ class Evaluation:
         self._main_by_nprobe(published.codes, copies, activated=True)
 
     def _main_by_nprobe(self, registered: Codes, copies: Copies, *, activated: bool) -> None:
-        """And copies, in all of the fourteen edits, against images that nobody registered, at nprobe 1."""
-        codec, references = self._codec(self._extent.main)
+        """R@1 by nprobe; and detection at nprobe 1: copies in all fourteen edits, and unregistered images."""
+        codec, references = self._codec(self._plan.main)
         index = Index(codec, references, registered)
-        first = self._measure(self._extent.main, index, copies, _NPROBES, activated=activated)
-        unrelated = index.first(self._unrelated, 1)
+        first = self._measure(self._plan.main, index, copies, _NPROBES, activated=activated)
+        unrelated = index.first_matches(self._unrelated, 1)
         right = np.tile(np.arange(len(registered)), len(EDITS))
         self.findings.detections[activated] = detect(first.part(len(right)), right, unrelated)
 
-    def _other_ways(self) -> None:
+    def _variants(self) -> None:
         """Ten steps, one step, and robust, on the same photographs."""
-        some = self._subject.registered[: self._extent.others_count]
-        for way, options in (
+        some = self._subject.registered[: self._plan.others_count]
+        for variant, options in (
             ("10 steps", _PLAIN), ("1 step", ActivationOptions(steps=1)), ("robust", ActivationOptions(robust=True)),
         ):  # fmt: skip
-            self.findings.ways.append(self._way(way, options, some))
+            self.findings.variants.append(self._variant(variant, options, some))
 
     def _strengths(self) -> None:
         """The perceptual mask against an equal bound for all pixels, at several strengths."""
-        some = self._subject.registered[: self._extent.strengths_count]
+        some = self._subject.registered[: self._plan.strengths_count]
         for attenuation, alphas in _STRENGTHS:
             for alpha in alphas:
                 options = ActivationOptions.model_validate({"alpha": alpha, "attenuation": attenuation})
-                self.findings.strengths.append(self._way(attenuation, options, some))
+                self.findings.strengths.append(self._variant(attenuation, options, some))
 
     def _other_indexes(self) -> None:
         """The other indexes, passive and activated, on fewer photographs."""
-        some = self._subject.registered[: self._extent.others_count]
-        passive = _first(self._copies("passive", self._subject.registered), len(some))
-        for factory in self._extent.others:
+        some = self._subject.registered[: self._plan.others_count]
+        passive = _head(self._copies("passive", self._subject.registered), len(some))
+        for factory in self._plan.others:
             codec, references = self._codec(factory)
             index = Index(codec, references, codec.encode(self._originals[: len(some)]))
             self._measure(factory, index, passive, (1,), activated=False)
@@ -148,7 +148,7 @@ class Evaluation:
             self._measure(factory, index, copies, (1,), activated=True)
             del self._codecs[factory]  # a million codes of whole features are gigabytes
 
-    # ── what they are made of ────────────────────────────────────────────────────────────────────────────────────────
+    # ── what the tables are computed from ────────────────────────────────────────────────────────────────────────────
 
     @cached_property
     def _originals(self) -> Features:
@@ -157,14 +157,14 @@ class Evaluation:
 
     @cached_property
     def _unrelated(self) -> Features:
-        """(M, D) of images that nobody registered, edited."""
+        """(M, D) of unregistered images, edited."""
         edits = {"identity": EDITS["identity"]} if self._subject.edited else EDITS
         return _stacked(self._copies("unrelated", self._subject.unrelated, edits))
 
     def _codec(self, factory: str) -> tuple[Codec, Codes]:
         """A codec, trained for this run unless one was given, and the references' codes."""
         if factory not in self._codecs:
-            given = self._extent.trained
+            given = self._plan.trained
             codec = given.codec if given and factory == given.factory else self._trained(factory)
             self._codecs[factory] = codec, encoded(codec, self._subject.references)
         return self._codecs[factory]
@@ -189,38 +189,40 @@ class Evaluation:
         return published
 
     def _copies(self, key: str, photographs: Sequence[Photograph], edits: Mapping[str, Edit] | None = None) -> Copies:
-        subject, edits = self._subject, edits or self._extent.edits
+        subject, edits = self._subject, edits or self._plan.edits
         path = self._folder / "copies" / f"{key}-{len(edits)}.f32"
         told = partial(self._progress, f"editing {key}")
         return copies_of(
             photographs, subject.engine, subject.limits, edits, path, self._seed, lambda n: told(n, len(photographs))
         )
 
-    def _measure(self, factory: str, index: Index, copies: Copies, nprobes: Sequence[int], *, activated: bool) -> First:
-        """R@1 and, for passive images, the time of a search; returns the answers at nprobe 1."""
+    def _measure(
+        self, factory: str, index: Index, copies: Copies, nprobes: Sequence[int], *, activated: bool
+    ) -> FirstMatches:
+        """R@1 and, for passive images, the time of a search; returns the first matches at nprobe 1."""
         codec, _ = self._codec(factory)
         queries, count = _stacked(copies), len(copies["identity"])
-        answers = {}
+        matches = {}
         for nprobe in nprobes if codec.cell_size else (1,):
-            first = answers[nprobe] = index.first(queries, nprobe)
+            first = matches[nprobe] = index.first_matches(queries, nprobe)
             shares = recall_by_edit(first, copies)
             self.findings.recall.append(RecallRow(factory, nprobe, activated, count, shares))
             if not activated and nprobe in _TABLE_NPROBES:
                 self.findings.searches.append(SearchRow(factory, nprobe, len(index), first.ms, codec.code_size))
-            self._progress(f"asking {factory}", len(answers) * len(queries), len(nprobes) * len(queries))
-        return answers[1]
+            self._progress(f"searching {factory}", len(matches) * len(queries), len(nprobes) * len(queries))
+        return matches[1]
 
-    def _way(self, way: str, options: ActivationOptions, photographs: Sequence[Photograph]) -> VariantRow:
-        """One way of activating, on the main index; photographs that are activated that way already are not again."""
-        main = self._extent.main
+    def _variant(self, variant: str, options: ActivationOptions, photographs: Sequence[Photograph]) -> VariantRow:
+        """One set of options, on the main index; photographs that were activated with them already are not again."""
+        main = self._plan.main
         codec, references = self._codec(main)
         published = self._published(main, options, photographs)
         images = published.images[: len(photographs)]
-        copies = _first(self._copies(_key(main, options), published.photographs), len(images))
+        copies = _head(self._copies(_key(main, options), published.photographs), len(images))
         copies = {name: copies[name] for name in EDITS}
-        first = Index(codec, references, published.codes[: len(images)]).first(_stacked(copies), 1)
+        first = Index(codec, references, published.codes[: len(images)]).first_matches(_stacked(copies), 1)
         average = float(np.mean(list(recall_by_edit(first, copies).values())))
-        return way_row(way, options.alpha, average, images)
+        return variant_row(variant, options.alpha, average, images)
 
 
 def _stacked(copies: Copies) -> Features:
@@ -228,14 +230,14 @@ def _stacked(copies: Copies) -> Features:
     return np.concatenate(list(copies.values()))
 
 
-def _first(copies: Copies, count: int) -> Copies:
+def _head(copies: Copies, count: int) -> Copies:
     return {name: features[:count] for name, features in copies.items()}
 
 
 def _key(factory: str, options: ActivationOptions) -> str:
-    """A folder's name for a codec and a way of activating."""
-    way = f"{options.steps}-{options.attenuation}-{options.alpha:g}{'-robust' if options.robust else ''}"
-    return f"{_named(factory)}-{way}"
+    """A folder's name for a codec and activation options."""
+    chosen = f"{options.steps}-{options.attenuation}-{options.alpha:g}{'-robust' if options.robust else ''}"
+    return f"{_named(factory)}-{chosen}"
 
 
 def _named(factory: str) -> str:

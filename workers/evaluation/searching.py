@@ -1,4 +1,4 @@
-"""Asking: which image comes first for each copy, without an index and with one, and how long that takes."""
+"""Searching: which image comes first for each copy, without an index and with one, and how long that takes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from workers.index.codec.codec import Codec, Codes, Features, append, one_thread, search
 
-__all__ = ["First", "Index", "exact_first", "recall_by_edit"]
+__all__ = ["FirstMatches", "Index", "exact_first_matches", "recall_by_edit"]
 
 # Features, and queries that are compared with them at once: 256 MiB of cosines.
 _CHUNK: Final = 16_384
-_ASKED: Final = 4_096
+_QUERIES: Final = 4_096
 _TIMED: Final = 21
 NOTHING: Final = -1
 
@@ -24,7 +24,7 @@ Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class First:
+class FirstMatches:
     """The first matches of M queries.
 
     Attributes:
@@ -37,9 +37,9 @@ class First:
     distances: Features
     ms: float
 
-    def part(self, count: int) -> First:
+    def part(self, count: int) -> FirstMatches:
         """The first `count` queries only."""
-        return First(self.positions[:count], self.distances[:count], self.ms)
+        return FirstMatches(self.positions[:count], self.distances[:count], self.ms)
 
 
 class Index:
@@ -54,8 +54,8 @@ class Index:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
-    def first(self, queries: Features, nprobe: int) -> First:
-        """Ask for queries (M, D), one by one, on one thread."""
+    def first_matches(self, queries: Features, nprobe: int) -> FirstMatches:
+        """Search for queries (M, D), one by one, on one thread."""
         positions = np.full(len(queries), NOTHING, dtype=np.int64)
         distances = np.full(len(queries), np.inf, dtype=np.float32)
         with one_thread():
@@ -64,17 +64,17 @@ class Index:
                 for position, distance in search(self._index, self._codec.probe(query, nprobe), 1):
                     positions[i], distances[i] = position - self._references, distance
             ms = 1000 * (time.perf_counter() - began) / max(len(queries), 1)
-        return First(np.maximum(positions, NOTHING), distances, ms)
+        return FirstMatches(np.maximum(positions, NOTHING), distances, ms)
 
 
-def exact_first(references: Features, registered: Features, queries: Features) -> First:
+def exact_first_matches(references: Features, registered: Features, queries: Features) -> FirstMatches:
     """The same without an index: every query is compared with every feature."""
     parts = [
-        _exact(references, registered, np.asarray(queries[start : start + _ASKED]))
-        for start in range(0, len(queries), _ASKED)
+        _exact(references, registered, np.asarray(queries[start : start + _QUERIES]))
+        for start in range(0, len(queries), _QUERIES)
     ]
     positions, distances = (np.concatenate(values) for values in zip(*parts, strict=True))
-    return First(positions, distances, _exact_ms(references, queries))
+    return FirstMatches(positions, distances, _exact_ms(references, queries))
 
 
 def _exact(references: Features, registered: Features, queries: Features) -> tuple[Positions, Features]:
@@ -96,13 +96,13 @@ def _exact_ms(references: Features, queries: Features) -> float:
     for query in queries[:_TIMED]:
         began = time.perf_counter()
         for start in range(0, len(references), _CHUNK):
-            # einsum does without BLAS, whose threads nobody here can count
+            # einsum does not use BLAS, whose number of threads cannot be set from here
             np.einsum("nd,d->n", references[start : start + _CHUNK], query).max()
         times.append(1000 * (time.perf_counter() - began))
     return float(np.median(times))
 
 
-def recall_by_edit(first: First, edits: Mapping[str, Features]) -> dict[str, float]:
+def recall_by_edit(first: FirstMatches, edits: Mapping[str, Features]) -> dict[str, float]:
     """R@1 of each edit, where `first` answers the edits one after the other, each of N photographs in order."""
     found = first.positions.reshape(len(edits), -1)
     right = np.arange(found.shape[1])

@@ -62,17 +62,17 @@ def write_note(path: Path, note: Note) -> None:
     write_atomically(path, json.dumps(note))
 
 
-def described(subject: Subject, extent: EvaluationPlan, seed: int, seconds: float) -> Mapping[str, str]:
+def described(subject: Subject, plan: EvaluationPlan, seed: int, seconds: float) -> Mapping[str, str]:
     """For the end of the report, by name."""
     extractor = subject.engine.extractor.identity
     shown = "images of their own, edited already" if subject.edited else "of the same folder, and the same edits"
     return {
         "extractor": f"{extractor.name}, {extractor.dimension}-d, sha256 {extractor.sha256}",
-        "main index": f"{extent.main}, {'of a collection' if extent.trained else 'trained here'}",
+        "main index": f"{plan.main}, {'of a collection' if plan.trained else 'trained here'}",
         "images": f"{len(subject.registered):,} registered, {len(subject.unrelated):,} unrelated ({shown})",
-        "images for the other indexes and ways": f"the first {extent.others_count}; {extent.strengths_count} for masks",
+        "images for the other indexes and variants": f"the first {plan.others_count}; {plan.strengths_count} for masks",
         "references": f"{len(subject.references):,}; the indexes were trained on {len(subject.training):,} images",
-        "edits": ", ".join(["our fourteen", *extent.more_edits]),
+        "edits": ", ".join(["our fourteen", *plan.more_edits]),
         "hardware": _hardware(subject.engine.extractor),
         "versions": ", ".join(_versions()),
         "seed": str(seed),

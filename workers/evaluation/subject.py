@@ -20,13 +20,13 @@ from workers.index.codec.codec import Features
 
 __all__ = ["Photograph", "Photographs", "Sources", "Subject", "read_photographs", "read_subject"]
 
-# With fewer, none of five would be left to be unrelated.
+# Of five photographs one is kept as unrelated: with fewer there would be none.
 _FEWEST: Final = 5
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """An image that is activated: its file, read and decoded only while somebody looks at it."""
+    """An image that is activated: its file, read and decoded at each use, so that none is kept in memory."""
 
     name: str
     file: ImageFile
@@ -44,8 +44,8 @@ class Sources:
         references: what fills the index.
         training: what codecs are trained on; the references when there is none.
         only: names of the photographs that are taken, without suffix; all when empty.
-        every: of the photographs, only every so-manieth is taken.
-        unrelated: images that nobody registered, edited already; when there is none, some photographs take their part.
+        every: of the photographs, every K-th is taken.
+        unrelated: unregistered images, edited already; when empty, some photographs serve instead.
         related: names of those among `unrelated` that are copies of something, and are left out.
     """
 
@@ -83,7 +83,7 @@ class Photographs:
 
 @dataclass(frozen=True)
 class Subject:
-    """Everything is ready.
+    """All that an evaluation needs, loaded.
 
     Attributes:
         references: (N, D), mapped from disk; no photograph is among them, or it would compete with itself.
@@ -105,10 +105,10 @@ class Subject:
 def read_photographs(
     sources: Sources, limits: Limits, count: int | None, seed: int, progress: Callable[[int, int], None]
 ) -> Photographs:
-    """Find those that can be decoded, `count` at most, and part off what is unrelated to them.
+    """Find those that can be decoded, `count` at most, and set some aside as unrelated.
 
     Args:
-        progress: told how many files were looked at, and of how many.
+        progress: called with the number of files read, and of all.
 
     Raises:
         InvalidRequest: there are too few.
@@ -121,8 +121,8 @@ def read_photographs(
         raise InvalidRequest(f"There is no image that can be read in {_names(sources.photographs)}.")
     registered = dict(list(found.items())[:count])
     others = [f for source in sources.unrelated for f in listed_images(source)]
-    strangers = [f for f in others if Path(f.name).stem not in sources.related]
-    unrelated = _readable(strangers, limits, skipped, progress)
+    unrelated_files = [f for f in others if Path(f.name).stem not in sources.related]
+    unrelated = _readable(unrelated_files, limits, skipped, progress)
     if unrelated:
         return Photographs(registered, unrelated, True, skipped)
     if len(registered) < _FEWEST:

@@ -34,14 +34,14 @@ def edits_plot(exact: RecallRow, passive: RecallRow, activated: RecallRow) -> st
 
 
 def nprobe_plot(findings: Findings, main: str) -> str:
-    """Average R@1 against the number of cells that are looked into."""
+    """Average R@1 against the number of cells that are searched (nprobe)."""
     figure, axes = _figure(_SIZE)
     for activated, colour, label in ((True, _BLUE, "activated"), (False, _GREY, "passive")):
         rows = [r for r in findings.recall if r.index == main and r.activated == activated]
         axes.semilogx([r.nprobe for r in rows], [r.average for r in rows], "o-", color=colour, label=label, base=2)
     probes = [r.nprobe for r in findings.recall if r.index == main and not r.activated]
     axes.set_xticks(probes, [str(nprobe) for nprobe in probes])
-    axes.set(xlabel="cells looked into (nprobe)", ylabel="average R@1", ylim=(0, 1.02))
+    axes.set(xlabel="cells searched (nprobe)", ylabel="average R@1", ylim=(0, 1.02))
     axes.legend(frameon=False, loc="lower right")
     return _svg(figure)
 
@@ -61,8 +61,8 @@ def detection_plot(findings: Findings) -> str:
 def strengths_plot(findings: Findings, measure: Measure) -> str:
     """R@1 against visibility, for the perceptual mask and the plain bound."""
     figure, axes = _figure(_SIZE)
-    for way, colour, name in ((MASK, _BLUE, "perceptual mask"), (BOUND, _ORANGE, "same bound for all pixels")):
-        rows = [row for row in findings.strengths if row.way == way]
+    for attenuation, colour, name in ((MASK, _BLUE, "perceptual mask"), (BOUND, _ORANGE, "same bound for all pixels")):
+        rows = [row for row in findings.strengths if row.variant == attenuation]
         points = [getattr(row, measure.field) for row in rows]
         axes.plot(points, [row.recall_at_1 for row in rows], "o-", color=colour, label=name)
     axes.set(xlabel=measure.name + measure.unit.replace(" ", ", "), ylabel="average R@1")

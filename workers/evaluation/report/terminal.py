@@ -39,35 +39,35 @@ def print_skipped(lines: Sequence[str]) -> None:
         click.echo(f"{len(lines):,} files are left out; the report lists them.", err=True)
 
 
-def print_main_table(findings: Findings, extent: EvaluationPlan) -> None:
-    """R@1 of each index, copy detection, ways of activating, and the mask against the same bound for all pixels."""
+def print_main_table(findings: Findings, plan: EvaluationPlan) -> None:
+    """R@1 of each index, copy detection, activation variants, and the mask against the same bound for all pixels."""
     click.echo(f"\n{'R@1, average of fourteen edits':<34}{'passive':>9}{'activated':>11}   {'ms':>8}")
-    main = [(extent.main, nprobe) for nprobe in findings.nprobes_of(extent.main)]
+    main = [(plan.main, nprobe) for nprobe in findings.nprobes_of(plan.main)]
     ms = {(row.index, row.nprobe): row.ms_per_query for row in findings.searches}
-    for index, nprobe in (("Flat", 0), *main, *((other, 1) for other in extent.others)):
+    for index, nprobe in (("Flat", 0), *main, *((other, 1) for other in plan.others)):
         rows = [r for r in findings.recall if (r.index, r.nprobe) == (index, nprobe)]
         shares = {row.activated: f"{row.average:.3f}" for row in rows}
         name = f"{index}, nprobe {nprobe}" if nprobe else "no index"
         click.echo(f"{name:<34}{shares.get(False, ''):>9}{shares.get(True, ''):>11}   {ms[index, nprobe]:>8.3f}")
     areas = {a: f"{found.average_precision:.3f}" for a, found in findings.detections.items()}
-    click.echo(f"{f'μAP, {extent.main}, nprobe 1':<34}{areas[False]:>9}{areas[True]:>11}")
-    click.echo(f"\n{'activation, first ' + str(findings.ways[0].images) + ' images':<43}{'R@1':>11}   {'ms':>8}")
-    for way in findings.ways:
-        click.echo(f"{way.way:<43}{way.recall_at_1:>11.3f}   {way.ms_per_image:>8.1f}   {way.psnr_db:.2f} dB")
-    _print_meetings(findings)
+    click.echo(f"{f'μAP, {plan.main}, nprobe 1':<34}{areas[False]:>9}{areas[True]:>11}")
+    click.echo(f"\n{'activation, first ' + str(findings.variants[0].images) + ' images':<43}{'R@1':>11}   {'ms':>8}")
+    for row in findings.variants:
+        click.echo(f"{row.variant:<43}{row.recall_at_1:>11.3f}   {row.ms_per_image:>8.1f}   {row.psnr_db:.2f} dB")
+    _print_comparisons(findings)
 
 
-def _print_meetings(findings: Findings) -> None:
-    from workers.evaluation.compare import BOUND, MASK, MEASURES, meeting  # noqa: PLC0415  # loads torch: not for `aii --help`
+def _print_comparisons(findings: Findings) -> None:
+    from workers.evaluation.compare import BOUND, MASK, MEASURES, compare  # noqa: PLC0415  # loads torch: not for `aii --help`
 
     click.echo(f"\n{'mask against plain bound':<34}{'mask':>9}{'bound':>11}")
     for measure in MEASURES:
         _, name, unit, digits = measure
-        met = meeting(findings.strengths, measure)
-        if met is None:
+        compared = compare(findings.strengths, measure)
+        if compared is None:
             click.echo(f"the curves over {name} do not overlap")
             continue
-        mask, bound = (met.recall[way] for way in (MASK, BOUND))
-        click.echo(f"{f'R@1 at {name} {met.at:.{digits}f}{unit}':<34}{mask:>9.3f}{bound:>11.3f}")
-        mask, bound = (met.figure[way] for way in (MASK, BOUND))
-        click.echo(f"{f'{name} at R@1 {met.at_recall:.3f}':<34}{mask:>9.{digits + 1}f}{bound:>11.{digits + 1}f}")
+        mask, bound = (compared.recall[mask] for mask in (MASK, BOUND))
+        click.echo(f"{f'R@1 at {name} {compared.at:.{digits}f}{unit}':<34}{mask:>9.3f}{bound:>11.3f}")
+        mask, bound = (compared.figure[mask] for mask in (MASK, BOUND))
+        click.echo(f"{f'{name} at R@1 {compared.at_recall:.3f}':<34}{mask:>9.{digits + 1}f}{bound:>11.{digits + 1}f}")

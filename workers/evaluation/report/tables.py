@@ -1,0 +1,180 @@
+"""The report's tables and sentences as text, before they become HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from tasks.monitoring.paper import BY_EDIT, QUALITY
+from workers.evaluation.compare import BOUND, MASK, MEASURES, compare
+from workers.evaluation.edits import EDITS
+from workers.evaluation.findings import Findings, VariantRow
+from workers.evaluation.report import paper
+from workers.evaluation.run import FLAT
+
+__all__ = [
+    "AVERAGE", "Beside", "Table", "comparison_sentences", "comparison_table", "detection_table", "edits_table",
+    "main_table", "others_table", "quality_sentence", "strengths_table", "variants_table",
+]  # fmt: skip
+
+AVERAGE: Final = "average"
+_UNKNOWN: Final = "–"
+_MASKS: Final = {MASK: "perceptual mask", BOUND: "same bound for all pixels"}
+
+
+class Beside(NamedTuple):
+    """A cell with the paper's figure beside ours."""
+
+    ours: str
+    paper: str
+
+
+Cell = str | Beside
+
+
+class Table(NamedTuple):
+    """The names of the columns, and the rows."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+def main_table(findings: Findings, main: str) -> Table:
+    """R@1 and costs of a search, without an index and with the main one."""
+    costs = {(row.index, row.nprobe): row for row in findings.searches}
+    rows = []
+    for index, nprobe, activated in _measured(findings, main):
+        recall, cost = findings.recall_of(index, nprobe, activated=activated), costs[index, nprobe]
+        theirs = paper.main_search(nprobe)
+        rows.append((
+            f"{index}, nprobe {nprobe}" if nprobe else "no index",
+            _state(activated),
+            Beside(f"{recall.average:.3f}", f"{theirs.activated if activated else theirs.passive:.2f}"),
+            Beside(f"{cost.ms_per_query:.3f}", f"{theirs.ms:g}"),
+            Beside(f"{cost.bytes_per_vector:,}", f"{paper.code_bytes(nprobe):,}"),
+        ))  # fmt: skip
+    return Table(("index", "images", "R@1", "ms a search", "bytes a vector"), rows)
+
+
+def edits_table(findings: Findings, main: str) -> Table:
+    """R@1 by edit, their average, and the edits that do not count in it."""
+    measured = _measured(findings, main)
+    ours = [findings.recall_of(index, nprobe, activated=activated) for index, nprobe, activated in measured]
+    theirs = [BY_EDIT[nprobe, activated] for _, nprobe, activated in measured]
+    averages = [paper.average_by_edit(nprobe, activated) for _, nprobe, activated in measured]
+    rows: list[Sequence[Cell]] = [
+        (edit, *(Beside(f"{o.by_edit[edit]:.3f}", f"{t[i]:.2f}") for o, t in zip(ours, theirs, strict=True)))
+        for i, edit in enumerate(EDITS)
+    ]
+    rows.append((
+        AVERAGE, *(Beside(f"{o.average:.3f}", f"{average:.2f}") for o, average in zip(ours, averages, strict=True)),
+    ))  # fmt: skip
+    more = [edit for edit in ours[0].by_edit if edit not in EDITS]
+    rows += [(f"{edit} (in no average)", *(f"{o.by_edit[edit]:.3f}" for o in ours)) for edit in more]
+    names = (f"{_state(activated)}, nprobe {nprobe}" if nprobe else "no index" for _, nprobe, activated in measured)
+    return Table(("edit", *names), rows)
+
+
+def others_table(findings: Findings, others: Iterable[str]) -> Table:
+    """The other indexes, passive and activated."""
+    costs = {row.index: row for row in findings.searches if row.nprobe == 1}
+    rows = []
+    for factory in others:
+        passive, activated = (findings.recall_of(factory, 1, activated=a).average for a in (False, True))
+        cost, known = costs[factory], paper.same_kind(factory)
+        theirs = (f"{known.passive:.2f}", f"{known.activated:.2f}", f"{known.ms:g}") if known else (_UNKNOWN,) * 3
+        rows.append((
+            factory,
+            Beside(f"{passive:.3f}", theirs[0]),
+            Beside(f"{activated:.3f}", theirs[1]),
+            f"{activated - passive:+.3f}",
+            Beside(f"{cost.ms_per_query:.3f}", theirs[2]),
+            f"{cost.bytes_per_vector:,}",
+        ))  # fmt: skip
+    return Table(("index", "passive", "activated", "gain", "ms a search", "bytes a vector"), rows)
+
+
+def variants_table(variants: Iterable[VariantRow]) -> Table:
+    """R@1, time and quality by activation options."""
+    rows = []
+    for row in variants:
+        known = paper.variant_figures(row.variant)
+        recall, ms = (f"{figure:g}" for figure in known) if known else (_UNKNOWN, _UNKNOWN)
+        rows.append((
+            row.variant, Beside(f"{row.recall_at_1:.3f}", recall), Beside(f"{row.ms_per_image:.1f}", ms),
+            f"{row.psnr_db:.2f}", f"{row.ssim:.4f}", f"{row.verified:.1%}",
+        ))  # fmt: skip
+    return Table(("variant", "R@1", "ms an image", "PSNR, dB", "SSIM", "verified"), rows)
+
+
+def strengths_table(strengths: Iterable[VariantRow]) -> Table:
+    """R@1 and quality of both masks by strength."""
+    rows = [
+        (
+            _MASKS[row.variant], f"{row.alpha:g}", f"{row.recall_at_1:.3f}", f"{row.psnr_db:.2f}",
+            f"{row.psnr_y_db:.2f}", f"{row.ssim:.4f}", f"{row.linf:.1f}",
+        )
+        for row in strengths
+    ]  # fmt: skip
+    return Table(("change", "alpha", "R@1", "PSNR, dB", "of luminance", "SSIM", "L∞"), rows)
+
+
+def comparison_sentences(strengths: Sequence[VariantRow]) -> list[str]:
+    """Which mask finds more at equal visibility, one sentence for each measure of visibility."""
+    sentences = []
+    for measure in MEASURES:
+        compared = compare(strengths, measure)
+        if compared is None:
+            sentences.append(f"By {measure.name} the two curves have no range in common: choose other strengths.")
+            continue
+        better = MASK if compared.recall[MASK] > compared.recall[BOUND] else BOUND
+        sentences.append(f"At equal {measure.name} the {_MASKS[better]} finds more.")
+    return sentences
+
+
+def comparison_table(strengths: Sequence[VariantRow]) -> Table:
+    """Both masks at equal visibility and at equal R@1."""
+    rows: list[Sequence[Cell]] = []
+    for measure in MEASURES:
+        _, name, unit, digits = measure
+        compared = compare(strengths, measure)
+        if compared is not None:
+            recalls = (f"{compared.recall[mask]:.3f}" for mask in _MASKS)
+            rows.append((f"R@1 at {name} {compared.at:.{digits}f}{unit}", *recalls))
+            figures = (f"{compared.figure[mask]:.{digits + 1}f}{unit}" for mask in _MASKS)
+            rows.append((f"{name} at R@1 {compared.at_recall:.3f}", *figures))
+    return Table(("interpolated", *_MASKS.values()), rows)
+
+
+def detection_table(findings: Findings) -> Table:
+    """Average precision, and recall at 90 % precision."""
+    rows = []
+    for activated, found in findings.detections.items():
+        threshold = _UNKNOWN if found.threshold is None else f"{found.threshold:.4f}"
+        area = f"{found.average_precision:.3f}"
+        rows.append((_state(activated), area, threshold, f"{found.recall_at_threshold:.3f}"))
+    return Table(("images", "μAP", "distance at 90 % precision", "recall there"), rows)
+
+
+def quality_sentence(findings: Findings) -> str:
+    """Means ± standard deviations over the published images, with the paper's; and how many were verified."""
+    psnr = [image.psnr_db for image in findings.images if image.psnr_db is not None]
+    ssim, linf = ([getattr(image, name) for image in findings.images] for name in ("ssim", "linf"))
+    parts = ((psnr, "PSNR", " dB", 2), (ssim, "SSIM", "", 4), (linf, "L∞", " grey levels", 1))
+    texts = (f"{n} {np.mean(v):.{d}f} ± {np.std(v):.{d}f}{u}" for v, n, u, d in parts if v)
+    verified = sum(image.verified for image in findings.images)
+    return f"{', '.join(texts)} (the paper: {QUALITY}). {verified:,} of {len(findings.images):,} files were verified."
+
+
+def _measured(findings: Findings, main: str) -> list[tuple[str, int, bool]]:
+    """Index, nprobe and whether activated: without an index, then the main one."""
+    return [
+        (FLAT, 0, False),
+        *((main, nprobe, activated) for nprobe in findings.nprobes_of(main) for activated in (False, True)),
+    ]
+
+
+def _state(activated: bool) -> str:
+    return "activated" if activated else "passive"
