@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from tasks.errors import AiiError, InvalidAssetId, InvalidCollectionName, InvalidRequest
 from tasks.names import (
@@ -60,13 +68,31 @@ class ActivationOptions(Frozen):
         default=None, ge=20, le=80, description="weaken the change until the published file keeps this floor"
     )
     robust: bool = Field(default=False, description="optimise over edited views: about three times the work")
-    strip_metadata: bool = Field(default=False, description="publish without EXIF and colour profile, in sRGB")
+    metadata: Literal["all", "rights", "none"] = Field(
+        default="all", description="what of EXIF, IPTC and XMP is published: all, who owns the image, or nothing"
+    )
+    strip_metadata: bool = Field(default=False, description="the same as `metadata` none, as version 0.1.0 says it")
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A request that says nothing of what came after version 0.1.0 is the same request, and the same job, as
+        before."""
+        said: dict[str, Any] = handler(self)
+        return {name: value for name, value in said.items() if name not in _LATER or value != _LATER[name]}
+
+    @property
+    def kept_metadata(self) -> Literal["all", "rights", "none"]:
+        return "none" if self.strip_metadata else self.metadata
 
     @property
     def effective_learning_rate(self) -> float:
         """Adam moves a coordinate by about its learning rate a step: 10/steps keeps the distance, and both of the
         paper's modes (10 steps at 1, 1 step at 10) lie on that line."""
         return self.learning_rate if self.learning_rate is not None else 10.0 / self.steps
+
+
+# What ActivationOptions gained after version 0.1.0, with its defaults.
+_LATER: dict[str, Any] = {"metadata": "all"}
 
 
 class QueryOptions(Frozen):

@@ -80,6 +80,10 @@ class ActivationResult(Frozen):
     options: ActivationOptions
     quality: Quality
     verification: Verification
+    metadata_lost: list[str] = Field(
+        default_factory=list,
+        description="what of the source's metadata, and of further pictures in it, is not published",
+    )
     provenance: Provenance
 
 

@@ -65,7 +65,14 @@ def _activation_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--robust", is_flag=True, help="Optimise for edited copies: more are found, at about three times the work."
         ),
-        click.option("--strip-metadata", is_flag=True, help="Publish without EXIF and colour profile."),
+        click.option(
+            "--metadata",
+            default="all",
+            show_default=True,
+            type=click.Choice(["all", "rights", "none"]),
+            help="Publish all EXIF, IPTC and XMP; only whose image it is, without places; or none, in sRGB.",
+        ),
+        click.option("--strip-metadata", is_flag=True, help="The same as --metadata none."),
     )
     for option in reversed(options):
         command = option(command)

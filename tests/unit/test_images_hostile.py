@@ -75,7 +75,9 @@ def test_a_vast_header_spends_no_memory() -> None:
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
 def test_a_file_cut_anywhere_is_truncated(file_format: str) -> None:
     data = zoo.saved(zoo.photo(), file_format)
-    for length in {*range(1, 60), *range(60, len(data), 41), *range(len(data) - 16, len(data))}:
+    # A JPEG that lost its end alone has all its pixels.
+    whole = len(data) - (2 if file_format == "JPEG" else 0)
+    for length in {*range(1, 60), *range(60, whole, 41), *range(whole - 16, whole)}:
         with pytest.raises(BadInput) as refusal:
             decode(data[:length], zoo.LIMITS)
         assert refusal.value.code == "truncated", length

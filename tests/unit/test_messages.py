@@ -21,6 +21,15 @@ def test_the_job_id_follows_from_the_content() -> None:
     assert validated(ActivateRequest, PAYLOAD).job_id != validated(ActivateRequest, PAYLOAD | {"asset_id": "b"}).job_id
 
 
+def test_a_request_of_version_0_1_0_is_the_same_job_still() -> None:
+    request = ActivateRequest(collection="starter", source=Source(sha256="0" * 64, size=1), asset_id="a")
+    assert request.job_id == "bad37cc8232cf843b8e22f926d106b7a"
+    stripped = ActivationOptions(steps=1, strip_metadata=True)
+    assert request.model_copy(update={"options": stripped}).job_id == "1a018a4dfbaaffa654e4335ae06d9af6"
+    rights = ActivationOptions(metadata="rights")
+    assert request.model_copy(update={"options": rights}).job_id != request.job_id
+
+
 def test_two_queries_for_one_image_are_two_jobs() -> None:
     one, two = (QueryRequest(collection="c", source=Source(**SOURCE), nonce=nonce) for nonce in "12")
     assert one.job_id != two.job_id

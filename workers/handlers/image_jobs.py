@@ -96,6 +96,7 @@ class Handlers:
                 misfit_before=protected.before.loss,
                 misfit_after=protected.after.loss,
             ),
+            metadata_lost=list(protected.encoded.lost),
             provenance=running.provenance(),
         )
 

@@ -62,8 +62,8 @@ class Protector:
         Raises:
             LeaseLost: nobody wants it any more; `wanted` is asked between the steps of the optimiser.
         """
-        if options.strip_metadata:
-            original = original.without_metadata()
+        if options.kept_metadata == "none":
+            original = original.without_profile()
         with watch.stage("prepare"):
             prepared = prepare(original.pixels, self._input_size, options.alpha, options.attenuation)
         work, tries, steps = Work(prepared, codec, options, options.steps, wanted=wanted), 0, 0
@@ -90,7 +90,7 @@ class Protector:
         for _ in range(_WEAKENINGS):
             with watch.stage("compose"):
                 pixels = compose(original.own_pixels, prepared, found.change, strength)
-            encoded, decoded = self._encoded(pixels, original, watch)
+            encoded, decoded = self._encoded(pixels, original, work, watch)
             missing = max(0.0, floor - psnr_db(original.pixels, decoded.pixels)) if floor else 0.0
             if not missing:
                 break
@@ -102,17 +102,17 @@ class Protector:
         return Protected(encoded, decoded, before, after, good)
 
     def _passive(self, original: DecodedImage, found: Activated, work: Work, watch: Stopwatch) -> Protected:
-        encoded, decoded = self._encoded(original.own_pixels, original, watch)
+        encoded, decoded = self._encoded(original.own_pixels, original, work, watch)
         with watch.stage("verify"):
             after = self._fit(decoded, found, work.codec)
         before = CodeFit.of(found.feature, found.code, found.target, work.codec)
         return Protected(encoded, decoded, before, after, verified=False)
 
     def _encoded(
-        self, pixels: np.ndarray, original: DecodedImage, watch: Stopwatch
+        self, pixels: np.ndarray, original: DecodedImage, work: Work, watch: Stopwatch
     ) -> tuple[EncodedImage, DecodedImage]:
         with watch.stage("encode"):
-            encoded = encode(pixels, original)
+            encoded = encode(pixels, original, keep=work.options.kept_metadata)
         with watch.stage("verify"):
             return encoded, decode(encoded.data, self._limits)
 

@@ -37,16 +37,15 @@ class Colours(NamedTuple):
     native: Pixels | None
 
 
-def to_srgb(image: Image.Image) -> Colours:
+def to_srgb(image: Image.Image, profile: bytes | None) -> Colours:
     """A loaded image in mode 1, L, LA, I;16, P, RGB, RGBA or CMYK, as sRGB.
 
     Alpha is dropped, not blended: colours under transparent pixels stay.
-    The embedded ICC profile is applied where it fits the image; a broken one, or one for another colour space, counts
+    The ICC ``profile`` is applied where it fits the image; a broken one, or one for another colour space, counts
     as sRGB. Without a profile, CMYK is converted by the plain formula (no ink is white), and everything else is sRGB.
     """
-    profile = image.info.get("icc_profile")
     opaque = _opaque(image)
-    if not isinstance(profile, bytes) or not profile:  # a hostile text chunk may have put a str there
+    if not profile:
         return Colours(np.array(opaque.convert("RGB")), None, None)
     converted = _apply_profile(opaque, profile)
     srgb: Pixels = np.array(converted.image.convert("RGB"))

@@ -13,10 +13,10 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from tasks.errors import AiiError, AnimatedImage, EmptyImage, TooLarge, TooSmall, TruncatedImage
-from workers.images import jpeg, png
+from workers.images import jpeg, png, webp
 from workers.images.colour import alpha_of, to_srgb
-from workers.images.exif import read_exif
 from workers.images.headers import recognise, size_of
+from workers.images.metadata import Blocks
 from workers.images.model import ACCEPTED, DecodedImage, Limits, SourceFormat
 
 # The plugin is chosen by our own sniffing and called directly: Image.open would try other formats and would check size
@@ -40,8 +40,7 @@ def decode(data: bytes, limits: Limits) -> DecodedImage:
     """Read one still image, whatever its colour mode, as upright sRGB.
 
     ICC profiles are applied (see :mod:`workers.images.colour`), the EXIF orientation too; alpha is set aside, not
-    blended. Orientation in XMP and PNG's gAMA, cHRM and cICP are not read. Pillow refuses WebP above 179 megapixels
-    whatever ``limits`` says.
+    blended. PNG's gAMA, cHRM and cICP are not read. Pillow refuses WebP above 179 megapixels whatever ``limits`` says.
 
     Raises:
         EmptyImage, TooLarge, TooSmall, UnsupportedFormat, AnimatedImage: as named; nothing has been decoded.
@@ -51,26 +50,49 @@ def decode(data: bytes, limits: Limits) -> DecodedImage:
     source_format = recognise(data)
     size = size_of(data, source_format)
     _check_size(size, limits)
+    bits = png.bit_depth(data) if source_format == "PNG" else 8
+    picture, blocks, complete = _taken_apart(data, source_format, size)
+    image = _opened(picture, source_format, size)
+    if not complete:
+        _check_all_there(picture, size)
+    return _decoded(image, source_format, blocks, bits)
+
+
+def _taken_apart(data: bytes, source_format: SourceFormat, size: tuple[int, int]) -> tuple[bytes, Blocks, bool]:
+    """What the decoder is given, what the file carries beside it, and whether the file has an end."""
     if source_format == "JPEG":
-        jpeg.check_structure(data, size[0] * size[1])
-    elif source_format == "PNG":
-        png.check_structure(data)
-    with _errors_named(source_format), _READERS[source_format](io.BytesIO(data)) as image:
+        return jpeg.read(data, size[0] * size[1])
+    if source_format == "PNG":
+        contents = png.read(data)
+        return contents.picture, contents.blocks, True
+    return data, webp.read(data), True
+
+
+def _opened(picture: bytes, source_format: SourceFormat, size: tuple[int, int]) -> ImageFile:
+    with _errors_named(source_format):
+        image = _READERS[source_format](io.BytesIO(picture))
         # A file may hold two headers that disagree; the limits were checked for the first.
         if image.size != size:
             raise TruncatedImage(f"The {source_format} states two sizes. Export the image again and resubmit it.")
         if getattr(image, "is_animated", False):
             raise AnimatedImage(f"This {source_format} is animated. Send one frame, as one of {ACCEPTED}.")
         image.load()
-        return _decoded(image, source_format, png.bit_depth(data) if source_format == "PNG" else 8)
+        return image
 
 
-def _decoded(image: ImageFile, source_format: SourceFormat, bit_depth: int) -> DecodedImage:
-    orientation, exif = read_exif(image.info.get("exif"))
+def _check_all_there(picture: bytes, size: tuple[int, int]) -> None:
+    """Of a JPEG without its end-of-image marker: it may have lost that alone, which many programs forgive."""
+    one, other = (_opened(ended, "JPEG", size).tobytes() for ended in jpeg.with_other_end(picture))
+    if one != other:
+        raise TruncatedImage("The JPEG is cut off: its last pixels are missing. Upload it again, completely.")
+
+
+def _decoded(image: ImageFile, source_format: SourceFormat, blocks: Blocks, bit_depth: int) -> DecodedImage:
+    orientation = blocks.orientation
     upright: Image = image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
     alpha = alpha_of(upright, bit_depth)
-    colours = to_srgb(upright)
-    return DecodedImage(colours.srgb, alpha, source_format, exif, colours.profile, colours.native)
+    colours = to_srgb(upright, blocks.profile)
+    return DecodedImage(colours.srgb, alpha, source_format, blocks, colours.profile, colours.native)
 
 
 def _check_bytes(data: bytes, limits: Limits) -> None:

@@ -1,4 +1,4 @@
-"""Pixels to bytes, in the source's format, with its alpha, its colour profile and its EXIF; nothing else is copied."""
+"""Pixels to bytes, in the source's format, with its alpha, its colour profile and its metadata."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from workers.images import jpeg_blocks, png_blocks, webp
+from workers.images.metadata import Keep
 from workers.images.model import DecodedImage, EncodedImage, Pixels, SourceFormat
 
 _NAMES: dict[SourceFormat, tuple[str, str]] = {
@@ -29,14 +31,22 @@ _WEBP_OPTIONS: dict[str, Any] = {"lossless": True, "exact": True, "method": 0, "
 _JPEG_OPTIONS: dict[str, Any] = {"subsampling": "4:4:4", "optimize": False}
 
 
-def encode(pixels: Pixels, like: DecodedImage, *, jpeg_quality: int = 95) -> EncodedImage:
-    """Write ``pixels`` the way ``like`` came: same format, its alpha (PNG, WebP), its cleaned EXIF, its profile.
+_EXIF_LIMITS: dict[SourceFormat, int] = {
+    "JPEG": jpeg_blocks.EXIF_LIMIT,
+    "PNG": png_blocks.EXIF_LIMIT,
+    "WEBP": webp.EXIF_LIMIT,
+}
+
+
+def encode(pixels: Pixels, like: DecodedImage, *, keep: Keep = "all", jpeg_quality: int = 95) -> EncodedImage:
+    """Write ``pixels`` the way ``like`` came: same format, its alpha (PNG, WebP), its metadata, its profile.
 
     PNG and WebP are exact; JPEG has ``jpeg_quality`` (1–100) at 4:4:4. A grey or palette source becomes RGB, because
     the change is coloured.
 
     Args:
         pixels: uint8 (H, W, 3), in the colours of ``like.own_pixels``.
+        keep: which metadata are published.
 
     Raises:
         ValueError: ``pixels`` has another type or shape (a mistake of ours, not of the image's owner).
@@ -45,8 +55,16 @@ def encode(pixels: Pixels, like: DecodedImage, *, jpeg_quality: int = 95) -> Enc
         raise ValueError(f"Expected uint8 {like.pixels.shape} to encode, got {pixels.dtype} {pixels.shape}.")
     options = {"JPEG": {**_JPEG_OPTIONS, "quality": jpeg_quality}, "PNG": _PNG_OPTIONS, "WEBP": _WEBP_OPTIONS}
     channels = pixels if like.alpha is None or like.source_format == "JPEG" else np.dstack([pixels, like.alpha])
+    carried, lost = like.blocks.publishable(keep, _EXIF_LIMITS[like.source_format])
+    metadata: dict[str, Any] = {"icc_profile": like.profile}
+    if like.source_format == "WEBP":
+        metadata |= {"exif": carried.exif or b"", "xmp": carried.xmp or b""}
     buffer = io.BytesIO()
-    metadata = {"exif": like.exif or b"", "icc_profile": like.profile}
     Image.fromarray(channels).save(buffer, like.source_format, **metadata, **options[like.source_format])
+    data = buffer.getvalue()
+    if like.source_format == "JPEG":
+        data = jpeg_blocks.with_metadata(data, carried)
+    elif like.source_format == "PNG":
+        data = png_blocks.with_metadata(data, carried, {})
     extension, content_type = _NAMES[like.source_format]
-    return EncodedImage(buffer.getvalue(), extension, content_type)
+    return EncodedImage(data, extension, content_type, tuple(lost))

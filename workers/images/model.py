@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.settings import Settings
+from workers.images.metadata import Blocks
 
 SourceFormat: TypeAlias = Literal["JPEG", "PNG", "WEBP"]
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -38,7 +39,7 @@ class DecodedImage:
         pixels: uint8 (H, W, 3), sRGB, 0–255, never multiplied by alpha; writable and contiguous.
         alpha: uint8 (H, W), 0 is transparent; None when the source has no transparency.
         source_format: what the bytes were.
-        exif: ``b"Exif\\0\\0"`` and a TIFF block with orientation 1, without thumbnail and maker note; None when absent.
+        blocks: metadata as found, with the density; what of it may be published, :meth:`Blocks.publishable` says.
         profile: the ICC profile of an RGB source, written anew; None when absent, unusable, or not of RGB.
         native: uint8 (H, W, 3), the pixels in that profile's colours; None where they are the same as in sRGB.
     """
@@ -46,7 +47,7 @@ class DecodedImage:
     pixels: Pixels
     alpha: Pixels | None
     source_format: SourceFormat
-    exif: bytes | None
+    blocks: Blocks = field(default_factory=Blocks)
     profile: bytes | None = None
     native: Pixels | None = None
 
@@ -55,15 +56,19 @@ class DecodedImage:
         """The pixels to publish again under ``profile``: no colour outside of sRGB is lost."""
         return self.pixels if self.native is None else self.native
 
-    def without_metadata(self) -> DecodedImage:
-        """The picture alone, in sRGB."""
-        return replace(self, exif=None, profile=None, native=None)
+    def without_profile(self) -> DecodedImage:
+        """The picture in sRGB."""
+        return replace(self, profile=None, native=None)
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """A file ready to publish: its bytes, the extension without a dot (``jpg``, ``png``, ``webp``), its MIME type."""
+    """A file ready to publish: its bytes, the extension without a dot (``jpg``, ``png``, ``webp``), its MIME type.
+
+    ``lost`` has a line for each thing of the source that could not be kept.
+    """
 
     data: bytes
     extension: str
     content_type: str
+    lost: tuple[str, ...] = ()

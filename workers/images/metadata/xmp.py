@@ -1,0 +1,156 @@
+"""XMP packets (ISO 16684-1), changed in place: what is not named here stays as it was, byte by byte."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from xml.dom import Node, minidom
+from xml.parsers.expat import ExpatError
+
+__all__ = ["MAX_BYTES", "cleaned", "has_gain_map", "holds_picture", "orientation_of", "readable", "rights_only"]
+
+MAX_BYTES: Final = 1 << 22
+
+_TIFF = b"http://ns.adobe.com/tiff/1.0/"
+_XMP = b"http://ns.adobe.com/xap/1.0/"
+_GAIN_MAP = b"http://ns.adobe.com/hdr-gain-map/1.0/"
+_CONTAINER = b"http://ns.google.com/photos/1.0/container/"
+_CAMERA = b"http://ns.google.com/photos/1.0/camera/"
+# Pictures of the original within the packet or its extension: thumbnails, and what cameras keep for blurring later.
+_PICTURES: Final = (b"xmpGImg:image", b"GImage:Data", b"GDepth:Data", b"GCreations:")
+
+# IPTC Photo Metadata 2023.2, section "rights", with PLUS and Creative Commons: whole namespaces, and single properties.
+_RIGHTS_NAMESPACES: Final = frozenset(
+    {
+        "http://ns.adobe.com/xap/1.0/rights/",
+        "http://ns.useplus.org/ldf/xmp/1.0/",
+        "http://creativecommons.org/ns#",
+    }
+)
+_RIGHTS: Final = {
+    "http://purl.org/dc/elements/1.1/": {"creator", "rights", "publisher"},
+    "http://ns.adobe.com/photoshop/1.0/": {"AuthorsPosition", "Credit", "Source", "Instructions"},
+    "http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/": {"CreatorContactInfo"},
+    "http://ns.adobe.com/tiff/1.0/": {"Artist", "Copyright"},
+}
+_RDF: Final = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+
+
+def readable(packet: bytes) -> bool:
+    """Whether this is UTF-8, of a bounded length, and without a document type, which could make a reader expand it."""
+    return len(packet) <= MAX_BYTES and b"\0" not in packet and b"<!DOCTYPE" not in packet and b"<!ENTITY" not in packet
+
+
+def orientation_of(packet: bytes) -> int | None:
+    """``tiff:Orientation``, 1 to 8."""
+    for pattern in _orientations(packet):
+        if found := pattern.search(packet):
+            return int(found[2])
+    return None
+
+
+def has_gain_map(packet: bytes) -> bool:
+    return _GAIN_MAP in packet
+
+
+def holds_picture(packet: bytes) -> bool:
+    return any(name in packet for name in _PICTURES)
+
+
+def cleaned(packet: bytes) -> bytes:
+    """Upright, without thumbnails, and without what describes other pictures in the file, which are not written."""
+    for pattern in _orientations(packet):
+        packet = pattern.sub(rb"\g<1>1", packet)
+    for prefix in _prefixes(packet, _XMP):
+        packet = _without_elements(packet, prefix + b":Thumbnails")
+    for prefix in [*_prefixes(packet, _GAIN_MAP), *_prefixes(packet, _CONTAINER)]:
+        packet = _without_attributes(packet, prefix)
+        for name in set(re.findall(rb"<(" + re.escape(prefix) + rb":[\w.-]{1,64})[\s/>]", packet)):
+            packet = _without_elements(packet, name)
+    for prefix in _prefixes(packet, _CAMERA):
+        packet = _without_attributes(packet, prefix)
+    return packet
+
+
+def rights_only(packet: bytes) -> bytes | None:
+    """A packet with the properties that say whose picture it is, and what may be done with it; None without one."""
+    try:
+        document = minidom.parseString(packet)
+    except (ExpatError, ValueError):
+        return None
+    kept = 0
+    for description in document.getElementsByTagNameNS(_RDF, "Description"):
+        if description.parentNode is None or description.parentNode.localName != "RDF":
+            continue  # within a property
+        kept += _reduce(description)
+    if not kept:
+        return None
+    root = document.documentElement
+    return (
+        b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+        + root.toxml("utf-8").split(b"?>", 1)[-1]
+        + (b'<?xpacket end="w"?>')
+    )
+
+
+def _reduce(description: minidom.Element) -> int:
+    """Drop all properties but those of rights; how many are left."""
+    kept = 0
+    for attribute in list(description.attributes.values()):
+        if attribute.name.startswith("xmlns") or attribute.namespaceURI == _RDF:
+            continue
+        if _is_right(attribute):
+            kept += 1
+        else:
+            description.removeAttributeNode(attribute)
+    for child in list(description.childNodes):
+        if child.nodeType == Node.ELEMENT_NODE and _is_right(child):
+            kept += 1
+        else:
+            description.removeChild(child)
+    return kept
+
+
+def _is_right(node: minidom.Node) -> bool:
+    space = str(node.namespaceURI)
+    return space in _RIGHTS_NAMESPACES or node.localName in _RIGHTS.get(space, ())
+
+
+def _prefixes(packet: bytes, namespace: bytes) -> list[bytes]:
+    """The names by which a packet calls a namespace; usually one, and the usual one."""
+    if namespace not in packet:
+        return []
+    found = re.findall(rb"xmlns:([\w.-]{1,64})\s*=\s*[\"']" + re.escape(namespace) + rb"[\"']", packet)
+    return sorted(set(found))
+
+
+def _orientations(packet: bytes) -> list[re.Pattern[bytes]]:
+    """Two groups: what stands before the number, and the number."""
+    patterns = []
+    for prefix in _prefixes(packet, _TIFF):
+        name = re.escape(prefix) + rb":Orientation"
+        patterns += [
+            re.compile(rb"(\b" + name + rb"\s{0,64}=\s{0,64}[\"']\s{0,64})([1-8])(?=\s{0,64}[\"'])"),
+            re.compile(rb"(<" + name + rb"\s{0,64}>\s{0,64})([1-8])(?=\s{0,64}<)"),
+        ]
+    return patterns
+
+
+def _without_attributes(packet: bytes, prefix: bytes) -> bytes:
+    return re.sub(rb"\s" + re.escape(prefix) + rb":[\w.-]{1,64}\s{0,64}=\s{0,64}(?:\"[^\"]*\"|'[^']*')", b"", packet)
+
+
+def _without_elements(packet: bytes, name: bytes) -> bytes:
+    """Without the elements of that name; one that has no end stays, with all behind it."""
+    kept, position, closing = [], 0, b"</" + name + b">"
+    start = re.compile(rb"<" + re.escape(name) + rb"(?=[\s/>])")
+    while found := start.search(packet, position):
+        end = packet.find(b">", found.end())
+        if end > 0 and packet[end - 1] != ord("/"):
+            end = packet.find(closing, end)
+            end += len(closing) - 1 if end > 0 else 0
+        if end < 0:
+            break
+        kept.append(packet[position : found.start()])
+        position = end + 1
+    return b"".join([*kept, packet[position:]])
