@@ -45,7 +45,7 @@ PIXEL_LAYOUT: Final = frozenset(
 
 
 class Entry(NamedTuple):
-    """``value`` is as stored, ``length`` values of a ``type``; ``offset`` says where in the block, 0 for a new entry."""
+    """``value`` is as stored, ``length`` values of a ``type``; ``offset`` is its place, 0 for a new entry."""
 
     tag: int
     type: int
