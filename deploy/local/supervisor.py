@@ -84,7 +84,8 @@ class Supervisor:
             self._spawn(child)
         for child in children:
             self._await(child)
-            self._report(f"  {child.service.name} answers")
+            detail = f" ({child.service.detail})" if child.service.detail else ""
+            self._report(f"  {child.service.name} answers{detail}")
 
     def watch(self) -> None:
         """Restart the services that end, until interrupted."""

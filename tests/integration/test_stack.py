@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from deploy.local.instance import running
+from deploy.local.services import redis_version
 from tasks.connection import connect_redis
 from tasks.errors import RedisUnavailable
 from tasks.settings import Settings
@@ -239,3 +240,21 @@ def test_nothing_that_a_person_sees_holds_a_secret(stack: Stack) -> None:
     seen = stack.output() + "".join(log.read_text() for log in (stack.state / "logs").glob("*.log"))
     hidden = (settings.s3_access_key, settings.s3_secret_key, settings.flower_password, settings.redis_url)
     assert not [secret for secret in hidden if secret.get_secret_value() in seen]
+
+
+def test_what_redis_6_wrote_is_read(start: Callable[..., Stack], state: Path) -> None:
+    """Its append-only file is one file: a snapshot's header, or none, and commands."""
+    (state / "redis").mkdir(parents=True)
+    commands = b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*3\r\n$3\r\nSET\r\n$4\r\nkept\r\n$5\r\nvalue\r\n"
+    (state / "redis" / "appendonly.aof").write_bytes(b"REDIS0009\xff" + bytes(8) + commands)
+    stack = start(*STORES_ONLY)
+    assert stack.redis().get("kept") == "value"
+    stack.stop()
+    assert start(*STORES_ONLY).redis().get("kept") == "value"
+
+
+def test_the_server_in_use_is_named(stack: Stack) -> None:
+    assert "redis answers (valkey " in stack.output()
+    checked = up(stack.state, "--check")
+    assert f"({redis_version(stack.settings)})" in checked.stdout
+    assert redis_version(stack.settings) in stack.output()

@@ -119,15 +119,6 @@ def test_a_missing_package_is_named_with_its_extra(
         first_worker(stack, tmp_path)
 
 
-def test_data_of_a_newer_redis_is_not_given_to_an_older_one(
-    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("deploy.local.programs._redis_version", lambda path: 6)
-    (tmp_path / "redis" / "appendonlydir").mkdir(parents=True)
-    with pytest.raises(Unavailable, match="redis-server 7 or newer"):
-        redis_service(stack, tmp_path)
-
-
 def test_a_redis_that_does_not_answer_is_named_without_its_password(stack: Stack) -> None:
     with pytest.raises(RedisUnavailable, match=r"127\.0\.0\.1:\d+") as caught:
         ping_redis(stack.settings)
