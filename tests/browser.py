@@ -1,4 +1,4 @@
-"""A real browser without a window, driven over the DevTools protocol with what Flower brings along."""
+"""A real browser without a window, driven over the DevTools protocol with Tornado, which Flower depends on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from tests.waiting import wait_for
+from tests.waiting import LIMIT_S, wait_for
 
 __all__ = ["Browser", "browser_program"]
 
@@ -26,7 +26,7 @@ def browser_program() -> str | None:
 
 
 class Browser:
-    """One page. Its `errors` are what a developer's console would show in red; dialogs are answered by
+    """One page. `errors` holds what the developer's console would show as errors; dialogs are answered with
     `accept_dialogs`."""
 
     def __init__(self, program: str, folder: Path) -> None:
@@ -81,7 +81,7 @@ class Browser:
         self._run(self._disconnected())
         self._loop.close()
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(LIMIT_S)
 
     async def _connected(self, address: str) -> WebSocketClientConnection:
         return await websocket_connect(address)
@@ -94,7 +94,7 @@ class Browser:
     async def _command(self, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
         number = await self._send(method, parameters)
         while True:
-            message = json.loads(await asyncio.wait_for(self._socket.read_message(), 30))  # type: ignore[arg-type]
+            message = json.loads(await asyncio.wait_for(self._socket.read_message(), LIMIT_S))  # type: ignore[arg-type]
             if message.get("id") == number:
                 assert "error" not in message, message["error"]
                 return message["result"]  # type: ignore[no-any-return]
@@ -121,7 +121,7 @@ class Browser:
         note = folder / "DevToolsActivePort"
         wait_for(lambda: note.exists() and note.read_text().count("\n"), "the browser did not start")
         address = f"http://127.0.0.1:{note.read_text().split()[0]}/json/list"
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with urllib.request.urlopen(address, timeout=LIMIT_S) as answer:
             pages = json.loads(answer.read())
         return next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page")  # type: ignore[no-any-return]
 

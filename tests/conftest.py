@@ -19,8 +19,8 @@ from tasks.storage import ObjectStore
 from tests.collections import Place
 from tests.stack import WorkerProcess, running_stack, settings_of
 
-# Short terms, so that a killed worker's jobs come back within the patience of a test.
-_TERMS = {"AII_LEASE_S": "4", "AII_GRACE_S": "2", "AII_RECONCILE_EVERY_S": "0.5"}
+# A killed worker's jobs come back soon; a live worker on a busy machine still renews its lease in time.
+_TERMS = {"AII_LEASE_S": "10", "AII_GRACE_S": "2", "AII_RECONCILE_EVERY_S": "0.5"}
 
 
 @pytest.fixture(scope="session")
@@ -41,12 +41,15 @@ def shared_settings(stack_environment: dict[str, str]) -> Settings:
 
 
 @pytest.fixture
-def settings(shared_settings: Settings) -> Iterator[Settings]:
+def settings(shared_settings: Settings) -> Settings:
     """The same servers with an emptied Redis; objects in S3 are named by content, so old ones do not disturb."""
-    client = connect_redis(shared_settings)
-    client.flushdb()
-    yield shared_settings
-    client.close()
+    empty_redis(shared_settings)
+    return shared_settings
+
+
+def empty_redis(settings: Settings) -> None:
+    with connect_redis(settings) as client:
+        client.flushdb()
 
 
 @pytest.fixture
@@ -92,6 +95,23 @@ def start_worker(
     for worker in started:
         if worker.alive():
             worker.kill()
+
+
+@pytest.fixture(scope="module")
+def shared_worker(
+    shared_settings: Settings, stack_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WorkerProcess]:
+    """One worker for the tests of a module that only need some worker: its start takes seconds.
+
+    Redis is emptied beside it between tests, which a worker survives. What it registered before stays in its memory:
+    tests that share it activate different images, or one image under one asset id.
+    """
+    empty_redis(shared_settings)
+    log = tmp_path_factory.mktemp("worker") / "worker.log"
+    worker = WorkerProcess(stack_environment, shared_settings, log, "query,activate,index")
+    yield worker.wait_until_ready()
+    if worker.alive():
+        worker.kill()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

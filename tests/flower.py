@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.local.stack import free_port
-from tests.waiting import wait_for
+from tests.waiting import LIMIT_S, wait_for
 
 __all__ = ["Flower"]
 
@@ -41,7 +41,7 @@ class Flower:
         return self._process.pid
 
     def wait_until_ready(self) -> Flower:
-        """Until it has looked at Redis for the first time."""
+        """Wait until it has read Redis for the first time."""
         wait_for(lambda: self._answers("/activations/overview.json"), "Flower did not start")
         return self
 
@@ -52,12 +52,12 @@ class Flower:
     def ask(
         self, path: str, *, login: bool = True, method: str = "GET", **headers: str
     ) -> tuple[int, bytes, dict[str, str]]:
-        """Status, body and headers (by their names in small letters) of the answer."""
+        """Status, body and headers (by their names in lower case) of the answer."""
         if login:
             headers["Authorization"] = self.authorization
         request = urllib.request.Request(self.url + path, headers=headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
                 return answer.status, answer.read(), _named(answer.headers)
         except urllib.error.HTTPError as error:
             with error:
@@ -68,7 +68,7 @@ class Flower:
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(LIMIT_S)
         self._log.close()
 
     def _answers(self, path: str) -> bool:

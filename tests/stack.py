@@ -14,37 +14,47 @@ from deploy.local.instance import running
 from tasks.connection import connect_redis
 from tasks.names import worker_presence
 from tasks.settings import Settings
-from tests.waiting import wait_for
+from tests.waiting import LIMIT_S, wait_for
 
-__all__ = ["WorkerProcess", "aii", "running_stack", "settings_of"]
+__all__ = ["AII", "WorkerProcess", "aii", "running_stack", "settings_of"]
 
 
-def aii(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a person does."""
-    command = [sys.executable, "-c", "from producer.cli import aii; aii()", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, check=False)
+AII = (sys.executable, "-c", "from producer.cli import aii; aii()")
+
+
+def aii(
+    environment: dict[str, str], *arguments: str, stdin: Path = Path(os.devnull)
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does."""
+    command = [*AII, *arguments]
+    with stdin.open("rb") as given:
+        return subprocess.run(
+            command, env=environment, stdin=given, capture_output=True, text=True, timeout=2 * LIMIT_S, check=False
+        )
 
 
 @contextmanager
 def running_stack(state: Path, workers: int | None = 0) -> Iterator[dict[str, str]]:
-    """Redis, S3 and so many workers (None: as many as `aii up` starts by itself) in a folder of their own; yields the
-    environment that leads a process to them."""
+    """Run Redis, S3 and `workers` workers (None: as many as `aii up` starts by default) in the folder `state`.
+
+    Yields the environment with which a process finds them.
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("AII_")} | {"AII_STATE_DIR": str(state)}
     log = (state / "up.log").open("w")
     command = [sys.executable, "-c", "from deploy.local.cli import up; up()", "--no-flower"]
     command += [] if workers is None else ["--workers", str(workers)]
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
-        wait_for(lambda: (status := running(state)) and status.ready, "the stack did not start", 180)
+        wait_for(lambda: (status := running(state)) and status.ready, "the stack did not start")
         yield environment
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(LIMIT_S)
         log.close()
 
 
 def settings_of(state: Path) -> Settings:
-    """Settings of that stack, as its programs themselves read them."""
+    """Settings of that stack, read as its programs read them."""
     return Settings(_env_file=state / "stack.env")  # type: ignore[call-arg]
 
 
@@ -68,7 +78,7 @@ class WorkerProcess:
     def wait_until_ready(self) -> WorkerProcess:
         with connect_redis(self._settings) as client:
             ready = worker_presence(f"*-{self.pid}")
-            wait_for(lambda: client.keys(ready) or not self.alive(), "the worker did not get ready", 120)
+            wait_for(lambda: client.keys(ready) or not self.alive(), "the worker did not get ready")
         if not self.alive():
             self.kill()
             raise AssertionError(f"the worker ended: {self.log.read_text()}")
@@ -80,9 +90,9 @@ class WorkerProcess:
         self._log.close()
 
     def stop(self) -> int:
-        """SIGTERM, and the exit status; a worker that does not end in time is killed."""
+        """Send SIGTERM, return the exit status; a worker that does not end in time is killed."""
         self._process.send_signal(signal.SIGTERM)
         try:
-            return self._process.wait(60)
+            return self._process.wait(LIMIT_S)
         finally:
             self.kill()

@@ -1,4 +1,4 @@
-"""Waiting in tests: poll with a deadline, never sleep and hope."""
+"""Waiting in tests: poll with a deadline, never sleep for a fixed time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# Guards against hanging, nothing else: no test expects anything to be this fast, on any machine, under any load.
+LIMIT_S = 300.0
 
-def wait_for(condition: Callable[[], T], why: str = "waited in vain", deadline_s: float = 60.0) -> T:
-    """Poll until `condition` gives something true, and return that; fail with `why` after the deadline."""
+
+def wait_for(condition: Callable[[], T], why: str = "waited in vain", deadline_s: float = LIMIT_S) -> T:
+    """Poll until `condition` returns something true, and return that; fail with `why` after the deadline."""
     deadline = time.monotonic() + deadline_s
     while not (value := condition()):
         assert time.monotonic() < deadline, why

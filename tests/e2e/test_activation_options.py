@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +15,19 @@ from tasks.messages import ActivationOptions
 from tasks.results import ActivationResult
 from tests import images_zoo as zoo
 from tests.photographs import crops, photographs, pixels
-from tests.stack import WorkerProcess
+from tests.stack import WorkerProcess, aii
+from tests.waiting import LIMIT_S
 from workers.activation.quality import psnr_db
 
 
 @pytest.fixture(autouse=True)
-def worker(start_worker: Callable[..., WorkerProcess]) -> WorkerProcess:
-    return start_worker()
+def worker(shared_worker: WorkerProcess) -> WorkerProcess:
+    return shared_worker
 
 
 def activate(producer: Producer, data: bytes, **options: object) -> tuple[ActivationResult, Image.Image]:
     """The result document and the published image."""
-    result = producer.activate(data, options=ActivationOptions.model_validate(options)).wait(60)
+    result = producer.activate(data, options=ActivationOptions.model_validate(options)).wait(LIMIT_S)
     assert isinstance(result, ActivationResult)
     return result, Image.open(io.BytesIO(producer.protected_image(result)))
 
@@ -37,8 +35,8 @@ def activate(producer: Producer, data: bytes, **options: object) -> tuple[Activa
 def test_the_command_line_passes_every_option_on(stack_environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(crops(1)[0])
     words = "--steps 3 --learning-rate 2.5 --alpha 2 --attenuation linf --min-psnr 39 --robust --strip-metadata --json"
-    command = [sys.executable, "-c", "from producer.cli import aii; aii()", "activate", str(tmp_path), *words.split()]
-    done = subprocess.run(command, env=stack_environment, capture_output=True, timeout=120, check=True)
+    done = aii(stack_environment, "activate", str(tmp_path), *words.split())
+    assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["options"] == {
         "steps": 3,
         "learning_rate": 2.5,

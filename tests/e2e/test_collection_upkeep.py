@@ -13,10 +13,11 @@ import pytest
 from producer import Producer
 from tasks.connection import connect_redis
 from tasks.errors import CollectionMissing
+from tasks.messages import QueryOptions
 from tasks.settings import Settings
 from tests.photographs import crops
 from tests.stack import WorkerProcess, aii
-from tests.waiting import wait_for
+from tests.waiting import LIMIT_S, wait_for
 
 
 @pytest.fixture
@@ -34,9 +35,16 @@ def info(environment: dict[str, str], name: str) -> dict[str, Any]:
     return json.loads(good(environment, "index", "info", name, "--json"))  # type: ignore[no-any-return]
 
 
-def first(producer: Producer, result: Any, name: str) -> str:
-    answer = producer.query(producer.protected_image(result), collection=name).wait(60)
-    return answer.matches[0].asset_id  # type: ignore[union-attr]
+EVERYWHERE = QueryOptions(nprobe=16, top_k=100)
+
+
+def is_found(producer: Producer, result: Any, name: str) -> bool:
+    """Whether a published image finds its asset when all cells of the small, coarse index are searched.
+
+    Which asset comes first among those of one code, or of a cell nearby, depends on the precision of the features.
+    """
+    answer = producer.query(producer.protected_image(result), collection=name, options=EVERYWHERE).wait(LIMIT_S)
+    return result.asset_id in [match.asset_id for match in answer.matches]  # type: ignore[union-attr]
 
 
 def test_a_collection_built_by_workers_is_compacted_by_itself_and_repaired_after_redis_was_emptied(
@@ -51,9 +59,9 @@ def test_a_collection_built_by_workers_is_compacted_by_itself_and_repaired_after
     assert "[truncated]" in built.stderr
 
     photos = crops(8, side=200)
-    results = [producer.activate(p, asset_id=f"asset-{i}", collection=name).wait(60) for i, p in enumerate(photos)]
+    results = [producer.activate(p, asset_id=f"asset-{i}", collection=name).wait(LIMIT_S) for i, p in enumerate(photos)]
     wait_for(lambda: info(stack_environment, name)["generation"] > 1, "no worker compacted the journal")
-    assert [first(producer, r, name) for r in results] == [f"asset-{i}" for i in range(8)]
+    assert [r.asset_id for r in results if is_found(producer, r, name)] == [f"asset-{i}" for i in range(8)]
 
     good(stack_environment, "index", "remove", name, "asset-0", "asset-7")
     with connect_redis(settings) as client:
@@ -64,7 +72,7 @@ def test_a_collection_built_by_workers_is_compacted_by_itself_and_repaired_after
     good(stack_environment, "index", "compact", name)
     state = info(stack_environment, name)
     assert sum(part["count"] for part in state["segments"]) == 306
-    assert [first(producer, r, name) for r in results[1:7]] == [f"asset-{i}" for i in range(1, 7)]
+    assert [r.asset_id for r in results if is_found(producer, r, name)] == [f"asset-{i}" for i in range(1, 7)]
     assert "agree with their digests" in good(stack_environment, "index", "verify", name)
 
 
@@ -78,14 +86,25 @@ def test_removed_assets_come_back_when_they_are_activated_again(
     photo.write_bytes(crops(301)[300])
     command = ("activate", str(photo), "--collection", name, "--asset-id", "mine", "--meta", "licence=free")
     good(stack_environment, *command)
-    result = producer.activate(photo, asset_id="mine", collection=name, meta={"licence": "free"}).wait(60)
-    assert first(producer, result, name) == "mine"
+    result = producer.activate(photo, asset_id="mine", collection=name, meta={"licence": "free"}).wait(LIMIT_S)
+    assert is_found(producer, result, name)
     good(stack_environment, "index", "remove", name, "mine")
-    assert first(producer, result, name) != "mine"
+    assert not is_found(producer, result, name)
     assert "done before" in good(stack_environment, *command)
-    assert first(producer, result, name) != "mine"
+    assert not is_found(producer, result, name)
     good(stack_environment, *command, "--again")
-    narrowed = good(stack_environment, "query", str(photo), "--collection", name, "--where", "licence=free", "--json")
+    narrowed = good(
+        stack_environment,
+        "query",
+        str(photo),
+        "--collection",
+        name,
+        "--where",
+        "licence=free",
+        "--nprobe",
+        "16",
+        "--json",
+    )
     (match,) = json.loads(narrowed)["matches"]
     assert (match["asset_id"], match["meta"]) == ("mine", {"licence": "free"})
     bad = aii(stack_environment, "query", str(photo), "--where", "no key")
@@ -100,7 +119,7 @@ def test_an_audit_counts_the_images_that_another_codec_would_lose(
         good(stack_environment, "index", "build", built, "--images", str(images), "--factory", factory, "--here")
     start_worker()
     for i, photo in enumerate(crops(6, side=200)):
-        producer.activate(photo, asset_id=f"asset-{i}", collection=name).wait(60)
+        producer.activate(photo, asset_id=f"asset-{i}", collection=name).wait(LIMIT_S)
     table = tmp_path / "audit.csv"
     same = aii(stack_environment, "index", "audit", name, "--candidate", name, "--csv", str(table))
     assert (same.returncode, "Off their codes: 0 now, 0 with" in same.stdout) == (0, True), same.stdout + same.stderr

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.photographs import crops
-from tests.stack import WorkerProcess, aii
+from tests.stack import AII, WorkerProcess, aii
 from tests.waiting import wait_for
 
 
@@ -52,9 +51,9 @@ def evaluate(*arguments: str | Path, environment: Mapping[str, str] = os.environ
 def kill_while_activating(*arguments: str | Path) -> None:
     """As soon as one image is activated; and leaves half a line behind, as a kill within a write would."""
     lines = Path(arguments[-1]) / "state" / "published" / "IVF4_PQ8x4-10-jnd-3" / "images.jsonl"
-    program = [sys.executable, "-c", "from producer.cli import aii; aii()", "evaluate", *map(str, arguments)]
+    program = [*AII, "evaluate", *map(str, arguments)]
     with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        wait_for(lambda: lines.exists() and lines.stat().st_size > 0, deadline_s=150)
+        wait_for(lambda: lines.exists() and lines.stat().st_size > 0)
         process.kill()
     with lines.open("a") as file:
         file.write('{"image": "1.jpg", "fi')

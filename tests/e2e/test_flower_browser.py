@@ -19,7 +19,7 @@ from tests.browser import Browser, browser_program
 from tests.flower import Flower
 from tests.photographs import crops
 from tests.stack import WorkerProcess
-from tests.waiting import wait_for
+from tests.waiting import LIMIT_S, wait_for
 
 WIDTHS = {1280: 1000, 400: 850}
 _PROGRAM = browser_program()
@@ -75,9 +75,9 @@ def test_the_page_follows_activations_and_failures_and_retries_what_is_confirmed
 
     # Figures rise while images are activated, and agree with the result documents.
     photos = crops(24, side=160)
-    results = [job.wait(60) for job in [producer.activate(photo) for photo in photos[:12]]]
+    results = [job.wait(LIMIT_S) for job in [producer.activate(photo) for photo in photos[:12]]]
     wait_for(lambda: shown_images(browser) == 12, "the page does not follow")
-    results += [job.wait(60) for job in [producer.activate(photo) for photo in photos[12:]]]
+    results += [job.wait(LIMIT_S) for job in [producer.activate(photo) for photo in photos[12:]]]
     wait_for(lambda: shown_images(browser) == 24, "the page does not follow")
     documents = [result for result in results if isinstance(result, ActivationResult)]
     for stage, label in (("total", "in all"), ("decode", "decode"), ("optimise", "extract and optimise")):

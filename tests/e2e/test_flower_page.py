@@ -23,7 +23,7 @@ from tasks.settings import Settings
 from tests.flower import Flower
 from tests.photographs import crops
 from tests.stack import WorkerProcess
-from tests.waiting import wait_for
+from tests.waiting import LIMIT_S, wait_for
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_the_page_agrees_with_the_result_documents_and_shows_what_failed(
 ) -> None:
     worker = start_worker()
     photos = crops(12, side=160)
-    results = [producer.activate(photo).wait(60) for photo in photos]
+    results = [producer.activate(photo).wait(LIMIT_S) for photo in photos]
     bad = producer.activate(photos[0][:700])
     wait_for(lambda: bad.state().closed, "the damaged image did not end")
     view = wait_for(lambda: v if published(v := flower.overview()) == 13 else None, "the page does not follow")
@@ -147,6 +147,6 @@ def exposed(flower: Flower) -> set[str]:
 )
 def test_flower_does_not_start_with_a_password_that_it_cannot_check(password: str, said: str) -> None:
     command, environment = [sys.executable, "-m", "deploy.flower"], os.environ | {"AII_FLOWER_PASSWORD": password}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert ended.returncode == 1
     assert said in ended.stderr

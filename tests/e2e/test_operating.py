@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,8 @@ from producer import Producer
 from tasks.ledger.states import JobState
 from tasks.messages import ActivateRequest, Source
 from tests.photographs import crops
-from tests.stack import WorkerProcess, aii
-from tests.waiting import wait_for
+from tests.stack import AII, WorkerProcess, aii
+from tests.waiting import LIMIT_S, wait_for
 
 AWAY = {"AII_S3_ENDPOINT": "127.0.0.1:1"}
 
@@ -69,7 +68,7 @@ def test_status_tells_failures_latest_results_and_an_s3_that_is_away(
     given = environment(stack_environment)
     worker = start_worker()
     photo = crops(1, side=160)[0]
-    producer.activate(photo, asset_id="kept").wait(60)
+    producer.activate(photo, asset_id="kept").wait(LIMIT_S)
     bad = producer.activate(photo[:700], asset_id="broken")
     wait_for(lambda: bad.state().closed)
     told = ("failure  truncated: 1", "result   kept: verified", "10 steps: p50")  # workers publish once a second
@@ -96,7 +95,7 @@ def test_status_tells_failures_latest_results_and_an_s3_that_is_away(
 def test_a_watch_survives_a_redis_that_is_away(stack_environment: dict[str, str], tmp_path: Path) -> None:
     given = environment(stack_environment) | {"AII_REDIS_URL": "redis://127.0.0.1:1/0"}
     assert aii(given, "status").returncode == 3
-    command = [sys.executable, "-c", "from producer.cli import aii; aii()", "status", "--watch"]
+    command = [*AII, "status", "--watch"]
     said = tmp_path / "said"
     with said.open("w") as output:
         process = subprocess.Popen(command, env=given, stdout=output, stderr=output)
@@ -104,4 +103,4 @@ def test_a_watch_survives_a_redis_that_is_away(stack_environment: dict[str, str]
         wait_for(lambda: said.read_text().count("[redis_unavailable]") >= 2, "it does not go on watching")
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(LIMIT_S)

@@ -16,6 +16,7 @@ from tasks.names import worker_presence
 from tasks.settings import Settings
 from tests.photographs import photographs
 from tests.stack import WorkerProcess
+from tests.waiting import LIMIT_S
 
 
 def test_a_collection_of_another_extractor_is_refused_by_name(
@@ -26,7 +27,7 @@ def test_a_collection_of_another_extractor_is_refused_by_name(
     worker = start_worker(AII_EXTRACTOR=f"resnet18+gem@{tmp_path}/resnet18.pth#size=64")
     job = producer.activate(photographs()["chelsea.png"])
     with pytest.raises(ExtractorMismatch, match=r"'starter' is pinned to extractor compact .* holds resnet18\+gem-64"):
-        job.wait(60)
+        job.wait(LIMIT_S)
     assert worker.alive()
 
 

@@ -53,7 +53,7 @@ def test_a_worker_killed_three_times_amid_100_activations_loses_and_doubles_noth
             wait_for(lambda wanted=part: done(producer, jobs) >= wanted, "the worker does not get on")  # type: ignore[misc]
             worker.kill()
         start_worker()
-        wait_for(lambda: done(producer, jobs) == COUNT, "jobs were lost", 120)
+        wait_for(lambda: done(producer, jobs) == COUNT, "jobs were lost")
         registered = Counter(fields["asset"] for _, fields in client.xrange(journal_stream("starter")))
     results = [producer.result(job.job_id) for job in jobs]
     assert all(isinstance(result, ActivationResult) for result in results)
@@ -73,7 +73,7 @@ def test_redis_and_s3_killed_amid_activations_delay_jobs_but_fail_none(
     for part, port in ((15, settings.s3_endpoint), (40, redis_address(settings)), (65, settings.s3_endpoint)):
         wait_for(lambda wanted=part: finished(producer, jobs) >= wanted, "the worker does not get on")  # type: ignore[misc]
         kill_server(port.rpartition(":")[2])
-    wait_for(lambda: finished(producer, jobs) == COUNT, "jobs were lost", 120)
+    wait_for(lambda: finished(producer, jobs) == COUNT, "jobs were lost")
     assert {producer.ledger.get(job.job_id).state for job in jobs} == {JobState.DONE}
     assert worker.alive()
 

@@ -15,12 +15,12 @@ from deploy.local.stack import free_port
 from tasks.connection import connect_redis
 from tests.flower import Flower
 from tests.stack import WorkerProcess, running_stack, settings_of
-from tests.waiting import wait_for
+from tests.waiting import LIMIT_S, wait_for
 
 
 def get(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=LIMIT_S) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

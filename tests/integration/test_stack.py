@@ -22,9 +22,8 @@ from tasks.connection import connect_redis
 from tasks.errors import RedisUnavailable
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
-from tests.waiting import wait_for
+from tests.waiting import LIMIT_S, wait_for
 
-DEADLINE_S = 60.0
 UP = (sys.executable, "-c", "from deploy.local.cli import up; up()")
 STORES_ONLY = ("--workers", "0", "--no-flower")
 
@@ -56,7 +55,7 @@ class Stack:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(DEADLINE_S)
+        return self.process.wait(LIMIT_S)
 
     def output(self) -> str:
         return (self.state / "output").read_text()
@@ -81,7 +80,7 @@ def environment(state: Path, **more: str) -> dict[str, str]:
 def up(state: Path, *options: str, **more: str) -> subprocess.CompletedProcess[str]:
     """``aii up`` where it is expected to return by itself."""
     return subprocess.run(
-        [*UP, *options], env=environment(state, **more), capture_output=True, text=True, timeout=DEADLINE_S, check=False
+        [*UP, *options], env=environment(state, **more), capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
 
 
@@ -221,7 +220,7 @@ def test_a_stack_uses_the_stores_of_the_environment_and_starts_none(stack: Stack
         wait_for(lambda: (status := running(guest)) and status.ready)
     finally:
         process.terminate()
-        process.wait(DEADLINE_S)
+        process.wait(LIMIT_S)
     assert not (guest / "redis").exists()
     assert not (guest / "s3").exists()
 
@@ -230,7 +229,7 @@ def test_flower_shows_its_pages_to_who_knows_the_password_only(start: Callable[.
     pytest.importorskip("flower")
     settings = start("--workers", "0").settings  # ready: the supervisor itself has seen a page with the password
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"http://127.0.0.1:{settings.flower_port}/workers", timeout=DEADLINE_S)
+        urllib.request.urlopen(f"http://127.0.0.1:{settings.flower_port}/workers", timeout=LIMIT_S)
     refused.value.close()
     assert refused.value.code == 401
 

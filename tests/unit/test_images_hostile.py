@@ -35,10 +35,10 @@ def test_a_hostile_file_is_refused_with_its_code(name: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_refusal_takes_no_time(name: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()  # of this process only: other processes do not count
     with pytest.raises(BadInput):
         decode(HOSTILE[name].data, zoo.LIMITS)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 def test_a_refusal_says_what_to_do_and_is_never_retried() -> None:
@@ -95,14 +95,14 @@ def test_scans_are_bounded_by_the_passes_over_all_pixels_that_they_cost() -> Non
 def test_damaged_files_decode_or_are_refused_and_nothing_else_happens() -> None:
     outcomes: dict[str, int] = {}
     for data in damaged_files(FUZZ_ROUNDS):
-        start = time.perf_counter()
+        start = time.process_time()  # of this process only: other processes do not count
         try:
             image = decode(data, zoo.LIMITS)
             outcome = "decoded"
             assert image.pixels.shape[0] * image.pixels.shape[1] <= zoo.LIMITS.max_pixels
         except BadInput as refusal:
             outcome = refusal.code
-        assert time.perf_counter() - start < 2.0
+        assert time.process_time() - start < 2.0
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
     assert set(outcomes) <= CODES | {"decoded"}
     # The damage must reach the decoders: some files survive it, many do not.

@@ -15,7 +15,7 @@ import torch
 from tasks.errors import DeviceFailure, LeaseLost
 from tasks.messages import ActivationOptions
 from tasks.results import ExtractorIdentity
-from tests.waiting import wait_for
+from tests.waiting import LIMIT_S, wait_for
 from workers.activation.compose import Prepared, prepare
 from workers.activation.engine import Work
 from workers.activation.objective import Objective
@@ -120,7 +120,7 @@ def test_a_query_does_not_wait_for_the_end_of_an_activation(device: Device, code
             device.extract(prepared(seed).image)
         assert not long.done()
         answered.set()
-        assert long.result(60).steps < 10_000_000
+        assert long.result(LIMIT_S).steps < 10_000_000
 
 
 def test_no_image_is_lost_between_a_thread_that_hands_over_and_the_one_that_takes_a_batch(
@@ -133,7 +133,7 @@ def test_no_image_is_lost_between_a_thread_that_hands_over_and_the_one_that_take
     try:
         with ThreadPoolExecutor(16) as pool:
             futures = [pool.submit(device.activate, job) for _ in range(1000)]
-            assert wait(futures, timeout=120).not_done == set()
+            assert wait(futures, timeout=LIMIT_S).not_done == set()
     finally:
         sys.setswitchinterval(usual)
 
@@ -147,11 +147,11 @@ def test_callers_that_can_wait_share_a_batch_while_the_device_is_at_work(
     with ThreadPoolExecutor(5) as pool:
         answered = threading.Event()
         long = pool.submit(device.activate, endless(codec, answered))
-        wait_for(lambda: extractor.batches, "the activation did not begin", 60)
+        wait_for(lambda: extractor.batches, "the activation did not begin")
         waiting = [pool.submit(device.extract, prepared(seed).image, can_wait=True) for seed in range(4)]
-        assert [len(future.result(60)) for future in waiting] == [DIMENSION] * 4
+        assert [len(future.result(LIMIT_S)) for future in waiting] == [DIMENSION] * 4
         answered.set()
-        long.result(60)
+        long.result(LIMIT_S)
     device.stop()
     assert 4 in extractor.batches
 
@@ -161,7 +161,7 @@ def test_a_caller_that_can_wait_does_not_wait_when_the_device_is_at_rest(extract
     device.start()
     device.activate(work(0, codec))
     with ThreadPoolExecutor(1) as pool:
-        assert len(pool.submit(device.extract, prepared(0).image, can_wait=True).result(60)) == DIMENSION
+        assert len(pool.submit(device.extract, prepared(0).image, can_wait=True).result(LIMIT_S)) == DIMENSION
     device.stop()
 
 
