@@ -1,1 +1,1 @@
-"""Benchmarks: ratios between two ways of doing one thing, measured in one run. Nothing here is asserted."""
+"""Benchmarks: ratios between two implementations of one thing, measured in one run. Nothing here is asserted."""

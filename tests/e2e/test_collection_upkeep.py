@@ -93,18 +93,8 @@ def test_removed_assets_come_back_when_they_are_activated_again(
     assert "done before" in good(stack_environment, *command)
     assert not is_found(producer, result, name)
     good(stack_environment, *command, "--again")
-    narrowed = good(
-        stack_environment,
-        "query",
-        str(photo),
-        "--collection",
-        name,
-        "--where",
-        "licence=free",
-        "--nprobe",
-        "16",
-        "--json",
-    )
+    narrow = ("--where", "licence=free", "--nprobe", "16", "--json")
+    narrowed = good(stack_environment, "query", str(photo), "--collection", name, *narrow)
     (match,) = json.loads(narrowed)["matches"]
     assert (match["asset_id"], match["meta"]) == ("mine", {"licence": "free"})
     bad = aii(stack_environment, "query", str(photo), "--where", "no key")
