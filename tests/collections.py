@@ -41,7 +41,7 @@ def trained_codec() -> Codec:
 
 
 def anyway() -> None:
-    """Of who writes without the collection's lock."""
+    """For callers that write without the collection's lock: nothing to check."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Place:
         return place
 
     def publish(self, codec: Codec, assets: Sequence[str], codes: Codes) -> Manifest:
-        """As generation 1, although nobody holds the right to it."""
+        """Publish as generation 1, without the collection's lock."""
         first = First(self.name, codec, EXTRACTOR, 0.5, 0.01)
         return publish_first(self.files, self.journal, first, assets, codes, anyway)
 
@@ -98,7 +98,7 @@ class Place:
         return upkeep.remove(self.files, self.journal, asset_id)
 
     def changes(self) -> int:
-        """Entries of the journal that the generation in force does not cover."""
+        """Entries of the journal that the current generation does not cover."""
         return len(list(self.journal.all_after(self.files.current().journal_entry)))
 
     def document(

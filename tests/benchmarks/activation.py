@@ -129,7 +129,7 @@ def main(  # one parameter an option
 
 
 def make_subject(name: str, device: torch.device, images: Path | None) -> Subject:
-    """`resnet50` stands for SSCD's network with random weights: right for timing, and no R@1 is measured on it."""
+    """`resnet50` is SSCD's network with random weights: right for timing, and no R@1 is measured on it."""
     if name == RESNET:
         return make_resnet(device, images)
     extractor, card = load_extractor(name, device), starter.read_card()

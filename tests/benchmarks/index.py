@@ -81,7 +81,7 @@ def synthetic(count: int, seed: int) -> Features:
 
 
 def drawn(codes: Codes, count: int) -> Codes:
-    """The first codes as they are, and others whose cell is a known one, and each byte one that stands there."""
+    """The first codes unchanged, then others with a known cell, each byte drawn from those that occur at its place."""
     random = np.random.default_rng(3)
     more = max(0, count - len(codes))
     cells = codes[random.integers(0, len(codes), more), :2]

@@ -1,7 +1,7 @@
 """Twenty generations under a thousand queries: is every answer whole, and does the memory come back?
 
 ``python -m tests.benchmarks.swaps [--size N] [--swaps N]``: a process follows a collection while four of its threads
-ask it, and another process compacts it, again as soon as the last generation is in force there. Codes are random;
+ask it, and another process compacts it, again as soon as the last generation is current there. Codes are random;
 files, Redis, S3 and memory are real.
 """
 
@@ -52,7 +52,7 @@ def main(size: int, swaps: int, queries: int, ask: tuple[str, str, str] | None) 
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         for i in range(1, 1 + swaps):
-            process.stdout.readline()  # the last generation is in force there
+            process.stdout.readline()  # the last generation is current there
             add(writer, f"new-{i}", NEW[i])
             place.compact()
         click.echo(process.stdout.read(), nl=False)
@@ -61,7 +61,7 @@ def main(size: int, swaps: int, queries: int, ask: tuple[str, str, str] | None) 
 
 
 def follow_and_ask(place: Place, last: int, queries: int) -> None:
-    """Ask and follow until the last generation is in force; print a line for each, and the figures at the end."""
+    """Ask and follow until the last generation is current; print a line for each, and the figures at the end."""
     collections = OpenCollections(place.store, place.redis, place.cache, EXTRACTOR)
     collection = collections.get(place.name)
     follower = Follower(collections, 0, print)

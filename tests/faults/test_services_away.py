@@ -25,7 +25,7 @@ def get(port: int, path: str) -> tuple[int, str]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
-    except OSError:  # nobody listens yet
+    except OSError:  # no process listens yet
         return 0, ""
 
 
