@@ -9,7 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +30,7 @@ STORES_ONLY = ("--workers", "0", "--no-flower")
 
 @dataclass
 class Stack:
-    """An ``aii up`` of a folder, and the way to its services."""
+    """An ``aii up`` of a folder, with clients of its services."""
 
     state: Path
     process: subprocess.Popen[str]
@@ -74,7 +74,8 @@ def is_free(state: Path) -> bool:
 
 
 def environment(state: Path, **more: str) -> dict[str, str]:
-    return os.environ | {"AII_STATE_DIR": str(state)} | more
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AII_")}
+    return inherited | {"AII_STATE_DIR": str(state)} | more
 
 
 def up(state: Path, *options: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -95,9 +96,9 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state with a space"
 
 
-@pytest.fixture
-def start(state: Path) -> Iterator[Callable[..., Stack]]:
-    """Starts the stack of `state` and waits until it is ready; whatever is still there at the end is stopped."""
+@contextmanager
+def starting(state: Path) -> Iterator[Callable[..., Stack]]:
+    """Starts the stack of `state` and waits until it is ready; what still runs at the end is stopped."""
     started: list[Stack] = []
 
     def start(*options: str) -> Stack:
@@ -110,27 +111,43 @@ def start(state: Path) -> Iterator[Callable[..., Stack]]:
         wait_for(lambda: is_ready(started[-1]))
         return started[-1]
 
-    yield start
-    for stack in started:
-        stack.open_until_the_end.close()
-        if stack.process.poll() is None:
-            stack.stop()
+    try:
+        yield start
+    finally:
+        for stack in started:
+            stack.open_until_the_end.close()
+            if stack.process.poll() is None:
+                stack.stop()
+
+
+@pytest.fixture
+def start(state: Path) -> Iterator[Callable[..., Stack]]:
+    with starting(state) as start:
+        yield start
 
 
 @pytest.fixture
 def stack(start: Callable[..., Stack]) -> Stack:
+    """A stack for one test, which may kill parts of it."""
     return start(*STORES_ONLY)
 
 
-def test_redis_answers_with_the_password_of_the_stack_file_only(stack: Stack) -> None:
-    assert stack.redis().ping()
-    port = stack.redis().connection_pool.connection_kwargs["port"]
+@pytest.fixture(scope="module")
+def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack for all tests that leave it as it is."""
+    with starting(tmp_path_factory.mktemp("shared") / "state") as start:
+        yield start(*STORES_ONLY)
+
+
+def test_redis_answers_with_the_password_of_the_stack_file_only(shared_stack: Stack) -> None:
+    assert shared_stack.redis().ping()
+    port = shared_stack.redis().connection_pool.connection_kwargs["port"]
     with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
         stranger.ping()
 
 
-def test_s3_gives_back_what_was_put_into_each_bucket(stack: Stack) -> None:
-    store = stack.store()
+def test_s3_gives_back_what_was_put_into_each_bucket(shared_stack: Stack) -> None:
+    store = shared_stack.store()
     for bucket in Bucket:
         store.put(bucket, "a/b.bin", bucket.value.encode(), "application/octet-stream")
     assert [store.get(bucket, "a/b.bin", 100).decode() for bucket in Bucket] == [bucket.value for bucket in Bucket]
@@ -177,10 +194,10 @@ def test_a_second_start_finds_the_data_and_the_addresses_of_the_first(start: Cal
     assert second.store().get(Bucket.RESULTS, "kept.json", 10) == b"{}"
 
 
-def test_a_start_beside_a_running_stack_names_its_addresses_and_ends(stack: Stack) -> None:
-    second = up(stack.state, *STORES_ONLY)
+def test_a_start_beside_a_running_stack_names_its_addresses_and_ends(shared_stack: Stack) -> None:
+    second = up(shared_stack.state, *STORES_ONLY)
     assert second.returncode == 0
-    assert f"http://{stack.settings.s3_endpoint}" in second.stdout
+    assert f"http://{shared_stack.settings.s3_endpoint}" in second.stdout
 
 
 def test_a_check_without_a_stack_says_so(state: Path) -> None:
@@ -201,8 +218,8 @@ def test_an_s3_of_the_environment_that_does_not_answer_is_named(state: Path) -> 
     assert "S3 at 127.0.0.1:1 does not answer" in refused.stderr
 
 
-def test_a_stack_uses_the_stores_of_the_environment_and_starts_none(stack: Stack, tmp_path: Path) -> None:
-    settings = stack.settings
+def test_a_stack_uses_the_stores_of_the_environment_and_starts_none(shared_stack: Stack, tmp_path: Path) -> None:
+    settings = shared_stack.settings
     guest = tmp_path / "guest"
     process = subprocess.Popen(
         [*UP, *STORES_ONLY],
@@ -234,9 +251,9 @@ def test_flower_shows_its_pages_to_who_knows_the_password_only(start: Callable[.
     assert refused.value.code == 401
 
 
-def test_nothing_that_a_person_sees_holds_a_secret(stack: Stack) -> None:
-    settings = stack.settings
-    seen = stack.output() + "".join(log.read_text() for log in (stack.state / "logs").glob("*.log"))
+def test_nothing_that_a_person_sees_holds_a_secret(shared_stack: Stack) -> None:
+    settings = shared_stack.settings
+    seen = shared_stack.output() + "".join(log.read_text() for log in (shared_stack.state / "logs").glob("*.log"))
     hidden = (settings.s3_access_key, settings.s3_secret_key, settings.flower_password, settings.redis_url)
     assert not [secret for secret in hidden if secret.get_secret_value() in seen]
 
