@@ -173,18 +173,18 @@ def test_the_command_line_activates_a_folder_and_finds_its_images(
 ) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
-    for name in ("coffee.png", "rocket.jpg"):
+    for name in ("coffee.png", "motorcycle_left.png"):
         (folder / name).write_bytes(photographs()[name])
     (folder / "broken.jpg").write_bytes(photographs()["rocket.jpg"][:5000])
     run = aii(stack_environment, "activate", str(folder), "--out", str(out), "--json")
     records = {Path(r["image"]).name: r for r in map(json.loads, run.stdout.splitlines())}
-    assert run.returncode == 1, run.stderr
+    assert run.returncode == 1, run.stderr + run.stdout
     assert records["broken.jpg"]["code"] == "truncated"
     assert records["coffee.png"]["status"] == "activated"
-    assert sorted(p.name for p in out.iterdir()) == ["coffee.png", "rocket.jpg"]
-    found = aii(stack_environment, "query", "-", "--json", stdin=out / "rocket.jpg")
+    assert sorted(p.name for p in out.iterdir()) == ["coffee.png", "motorcycle_left.png"]
+    found = aii(stack_environment, "query", "-", "--json", stdin=out / "motorcycle_left.png")
     assert found.returncode == 0, found.stderr
-    assert json.loads(found.stdout)["matches"][0]["asset_id"] == records["rocket.jpg"]["asset_id"]
+    assert json.loads(found.stdout)["matches"][0]["asset_id"] == records["motorcycle_left.png"]["asset_id"]
     status = wait_for(lambda: with_workers(stack_environment), "the worker does not renew its presence")
     assert status["workers"][0]["pid"] == worker.pid
     assert status["failed_jobs"][0]["error_code"] == "truncated"
