@@ -7,13 +7,12 @@ import time
 from collections.abc import Iterator
 
 from producer.status import Status
+from tasks.kinds import title_of
 from tasks.monitoring.overview import Comparison, Overview, StageState
 from tasks.monitoring.presence import WorkerNote
 from tasks.results import ActivationResult
 
 __all__ = ["status_json", "status_text"]
-
-_TASKS = {"aii.activate": "activate", "aii.query": "query"}
 
 
 def status_json(state: Status) -> str:
@@ -88,7 +87,7 @@ def _comparison(figure: Comparison) -> str:
 
 
 def _stage(stage: StageState) -> str:
-    name = f"{_TASKS.get(stage.task, stage.task)} {stage.stage}"
+    name = f"{title_of(stage.task)} {stage.stage}"
     return f"         {name:<20}{stage.p50_ms:>9.2f}{stage.p95_ms:>9.2f}{stage.p99_ms:>9.2f}"
 
 

@@ -10,9 +10,10 @@ from kombu.exceptions import OperationalError
 
 from tasks.connection import SOCKET_OPTIONS, redis_address
 from tasks.errors import RedisUnavailable
+from tasks.kinds import QUEUE_OF_TASK
 from tasks.ledger.ledger import Ledger, Resend
 from tasks.messages import Request
-from tasks.names import QUEUE_ACTIVATE, QUEUE_OF_TASK, QUEUES
+from tasks.names import QUEUE_ACTIVATE, QUEUES
 from tasks.settings import Settings
 
 

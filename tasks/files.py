@@ -43,7 +43,8 @@ def replacing(path: Path, *, mode: int = _READABLE_BY_ALL) -> Iterator[Path]:
 def part_file(folder: Path, *, mode: int = _READABLE_BY_ALL) -> Iterator[Path]:
     """A new, empty file in `folder` with a name of its own. It is deleted when the block ends, unless
     :func:`move_into_place` has given it another name."""
-    part = folder / f"{PART_PREFIX}{secrets.token_hex(8)}"
+    # Torch refuses to write to a name that is empty without its ending.
+    part = folder / f"{PART_PREFIX}{secrets.token_hex(8)}.tmp"
     os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
     try:
         yield part

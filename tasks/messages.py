@@ -6,7 +6,7 @@ however often. Queries carry a nonce, because the same question may have a new a
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -22,7 +22,9 @@ from tasks.errors import AiiError, InvalidAssetId, InvalidCollectionName, Invali
 from tasks.names import (
     DIGEST_PATTERN,
     META_KEY_PATTERN,
-    QUEUE_OF_TASK,
+    QUEUE_ACTIVATE,
+    QUEUE_INDEX,
+    QUEUE_QUERY,
     TASK_ACTIVATE,
     TASK_COMPACT,
     TASK_EXTRACT,
@@ -104,8 +106,9 @@ class QueryOptions(Frozen):
 
 
 class Request(Frozen):
-    """What all requests share."""
+    """What all requests share; each kind names its `task` and the `queue` it waits in."""
 
+    queue: ClassVar[str]
     task: str
     collection: str
 
@@ -119,14 +122,16 @@ class Request(Frozen):
         """32 hex digits: the first half of the sha256 over the canonical JSON of the request."""
         return sha256_hex(canonical_json(self.model_dump(mode="json")))[:32]
 
-    @property
-    def queue(self) -> str:
-        return QUEUE_OF_TASK[self.task]
+    @classmethod
+    def task_name(cls) -> str:
+        """Celery's name of the task that this is the message of."""
+        return str(cls.model_fields["task"].default)
 
 
 class ActivateRequest(Request):
     """Protect one image and register it."""
 
+    queue: ClassVar[str] = QUEUE_ACTIVATE
     task: Literal["aii.activate"] = TASK_ACTIVATE
     source: Source
     asset_id: str
@@ -143,6 +148,7 @@ class ActivateRequest(Request):
 class QueryRequest(Request):
     """Find the asset that one image is a copy of."""
 
+    queue: ClassVar[str] = QUEUE_QUERY
     task: Literal["aii.query"] = TASK_QUERY
     source: Source
     nonce: str = Field(min_length=1, max_length=64)
@@ -152,6 +158,7 @@ class QueryRequest(Request):
 class CompactRequest(Request):
     """Write a collection's segments and journal into its next generation."""
 
+    queue: ClassVar[str] = QUEUE_INDEX
     task: Literal["aii.compact"] = TASK_COMPACT
     nonce: str = Field(min_length=1, max_length=64)
 
@@ -159,6 +166,7 @@ class CompactRequest(Request):
 class ExtractRequest(Request):
     """Extract the features of some originals, for the collection that is built of them."""
 
+    queue: ClassVar[str] = QUEUE_INDEX
     task: Literal["aii.extract"] = TASK_EXTRACT
     extractor: Digest
     images: list[Digest] = Field(min_length=1, max_length=1_000)

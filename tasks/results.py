@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import AliasChoices, ConfigDict, Field, TypeAdapter
 
 from tasks.messages import ActivationOptions, Digest, Frozen, Metadata, QueryOptions
 
@@ -37,14 +37,21 @@ class Verification(Frozen):
     given the very same code. Distances are those of a search: squared L2 to what the code stands for, or Hamming's.
     """
 
+    # Documents of version 0.1.0 call the losses misfits, and programs read them so: the documents keep their names.
+    model_config = ConfigDict(serialize_by_alias=True)
+
     verified: bool
     on_code: bool
     attempts: int
     steps: int
     distance_before: float  # of the original
     distance_after: float  # of the published file, decoded again
-    misfit_before: float
-    misfit_after: float
+    loss_before: float = Field(
+        validation_alias=AliasChoices("misfit_before", "loss_before"), serialization_alias="misfit_before"
+    )
+    loss_after: float = Field(
+        validation_alias=AliasChoices("misfit_after", "loss_after"), serialization_alias="misfit_after"
+    )
 
 
 class Provenance(Frozen):

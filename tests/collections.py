@@ -141,8 +141,8 @@ def _activation(
         codec=codec, code=encode_code(code), journal_entry=entry, meta=meta, options=ActivationOptions(),
         quality=Quality(psnr_db=40, ssim=1, linf=1),
         verification=Verification(
-            verified=True, on_code=True, attempts=1, steps=1, distance_before=1, distance_after=0, misfit_before=1,
-            misfit_after=0,
+            verified=True, on_code=True, attempts=1, steps=1, distance_before=1, distance_after=0, loss_before=1,
+            loss_after=0,
         ),
         provenance=Provenance(worker="test", device="cpu", versions={}, timings_ms={}, finished_at="now"),
     )  # fmt: skip

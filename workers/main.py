@@ -22,7 +22,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.messages import ActivateRequest, CompactRequest, ExtractRequest, QueryRequest
 from tasks.monitoring.metrics import Metrics
 from tasks.monitoring.presence import WorkerNote
-from tasks.names import QUEUES, TASK_ACTIVATE, TASK_COMPACT, TASK_EXTRACT, TASK_QUERY
+from tasks.names import QUEUES
 from tasks.periodic import PeriodicThread
 from tasks.results import ExtractorIdentity
 from tasks.settings import Settings, state_dir
@@ -111,10 +111,10 @@ def kinds(
     handlers = Handlers(store, collections, device, known, side, limits, budget)
     index_handlers = IndexHandlers(store, collections, device, known, side, limits)
     return [
-        Kind(TASK_ACTIVATE, ActivateRequest, handlers.activate, handlers.restore_activation),
-        Kind(TASK_QUERY, QueryRequest, handlers.query),
-        Kind(TASK_COMPACT, CompactRequest, index_handlers.compact),
-        Kind(TASK_EXTRACT, ExtractRequest, index_handlers.extract),
+        Kind(ActivateRequest, handlers.activate, handlers.restore_activation),
+        Kind(QueryRequest, handlers.query),
+        Kind(CompactRequest, index_handlers.compact),
+        Kind(ExtractRequest, index_handlers.extract),
     ]
 
 

@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Final
 
 from tasks.connection import connect_redis
+from tasks.kinds import KINDS, QUEUE_OF_TASK
 from tasks.ledger.ledger import JobRecord
 from tasks.ledger.operations import Operations
 from tasks.ledger.states import JobState
@@ -23,22 +24,14 @@ from tasks.monitoring.overview import (
 )
 from tasks.monitoring.paper import PAPER, PaperFigure
 from tasks.monitoring.presence import CollectionState, WorkerNote, present_workers
-from tasks.names import QUEUE_OF_TASK, QUEUES, TASK_ACTIVATE, TASK_QUERY
+from tasks.names import QUEUES, TASK_ACTIVATE, TASK_QUERY
 from tasks.settings import Settings
 
-__all__ = ["STAGES", "Observer", "look"]
+__all__ = ["Observer", "look"]
 
 WINDOW_S: Final = 300
 _RATE_S: Final = 60
 _FAILED_JOBS: Final = 20
-# In the order in which an image passes them: together they are its `total`, and `step` is a part of `optimise`.
-STAGES: Final = {
-    TASK_ACTIVATE: (
-        "total", "fetch", "decode", "prepare", "wait", "optimise", "step", "compose", "encode", "verify", "quality",
-        "upload", "journal",
-    ),
-    TASK_QUERY: ("total", "fetch", "decode", "extract", "search"),
-}  # fmt: skip
 
 
 def look(settings: Settings) -> Overview:
@@ -137,10 +130,10 @@ def _comparison(figure: PaperFigure, counted: Counters) -> Comparison:
 
 def _stages(counted: Counters) -> list[StageState]:
     return [
-        _stage(task, stage, counted)
-        for task, stages in STAGES.items()
-        for stage in stages
-        if counted.stage(task, stage).count
+        _stage(kind.task, stage, counted)
+        for kind in KINDS
+        for stage in kind.stages
+        if counted.stage(kind.task, stage).count
     ]
 
 

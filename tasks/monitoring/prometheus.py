@@ -12,10 +12,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from tasks.errors import AiiError, kinds
+from tasks.kinds import KINDS
 from tasks.monitoring.metrics import BOUNDS_MS, EXPOSED_MS, Counters, Histogram
 from tasks.monitoring.overview import Overview
 from tasks.monitoring.paper import MODES, OPTIMISER, PAPER
-from tasks.names import TASK_ACTIVATE, TASK_COMPACT, TASK_EXTRACT, TASK_QUERY
 
 __all__ = ["CountersCollector", "OverviewCollector"]
 
@@ -23,16 +23,9 @@ logger = logging.getLogger(__name__)
 
 _Metric = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 _FAMILIES: Final = (
-    (TASK_ACTIVATE, "aii_activation_seconds", "Time an activation spent in a stage.", "stage"),
-    (TASK_QUERY, "aii_query_seconds", "Time a query spent in a stage.", "stage"),
+    *((kind.task, *kind.metric, "stage") for kind in KINDS if kind.metric),
     (OPTIMISER, "aii_optimiser_seconds", "Time of the device that the optimiser took for one image.", "mode"),
 )
-_STATUSES: Final = {
-    TASK_ACTIVATE: ("activated", "passive", "failed"),
-    TASK_QUERY: ("answered", "failed"),
-    TASK_COMPACT: ("compacted", "failed"),
-    TASK_EXTRACT: ("extracted", "failed"),
-}
 # By Prometheus' name for a bound, in seconds: the last bucket below it.
 _BOUNDS: Final = {f"{le_ms / 1000:g}": BOUNDS_MS.index(le_ms) for le_ms in EXPOSED_MS}
 _TRANSITIONS: Final = ("submitted", "done", "failed", "cancelled", "resent_lease", "resent_lost")
@@ -87,7 +80,7 @@ def _counted(counters: Counters) -> Iterator[_Metric]:
             family.add_metric([stage], _buckets(histogram), histogram.sum_ms / 1000)
         yield family
     jobs = CounterMetricFamily("aii_jobs", "Jobs that were closed.", labels=["task", "status"])
-    outcomes = dict.fromkeys(((task, status) for task, of in _STATUSES.items() for status in of), 0)
+    outcomes = dict.fromkeys(((kind.task, status) for kind in KINDS for status in kind.statuses), 0)
     for labels, count in (outcomes | counters.outcomes).items():
         jobs.add_metric(labels, count)
     yield jobs

@@ -23,11 +23,12 @@ from celery import Celery
 
 from tasks.app import create_app
 from tasks.connection import connect_redis
+from tasks.kinds import KINDS
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.states import JobState
 from tasks.messages import ActivateRequest, Source
 from tasks.monitoring.metrics import Counters, Failure, Metrics
-from tasks.monitoring.observer import STAGES, Observer
+from tasks.monitoring.observer import Observer
 from tasks.monitoring.paper import OPTIMISER, TEN_STEPS
 from tasks.names import TASK_ACTIVATE, TASK_QUERY
 from tasks.settings import Settings
@@ -108,10 +109,10 @@ class Filler:
 def counters(images: int, draw: random.Random) -> Counters:
     """What a worker counts of so many images and as many queries."""
     made = Counters()
-    for task, stages in STAGES.items():
-        for stage in stages:
+    for kind in KINDS:
+        for stage in kind.stages:
             for _ in range(images):
-                made.observe(task, stage, draw.lognormvariate(2, 1))
+                made.observe(kind.task, stage, draw.lognormvariate(2, 1))
     for _ in range(images):
         made.observe(OPTIMISER, TEN_STEPS, draw.lognormvariate(3, 0.5))
         made.observe_psnr(draw.gauss(39, 2))

@@ -12,7 +12,6 @@ import pytest
 from tasks.errors import CollectionBusy, CorruptSegment, DiskUnavailable, StorageUnavailable
 from tasks.ledger.ledger import Ledger
 from tasks.messages import CompactRequest
-from tasks.names import TASK_COMPACT
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.collections import EXTRACTOR, Place, add, found, unit_vectors
@@ -175,7 +174,7 @@ def test_a_compaction_without_room_ends_as_failed_and_keeps_no_thread(place: Pla
     handlers = IndexHandlers(place.store, collections, None, EXTRACTOR, 8, Limits(1, 1))  # type: ignore[arg-type]
     request = CompactRequest(collection=place.name, nonce="1")
     ledger.submit([request])
-    kind = Kind(TASK_COMPACT, CompactRequest, handlers.compact)
+    kind = Kind(CompactRequest, handlers.compact)
     runner = JobRunner(
         ledger, place.store, Leases(ledger, 20), Identity("worker", "cpu", {}), RetryPolicy(), lambda _: None
     )

@@ -39,8 +39,8 @@ def activation(original: bytes, protected: bytes, job_id: str = "0" * 32) -> Act
         protected_key="starter/a.jpg", protected_sha256=sha256_hex(protected), width=8, height=8,
         options=ActivationOptions(), quality=Quality(psnr_db=40, ssim=1, linf=1),
         verification=Verification(
-            verified=True, on_code=True, attempts=1, steps=1, distance_before=1, distance_after=0, misfit_before=1,
-            misfit_after=0,
+            verified=True, on_code=True, attempts=1, steps=1, distance_before=1, distance_after=0, loss_before=1,
+            loss_after=0,
         ),
     )  # fmt: skip
 

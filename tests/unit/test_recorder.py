@@ -50,7 +50,7 @@ def activation(taken: int, attempts: int = 1, psnr_db: float | None = 40.04, **o
         quality=Quality(psnr_db=psnr_db, ssim=1, linf=1),
         verification=Verification(
             verified=True, on_code=True, attempts=attempts, steps=taken, distance_before=1, distance_after=0,
-            misfit_before=1, misfit_after=0,
+            loss_before=1, loss_after=0,
         ),
     )  # fmt: skip
 

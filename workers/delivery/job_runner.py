@@ -23,7 +23,7 @@ from tasks.errors import AiiError, InvalidRequest, LeaseLost, ObjectMissing, Poi
 from tasks.ledger.ledger import Claim, Ledger
 from tasks.ledger.states import JobState
 from tasks.messages import Request, validated
-from tasks.names import JOB_ID_PATTERN, QUEUE_OF_TASK
+from tasks.names import JOB_ID_PATTERN
 from tasks.results import FailureResult, Provenance, Result
 from tasks.storage import ObjectStore
 from workers.delivery.leases import Leases
@@ -103,21 +103,24 @@ class Running:
 
 @dataclass(frozen=True)
 class Kind(Generic[_R]):
-    """A kind of job: its task's name, its message, and what is done for it.
+    """A kind of job as a worker does it: its message, and what is done for it.
 
     `restore` is for work that is done once for all: given the committed result of an earlier attempt, it puts back what
     may have been lost since (Redis can be emptied, S3 keeps the document), and says whether the result still holds.
     Without it, every job is done anew.
     """
 
-    task: str
     model: type[_R]
     work: Callable[[_R, Running], Result]
     restore: Callable[[Any], bool] | None = None
 
     @property
+    def task(self) -> str:
+        return self.model.task_name()
+
+    @property
     def queue(self) -> str:
-        return QUEUE_OF_TASK[self.task]
+        return self.model.queue
 
 
 class JobRunner:

@@ -6,23 +6,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tasks.stages import Stage
+
 
 class Stopwatch:
     """Adds up the milliseconds of named stages; for one job, in one thread."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
-        self._stages: dict[str, float] = {}
+        self._stages: dict[Stage, float] = {}
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: Stage) -> Iterator[None]:
         began = time.perf_counter()
         try:
             yield
         finally:
             self.add(name, (time.perf_counter() - began) * 1000)
 
-    def add(self, name: str, ms: float) -> None:
+    def add(self, name: Stage, ms: float) -> None:
         self._stages[name] = self._stages.get(name, 0.0) + ms
 
     def timings_ms(self) -> dict[str, float]:
