@@ -145,7 +145,7 @@ def test_a_job_is_either_cancelled_or_published(
     made, work, seen = submitted(ledger), Work(operations, store, early=early), []
     leases, identity = Leases(ledger, lease_s=20), Identity("worker", "cpu", {})
     runner = JobRunner(ledger, store, leases, identity, RetryPolicy(), seen.append)
-    kind = Kind(TASK_ACTIVATE, ActivateRequest, work)
+    kind = Kind(ActivateRequest, work)
     how = runner.run(kind, made.job_id, made.model_dump(mode="json"))
     document = read_result(store, made.job_id)
     assert isinstance(document, FailureResult)

@@ -11,7 +11,6 @@ from tasks.errors import Conflict, CorruptSegment, ExtractorMismatch
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.states import JobState
 from tasks.messages import ActivateRequest, Source
-from tasks.names import TASK_ACTIVATE
 from tasks.results import ActivationResult, FailureResult
 from tasks.storage import Bucket
 from tests.collections import EXTRACTOR, Place, add, found, trained_codec, unit_vectors
@@ -44,7 +43,7 @@ def test_a_failure_never_takes_the_place_of_a_good_document(place: Place, ledger
     runner = JobRunner(ledger, place.store, leases, Identity("worker", "cpu", {}), RetryPolicy(), lambda _: None)
     place.redis.flushall()
     ledger.submit([request])
-    kind = Kind(TASK_ACTIVATE, ActivateRequest, work, restore)
+    kind = Kind(ActivateRequest, work, restore)
     ended = runner.run(kind, request.job_id, request.model_dump(mode="json"))
     assert ended == f"failed {ExtractorMismatch.code}"
     assert ledger.get(request.job_id).state is JobState.FAILED
