@@ -83,9 +83,9 @@ def rights_only(packet: bytes) -> bytes | None:
         if description.parentNode is None or description.parentNode.localName != "RDF":
             continue  # within a property
         kept += _reduce(description)
-    if not kept:
-        return None
     root = document.documentElement
+    if not kept or root is None:
+        return None
     return (
         b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>'
         + root.toxml("utf-8").split(b"?>", 1)[-1]
