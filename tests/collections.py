@@ -23,7 +23,7 @@ from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal, encode_code
 from workers.index.collection.manifest import Manifest
 from workers.index.maintenance import upkeep
-from workers.index.maintenance.build import First, publish_first
+from workers.index.maintenance.build import NewCollection, publish_first
 from workers.index.maintenance.repair import Repaired, repair
 
 DIMENSION = 16
@@ -63,8 +63,8 @@ class Place:
 
     def publish(self, codec: Codec, assets: Sequence[str], codes: Codes) -> Manifest:
         """Publish as generation 1, without the collection's lock."""
-        first = First(self.name, codec, EXTRACTOR, 0.5, 0.01)
-        return publish_first(self.files, self.journal, first, assets, codes, anyway)
+        new = NewCollection(self.name, codec, EXTRACTOR, 0.5, 0.01)
+        return publish_first(self.files, self.journal, new, assets, codes, anyway)
 
     @cached_property
     def store(self) -> ObjectStore:

@@ -154,7 +154,7 @@ def _open_starter(collections: OpenCollections, extractor: ExtractorIdentity) ->
     keep the worker from serving other collections: its jobs are refused one by one."""
     try:
         files, journal = collections.files(starter.NAME), collections.journal(starter.NAME)
-        starter.publish_starter(files, journal, extractor, collections.writing)
+        starter.publish_starter(files, journal, extractor, collections.write_lock)
         collections.get(starter.NAME)
     except ExtractorMismatch as error:
         logger.error("%s", error)

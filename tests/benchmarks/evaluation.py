@@ -21,7 +21,7 @@ from workers.evaluation.extraction import mapped
 from workers.evaluation.searching import Index, exact_first_matches
 from workers.index.codec.codec import Codec, Features
 from workers.index.codec.trainable import training_sample
-from workers.index.maintenance.build import encoded
+from workers.index.maintenance.build import encode_all
 
 EDITS = 14
 CHUNK = 50_000
@@ -53,7 +53,7 @@ def ask(factory: str, features: Features, registered: Features, queries: Feature
     with measured(f"training {factory} on {trained_on:,} of {len(features):,}"):
         codec = Codec.train(factory, training_sample(features)[:trained_on])
     with measured(f"encoding for {factory}, and asking {len(queries):,} times at nprobe 1"):
-        index = Index(codec, encoded(codec, features), codec.encode(registered))
+        index = Index(codec, encode_all(codec, features), codec.encode(registered))
         first = index.first_matches(queries, 1)
         right = np.tile(np.arange(len(registered)), EDITS)
         detect(first, right, index.first_matches(queries[: len(registered)], 1))

@@ -30,7 +30,7 @@ from tests.stack import running_stack, settings_of
 from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.collection.collection import Collection
 from workers.index.collection.segment import Hit, Segment
-from workers.index.maintenance.build import First, publish_first
+from workers.index.maintenance.build import NewCollection, publish_first
 
 DIMENSION: Final = 512
 FACTORY: Final = "IVF4096,PQ8x8"
@@ -118,7 +118,7 @@ def measured(folder: Path, codec: Codec, codes: Codes) -> dict[str, Any]:
 
 def publish(place: Place, codec: Codec, codes: Codes) -> None:
     assets = [f"asset-{i:08d}" for i in range(len(codes))]
-    publish_first(place.files, place.journal, First(place.name, codec, EXTRACTOR), assets, codes, anyway)
+    publish_first(place.files, place.journal, NewCollection(place.name, codec, EXTRACTOR), assets, codes, anyway)
 
 
 def asked(name: str, folder: str, queries_name: str) -> dict[str, Any]:

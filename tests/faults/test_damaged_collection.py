@@ -23,7 +23,7 @@ from workers.index.collection.collection import Collection
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance import upkeep
-from workers.index.maintenance.verify import verify
+from workers.index.maintenance.verify import verify_collection
 
 NEW = unit_vectors(100, 1)
 
@@ -136,14 +136,14 @@ def test_verification_reads_the_store_and_not_this_machines_copies(place: Place,
     add(collection, "new-0", NEW[0])
     place.compact()
     collection.follow()
-    assert verify(place.files, place.journal, collection, sample=10).share == 1
+    assert verify_collection(place.files, place.journal, collection, sample=10).share == 1
     digest = place.files.generation(generation).segments[0].assets
     place.store.put(Bucket.COLLECTIONS, f"{place.name}/objects/{digest}", b"", "application/octet-stream")
     with pytest.raises(CorruptSegment, match=digest):
-        verify(place.files, place.journal, collection, sample=10)
+        verify_collection(place.files, place.journal, collection, sample=10)
     place.store.delete(Bucket.COLLECTIONS, f"{place.name}/objects/{digest}")
     with pytest.raises(CorruptSegment, match=digest):
-        verify(place.files, place.journal, collection, sample=10)
+        verify_collection(place.files, place.journal, collection, sample=10)
 
 
 def test_a_rollback_to_files_that_are_gone_is_refused_and_the_generation_in_force_stays(
@@ -181,7 +181,7 @@ def test_a_compaction_without_room_ends_as_failed_and_keeps_no_thread(place: Pla
     with full_disk():
         assert runner.run(kind, request.job_id, request.model_dump(mode="json")) == f"failed {DiskUnavailable.code}"
     assert ledger.submit([request]) == [True]  # asked for again
-    with collections.writing(place.name):
+    with collections.write_lock(place.name):
         assert runner.run(kind, request.job_id, request.model_dump(mode="json")) == f"failed {CollectionBusy.code}"
     ledger.submit([request])
     assert runner.run(kind, request.job_id, request.model_dump(mode="json")) == "compacted"

@@ -16,12 +16,12 @@ from tasks.settings import Settings
 from tests.collections import EXTRACTOR, Place, add, code_of, found, trained_codec, unit_vectors
 from workers.index.collection.collection import Collection
 from workers.index.collection.files import KEPT_GENERATIONS, CollectionStore, prune
-from workers.index.collection.lock import writing
+from workers.index.collection.lock import write_lock
 from workers.index.collection.manifest import SegmentFiles
 from workers.index.collection.segment import SegmentPaths
 from workers.index.maintenance import upkeep
-from workers.index.maintenance.build import prepared, publish_first
-from workers.index.maintenance.verify import verify
+from workers.index.maintenance.build import publish_first, train_collection
+from workers.index.maintenance.verify import verify_collection
 
 NEW = unit_vectors(2_000, 1)
 
@@ -121,11 +121,11 @@ def test_a_compaction_that_ended_before_it_was_announced_is_finished_by_the_next
 
 def test_who_lost_the_right_to_write_publishes_nothing(place: Place) -> None:
     add(place.open(), "new-0", NEW[0])
-    with writing(place.redis, place.name) as held:
+    with write_lock(place.redis, place.name) as lock:
         place.redis.flushall()
         place.journal.add("new-0", trained_codec().encode(NEW[:1])[0], {})
         with pytest.raises(CollectionBusy, match="was lost"):
-            upkeep.compact(place.files, place.journal, held.check)
+            upkeep.compact(place.files, place.journal, lock.check)
     assert place.files.current().generation == 1
 
 
@@ -137,9 +137,9 @@ def test_a_collection_of_any_family_is_built_grows_is_emptied_and_grows_again(
     settings: Settings, tmp_path: Path, factory: str
 ) -> None:
     place = Place(f"family-{uuid.uuid4().hex[:12]}", settings, tmp_path)
-    first, codes = prepared(place.name, factory, EXTRACTOR, unit_vectors(300, 0), 0.05)
+    new, codes = train_collection(place.name, factory, EXTRACTOR, unit_vectors(300, 0), 0.05)
     assets = [f"old-{i}" for i in range(300)]
-    publish_first(place.files, place.journal, first, assets, codes, lambda: None)
+    publish_first(place.files, place.journal, new, assets, codes, lambda: None)
     collection = place.open()
     for generation in (2, 3):
         for i in range(3):
@@ -230,17 +230,17 @@ def test_ten_thousand_additions_under_a_thousand_queries_lose_and_double_nothing
 
 def test_a_collection_finds_what_it_holds_and_says_so(place: Place) -> None:
     collection = place.open()
-    seen = verify(place.files, place.journal, collection, sample=200)
+    seen = verify_collection(place.files, place.journal, collection, sample=200)
     assert (seen.files, seen.entries, seen.journal, seen.asked, seen.found_at_16) == (4, 500, 0, 200, 200)
 
 
 def test_one_process_at_a_time_writes_the_next_generation(place: Place) -> None:
-    with writing(place.redis, place.name):
-        with pytest.raises(CollectionBusy, match="try again"), writing(place.redis, place.name):
+    with write_lock(place.redis, place.name):
+        with pytest.raises(CollectionBusy, match="try again"), write_lock(place.redis, place.name):
             pass
-        with writing(place.redis, "another-one"):
+        with write_lock(place.redis, "another-one"):
             pass
-    with writing(place.redis, place.name):
+    with write_lock(place.redis, place.name):
         pass
 
 

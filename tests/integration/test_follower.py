@@ -35,7 +35,7 @@ class Watched:
         for place in self.places:
             self.collections.get(place.name)
         self.follower = Follower(self.collections, self.compact_after, self.asked.append, lambda: self.now_s)
-        self.follower.look()
+        self.follower.follow_all()
 
     def generations(self) -> list[int]:
         return [state.generation for state in self.collections.states()]
@@ -53,7 +53,7 @@ def test_a_generation_that_is_announced_is_followed_at_once(places: tuple[Place,
     watched = Watched(places)
     add(places[1].open(), "new", NEW[0])
     places[1].compact()
-    watched.follower.look()
+    watched.follower.follow_all()
     assert watched.generations() == [1, 2]
 
 
@@ -63,10 +63,10 @@ def test_after_redis_was_emptied_every_open_collection_is_looked_up_in_the_store
         add(place.open(), "new", NEW[0])
         place.compact()
     places[0].redis.flushall()
-    watched.follower.look()
+    watched.follower.follow_all()
     assert watched.generations() == [1, 1]
     watched.now_s += 31
-    watched.follower.look()
+    watched.follower.follow_all()
     assert watched.generations() == [2, 2]
 
 
@@ -76,7 +76,7 @@ def test_repair_tells_the_workers(places: tuple[Place, Place]) -> None:
     places[0].compact()
     places[0].redis.flushall()
     places[0].repair()
-    watched.follower.look()
+    watched.follower.follow_all()
     assert watched.generations() == [2, 1]
 
 
@@ -84,7 +84,7 @@ def test_a_quiet_worker_reads_the_journal_before_anybody_asks(places: tuple[Plac
     watched = Watched(places)
     places[0].journal.add("new", CODES[0], {})
     assert watched.collections.get(places[0].name).changes == 0
-    watched.follower.look()
+    watched.follower.follow_all()
     assert [state.journal for state in watched.collections.states()] == [1, 0]
 
 
@@ -93,22 +93,22 @@ def test_changes_of_one_asset_alone_ask_for_a_compaction_once_a_generation(place
     for i in range(12):
         places[0].journal.add("the-same", CODES[i], {})
     for _ in range(3):
-        watched.follower.look()
+        watched.follower.follow_all()
     (asked,) = watched.asked
     assert asked.collection == places[0].name
     watched.now_s += 601  # it failed, it seems
-    watched.follower.look()
+    watched.follower.follow_all()
     assert [again.job_id for again in watched.asked] == [asked.job_id] * 2
     places[0].compact()
-    watched.follower.look()
+    watched.follower.follow_all()
     assert (watched.generations(), len(watched.asked)) == ([2, 1], 2)
 
 
-def test_a_deleted_collection_is_let_go(places: tuple[Place, Place]) -> None:
+def test_a_deleted_collection_is_closed(places: tuple[Place, Place]) -> None:
     watched = Watched(places)
     upkeep.delete(places[0].files, places[0].journal, lambda: None)
     watched.now_s += 31
-    watched.follower.look()
+    watched.follower.follow_all()
     assert watched.generations() == [1]
     with pytest.raises(CollectionMissing):
         watched.collections.get(places[0].name)

@@ -16,7 +16,7 @@ from tasks.storage import Bucket
 from tests.collections import EXTRACTOR, Place, add, found, trained_codec, unit_vectors
 from workers.delivery.job_runner import Identity, JobRunner, Kind, RetryPolicy, Running
 from workers.delivery.leases import Leases
-from workers.index.collection.journal import following
+from workers.index.collection.journal import next_entry
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance import upkeep
 
@@ -108,14 +108,14 @@ def test_a_damaged_note_of_a_removal_is_named(place: Place) -> None:
 
 def test_a_removal_that_was_only_begun_is_finished_by_repair(place: Place) -> None:
     entry = place.activated("new-0", CODES[0])
-    place.files.removals.note("new-0", following(entry))  # and then the process died
+    place.files.removals.note("new-0", next_entry(entry))  # and then the process died
     assert place.repair().removed == 1
     assert "new-0" not in found(place.open(), NEW[0], k=1_000)
 
 
 def test_entries_of_a_redis_whose_clock_is_behind_are_read_all_the_same(place: Place) -> None:
     ahead = "99999999999999-0"
-    place.journal.go_on_after(ahead)
+    place.journal.continue_after(ahead)
     collection = place.open()
     add(collection, "new-0", NEW[0])
     place.compact()
@@ -149,9 +149,9 @@ def test_a_compaction_after_redis_was_emptied_does_not_hide_that(place: Place) -
         place.rollback(1)
 
 
-def test_repair_cures_a_journal_that_was_cut_beyond_the_generation_in_force(place: Place) -> None:
+def test_repair_cures_a_journal_that_was_cut_beyond_the_current_generation(place: Place) -> None:
     entries = [place.activated(f"new-{i}", CODES[i]) for i in range(4)]
-    place.journal.announce(7, following(entries[-1]), covered="0-0")  # S3 was set back from a later generation
+    place.journal.announce(7, next_entry(entries[-1]), covered="0-0")  # S3 was set back from a later generation
     collection = place.open()
     with pytest.raises(CorruptSegment, match="repair"):
         found(collection, NEW[0])

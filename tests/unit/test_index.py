@@ -11,7 +11,7 @@ import pytest
 
 from tasks.errors import CorruptSegment, InvalidRequest
 from tests.collections import EXTRACTOR
-from workers.activation.audit import is_on
+from workers.activation.audit import fits_code
 from workers.bounded_map import bounded_map
 from workers.index.codec.coarse import Cells
 from workers.index.codec.codec import Codec, Codes, Features
@@ -21,7 +21,7 @@ from workers.index.collection.delta import Delta
 from workers.index.collection.journal import Change
 from workers.index.collection.segment import Segment, SegmentPaths, meta_text, write_segment
 from workers.index.collection.text_table import TextTable
-from workers.index.maintenance.build import prepared, threshold_of
+from workers.index.maintenance.build import threshold_of, train_collection
 
 FACTORIES = ["Flat", "IVF16,Flat", "IVF16,PQ4x4", "PQ4x4", "OPQ4_8,PQ4x4", "PCA8,LSH", "IVF16_HNSW8,PQ4x4"]
 
@@ -152,9 +152,9 @@ def test_a_removed_asset_is_not_found_and_masks_older_segments(codec: Codec, fea
     code = codec.encode(features[:1])[0]
     delta.apply([added("a", code), Change("2-0", "a", None, {})])
     assert not any(delta.search(codec.probe(features[0], 16), 5, {}))
-    assert delta.overrules("a", delta.changes)
-    assert not delta.overrules("a", 0)
-    assert not delta.overrules("b", delta.changes)
+    assert delta.supersedes("a", delta.changes)
+    assert not delta.supersedes("a", 0)
+    assert not delta.supersedes("b", delta.changes)
 
 
 def test_the_threshold_is_the_largest_distance_that_not_too_many_reach() -> None:
@@ -166,8 +166,8 @@ def test_the_threshold_is_the_largest_distance_that_not_too_many_reach() -> None
 
 
 def test_a_collection_of_one_image_has_no_threshold(features: Features) -> None:
-    first, codes = prepared("one", "Flat", EXTRACTOR, features[:1], 0.01)
-    assert (first.threshold, first.threshold_fpr, len(codes)) == (None, None, 1)
+    new, codes = train_collection("one", "Flat", EXTRACTOR, features[:1], 0.01)
+    assert (new.threshold, new.threshold_fpr, len(codes)) == (None, None, 1)
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
@@ -175,10 +175,10 @@ def test_an_image_is_on_the_code_it_was_moved_to_and_off_in_another_cell(feature
     codec, original = Codec.train(factory, features), features[3]
     code = codec.encode(original[None])[0]
     target = codec.decode(code[None])[0] if factory != "PCA8,LSH" else original * 1.5
-    assert is_on(codec, code, original, original + 0.5 * (target - original))
+    assert fits_code(codec, code, original, original + 0.5 * (target - original))
     away = next(f for f in features if not np.array_equal(codec.encode(f[None])[0], code))
-    assert codec.cell_size == 0 or not is_on(codec, code, original, -original)
-    assert factory == "Flat" or not is_on(codec, code, original, away)
+    assert codec.cell_size == 0 or not fits_code(codec, code, original, -original)
+    assert factory == "Flat" or not fits_code(codec, code, original, away)
 
 
 @pytest.mark.parametrize("images", [100, 300, 5_000, 40_000])

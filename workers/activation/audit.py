@@ -1,4 +1,4 @@
-"""Audit of published images: which of them would be off their codes with another codec."""
+"""Audit of published images: which of them would not fit their codes any more with another codec."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from workers.index.collection.journal import BEGINNING, decode_code, entry_order
 from workers.index.collection.manifest import Manifest
 from workers.index.maintenance.documents import newest_activations
 
-__all__ = ["Audited", "audit", "is_on"]
+__all__ = ["Audited", "audit_collection", "fits_code"]
 
 _BATCH_IMAGES: Final = 16
 _READERS: Final = 2
@@ -32,20 +32,24 @@ _SAME_FEATURE: Final = 1e-5
 
 @dataclass(frozen=True)
 class Audited:
-    """How one published image stands to its registered code, and to the code that the candidate would give it."""
+    """Whether one published image fits its registered code, and the code that the candidate would give it."""
 
     asset_id: str
     on_code: bool
     on_candidate: bool
 
 
-def audit(
+def audit_collection(
     store: ObjectStore, files: CollectionStore, candidate: Codec, extractor: Extractor, limits: Limits,
     progress: Callable[[int, int], None],
 ) -> Iterator[Audited]:  # fmt: skip
-    """Look at every published image of a collection as a query for it will, with its own codec and another.
+    """Compare every published image of a collection with its code, by the collection's codec and by another one.
 
-    See :func:`is_on`. Images that were removed, or whose files are gone, are left out.
+    Images that were removed, or whose files are gone, are left out.
+
+    Args:
+        candidate: the other codec.
+        progress: called with the number of images done, and of all.
 
     Raises:
         InvalidRequest: the candidate is for features of another dimension.
@@ -68,8 +72,8 @@ def audit(
         for (result, *_), (original, published) in zip(batch, features, strict=True):
             yield Audited(
                 result.asset_id,
-                is_on(codec, decode_code(result.code), original, published),
-                is_on(candidate, candidate.encode(original[None])[0], original, published),
+                fits_code(codec, decode_code(result.code), original, published),
+                fits_code(candidate, candidate.encode(original[None])[0], original, published),
             )
 
 
@@ -90,7 +94,7 @@ _Pair = tuple[ActivationResult, torch.Tensor, torch.Tensor]
 
 
 def _pairs(store: ObjectStore, results: list[ActivationResult], size: int, limits: Limits) -> Iterator[_Pair]:
-    """Each result with its original and its published image, as an extractor takes them."""
+    """Each result with its original and its published image as inputs (3, S, S) of the extractor."""
 
     def read(result: ActivationResult) -> _Pair | None:
         try:
@@ -118,11 +122,14 @@ def _batches(pairs: Iterator[_Pair]) -> Iterator[list[_Pair]]:
         yield batch
 
 
-def is_on(codec: Codec, code: Codes, original: Features, published: Features) -> bool:
-    """Whether a published image, by its feature (D,) and the original's, is on a code, as verification asks.
+def fits_code(codec: Codec, code: Codes, original: Features, published: Features) -> bool:
+    """Whether a published image fits a code (code_size,) by the rule of :func:`is_verified`.
 
-    A code that is the original's feature itself, as in an index that does not quantise, cannot be fitted better: there
-    the cell alone counts.
+    In an index that does not quantise, the code is the original's feature itself and no image can fit it better: there
+    the cell alone decides.
+
+    Args:
+        original, published: features (D,) of both images.
     """
     target = codec.target(code[None])
     before, after = (CodeFit.of(feature, code, target, codec) for feature in (original, published))

@@ -129,11 +129,11 @@ def _indexes(
         InvalidRequest: one of them cannot be trained on features of `count` images.
     """
     from workers.evaluation.run import FLAT  # noqa: PLC0415
-    from workers.index.codec.plan import TRAINS_A_BYTE, product_bytes  # noqa: PLC0415
+    from workers.index.codec.plan import BYTE_CENTROIDS, product_bytes  # noqa: PLC0415
     from workers.index.codec.trainable import check_trainable  # noqa: PLC0415
     from workers.index.maintenance.build import suggested_factory  # noqa: PLC0415
 
-    suggested = suggested_factory(max(count, TRAINS_A_BYTE), dimension)
+    suggested = suggested_factory(max(count, BYTE_CENTROIDS), dimension)
     bits, parts = min(64, dimension), product_bytes(dimension)
     main = trained.factory if trained else chosen["factory"] or suggested
     cells = (suggested if trained or not main.startswith("IVF") else main).partition(",")[0]

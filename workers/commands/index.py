@@ -1,4 +1,4 @@
-"""``aii index``: build collections, inspect and maintain them."""
+"""``aii index``: build, inspect and maintain collections."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ _UPKEEP: Final = "workers.commands.index_upkeep"
 _COMMANDS: Final = {
     "build": Lazy(f"{_BUILD}:build", "Build a collection from images."),
     "plan": Lazy(f"{_BUILD}:plan", "Propose an index for an expected number of images."),
-    "info": Lazy(f"{_BUILD}:info", "Show what a collection consists of."),
+    "info": Lazy(f"{_BUILD}:info", "Show the state of a collection."),
+    "make-starter": Lazy(f"{_BUILD}:make_starter", "Make the starter collection's files (for maintainers)."),
     "remove": Lazy(f"{_UPKEEP}:remove", "Remove assets from a collection."),
-    "compact": Lazy(f"{_UPKEEP}:compact", "Write the journal into the next generation."),
+    "compact": Lazy(f"{_UPKEEP}:compact", "Merge the journal into the next generation."),
     "rollback": Lazy(f"{_UPKEEP}:rollback", "Return to an earlier generation."),
-    "repair": Lazy(f"{_UPKEEP}:repair", "Restore what Redis has lost from the object store."),
+    "repair": Lazy(f"{_UPKEEP}:repair", "Re-register what Redis has lost, from the documents in S3."),
     "delete": Lazy(f"{_UPKEEP}:delete", "Delete a collection."),
-    "verify": Lazy(f"{_UPKEEP}:verify", "Check a collection's files, and that it finds what it holds."),
-    "audit": Lazy(f"{_UPKEEP}:audit", "Count the images that another codec would put off their codes."),
+    "verify": Lazy(f"{_UPKEEP}:verify", "Check a collection's files, and that its entries are found."),
+    "audit": Lazy(f"{_UPKEEP}:audit", "Count the images that would not fit another codec's codes."),
 }
 
 
 @click.group(cls=LazyGroup, lazy=_COMMANDS)
 def index() -> None:
-    """Build collections, inspect and maintain them."""
+    """Build, inspect and maintain collections of images."""

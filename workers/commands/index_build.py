@@ -1,4 +1,4 @@
-"""``aii index build``, ``plan`` and ``info``."""
+"""``aii index build``, ``plan``, ``info`` and ``make-starter``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,16 @@ if TYPE_CHECKING:
     from workers.extractors.base import Extractor
     from workers.index.collection.manifest import Manifest
 
-__all__ = ["build", "info", "plan"]
+__all__ = ["build", "info", "make_starter", "plan"]
 
 _name = click.argument("name")
+_fpr = click.option(
+    "--fpr",
+    default=0.01,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of unrelated images that may count as a match.",
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
@@ -29,24 +36,19 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 @_name
 @click.option(
     "--images", "sources", multiple=True, required=True, metavar="DIR|TAR|s3://BUCKET[/FOLDER]",
-    help="Where the images are (of buckets, those of AII_BUCKET_…); may be given again.",
+    help="Where the images are (repeatable); of buckets, only the service's own.",
 )  # fmt: skip
 @click.option("--factory", help="FAISS factory string, such as IVF4096,PQ8x8; default: by the number of images.")
 @click.option("--extractor", help="Name or address of an extractor; default: AII_EXTRACTOR, or `compact`.")
-@click.option(
-    "--fpr",
-    default=0.01,
-    show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share of unrelated images that may pass for a match.",
-)
-@click.option("--here", is_flag=True, help="Extract in this process; default: as jobs that all workers share.")
+@_fpr
+@click.option("--here", is_flag=True, help="Extract in this process; default: as jobs, shared by all workers.")
 def build(
     name: str, sources: tuple[str, ...], factory: str | None, extractor: str | None, fpr: float, here: bool
 ) -> None:
-    """Build the collection NAME from images: they become its first assets, named by the sha256 of their files.
+    """Build the collection NAME from images, which become its first assets, named by the sha256 of their files.
 
-    Run it again after an interruption, and it goes on. Workers with the same extractor serve the collection at once.
+    After an interruption, run it again: it goes on where it was. Workers with the same extractor can answer queries
+    as soon as it is built.
     """
     from workers.extractors.registry import load_extractor, pick_device  # noqa: PLC0415  # loads torch
     from workers.index.maintenance import build as building  # noqa: PLC0415
@@ -61,13 +63,13 @@ def build(
         for line in skipped:
             click.echo(f"skipped  {line}", err=True)
         if not assets:
-            raise InvalidRequest(f"There is no image that can be read in {', '.join(sources)}.")
+            raise InvalidRequest(f"No image in {', '.join(sources)} can be read.")
         chosen = factory or building.suggested_factory(len(assets), loaded.identity.dimension)
         click.echo(f"Training {chosen} on {len(assets):,} images …", err=True)
-        first, codes = building.prepared(name, chosen, loaded.identity, features, fpr)
-        with opened.writing() as held:
-            _refuse_an_existing(opened)  # somebody else may have built it meanwhile
-            manifest = building.publish_first(opened.files, opened.journal, first, assets, codes, held.check)
+        new, codes = building.train_collection(name, chosen, loaded.identity, features, fpr)
+        with opened.write_lock() as lock:
+            _refuse_an_existing(opened)  # another process may have built it meanwhile
+            manifest = building.publish_first(opened.files, opened.journal, new, assets, codes, lock.check)
     click.echo(
         f"Collection {name}: {len(assets):,} images ({len(skipped)} skipped), {chosen}, extractor "
         f"{manifest.extractor.name}, {_threshold(manifest)}."
@@ -85,7 +87,7 @@ _Extracted = tuple[list[str], Any, list[str]]  # assets, features (N, D), a line
 
 @contextmanager
 def _extracted_here(opened: Opened, extractor: Extractor, sources: tuple[str, ...]) -> Iterator[_Extracted]:
-    """Extract in this process; what was done is kept until the collection is published."""
+    """Extract in this process; features are kept on disk until the collection is published, for a restart."""
     from workers.extractors.features import FeatureFolder  # noqa: PLC0415
     from workers.images import Limits  # noqa: PLC0415
 
@@ -99,7 +101,7 @@ def _extracted_here(opened: Opened, extractor: Extractor, sources: tuple[str, ..
 
 @contextmanager
 def _extracted_by_workers(opened: Opened, extractor: Extractor, sources: tuple[str, ...]) -> Iterator[_Extracted]:
-    """Extract as jobs; the features are deleted once the collection is published."""
+    """Extract as jobs; the features are deleted after the collection is published."""
     from workers.index.maintenance.gather import Gatherer  # noqa: PLC0415
 
     path = state_dir() / "build" / f"{opened.name}.f32"
@@ -117,7 +119,7 @@ def _extracted_by_workers(opened: Opened, extractor: Extractor, sources: tuple[s
 
 
 def _listed(sources: tuple[str, ...]) -> int | None:
-    """How many images the sources have, when that can be known without reading a bucket."""
+    """How many images the sources have; None when only listing a bucket could tell."""
     from workers.images.folders import listed_images  # noqa: PLC0415
 
     if any(source.startswith("s3://") for source in sources):
@@ -127,12 +129,14 @@ def _listed(sources: tuple[str, ...]) -> int | None:
 
 @click.command(cls=Command)
 @click.option("--images", required=True, type=click.IntRange(1), help="How many images are expected.")
-@click.option("--dimension", default=512, show_default=True, type=click.IntRange(1), help="Of the features.")
-@click.option("--bytes", "max_bytes", type=click.IntRange(1), help="Most bytes of code for an image.")
-@click.option("--ms", "max_ms", type=click.FloatRange(0, min_open=True), help="Most milliseconds for a search.")
+@click.option("--dimension", default=512, show_default=True, type=click.IntRange(1), help="Dimension of the features.")
+@click.option("--bytes", "max_bytes", type=click.IntRange(1), help="At most this many bytes of code for an image.")
+@click.option(
+    "--ms", "max_ms", type=click.FloatRange(0, min_open=True), help="At most this many milliseconds for a search."
+)
 @_json
 def plan(images: int, dimension: int, max_bytes: int | None, max_ms: float | None, as_json: bool) -> None:
-    """Propose a factory string for an expected number of images."""
+    """Propose an index (FAISS factory string) for an expected number of images, with its costs and the reasons."""
     from workers.index.codec.plan import measure_costs, propose  # noqa: PLC0415  # loads torch and FAISS
 
     proposal = propose(images, dimension, measure_costs(dimension), max_bytes, max_ms)
@@ -152,7 +156,7 @@ def plan(images: int, dimension: int, max_bytes: int | None, max_ms: float | Non
 @_name
 @_json
 def info(name: str, as_json: bool) -> None:
-    """Show what the collection NAME consists of."""
+    """Show the state of the collection NAME: generation, index, extractor, size, journal, threshold."""
     opened = open_collection(load_settings(), name)
     manifest = opened.files.current()
     journal = sum(1 for _ in opened.journal.all_after(manifest.journal_entry))
@@ -171,20 +175,46 @@ def info(name: str, as_json: bool) -> None:
     click.echo(f"verdict     {_threshold(manifest)}, at nprobe 1")
 
 
+@click.command(cls=Command)
+@click.option(
+    "--references", multiple=True, required=True, metavar="DIR|TAR", type=click.Path(exists=True, path_type=Path),
+    help="The reference images (repeatable).",
+)  # fmt: skip
+@click.option(
+    "--background", required=True, metavar="DIR|TAR", type=click.Path(exists=True, path_type=Path),
+    help="Images unrelated to the references, to calibrate the threshold.",
+)  # fmt: skip
+@click.option("--factory", default="IVF512,PQ8x8", show_default=True, help="FAISS factory string.")
+@_fpr
+@click.option("--description", required=True, help="What the reference images are.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder; default: the package's own.")
+def make_starter(
+    references: tuple[Path, ...], background: Path, factory: str, fpr: float, description: str, out: Path | None
+) -> None:
+    """Make the files of the starter collection, which come with the package (for its maintainers)."""
+    from workers.images import Limits  # noqa: PLC0415
+    from workers.index.maintenance import make_starter as making  # noqa: PLC0415  # loads torch
+    from workers.index.maintenance.starter import FOLDER  # noqa: PLC0415
+
+    limits, folder = Limits.of(load_settings()), out or FOLDER
+    card = making.make_starter(
+        references, background, folder, limits, factory=factory, fpr=fpr, description=description
+    )
+    click.echo(f"{card.count:,} codes in {folder}, threshold {card.threshold:.4f} at a false-positive rate of {fpr}.")
+
+
 def _refuse_an_existing(opened: Opened) -> None:
     try:
         generation = opened.files.current().generation
     except CollectionMissing:
         return
-    raise CollectionExists(
-        f"There is a collection {opened.name!r} already (generation {generation}): choose another name."
-    )
+    raise CollectionExists(f"Collection {opened.name!r} exists already (generation {generation}): choose another name.")
 
 
 def _refuse_missing(sources: tuple[str, ...], here: bool) -> None:
     for source in sources:
         if source.startswith("s3://"):
             if here:
-                raise click.UsageError(f"{source} is read by workers only: leave --here out.")
+                raise click.UsageError(f"{source} can be read by workers only: omit --here.")
         elif not Path(source).exists():
             raise click.UsageError(f"There is no folder or tar file {source}.")

@@ -22,7 +22,7 @@ from workers.evaluation.searching import FirstMatches, Index, exact_first_matche
 from workers.evaluation.subject import Photograph, Subject
 from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.codec.trainable import training_sample
-from workers.index.maintenance.build import encoded
+from workers.index.maintenance.build import encode_all
 
 __all__ = ["FLAT", "Evaluation", "EvaluationPlan", "Trained"]
 
@@ -166,7 +166,7 @@ class Evaluation:
         if factory not in self._codecs:
             given = self._plan.trained
             codec = given.codec if given and factory == given.factory else self._trained(factory)
-            self._codecs[factory] = codec, encoded(codec, self._subject.references)
+            self._codecs[factory] = codec, encode_all(codec, self._subject.references)
         return self._codecs[factory]
 
     def _trained(self, factory: str) -> Codec:

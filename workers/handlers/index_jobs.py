@@ -56,10 +56,10 @@ class IndexHandlers:
         """
         files, journal = self._collections.files(request.collection), self._collections.journal(request.collection)
         try:
-            with self._collections.writing(request.collection) as held, running.watch.stage("compact"):
+            with self._collections.write_lock(request.collection) as lock, running.watch.stage("compact"):
 
                 def still_ours() -> None:
-                    held.check()
+                    lock.check()
                     running.begin_publishing()  # a generation in force is not taken back
 
                 manifest = compact(files, journal, still_ours)

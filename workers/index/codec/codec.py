@@ -25,12 +25,12 @@ Positions = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Probe:
-    """A query, ready to be compared with codes.
+    """A query, prepared for comparison with codes.
 
     Attributes:
         query: (1, T) float32, the feature in the space of the index.
-        cells: (1, nprobe) int64, the cells to look into; None for an index without.
-        distances: (1, nprobe) float32, their centroids' squared distances.
+        cells: (1, nprobe) int64, the cells to search; None for an index without cells.
+        distances: (1, nprobe) float32, squared distances of their centroids; None likewise.
     """
 
     query: Any
@@ -39,8 +39,7 @@ class Probe:
 
 
 class Codec:
-    """Quantises features exactly as the index does, because it *is* the index, without entries. Immutable,
-    thread-safe."""
+    """Quantises features exactly as the index does: it *is* the index, without entries. Immutable, thread-safe."""
 
     def __init__(self, index: Any, factory: str) -> None:
         if not index.is_trained or index.ntotal:
@@ -54,7 +53,7 @@ class Codec:
         """Train on features (N, D) float32 with a FAISS factory string such as ``IVF512,PQ8x8``.
 
         Raises:
-            InvalidRequest: FAISS cannot build or train that index on so few features; the message is FAISS' own.
+            InvalidRequest: there is no such index, or too few features to train it; the message quotes FAISS.
         """
         try:
             index = faiss.index_factory(features.shape[1], factory)
@@ -67,6 +66,7 @@ class Codec:
 
     @classmethod
     def read(cls, path: Path, factory: str) -> Codec:
+        """The codec in a file that :meth:`write` made; check its digest before, FAISS does not."""
         return cls(faiss.read_index(str(path), faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE), factory)
 
     def write(self, path: Path) -> None:
@@ -77,7 +77,7 @@ class Codec:
         return Cells(faiss.downcast_index(self._family.inner.quantizer)) if self._family.has_cells else None
 
     def warm(self) -> None:
-        """Prepare what a search needs and a compaction does without, so that the first query does not wait for it."""
+        """Prepare what only searches need, so that the first query does not wait for it."""
         _ = self._cells
 
     @property
@@ -95,7 +95,7 @@ class Codec:
 
     @property
     def cell_size(self) -> int:
-        """How many bytes at the front of a code name its coarse cell; 0 for an index without cells."""
+        """How many bytes at the front of a code hold its coarse cell's number; 0 for an index without cells."""
         return self._family.cell_size
 
     def encode(self, features: Features) -> Codes:
@@ -104,12 +104,12 @@ class Codec:
         return codes
 
     def decode(self, codes: Codes) -> Features:
-        """The features (N, D) float32 that codes stand for: what a search compares a query with."""
+        """The reconstructions (N, D) float32 of codes: what a search compares a query with."""
         features: Features = self._index.sa_decode(np.ascontiguousarray(codes, dtype=np.uint8))
         return features
 
     def probe(self, feature: Features, nprobe: int) -> Probe:
-        """Prepare a search for one feature (D,): the same for all indexes of this codec, so it is done once."""
+        """Prepare a search for one feature (D,), once for all indexes of this codec."""
         query = self._family.transformed(np.ascontiguousarray(feature[None], dtype=np.float32))
         if self._cells is None:
             return Probe(query, None, None)
@@ -117,7 +117,7 @@ class Codec:
         return Probe(query, cells, distances)
 
     def target(self, codes: Codes) -> Target:
-        """Where activation has to move the features of codes (N, code_size) uint8."""
+        """Where activation has to move the features that have codes (N, code_size) uint8."""
         return self._family.target(np.ascontiguousarray(codes, dtype=np.uint8))
 
     def filled(self, codes: Codes) -> Any:
@@ -142,14 +142,14 @@ def append(index: Any, codes: Codes) -> None:
     """Add codes (N, code_size) at the next positions of an index in RAM."""
     if not len(codes):
         return
-    inner = Family(index).inner  # an index behind transforms has no add_sa_codes of its own
+    inner = Family(index).inner  # an index with transforms has no add_sa_codes of its own
     positions = np.arange(index.ntotal, index.ntotal + len(codes), dtype=np.int64)
     inner.add_sa_codes(np.ascontiguousarray(codes, dtype=np.uint8), positions)
     index.ntotal = inner.ntotal
 
 
 def codes_of(index: Any) -> Codes:
-    """The codes (N, code_size) uint8 of an index's entries, in the order of their positions; reads mapped ones too."""
+    """The codes (N, code_size) uint8 of an index's entries, by position; the index may be mapped."""
     family = Family(index)
     if not family.has_cells:
         return np.array(_flat_codes(family.inner))
@@ -165,7 +165,7 @@ def codes_of(index: Any) -> Codes:
 
 
 def _flat_codes(inner: Any) -> Codes:
-    """The codes (N, code_size) of an index without cells where they lie, which may be a mapped file."""
+    """The codes (N, code_size) of an index without cells: a view of its memory, which may be a mapped file."""
     shape = (inner.ntotal, inner.code_size)
     if not inner.ntotal:
         return np.empty(shape, dtype=np.uint8)
@@ -173,9 +173,9 @@ def _flat_codes(inner: Any) -> Codes:
 
 
 def search(index: Any, probe: Probe, k: int) -> Sequence[tuple[int, float]]:
-    """The `k` nearest positions of an index: ``(position, squared L2 distance)``, nearest first.
+    """The `k` nearest entries of an index: ``(position, distance)``, nearest first; squared L2, or Hamming for LSH.
 
-    What is asked for travels with the call; the index, shared by threads, is never changed.
+    Search parameters are passed with the call: the index is shared by threads and never changed.
     """
     inner = Family(index).inner
     if probe.cells is None:
@@ -184,13 +184,13 @@ def search(index: Any, probe: Probe, k: int) -> Sequence[tuple[int, float]]:
 
 
 def search_among(codec: Codec, index: Any, probe: Probe, k: int, positions: Positions) -> Sequence[tuple[int, float]]:
-    """The same among some positions (M,) int64 only."""
+    """As :func:`search`, among the entries at some positions (M,) int64 only."""
     inner = Family(index).inner
     if not len(positions):
         return []
-    if probe.cells is None:  # FAISS can leave positions out of an index with cells only
-        some = codec.filled(_flat_codes(inner)[positions])
-        return [(int(positions[p]), d) for p, d in search(some, probe, k)]
+    if probe.cells is None:  # FAISS takes a selection only for indexes with cells
+        selected = codec.filled(_flat_codes(inner)[positions])
+        return [(int(positions[p]), d) for p, d in search(selected, probe, k)]
     chosen = np.zeros(index.ntotal, dtype=bool)
     chosen[positions] = True
     bits = np.packbits(chosen, bitorder="little")
@@ -202,7 +202,8 @@ def _pairs(distances: Any, positions: Any) -> Sequence[tuple[int, float]]:
 
 
 def _search_cells(inner: Any, probe: Probe, k: int, selector: Any) -> tuple[Any, Any]:
-    """FAISS' own Python method would read `nprobe` from the index; the one below it takes it from the call."""
+    """The FAISS method behind its Python wrapper: the wrapper reads `nprobe` from the index, this one takes it from the
+    call."""
     assert probe.cells is not None, "an index with cells is searched by them"
     distances, positions = np.empty((1, k), dtype=np.float32), np.empty((1, k), dtype=np.int64)
     query, cells, coarse, *found = map(

@@ -1,6 +1,6 @@
-"""What kind of FAISS index stands behind a codec: the parts of it that encoding, search and activation need.
+"""What kind of FAISS index a codec is, and the parts of it that encoding, search and activation need.
 
-A factory string makes one of `Flat`, `PQ…`, `LSH`, `IVF…,…`, or one of these behind linear transforms (`OPQ…`, `PCA…`).
+The families: `Flat`, `PQ…`, `LSH`, `IVF…,…`, and each of these after linear transforms (`OPQ…`, `PCA…`).
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import numpy as np
 
 from workers.index.codec.target import Array, Target
 
-# More cells than these are never near enough to compete with a code's own.
+# Cells further away than these are never nearest to a feature that is near its own cell.
 _NEIGHBOUR_CELLS: Final = 256
 
 
 @dataclass(frozen=True)
 class Family:
-    """A FAISS index, looked into. Immutable, thread-safe.
+    """The parts of a FAISS index. Immutable, thread-safe.
 
     Attributes:
-        index: the whole.
+        index: the whole index.
     """
 
     index: Any
 
     @cached_property
     def inner(self) -> Any:
-        """The index behind the transforms: the one that holds the codes."""
+        """The index after the transforms: the one that holds the codes."""
         return faiss.downcast_index(self.index.index) if self._transformed else self.index
 
     @property
@@ -43,12 +43,12 @@ class Family:
 
     @property
     def cell_size(self) -> int:
-        """Bytes at the front of a code that name its coarse cell; 0 for an index without cells."""
+        """Bytes at the front of a code that hold its coarse cell's number; 0 for an index without cells."""
         return int(self.inner.coarse_code_size()) if self.has_cells else 0
 
     @property
     def transforms(self) -> list[Any]:
-        """What stands before the inner index."""
+        """The linear transforms that are applied before the inner index."""
         return [self.index.chain.at(i) for i in range(self.index.chain.size())] if self._transformed else []
 
     def transformed(self, features: Array) -> Array:
@@ -58,7 +58,7 @@ class Family:
         return features
 
     def target(self, codes: Any) -> Target:
-        """What activation has to do for codes (N, code_size) uint8; see :class:`workers.index.codec.target.Target`."""
+        """Where activation has to move the features that have codes (N, code_size) uint8."""
         matrix, offset = self._linear_map
         repeated = {
             "matrix": None if matrix is None else np.repeat(matrix[None], len(codes), axis=0),
@@ -74,7 +74,7 @@ class Family:
         return bits.astype(np.float32) * 2 - 1
 
     def _cells(self, codes: Any) -> Array:
-        """(N, M, T): the centroids nearest to that of each code's cell, its own first."""
+        """(N, M, T): for each code, its own cell's centroid and then those nearest to it."""
         numbers = np.zeros((len(codes), 8), dtype=np.uint8)
         numbers[:, : self.cell_size] = codes[:, : self.cell_size]
         own = numbers.view("<i8")[:, 0]
@@ -111,7 +111,7 @@ class Family:
 
 
 def _hyperplanes(lsh: Any) -> tuple[Array, Array]:
-    """Matrix (bits, d) and offset (bits,): the projections whose signs are the code."""
+    """Matrix (bits, d) and offset (bits,) of the projections whose signs are the code."""
     matrix, offset = np.eye(lsh.nbits, lsh.d, dtype=np.float32), np.zeros(lsh.nbits, dtype=np.float32)
     if lsh.rotate_data:
         matrix, offset = _linear(lsh.rrot)
@@ -119,8 +119,8 @@ def _hyperplanes(lsh: Any) -> tuple[Array, Array]:
 
 
 def _linear(transform: Any) -> tuple[Array, Array]:
-    """Matrix (out, in) and offset (out,) of a transform that is linear, found by asking it: all that FAISS' have in
-    common is that they can be applied."""
+    """Matrix (out, in) and offset (out,) of a linear transform, from its outputs for zero and the unit vectors: FAISS'
+    transforms share no other interface than `apply`."""
     known = faiss.downcast_VectorTransform(transform)
     inputs = np.vstack([np.zeros((1, known.d_in)), np.eye(known.d_in)]).astype(np.float32)
     outputs = known.apply(inputs)

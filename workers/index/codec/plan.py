@@ -12,28 +12,28 @@ import numpy as np
 
 from tasks.errors import InvalidRequest
 from tasks.messages import Frozen
-from workers.index.codec.coarse import WORTH_TWO_STAGES
+from workers.index.codec.coarse import TWO_STAGE_FLOATS
 from workers.index.codec.codec import one_thread
 
 __all__ = ["POINTS_PER_CELL", "Costs", "Proposal", "measure_costs", "propose", "usual_cells"]
 
-TRAINS_A_BYTE: Final = 256  # features: one for each of a byte's values, and FAISS takes no fewer
-_PAPERS_BYTES: Final = 8
+BYTE_CENTROIDS: Final = 256  # of a code's byte; FAISS needs at least as many features to train them
+_PAPER_BYTES: Final = 8
 _MOST_BYTES: Final = 64
-# A search that compares with every feature and takes no longer than this needs no index.
-_UNNOTICED_MS: Final = 1.0
-POINTS_PER_CELL: Final = 39  # below that FAISS warns that cells are trained on too little
+# A search that compares a query with every feature and takes no longer than this needs no index.
+_EXHAUSTIVE_MS: Final = 1.0
+POINTS_PER_CELL: Final = 39  # FAISS warns when a cell is trained on fewer
 _MOST_CELLS: Final = 65_536
 # How much less it costs to find the nearest of many centroids in two stages; see coarse.py.
-_TWO_STAGES: Final = 6.0
-# Beside the code: number of the position in its list, name of 64 digits, and two offsets in the tables.
+_TWO_STAGE_GAIN: Final = 6.0
+# Beside the code: its position in the FAISS list, an asset_id of 64 digits, and an offset in each of two tables.
 _ENTRY_BYTES: Final = 8 + 64 + 8 + 8
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds on one thread: a multiply-add of a distance, a look-up for a byte of a code, a byte compared by Hamming's
-    distance."""
+    """Seconds on one thread: a multiply-add of a distance, a table look-up for a byte of a code, a byte compared by
+    Hamming distance."""
 
     multiply_add: float
     look_up: float
@@ -41,7 +41,7 @@ class Costs:
 
 
 class Proposal(Frozen):
-    """A factory string, with what it will take; `search_ms` is an estimate for one thread at nprobe 1."""
+    """A factory string with its expected costs; `search_ms` is an estimate for one thread at nprobe 1."""
 
     factory: str
     code_bytes: int
@@ -51,20 +51,20 @@ class Proposal(Frozen):
 
 
 def usual_cells(images: int) -> int:
-    """Cells of a size that takes a search to a few hundred codes, as far as there are images to train them on."""
+    """How many cells leave a search a few hundred codes to compare; fewer where too few images would train them."""
     cells = 1 << max(4, round(np.log2(4 * np.sqrt(images))))
     while cells > 16 and cells * POINTS_PER_CELL > images:
         cells //= 2
     return int(min(cells, _MOST_CELLS))
 
 
-def product_bytes(dimension: int, most: int = _PAPERS_BYTES) -> int:
-    """How many parts, of a byte each, a product code of such features can have; FAISS wants equal parts."""
+def product_bytes(dimension: int, most: int = _PAPER_BYTES) -> int:
+    """How many one-byte parts a product code of such features can have, at most `most`; FAISS wants equal parts."""
     return next(sub for sub in range(min(most, dimension), 0, -1) if dimension % sub == 0)
 
 
 def measure_costs(dimension: int) -> Costs:
-    """Time them on this machine, in a fraction of a second."""
+    """Measure the costs on this machine, in a fraction of a second."""
     random = np.random.default_rng(0)
     centroids = random.standard_normal((4_096, dimension), dtype=np.float32)
     coarse = faiss.IndexFlatL2(dimension)
@@ -84,14 +84,14 @@ def measure_costs(dimension: int) -> Costs:
 def propose(
     images: int, dimension: int, costs: Costs, max_bytes: int | None = None, max_ms: float | None = None
 ) -> Proposal:
-    """An index for so many images of `dimension`-d features that can be trained on them.
+    """An index that can be trained on `images` features of `dimension` numbers each.
 
     Args:
-        max_bytes: most bytes of code for an image; 8 and a cell's number, as in the paper, when not given.
+        max_bytes: most bytes of code for an image; by default 8 and the cell's number, as in the paper.
         max_ms: most milliseconds for a search on one thread at nprobe 1.
 
     Raises:
-        InvalidRequest: no index keeps to the budget; the message says what can be reached.
+        InvalidRequest: no index is within the budget; the message says what is possible.
     """
     for candidate in _exhaustive(images, dimension, costs, max_bytes, max_ms):
         if max_ms is None or candidate.search_ms <= max_ms:
@@ -102,22 +102,22 @@ def propose(
 def _exhaustive(
     images: int, dimension: int, costs: Costs, max_bytes: int | None, max_ms: float | None
 ) -> Iterator[Proposal]:
-    """Indexes that compare a query with every code, best first. Nothing is lost to a neighbouring cell with them: they
-    are worth their time when there is a budget for it."""
+    """Indexes that compare a query with every code, best first. They miss no code for lying in another cell, and are
+    preferred when the budget allows their search time."""
     flat_ms = 1000 * costs.multiply_add * dimension * images
-    if images < TRAINS_A_BYTE or (max_bytes and max_bytes >= 4 * dimension and flat_ms <= (max_ms or _UNNOTICED_MS)):
-        few = f"{images:,} images are too few to train a code on" if images < TRAINS_A_BYTE else "the budget has room"
-        yield _whole("Flat", images, 4 * dimension, flat_ms, f"{few}, and features themselves find the most")
-    if max_ms is None or images < TRAINS_A_BYTE:
+    if images < BYTE_CENTROIDS or (max_bytes and max_bytes >= 4 * dimension and flat_ms <= (max_ms or _EXHAUSTIVE_MS)):
+        few = f"{images:,} images are too few to train a code on" if images < BYTE_CENTROIDS else "the budget has room"
+        yield _whole("Flat", images, 4 * dimension, flat_ms, f"{few}, and uncompressed features find the most")
+    if max_ms is None or images < BYTE_CENTROIDS:
         return
-    sub = min(max_bytes or _PAPERS_BYTES, _MOST_BYTES, dimension)
-    turned = min(8, dimension // sub) * sub
-    ms = 1000 * (costs.look_up * sub * images + costs.multiply_add * turned * (dimension + 256))
-    reason = "all codes are compared within the budget, and none is missed in another cell (R@1 0.94 instead of 0.52)"
-    yield _whole(f"OPQ{sub}_{turned},PQ{sub}x8", images, sub, ms, reason)
+    sub = min(max_bytes or _PAPER_BYTES, _MOST_BYTES, dimension)
+    rotated = min(8, dimension // sub) * sub
+    ms = 1000 * (costs.look_up * sub * images + costs.multiply_add * rotated * (dimension + 256))
+    reason = "all codes can be compared within the budget, so none is missed for lying in another cell"
+    yield _whole(f"OPQ{sub}_{rotated},PQ{sub}x8", images, sub, ms, reason)
     if 8 * sub <= min(dimension, images):
         ms = 1000 * (costs.hamming * sub * images + costs.multiply_add * 8 * sub * dimension)
-        reason = "signs are compared quickest, and none is missed in another cell (R@1 0.77 instead of 0.52)"
+        reason = "binary codes are compared quickest: all of them within the budget, so none is missed in another cell"
         yield _whole(f"PCA{8 * sub},LSH", images, sub, ms, reason)
 
 
@@ -141,11 +141,11 @@ def _with_cells(images: int, dimension: int, costs: Costs, max_bytes: int | None
 
 
 def _subquantisers(dimension: int, max_bytes: int | None) -> tuple[int, str]:
-    """Bytes of a product code, and why so many."""
+    """Bytes of a product code, and the reason."""
     if max_bytes is None:
         sub = product_bytes(dimension)
         usual = "8 bytes an image are what the paper's main result uses"
-        return sub, usual if sub == _PAPERS_BYTES else f"{usual}, and {sub} are what divides {dimension} dimensions"
+        return sub, usual if sub == _PAPER_BYTES else f"{usual}, and {sub} are what divides {dimension} dimensions"
     if max_bytes < 3:
         raise InvalidRequest(f"{max_bytes} bytes are too few: 3 are the least.")
     sub = product_bytes(dimension, min(max_bytes - 2, _MOST_BYTES))
@@ -153,7 +153,7 @@ def _subquantisers(dimension: int, max_bytes: int | None) -> tuple[int, str]:
 
 
 def _cells(images: int, estimate: Callable[[int], float], max_ms: float | None) -> tuple[int, str]:
-    """The usual number of cells, or the nearest to it that keeps to the budget."""
+    """The usual number of cells, or the nearest to it within the budget; and the reason."""
     usual = usual_cells(images)
     possible = sorted((1 << n for n in range(4, 17)), key=lambda cells: abs(np.log2(cells / usual)))
     possible = [cells for cells in possible if cells * POINTS_PER_CELL <= max(images, 16 * POINTS_PER_CELL)]
@@ -168,17 +168,18 @@ def _cells(images: int, estimate: Callable[[int], float], max_ms: float | None) 
 
 
 def _estimate(images: int, dimension: int, sub: int, costs: Costs) -> Callable[[int], float]:
-    """Seconds of a search by the number of cells: the nearest centroid, the table of a code's bytes, the codes."""
+    """A search's seconds as a function of the number of cells: to find the nearest centroid, to make the look-up table
+    for a code's bytes, to compare the codes."""
 
     def seconds(cells: int) -> float:
-        compared = cells / _TWO_STAGES if cells * dimension >= WORTH_TWO_STAGES else cells
+        compared = cells / _TWO_STAGE_GAIN if cells * dimension >= TWO_STAGE_FLOATS else cells
         return costs.multiply_add * dimension * (compared + 256) + costs.look_up * sub * images / cells
 
     return seconds
 
 
 def _cell_bytes(cells: int) -> int:
-    """As FAISS spells a cell's number."""
+    """How many bytes FAISS uses for a cell's number."""
     return max(1, (cells - 1).bit_length() + 7 >> 3)
 
 

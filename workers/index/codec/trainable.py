@@ -1,4 +1,4 @@
-"""What it takes to train an index: how many features at least, and how many at most are of use."""
+"""How many features an index needs for its training, and how many at most are of use."""
 
 from __future__ import annotations
 
@@ -10,25 +10,28 @@ import numpy as np
 from tasks.errors import InvalidRequest
 from workers.index.codec.codec import Features
 from workers.index.codec.family import Family
-from workers.index.codec.plan import POINTS_PER_CELL, TRAINS_A_BYTE
+from workers.index.codec.plan import BYTE_CENTROIDS, POINTS_PER_CELL
 
 __all__ = ["check_trainable", "training_sample"]
 
-# More features than these teach a codec nothing: FAISS itself looks at 256 for each centroid.
-_TRAINED_ON: Final = 1_000_000
+# More features do not help: FAISS itself uses at most 256 for each centroid.
+_MOST_FEATURES: Final = 1_000_000
 
 
 def training_sample(features: Features, seed: int = 0) -> Features:
-    """As many of features (N, D) as teach a codec something, in memory."""
+    """A random sample of features (N, D), at most a million, in memory."""
     random = np.random.default_rng(seed)
-    return features[np.sort(random.permutation(len(features))[:_TRAINED_ON])]
+    return features[np.sort(random.permutation(len(features))[:_MOST_FEATURES])]
 
 
 def check_trainable(factory: str, dimension: int, count: int, what: str) -> None:
-    """Whether an index of `dimension`-d features can be trained on `count` of `what`.
+    """Check that an index of `dimension`-d features can be trained on `count` of them.
+
+    Args:
+        what: a word for the things counted, for the message.
 
     Raises:
-        InvalidRequest: it cannot, and the message says how many would do; or there is no such index.
+        InvalidRequest: there are too few, and the message says how many are needed; or there is no such index.
     """
     try:
         index = faiss.index_factory(dimension, factory)
@@ -47,13 +50,13 @@ def _cells(index: Any) -> int:
 
 
 def _fewest_without_cells(index: Any) -> int:
-    """One feature for each centroid of a code's parts, and as many as a projection has rows."""
+    """One feature for each centroid of a code's parts, and as many as a projection has output dimensions."""
     family, least = Family(index), 1
     if isinstance(index, faiss.IndexPreTransform):
         for i in range(index.chain.size()):
             transform = faiss.downcast_VectorTransform(index.chain.at(i))
             if isinstance(transform, faiss.OPQMatrix):
-                least = max(least, TRAINS_A_BYTE)
+                least = max(least, BYTE_CENTROIDS)
             elif isinstance(transform, faiss.PCAMatrix):
                 least = max(least, int(transform.d_out))
     quantiser = getattr(family.inner, "pq", None)

@@ -1,1 +1,1 @@
-"""A collection as it is stored and as a worker holds it: segments, journal, manifests, generations."""
+"""Collections, as they are stored and as a worker has them open: segments, journal, manifests, generations."""

@@ -1,4 +1,4 @@
-"""A collection as a worker holds it: mapped segments, the delta, and the journal it follows."""
+"""An open collection: mapped segments, the delta, and the journal it reads."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from workers.index.collection.journal import Journal, entry_order
 from workers.index.collection.manifest import Manifest, SegmentFiles
 from workers.index.collection.segment import Hit, Segment
 
-__all__ = ["Answer", "Collection", "check_extractor", "journal_was_cut", "open_segments"]
+__all__ = ["Answer", "Collection", "check_extractor", "journal_incomplete", "open_segments"]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The assets nearest to a query, nearest first, and the state of the index that says so."""
+    """The assets nearest to a query, nearest first, and the state of the index they come from."""
 
     matches: list[Match]
     generation: int
@@ -30,8 +30,8 @@ class Answer:
 
 
 @dataclass
-class _Held:
-    """One generation in force: what is mapped of it, and the delta over it."""
+class _Generation:
+    """One generation as it is mapped here, and its delta; `read_up_to` is the last journal entry applied to that."""
 
     manifest: Manifest
     codec: Codec
@@ -42,11 +42,11 @@ class _Held:
 
 
 class Collection:
-    """Search, registration, removal. Thread-safe.
+    """Search and registration. Thread-safe.
 
-    Raises, when it is made:
+    Raises, when it is opened:
         CollectionMissing, CorruptSegment: see :meth:`CollectionStore.current` and :meth:`CollectionStore.fetch`.
-        ExtractorMismatch: the collection was built with another extractor; its codes mean nothing to this one.
+        ExtractorMismatch: the collection was built with another extractor.
     """
 
     def __init__(self, files: CollectionStore, journal: Journal, extractor: ExtractorIdentity) -> None:
@@ -54,116 +54,118 @@ class Collection:
         self._journal = journal
         self._extractor = extractor
         self._following = threading.Lock()
-        self._held = self._load(files.current(), None)
+        self._current = self._load(files.current(), None)
 
     @property
     def manifest(self) -> Manifest:
-        return self._held.manifest
+        return self._current.manifest
 
     @property
     def codec(self) -> Codec:
-        return self._held.codec
+        return self._current.codec
 
     @property
     def segments(self) -> list[Segment]:
-        return self._held.segments
+        return self._current.segments
 
     @property
     def changes(self) -> int:
-        """How many entries of the journal no segment covers, as far as it was read."""
-        return self._held.delta.changes
+        """How many changes in the journal no segment covers, as far as it was read."""
+        return self._current.delta.changes
 
     def __len__(self) -> int:
         """Entries in the segments (journal not counted)."""
-        return sum(len(segment) for segment in self._held.segments)
+        return sum(len(segment) for segment in self._current.segments)
 
     # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def register(self, asset_id: str, code: Codes, meta: Mapping[str, str]) -> str:
-        """Append an asset's code (code_size,) to the journal, where every worker finds it; returns the entry's name."""
+        """Add an asset's code (code_size,) to the journal, where every worker finds it; returns the journal entry."""
         return self._journal.add(asset_id, code, meta)
 
     def removed_since(self, asset_id: str, entry: str) -> bool:
-        """Whether an asset was removed after it had been registered at `entry`."""
+        """Whether an asset was removed after the journal entry `entry`."""
         removal = self._files.removals.entry(asset_id)
         return removal is not None and entry_order(removal) > entry_order(entry)
 
-    def overruled(self, asset_id: str) -> bool:
-        """Whether the journal knows better about an asset than the segments do, as far as it was read."""
-        delta = self._held.delta
-        return delta.overrules(asset_id, delta.changes)
+    def superseded(self, asset_id: str) -> bool:
+        """Whether the journal, as far as it was read, changed an asset that is in the segments."""
+        delta = self._current.delta
+        return delta.supersedes(asset_id, delta.changes)
 
     # ── search ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def search(self, feature: Features, k: int, nprobe: int, where: Mapping[str, str] | None = None) -> Answer:
-        """The `k` assets nearest to one feature (D,) float32 that carry the metadata `where`; everything included that
-        was registered before the call, and all of it from one generation."""
-        held, probe, hits, moment, entry = self._search_delta(feature, k, nprobe, where or {})
+        """The `k` assets nearest to one feature (D,) float32 that have the metadata `where`.
+
+        All that was registered before the call is included, and the answer comes from one generation.
+        """
+        generation, probe, hits, changes, entry = self._search_delta(feature, k, nprobe, where or {})
 
         def wanted(hit: Hit) -> bool:
-            return not held.delta.overrules(hit.asset_id, moment)
+            return not generation.delta.supersedes(hit.asset_id, changes)
 
-        for segment in held.segments:
+        for segment in generation.segments:
             hits += _best(partial(segment.search, probe, where=where or {}), k, wanted)
         hits.sort(key=lambda hit: hit.distance)
         matches = [Match(asset_id=hit.asset_id, distance=hit.distance, meta=dict(hit.meta)) for hit in hits[:k]]
-        return Answer(matches, held.manifest.generation, entry, held.manifest.threshold)
+        return Answer(matches, generation.manifest.generation, entry, generation.manifest.threshold)
 
     def _search_delta(
         self, feature: Features, k: int, nprobe: int, where: Mapping[str, str]
-    ) -> tuple[_Held, Probe, list[Hit], int, str]:
-        """The generation to answer from, the query for it, the delta's hits, and the moment they are of: the count of
-        its changes and the journal's entry."""
+    ) -> tuple[_Generation, Probe, list[Hit], int, str]:
+        """The generation to answer from, the query prepared for it, the delta's hits, and the delta's state at that
+        moment: its number of changes and the journal entry it was read up to."""
         while True:
-            held = self._held
-            probe = held.codec.probe(feature, nprobe)
-            with held.lock:
-                if self._caught_up(held):
-                    hits = _best(partial(held.delta.search, probe, where=where), k, lambda _: True)
-                    return held, probe, hits, held.delta.changes, held.read_up_to
-            if not self.follow() and self._held is held:  # another thread may have followed while this one waited
-                raise journal_was_cut(held.manifest.collection)
+            generation = self._current
+            probe = generation.codec.probe(feature, nprobe)
+            with generation.lock:
+                if self._caught_up(generation):
+                    hits = _best(partial(generation.delta.search, probe, where=where), k, lambda _: True)
+                    return generation, probe, hits, generation.delta.changes, generation.read_up_to
+            if not self.follow() and self._current is generation:  # another thread may have switched meanwhile
+                raise journal_incomplete(generation.manifest.collection)
 
     def catch_up(self) -> None:
-        """Read the journal, so that the first query after a quiet time does not have to read all of it."""
-        held = self._held
-        with held.lock:
-            self._caught_up(held)
+        """Read the journal, so that the first query after a quiet time does not have to."""
+        generation = self._current
+        with generation.lock:
+            self._caught_up(generation)
 
-    def _caught_up(self, held: _Held) -> bool:
-        """Apply the news; False when the journal was cut beyond what was read, and only a newer generation can help."""
+    def _caught_up(self, generation: _Generation) -> bool:
+        """Apply new changes; False when the journal was trimmed past what was read, so that a newer one is needed."""
         while True:
-            news = self._journal.read_after(held.read_up_to)
-            if entry_order(news.cut) > entry_order(held.read_up_to):
+            page = self._journal.read_after(generation.read_up_to)
+            if entry_order(page.cut) > entry_order(generation.read_up_to):
                 return False
-            if not news.changes:
+            if not page.changes:
                 return True
-            held.delta.apply(news.changes)
-            held.read_up_to = news.changes[-1].entry
+            generation.delta.apply(page.changes)
+            generation.read_up_to = page.changes[-1].entry
 
     # ── generations ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def announced(self) -> bool:
-        """Whether the journal speaks of another generation than the one in force here; asks Redis only."""
+        """Whether the journal announces another generation than the one mapped here; asks Redis only."""
         return self._journal.announced().generation not in (0, self.manifest.generation)
 
     def follow(self) -> bool:
-        """Put the published generation in force, when it is another one; queries go on meanwhile. True if it was.
+        """Switch to the published generation, if it is another one, while queries go on; returns whether it was.
 
-        What the old one held is let go as soon as the last query that uses it has its answer.
+        The old generation's memory is released after the last query that uses it.
         """
         with self._following:
-            old, manifest = self._held, self._files.current()
+            old, manifest = self._current, self._files.current()
             if manifest == old.manifest:  # not by number only: a collection can be deleted and built anew
                 return False
             new = self._load(manifest, old)
             self._caught_up(new)
-            self._held = new
+            self._current = new
         self._files.forget(old.manifest.digests - manifest.digests)
         return True
 
-    def _load(self, manifest: Manifest, old: _Held | None) -> _Held:
-        """Download what is missing, check it, map it."""
+    def _load(self, manifest: Manifest, old: _Generation | None) -> _Generation:
+        """Download missing files, check all, map them."""
         check_extractor(manifest.collection, manifest.extractor, self._extractor)
         if old and old.manifest.codec == manifest.codec:
             codec = old.codec
@@ -171,7 +173,7 @@ class Collection:
             codec = Codec.read(self._files.fetch(manifest.codec), manifest.factory)
             codec.warm()
         segments = open_segments(self._files, manifest, codec)
-        return _Held(manifest, codec, segments, Delta(codec), manifest.journal_entry)
+        return _Generation(manifest, codec, segments, Delta(codec), manifest.journal_entry)
 
 
 def open_segments(files: CollectionStore, manifest: Manifest, codec: Codec) -> list[Segment]:
@@ -180,8 +182,7 @@ def open_segments(files: CollectionStore, manifest: Manifest, codec: Codec) -> l
 
 
 def _open(files: CollectionStore, part: SegmentFiles, codec: Codec) -> Segment:
-    """Once more when a file is gone: another process with the same cache may have deleted it between the check and the
-    opening."""
+    """Try twice: another process with the same cache may delete a file between its check and its opening."""
     try:
         return Segment(files.fetch_segment(part), codec)
     except (FileNotFoundError, RuntimeError):  # FAISS raises the latter for a file it cannot open
@@ -192,12 +193,12 @@ def _open(files: CollectionStore, part: SegmentFiles, codec: Codec) -> Segment:
         raise CorruptSegment(f"Segment {part.index} cannot be opened: {error}") from error
 
 
-def journal_was_cut(collection: str) -> CorruptSegment:
-    return CorruptSegment(f"The journal of {collection!r} was cut off: run `aii index repair {collection}`.")
+def journal_incomplete(collection: str) -> CorruptSegment:
+    return CorruptSegment(f"The journal of {collection!r} is incomplete: run `aii index repair {collection}`.")
 
 
 def _best(find: Callable[[int], Iterator[Hit | None]], k: int, wanted: Callable[[Hit], bool]) -> list[Hit]:
-    """The first `k` wanted hits of a search, looking deeper only when it has to."""
+    """The first `k` wanted hits of a search, which goes deeper only when too few are wanted."""
     depth = k
     while True:
         hits = list(find(depth))
@@ -213,5 +214,5 @@ def check_extractor(collection: str, pinned: ExtractorIdentity, extractor: Extra
         raise ExtractorMismatch(
             f"Collection {collection!r} is pinned to extractor {pinned.name} {pinned.sha256[:12]}, this "
             f"worker holds {extractor.name} {extractor.sha256[:12]}: start a worker with that extractor, or build the "
-            "collection anew."
+            "collection again."
         )

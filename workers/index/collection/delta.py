@@ -1,7 +1,7 @@
-"""The delta: in RAM, what the journal says since the newest segment.
+"""The delta: the journal's changes since the newest segment, as an index in memory.
 
-Positions are only ever appended; an asset that is added again, or removed, leaves a dead position behind, which a
-search skips. That works alike for every index family, whereas deleting shifts positions in most of them.
+Entries are only ever appended; an asset that is added again, or removed, leaves a dead entry behind, which a search
+skips. This works the same for every index family, whereas deleting shifts positions in most of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from workers.index.collection.segment import Hit
 
 
 class Delta:
-    """Not thread-safe, but for :meth:`overrules`: the collection that owns it holds a lock."""
+    """Not thread-safe, except for :meth:`supersedes`: the collection that owns it holds a lock."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
@@ -28,11 +28,11 @@ class Delta:
 
     @property
     def changes(self) -> int:
-        """How many changes were applied so far: the moment that :meth:`overrules` asks for."""
+        """How many changes were applied so far."""
         return self._changes
 
     def apply(self, changes: Sequence[Change]) -> None:
-        """Add codes (in place of an earlier one of the same asset), and remove assets, in this order."""
+        """Apply additions and removals in order; an addition replaces an earlier one of the same asset."""
         added = [change.code for change in changes if change.code is not None]
         if added:
             append(self._index, np.stack(added))
@@ -45,14 +45,14 @@ class Delta:
                 self._position_of[change.asset_id] = len(self._entries)
                 self._entries.append(change)
 
-    def overrules(self, asset_id: str, moment: int) -> bool:
-        """Whether segments must be silent about an asset, because at that moment the delta knew better."""
-        return self._first_change.get(asset_id, moment) < moment
+    def supersedes(self, asset_id: str, changes: int) -> bool:
+        """Whether an asset is among the first `changes` applied, so that its entries in segments are outdated."""
+        return self._first_change.get(asset_id, changes) < changes
 
     def search(self, probe: Probe, k: int, where: Mapping[str, str]) -> Iterator[Hit | None]:
-        """The `k` nearest positions, nearest first, that carry the metadata `where`; None for a dead one."""
+        """The `k` nearest entries that have the metadata `where`, nearest first; None in place of a dead one."""
         found = (
-            search_among(self._codec, self._index, probe, k, self._carrying(where))
+            search_among(self._codec, self._index, probe, k, self._positions_with(where))
             if where
             else search(self._index, probe, k)
         )
@@ -61,7 +61,7 @@ class Delta:
             live = self._position_of.get(entry.asset_id) == position
             yield Hit(entry.asset_id, distance, entry.meta) if live else None
 
-    def _carrying(self, where: Mapping[str, str]) -> Positions:
+    def _positions_with(self, where: Mapping[str, str]) -> Positions:
         wanted = where.items()
         live = (p for p in self._position_of.values() if wanted <= self._entries[p].meta.items())
         return np.fromiter(live, dtype=np.int64)

@@ -58,7 +58,7 @@ class CollectionStore:
         return self._cache / ".writing" / self._name
 
     def upload(self, path: Path) -> str:
-        """Store a file under its digest, which is returned; a file that is there, and whole, is not sent again."""
+        """Store a file under its digest, which is returned; not sent again when it is stored already with this size."""
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if self._stored_bytes(digest) != path.stat().st_size:
@@ -75,14 +75,14 @@ class CollectionStore:
         return SegmentPaths(self.fetch(files.index), self.fetch(files.assets), self.fetch(files.meta))
 
     def upload_features(self, features: npt.NDArray[np.float32]) -> str:
-        """Store features (N, D) for a build, under their digest, which is returned."""
+        """Store features (N, D) for a build under their digest, which is returned."""
         data = np.ascontiguousarray(features, dtype="<f4").tobytes()
         digest = sha256_hex(data)
         self._store.put(Bucket.COLLECTIONS, self._features(digest), data, "application/octet-stream")
         return digest
 
     def download_features(self, digest: str, dimension: int) -> npt.NDArray[np.float32]:
-        """Such features (N, dimension); raises ObjectMissing, DigestMismatch."""
+        """The features (N, dimension) of that digest; raises ObjectMissing, DigestMismatch."""
         data = self._store.get_verified(Bucket.COLLECTIONS, self._features(digest), digest, _MAX_FEATURES)
         return np.frombuffer(data, dtype="<f4").reshape(-1, dimension)
 
@@ -90,14 +90,14 @@ class CollectionStore:
         self._store.delete(Bucket.COLLECTIONS, self._features(digest))
 
     def publish(self, manifest: Manifest) -> None:
-        """Put a generation in force: the manifest first, the pointer to it last."""
+        """Make a generation current: the manifest is written first, the pointer to it last."""
         data = manifest.model_dump_json(indent=2).encode()
         current = Pointer(generation=manifest.generation, sha256=sha256_hex(data))
         self._put(self._generation(current), data)
         self._put(self._pointer, current.model_dump_json().encode())
 
     def current(self) -> Manifest:
-        """The manifest in force.
+        """The manifest of the current generation.
 
         Raises:
             CollectionMissing: nothing is published under this name.
@@ -115,16 +115,16 @@ class CollectionStore:
             raise CorruptSegment(f"current.json of collection {self._name!r} is damaged: {error}") from error
 
     def generations(self) -> list[Manifest]:
-        """The manifests that are kept, oldest first; the last is not always the one in force."""
+        """The kept manifests, oldest first; the last is not always the current one."""
         return [self._read(current) for current in self._listed()]
 
     @property
     def newest(self) -> int:
-        """The highest number that a kept generation has; 0 when there is none."""
+        """The highest number of a kept generation; 0 when there is none."""
         return max((current.generation for current in self._listed()), default=0)
 
     def generation(self, number: int) -> Manifest:
-        """One of those that are kept; raises NotFound, naming them, when it is none of them."""
+        """The manifest of a kept generation; raises NotFound, naming the kept ones, when it is not kept."""
         listed = self._listed()
         for current in listed:
             if current.generation == number:
@@ -133,8 +133,10 @@ class CollectionStore:
         raise NotFound(f"Collection {self._name!r} has no generation {number}: it keeps {kept}.")
 
     def retire(self, kept: int = KEPT_GENERATIONS) -> list[Manifest]:
-        """Delete what only generations older than the newest `kept` need; returns those that can be read, oldest first:
-        a damaged one shall not keep its successors from coming."""
+        """Delete what only generations older than the newest `kept` need; returns the kept ones, oldest first.
+
+        A damaged manifest is logged and left out: it must not keep later generations from being published.
+        """
         listed = self._listed()
         old, left = listed[:-kept], []
         for current in listed[-kept:]:
@@ -152,18 +154,18 @@ class CollectionStore:
         return left
 
     def fetch(self, digest: str) -> Path:
-        """A local copy of a file, checked against its digest at every start, since FAISS itself checks nothing.
+        """A local copy of a file, checked against its digest each time: FAISS itself checks nothing.
 
         Raises:
             CorruptSegment: the file is missing in the store, or damaged there.
-            DiskUnavailable: there is no room for it here.
+            DiskUnavailable: the local disk is full.
         """
         path = self._cache / digest
         try:
-            with suppress(FileNotFoundError):  # not there yet, or forgotten by another process in this moment
+            with suppress(FileNotFoundError):  # not there yet, or deleted by another process just now
                 with path.open("rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() == digest:
-                        os.utime(path)  # used today: see cache.py
+                        os.utime(path)  # used now: see prune
                         return path
                 path.unlink(missing_ok=True)
             return self._store.get_file(Bucket.COLLECTIONS, self._object(digest), digest, path)
@@ -173,12 +175,11 @@ class CollectionStore:
             raise DiskUnavailable(f"{self._cache} cannot take a file: {error.strerror}. Make room there.") from error
 
     def size(self, manifest: Manifest) -> int:
-        """Bytes of a generation's files in the store."""
+        """Total size of a generation's files in the store, in bytes."""
         return sum(self._stored_bytes(digest) or 0 for digest in manifest.digests)
 
     def check(self, digest: str) -> None:
-        """Read a file in the store from its beginning to its end; raises CorruptSegment when it is missing or
-        damaged."""
+        """Read a whole file in the store; raises CorruptSegment when it is missing or damaged."""
         read = hashlib.sha256()
         try:
             for chunk in self._store.stream(Bucket.COLLECTIONS, self._object(digest), None):
@@ -189,13 +190,13 @@ class CollectionStore:
             raise CorruptSegment(f"Collection {self._name!r}: {self._object(digest)} is damaged in the store.")
 
     def delete_all(self) -> None:
-        """Delete what is stored of the collection; first the pointer, so that it is gone at once or not at all."""
+        """Delete all that is stored of the collection; the pointer first, so that no reader sees half a collection."""
         self._store.delete(Bucket.COLLECTIONS, self._pointer)
         for key in list(self._store.list_keys(Bucket.COLLECTIONS, f"{self._name}/")):
             self._store.delete(Bucket.COLLECTIONS, key)
 
     def forget(self, digests: Iterable[str]) -> None:
-        """Delete local copies; where one is mapped, it stays readable until it is let go."""
+        """Delete local copies; a process that has one mapped can still read it."""
         for digest in digests:
             (self._cache / digest).unlink(missing_ok=True)
 

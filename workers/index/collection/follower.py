@@ -1,5 +1,4 @@
-"""Follows the collections that are open: puts new generations in force, reads their journals, and has long ones
-compacted."""
+"""Keeps the open collections up to date: switches to new generations, reads journals, has long ones compacted."""
 
 from __future__ import annotations
 
@@ -20,17 +19,17 @@ __all__ = ["Follower"]
 logger = logging.getLogger(__name__)
 
 _EVERY_S: Final = 1.0
-_LOOK_AT_THE_STORE_S: Final = 30.0
-_ASK_AGAIN_S: Final = 600.0
+_STORE_EVERY_S: Final = 30.0
+_SUBMIT_AGAIN_S: Final = 600.0
 
 
 class Follower:
-    """Its thread follows in the background: queries are answered from the old generation until the new one is mapped.
+    """Works in a background thread: queries are answered from the old generation until the new one is mapped.
 
     Args:
-        compact_after: changes in a journal from which on its collection is compacted; 0 for never.
-        submit: accepts a request as a job.
-        clock: seconds, of any beginning.
+        compact_after: compact a collection when its journal holds this many changes; 0 for never.
+        submit: submits a request as a job.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -44,42 +43,42 @@ class Follower:
         self._compact_after = compact_after
         self._submit = submit
         self._clock = clock
-        self._looked: dict[str, float] = {}  # when a collection was last looked up in the store
-        self._asked: dict[str, float] = {}  # when a compaction was last asked for, by its nonce
-        # Jitter: a hundred workers shall not fetch the same files in the same moment.
-        self.thread = PeriodicThread("follower", _EVERY_S, self.look, jitter=0.5)
+        self._checked: dict[str, float] = {}  # when a collection was last looked up in the store
+        self._submitted: dict[str, float] = {}  # when a compaction was last submitted, by its nonce
+        # Jitter, so that a hundred workers do not fetch the same files in the same moment.
+        self.thread = PeriodicThread("follower", _EVERY_S, self.follow_all, jitter=0.5)
 
-    def look(self) -> None:
-        """Look at every open collection once."""
+    def follow_all(self) -> None:
+        """Bring every open collection up to date, once."""
         for collection in self._collections.opened():
             try:
                 self._follow(collection)
                 collection.catch_up()
                 self._compact(collection)
             except CollectionMissing as error:
-                logger.warning("%s It is let go.", error)
-                self._collections.let_go(collection.manifest.collection)
+                logger.warning("%s It is closed here.", error)
+                self._collections.close(collection.manifest.collection)
             except AiiError as error:
-                logger.warning("%s The generation in force stays.", error)
+                logger.warning("%s The current generation stays.", error)
             except Exception:
-                logger.exception("A collection could not be followed; the generation in force stays")
+                logger.exception("A collection could not be followed; the current generation stays")
 
     def _follow(self, collection: Collection) -> None:
-        """What Redis announces is followed at once; since Redis may forget, the store is asked now and then as well."""
+        """Follow at once what Redis announces; ask the store now and then too, because Redis may have been emptied."""
         name, now = collection.manifest.collection, self._clock()
-        due = now - self._looked.setdefault(name, now) >= _LOOK_AT_THE_STORE_S
+        due = now - self._checked.setdefault(name, now) >= _STORE_EVERY_S
         if due:
-            self._looked[name] = now
+            self._checked[name] = now
         if (due or collection.announced()) and collection.follow():
-            logger.info("Collection %s: generation %d is in force", name, collection.manifest.generation)
+            logger.info("Collection %s: generation %d is current", name, collection.manifest.generation)
 
     def _compact(self, collection: Collection) -> None:
-        """All workers ask in the same words for one generation, so that it is one job; one that failed, on a full disk
-        say, is asked for again after a while."""
+        """All workers submit the same request for one generation, so that it is one job. A failed one (because a disk
+        was full, perhaps) is submitted again after a while."""
         if not self._compact_after or collection.changes < self._compact_after:
             return
         manifest, now = collection.manifest, self._clock()
         nonce = f"{manifest.generation}-{sha256_hex(canonical_json(manifest.model_dump(mode='json')))[:16]}"
-        if now - self._asked.get(nonce, -_ASK_AGAIN_S) >= _ASK_AGAIN_S:
+        if now - self._submitted.get(nonce, -_SUBMIT_AGAIN_S) >= _SUBMIT_AGAIN_S:
             self._submit(CompactRequest(collection=manifest.collection, nonce=nonce))
-            self._asked = {n: at for n, at in self._asked.items() if now - at < _ASK_AGAIN_S} | {nonce: now}
+            self._submitted = {n: at for n, at in self._submitted.items() if now - at < _SUBMIT_AGAIN_S} | {nonce: now}

@@ -1,7 +1,8 @@
-"""The journal: what was added to a collection and removed from it, as a Redis stream that every worker follows.
+"""The journal: additions to a collection and removals from it, a Redis stream that every worker reads.
 
-The stream reaches back to the oldest generation that is kept, so that a worker that follows late, and a rollback, find
-all of it. Beside it stand, for each asset, the change that counts (`live`), and how far the stream was cut (`state`).
+aii:journal:{name}          stream of changes since the oldest kept generation: late workers and rollbacks need them
+aii:journal:{name}:live     hash: asset_id → its latest change that no segment covers
+aii:journal:{name}:state    hash: `generation`, the newest announced; `cut`, up to which entry the stream is trimmed
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from workers.index.codec.codec import Codes
 BEGINNING: Final = "0-0"
 _PAGE: Final = 5_000
 
-# KEYS stream, live; ARGV asset, op, code, meta, entry or nothing. Returns the entry at which this very change stands.
-# An upsert: a job that is done over, because its worker died between registering and closing, finds its entry and adds
-# none. With an entry, nothing is written, and nothing returned, when the asset changed after that.
+# KEYS stream, live; ARGV asset, op, code, meta, entry or nothing. Returns the change's entry.
+# An upsert: a job that runs again, because its worker died after registering, finds its entry and adds none.
+# With an entry given, writes nothing and returns '' when the asset changed after it.
 _APPEND: Final = """
 local function later(one, other)
   local a, b = string.match(one, '(%d+)-(%d+)')
@@ -44,7 +45,7 @@ redis.call('HSET', KEYS[2], ARGV[1], entry .. ' ' .. change)
 return entry
 """
 
-# KEYS live; ARGV asset, entry, asset, entry … Forgets the changes that still stand at those entries.
+# KEYS live; ARGV asset, entry, asset, entry … Deletes these assets' changes, unless they changed again since.
 _FORGET: Final = """
 for i = 1, #ARGV, 2 do
   local known = redis.call('HGET', KEYS[1], ARGV[i])
@@ -52,8 +53,8 @@ for i = 1, #ARGV, 2 do
 end
 """
 
-# KEYS stream; ARGV entry. An entry of that name is refused when the stream has come so far already.
-_GO_ON_AFTER: Final = """
+# KEYS stream; ARGV entry. Redis refuses to add an entry of that name when the stream is past it already.
+_CONTINUE_AFTER: Final = """
 local added = redis.pcall('XADD', KEYS[1], ARGV[1], 'op', 'none')
 if type(added) == 'string' then redis.call('XDEL', KEYS[1], ARGV[1]) end
 """
@@ -61,7 +62,7 @@ if type(added) == 'string' then redis.call('XDEL', KEYS[1], ARGV[1]) end
 
 @dataclass(frozen=True)
 class Change:
-    """One asset registered under a code (code_size,) uint8, or removed: `code` is None then."""
+    """An asset that was registered with a code (code_size,) uint8, or removed, when `code` is None."""
 
     entry: str
     asset_id: str
@@ -70,9 +71,9 @@ class Change:
 
 
 @dataclass(frozen=True)
-class News:
-    """What stands in the journal after some entry, oldest first; `cut` is the entry up to which the stream may have
-    been cut: who has not read so far has missed something."""
+class Page:
+    """Some changes in a row, oldest first; `cut` is the entry up to which the stream was trimmed: a reader that has not
+    read as far has missed changes."""
 
     changes: list[Change]
     cut: str
@@ -80,14 +81,14 @@ class News:
 
 @dataclass(frozen=True)
 class Announced:
-    """The newest generation announced, 0 when none was or Redis was emptied since; and the `cut` of :class:`News`."""
+    """The newest announced generation, 0 when there is none (Redis may be new); and `cut` as in :class:`Page`."""
 
     generation: int
     cut: str
 
 
 class Journal:
-    """Thread-safe. An entry's name orders it: ``milliseconds-number``."""
+    """The journal of one collection. Thread-safe. Entries are named ``milliseconds-number``, in ascending order."""
 
     def __init__(self, client: RedisClient, collection: str) -> None:
         self._client = client
@@ -96,46 +97,52 @@ class Journal:
         self._state = f"{self._stream}:state"
         self._append = client.register_script(_APPEND)
         self._forget = client.register_script(_FORGET)
-        self._go_on_after = client.register_script(_GO_ON_AFTER)
+        self._continue_after = client.register_script(_CONTINUE_AFTER)
 
     def add(self, asset_id: str, code: Codes, meta: Mapping[str, str], unless_after: str = "") -> str:
-        """Register a code; returns the entry's name, which is the old one when that is how the asset stands there; ""
-        when the asset changed after the entry `unless_after`, and stays as it is."""
+        """Register a code; returns the entry, the old one when the asset has this code and these metadata already.
+
+        With `unless_after`, an asset that changed after that entry stays as it is, and "" is returned.
+        """
         return self._write(asset_id, "add", encode_code(code), json.dumps(dict(meta), sort_keys=True), unless_after)
 
     def remove(self, asset_id: str, unless_after: str = "") -> str:
-        """Take an asset out of the collection; returns what :meth:`add` does."""
+        """Remove an asset; returns what :meth:`add` does."""
         return self._write(asset_id, "remove", "", "", unless_after)
 
-    def read_after(self, entry: str) -> News:
-        """The next changes after an entry, as many as one answer holds."""
+    def read_after(self, entry: str) -> Page:
+        """The next changes after an entry, at most a page."""
         pipe = self._client.pipeline(transaction=True)
         rows, cut = pipe.xrange(self._stream, min=f"({entry}", count=_PAGE).hget(self._state, "cut").execute()
-        return News([_change(name, fields) for name, fields in rows], cut or BEGINNING)
+        return Page([_change(name, fields) for name, fields in rows], cut or BEGINNING)
 
     def all_after(self, entry: str) -> Iterator[Change]:
-        """Every change after an entry, up to the last one."""
+        """All changes after an entry."""
         while changes := self.read_after(entry).changes:
             yield from changes
             entry = changes[-1].entry
 
     def last_entry(self) -> str:
-        """The newest entry there ever was, cut off or not."""
+        """The newest entry there ever was, even if it was trimmed."""
         if not self._client.exists(self._stream):
             return BEGINNING
         return str(self._client.xinfo_stream(self._stream)["last-generated-id"])
 
-    def go_on_after(self, entry: str) -> None:
-        """See to it that new entries come after this one, although the clock of a new Redis may be behind."""
-        self._go_on_after(keys=[self._stream], args=[entry])
+    def continue_after(self, entry: str) -> None:
+        """Make new entries come after this one, even when the clock of a new Redis is behind."""
+        self._continue_after(keys=[self._stream], args=[entry])
 
     def announced(self) -> Announced:
         generation, cut = self._client.hmget(self._state, "generation", "cut")
         return Announced(int(generation or 0), cut or BEGINNING)
 
     def announce(self, generation: int, cut: str, covered: str) -> None:
-        """Tell the workers of a new generation; cut off what no kept generation needs, up to the entry `cut`; forget
-        the changes up to the entry `covered`, which its segments hold."""
+        """Announce a new generation to the workers, and delete what is no longer needed.
+
+        Args:
+            cut: trim the stream up to this entry: no kept generation needs the changes before it.
+            covered: the last entry that the generation's segments cover.
+        """
         pipe = self._client.pipeline(transaction=True)
         pipe.hset(self._state, mapping={"generation": generation, "cut": cut})
         pipe.xtrim(self._stream, minid=cut, approximate=False)
@@ -153,19 +160,19 @@ class Journal:
 
 
 def entry_order(entry: str) -> tuple[int, int]:
-    """What to compare entries by."""
+    """A key to compare entries by."""
     milliseconds, _, number = entry.partition("-")
     return int(milliseconds), int(number)
 
 
-def following(entry: str) -> str:
-    """The name of the least entry after this one."""
+def next_entry(entry: str) -> str:
+    """The lowest possible entry after this one."""
     milliseconds, number = entry_order(entry)
     return f"{milliseconds}-{number + 1}"
 
 
 def encode_code(code: Codes) -> str:
-    """A code as base64, the form it has in the journal and in result documents."""
+    """A code as base64, its form in the journal and in result documents."""
     return base64.b64encode(code.tobytes()).decode()
 
 

@@ -1,4 +1,4 @@
-"""One process at a time may write a collection's next generation."""
+"""The lock of a collection: one process at a time may write its next generation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.connection import RedisClient
 from tasks.errors import CollectionBusy, RedisUnavailable
 from tasks.periodic import PeriodicThread
 
-__all__ = ["Writing", "writing"]
+__all__ = ["WriteLock", "write_lock"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,36 +24,36 @@ _LIFE_S: Final = 15.0
 
 
 @dataclass(frozen=True)
-class Writing:
-    """The right to write a collection's next generation, as long as nobody took it away."""
+class WriteLock:
+    """A collection's lock, held by this process unless it was lost."""
 
     collection: str
     _lock: Lock
 
     def check(self) -> None:
-        """Raise CollectionBusy when the lock was lost (this process stood still for too long, or Redis was emptied):
-        somebody else may be writing by now, and this one must not publish."""
+        """Raise CollectionBusy when the lock was lost, because this process was suspended or Redis was emptied: another
+        process may be writing by now, and this one must not publish."""
         if not self._lock.owned():
-            raise CollectionBusy(f"The right to write collection {self.collection!r} was lost: try again.")
+            raise CollectionBusy(f"The lock of collection {self.collection!r} was lost: try again.")
 
 
 @contextmanager
-def writing(client: RedisClient, collection: str) -> Iterator[Writing]:
-    """Hold the collection's lock; it is renewed meanwhile, and frees itself soon after its holder died.
+def write_lock(client: RedisClient, collection: str) -> Iterator[WriteLock]:
+    """Hold the collection's lock. It is renewed meanwhile, and expires within 15 seconds after its holder died.
 
     Raises:
-        CollectionBusy: somebody else holds it.
+        CollectionBusy: another process holds it.
     """
     lock = client.lock(f"aii:writing:{collection}", timeout=_LIFE_S, blocking=False, thread_local=False)
     if not lock.acquire():
-        raise CollectionBusy(f"Collection {collection!r} is being written by somebody else: try again later.")
+        raise CollectionBusy(f"Collection {collection!r} is being written by another process: try again later.")
     renewal = PeriodicThread("collection-lock", _LIFE_S / 3, partial(_renew, lock))
     renewal.start()
     try:
-        yield Writing(collection, lock)
+        yield WriteLock(collection, lock)
     finally:
         renewal.stop()
-        _give_back(lock)
+        _release(lock)
 
 
 def _renew(lock: Lock) -> None:
@@ -63,8 +63,8 @@ def _renew(lock: Lock) -> None:
         logger.warning("A collection's lock could not be renewed: %s", error)
 
 
-def _give_back(lock: Lock) -> None:
+def _release(lock: Lock) -> None:
     try:
         lock.release()
     except (redis.RedisError, RedisUnavailable):
-        logger.warning("A collection's lock could not be given back; it frees itself")
+        logger.warning("A collection's lock could not be released; it expires by itself")

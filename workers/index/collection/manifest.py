@@ -20,8 +20,15 @@ class SegmentFiles(Frozen):
 
 
 class Manifest(Frozen):
-    """One generation. `threshold` is the squared L2 distance below which a first match counts, at the false-positive
-    rate `threshold_fpr` measured on background images; `journal_entry` is the last entry that the segments cover."""
+    """One generation of a collection.
+
+    Attributes:
+        factory: FAISS factory string of the codec.
+        codec: digest of the codec's file.
+        journal_entry: the last journal entry that the segments cover.
+        threshold: the distance up to which a query's first match counts as a match; None when it was not calibrated.
+        threshold_fpr: the share of unrelated images below the threshold, as calibrated.
+    """
 
     collection: str
     generation: int = Field(ge=1)
@@ -36,7 +43,7 @@ class Manifest(Frozen):
 
     @property
     def digests(self) -> set[str]:
-        """Of all files it consists of."""
+        """The digests of all its files."""
         return {self.codec, *(d for part in self.segments for d in (part.index, part.assets, part.meta))}
 
 

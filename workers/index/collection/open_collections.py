@@ -14,7 +14,7 @@ from tasks.storage import ObjectStore
 from workers.index.collection.collection import Collection
 from workers.index.collection.files import CollectionStore, prune
 from workers.index.collection.journal import Journal
-from workers.index.collection.lock import Writing, writing
+from workers.index.collection.lock import WriteLock, write_lock
 
 
 class OpenCollections:
@@ -41,13 +41,13 @@ class OpenCollections:
                     self._open[name] = collection
             return self._open[name]
 
-    def let_go(self, name: str) -> None:
-        """Forget a collection that was deleted: its next job is told so."""
+    def close(self, name: str) -> None:
+        """Forget a collection that was deleted, so that its next job fails with CollectionMissing."""
         with self._lock:
             self._open.pop(name, None)
 
     def check(self) -> None:
-        """Raise NotReady while none is open: a worker with a foreign extractor opens its own at their first job."""
+        """Raise NotReady while none is open: where the starter does not fit the extractor, the first job opens one."""
         if not self.opened():
             raise NotReady("No collection is mapped yet: build one for this extractor, and use it.")
 
@@ -75,6 +75,6 @@ class OpenCollections:
     def journal(self, name: str) -> Journal:
         return Journal(self._client, name)
 
-    def writing(self, name: str) -> AbstractContextManager[Writing]:
-        """Hold the right to write the next generation; see :func:`workers.index.collection.lock.writing`."""
-        return writing(self._client, name)
+    def write_lock(self, name: str) -> AbstractContextManager[WriteLock]:
+        """Hold the collection's lock; see :func:`workers.index.collection.lock.write_lock`."""
+        return write_lock(self._client, name)

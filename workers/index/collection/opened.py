@@ -1,4 +1,4 @@
-"""What the commands of ``aii index`` work on."""
+"""A collection as the commands of ``aii index`` use it, without loading torch or FAISS before they need them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from workers.index.collection.files import CollectionStore
     from workers.index.collection.journal import Journal
-    from workers.index.collection.lock import Writing
+    from workers.index.collection.lock import WriteLock
 
 __all__ = ["Opened", "open_collection"]
 
 
 @dataclass(frozen=True)
 class Opened:
-    """One collection by name, which may not exist yet; connections are made when they are needed."""
+    """Access to one collection, which may not exist yet; connections are made when they are needed."""
 
     settings: Settings
     name: str
@@ -47,11 +47,11 @@ class Opened:
 
         return Journal(self.redis, self.name)
 
-    def writing(self) -> AbstractContextManager[Writing]:
-        """Hold the right to write the next generation; see :func:`workers.index.collection.lock.writing`."""
-        from workers.index.collection.lock import writing  # noqa: PLC0415
+    def write_lock(self) -> AbstractContextManager[WriteLock]:
+        """Hold the collection's lock; see :func:`workers.index.collection.lock.write_lock`."""
+        from workers.index.collection.lock import write_lock  # noqa: PLC0415
 
-        return writing(self.redis, self.name)
+        return write_lock(self.redis, self.name)
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -63,9 +63,14 @@ class Opened:
 
 
 def open_collection(settings: Settings, name: str, *, create_buckets: bool = False) -> Opened:
-    """Raises InvalidCollectionName, and StorageUnavailable when S3 does not answer.
+    """Access to the collection of this name.
 
-    Only who is about to write a collection creates buckets: a mistyped name shall be noticed.
+    Args:
+        create_buckets: only for a command that writes a new collection; others must report a mistyped bucket.
+
+    Raises:
+        InvalidCollectionName: see :func:`tasks.names.check_collection`.
+        StorageUnavailable: S3 does not answer, or a bucket is missing.
     """
     store = ObjectStore.connect(settings)
     if create_buckets:

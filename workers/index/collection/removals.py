@@ -1,4 +1,4 @@
-"""Removals of assets, noted in S3: Redis may forget them, S3 does not.
+"""Removals of assets, noted in S3, so that they outlast the loss of Redis.
 
 `collections/{name}/removed/{asset_id}.json` holds the journal entry of the asset's last removal.
 """

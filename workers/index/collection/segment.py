@@ -19,13 +19,13 @@ from workers.index.collection.text_table import TextTable, write_table
 
 __all__ = ["Hit", "Segment", "SegmentPaths", "meta_text", "write_segment"]
 
-# Whose positions are remembered: pairs of a key and a value.
+# Pairs of metadata key and value whose positions are kept in memory.
 _MOST_METADATA: Final = 32
 
 
 @dataclass(frozen=True)
 class Hit:
-    """An entry that a search found; `distance` is squared L2, or Hamming's."""
+    """An entry that a search found; `distance` is squared L2, or Hamming for LSH."""
 
     asset_id: str
     distance: float
@@ -48,8 +48,7 @@ class SegmentPaths:
 def write_segment(
     codec: Codec, codes: Codes, asset_ids: Iterable[str], metas: Iterable[str], paths: SegmentPaths
 ) -> None:
-    """Write codes (N, code_size), the N assets they belong to and the N metadata (JSON objects, or empty), and make
-    the files durable."""
+    """Write N codes (N, code_size), the N asset_ids they belong to and N metadata (see :func:`meta_text`) durably."""
     write_index(codec, codes, paths.index)
     counts = write_table(paths.assets, asset_ids), write_table(paths.meta, metas)
     if counts != (len(codes), len(codes)):
@@ -59,18 +58,23 @@ def write_segment(
 
 
 def meta_text(meta: Mapping[str, str]) -> str:
-    """Metadata as they stand in a table: a pair's spelling, between the braces, occurs in no other pair's."""
+    """Metadata as they are stored in a table: a JSON object, or nothing when empty. The text of one pair never occurs
+    within another's, so that a search for it finds only that pair."""
     return json.dumps(dict(meta), sort_keys=True) if meta else ""
 
 
 def _flush(path: Path) -> None:
-    """FAISS never syncs what it writes."""
+    """Sync a file to the disk, which FAISS does not do."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 class Segment:
-    """Search one mapped segment. Thread-safe. Check the files' digests before: FAISS loads damaged files silently."""
+    """Searches one mapped segment. Thread-safe. Check the files' digests before: FAISS loads damaged files silently.
+
+    Raises:
+        CorruptSegment: the files are not of one segment.
+    """
 
     def __init__(self, paths: SegmentPaths, codec: Codec) -> None:
         self._codec = codec
@@ -82,7 +86,7 @@ class Segment:
                 f"{paths.index.name} holds {self._index.ntotal} codes, {paths.assets.name} {len(self.assets)} assets, "
                 f"{paths.meta.name} {len(self.metas)} metadata."
             )
-        self._carriers: dict[tuple[str, str], Positions] = {}
+        self._positions_by_pair: dict[tuple[str, str], Positions] = {}
 
     def __len__(self) -> int:
         return len(self.assets)
@@ -93,26 +97,26 @@ class Segment:
         return codes_of(self._index)
 
     def search(self, probe: Probe, k: int, where: Mapping[str, str]) -> Iterator[Hit]:
-        """The nearest entries that carry the metadata `where`, nearest first."""
+        """The `k` nearest entries that have the metadata `where`, nearest first."""
         found = (
-            search_among(self._codec, self._index, probe, k, self._carrying(where))
+            search_among(self._codec, self._index, probe, k, self._positions_with(where))
             if where
             else search(self._index, probe, k)
         )
         for position, distance in found:
             yield Hit(self.assets[position], distance, self._meta(position))
 
-    def _carrying(self, where: Mapping[str, str]) -> Positions:
-        return reduce(np.intersect1d, (self._carriers_of(*pair) for pair in where.items()))
+    def _positions_with(self, where: Mapping[str, str]) -> Positions:
+        return reduce(np.intersect1d, (self._positions_of(*pair) for pair in where.items()))
 
-    def _carriers_of(self, key: str, value: str) -> Positions:
-        """The positions (M,) that carry one word, looked for once."""
-        known = self._carriers.get((key, value))
+    def _positions_of(self, key: str, value: str) -> Positions:
+        """The positions (M,) int64 of the entries with one pair of metadata; searched once, then remembered."""
+        known = self._positions_by_pair.get((key, value))
         if known is None:
             known = self.metas.containing(meta_text({key: value})[1:-1])
-            if len(self._carriers) >= _MOST_METADATA:
-                self._carriers.clear()
-            self._carriers[key, value] = known
+            if len(self._positions_by_pair) >= _MOST_METADATA:
+                self._positions_by_pair.clear()
+            self._positions_by_pair[key, value] = known
         return known
 
     def _meta(self, position: int) -> Mapping[str, str]:

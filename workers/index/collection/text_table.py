@@ -1,4 +1,4 @@
-"""Text tables: position in a segment → a text (``asset_id``, metadata), mapped from a file, so that it costs no memory.
+"""Text tables: position in a segment → text (an asset_id, or metadata), mapped from a file instead of held in memory.
 
 Layout: ``AIITEXTS`` | count (uint64) | count + 1 offsets (uint64, little endian) | the texts in UTF-8.
 """
@@ -22,7 +22,7 @@ _CHUNK = 65_536
 
 
 def write_table(path: Path, texts: Iterable[str]) -> int:
-    """Write one text for each position, in order; returns how many there were. The texts are not held in memory."""
+    """Write one text for each position, in order, without holding them in memory; returns how many there were."""
     lengths = [0]
     body = path.with_name(path.name + ".texts")
     try:
@@ -44,7 +44,7 @@ class TextTable:
     """A mapped table; read-only and thread-safe.
 
     Raises:
-        CorruptSegment: the file is not such a table, or not a whole one.
+        CorruptSegment: the file is not such a table, or not complete.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +58,7 @@ class TextTable:
         self._offsets = data[_HEADER:texts].view("<u8")
         self._texts = data[texts:]
         if len(self._offsets) != count + 1 or len(self._texts) != int(self._offsets[-1]):
-            raise CorruptSegment(f"{path.name} is shorter or longer than it says.")
+            raise CorruptSegment(f"{path.name} is shorter or longer than its header says.")
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -75,8 +75,8 @@ class TextTable:
                 yield chunk[begin:end].decode()
 
     def containing(self, part: str) -> npt.NDArray[np.int64]:
-        """The positions (M,) whose texts contain a part, ascending."""
-        texts: Any = self._texts  # mapped memory is a buffer, which numpy's types do not say
+        """The positions (M,) int64 of the texts that contain `part`, ascending."""
+        texts: Any = self._texts  # numpy's types do not declare that mapped memory is a buffer
         starts = (found.start() for found in re.finditer(re.escape(part.encode()), texts))
         inside = np.fromiter(starts, dtype=np.uint64)
         return np.unique(np.searchsorted(self._offsets, inside, side="right") - 1).astype(np.int64)

@@ -1,1 +1,1 @@
-"""What changes a collection as a whole: building, compaction, rollback, repair, verification."""
+"""What changes or checks a whole collection: building, compaction, rollback, repair, verification."""

@@ -1,4 +1,4 @@
-"""Building a collection: a codec trained on its images' features, one segment, a threshold, generation 1."""
+"""Builds a collection: a codec trained on its images' features, one segment, a threshold, generation 1."""
 
 from __future__ import annotations
 
@@ -11,35 +11,43 @@ import numpy as np
 
 from tasks.results import ExtractorIdentity
 from workers.index.codec.codec import Codec, Codes, Features, search
-from workers.index.codec.plan import TRAINS_A_BYTE, product_bytes, usual_cells
+from workers.index.codec.plan import BYTE_CENTROIDS, product_bytes, usual_cells
 from workers.index.codec.trainable import training_sample
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal
 from workers.index.collection.manifest import Manifest
 from workers.index.collection.segment import SegmentPaths, write_segment
 from workers.index.collection.workspace import workspace
-from workers.index.maintenance.upkeep import StillOurs
+from workers.index.maintenance.upkeep import CheckLock
 
-__all__ = ["First", "calibrate", "encoded", "prepared", "publish_first", "suggested_factory", "threshold_of"]
+__all__ = [
+    "NewCollection",
+    "calibrate",
+    "encode_all",
+    "publish_first",
+    "suggested_factory",
+    "threshold_of",
+    "train_collection",
+]
 
-_CALIBRATED_ON: Final = 2_000
+_CALIBRATION_QUERIES: Final = 2_000
 
 
 def suggested_factory(count: int, dimension: int = 512) -> str:
-    """What `aii index build` takes when no factory is given."""
-    if count < TRAINS_A_BYTE:
-        return "Flat"  # too few to train 8 bits on, and few enough to compare with all
+    """The FAISS factory string that `aii index build` uses for `count` images when none is given."""
+    if count < BYTE_CENTROIDS:
+        return "Flat"  # too few to train an 8-bit code on, and few enough to compare a query with all
     return f"IVF{usual_cells(count)},PQ{product_bytes(dimension)}x8"
 
 
-def encoded(codec: Codec, features: Features) -> Codes:
+def encode_all(codec: Codec, features: Features) -> Codes:
     """Codes (N, code_size) of features (N, D), part by part: they may be mapped from a file."""
     return np.concatenate([codec.encode(part) for part in np.array_split(features, 1 + len(features) // 100_000)])
 
 
 @dataclass(frozen=True)
-class First:
-    """What a new collection is, beside its assets."""
+class NewCollection:
+    """A collection to be published, without its assets."""
 
     name: str
     codec: Codec
@@ -48,28 +56,29 @@ class First:
     threshold_fpr: float | None = None
 
 
-def prepared(
+def train_collection(
     name: str, factory: str, extractor: ExtractorIdentity, features: Features, fpr: float
-) -> tuple[First, Codes]:
-    """Train on features (N, D), encode and calibrate: a collection to be published, with its codes (N, code_size).
+) -> tuple[NewCollection, Codes]:
+    """Train a codec on features (N, D), encode them and calibrate; returns the collection and its codes (N, code_size).
 
     Raises:
         InvalidRequest: FAISS cannot build or train that index on so few features.
     """
     codec = Codec.train(factory, training_sample(features))
-    codes = encoded(codec, features)
-    probes = np.sort(np.random.default_rng(1).permutation(len(features))[:_CALIBRATED_ON])
+    codes = encode_all(codec, features)
+    probes = np.sort(np.random.default_rng(1).permutation(len(features))[:_CALIBRATION_QUERIES])
     threshold = calibrate(codec, codes, features[probes], fpr, own=probes)
-    return First(name, codec, extractor, threshold, None if threshold is None else fpr), codes
+    return NewCollection(name, codec, extractor, threshold, None if threshold is None else fpr), codes
 
 
 def calibrate(
     codec: Codec, codes: Codes, background: Features, fpr: float, own: Sequence[int] | np.ndarray | None = None
 ) -> float | None:
-    """The squared distance up to which no more than a share `fpr` of unrelated features (N, D) find a first match, at
-    nprobe 1; None when none of them finds anything.
+    """The distance up to which at most a share `fpr` of unrelated features (N, D) find a first match, at nprobe 1; None
+    when none of them finds anything.
 
-    `own` names the position of each feature's own code, which does not count, where the features are the collection's.
+    Args:
+        own: where the features are the collection's, the position of each one's own code, which is left out.
     """
     index = codec.filled(codes)
     distances = []
@@ -80,8 +89,11 @@ def calibrate(
 
 
 def threshold_of(distances: Sequence[float], fpr: float) -> float | None:
-    """The largest distance that occurs and that no more than a share `fpr` reaches; what is just below the least of
-    them when even that is reached by too many. Hamming distances are often equal, so a quantile would not do."""
+    """The largest of the distances that at most a share `fpr` of them do not exceed; just below the smallest one when
+    even that is too many. None when no distance is finite.
+
+    Not a quantile, because Hamming distances are often equal: all of the equal ones would pass.
+    """
     finite = np.asarray(distances, dtype=np.float32)
     values, counts = np.unique(finite[np.isfinite(finite)], return_counts=True)
     if not len(values):
@@ -91,30 +103,35 @@ def threshold_of(distances: Sequence[float], fpr: float) -> float | None:
 
 
 def publish_first(
-    files: CollectionStore, journal: Journal, first: First, assets: Sequence[str], codes: Codes, still_ours: StillOurs
-) -> Manifest:
-    """Write one segment with codes (N, code_size) of N assets, upload it with the codec, put generation 1 in force.
+    files: CollectionStore,
+    journal: Journal,
+    new: NewCollection,
+    assets: Sequence[str],
+    codes: Codes,
+    check_lock: CheckLock,
+) -> Manifest:  # fmt: skip
+    """Write one segment with codes (N, code_size) of N assets, upload it with the codec, publish generation 1.
 
-    What a journal of that name holds is of a collection that was deleted, and does not count.
+    Entries that a journal of this name already holds belong to a deleted collection and are ignored.
     """
     begins_after = journal.last_entry()
     with workspace(files) as folder:
         paths, codec_path = SegmentPaths.below(folder), folder / "codec"
-        write_segment(first.codec, codes, assets, ("" for _ in assets), paths)
-        first.codec.write(codec_path)
+        write_segment(new.codec, codes, assets, ("" for _ in assets), paths)
+        new.codec.write(codec_path)
         manifest = Manifest(
-            collection=first.name,
+            collection=new.name,
             generation=1,
-            factory=first.codec.factory,
-            extractor=first.extractor,
+            factory=new.codec.factory,
+            extractor=new.extractor,
             codec=files.upload(codec_path),
             segments=[files.upload_segment(paths)],
             journal_entry=begins_after,
-            threshold=first.threshold,
-            threshold_fpr=first.threshold_fpr,
+            threshold=new.threshold,
+            threshold_fpr=new.threshold_fpr,
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
-    still_ours()
+    check_lock()
     files.publish(manifest)
     journal.announce(manifest.generation, begins_after, covered=begins_after)
     return manifest

@@ -1,4 +1,4 @@
-"""The result documents of a collection's activations: what S3 knows of its assets, whatever happens to Redis."""
+"""The result documents of a collection's activations: the record of its assets in S3, independent of Redis."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _READERS: Final = 16
 
 @dataclass
 class Documents:
-    """The newest document of each asset of a collection, and how many documents, of whatever, could not be read."""
+    """The newest document of each asset of a collection, and how many documents of any kind could not be read."""
 
     newest: dict[str, ActivationResult]
     unreadable: int
@@ -32,10 +32,11 @@ class Documents:
 def newest_activations(
     store: ObjectStore, manifest: Manifest, code_size: int, progress: Callable[[int, int], None]
 ) -> Documents:
-    """Read all result documents; `progress` is told how many of how many were read.
+    """Read all result documents.
 
     Args:
-        code_size: bytes of a code of the collection; a document with another one is not of it.
+        code_size: bytes of the collection's codes; documents with other codes are left out.
+        progress: called with the number of documents read, and of all.
     """
     documents = Documents({}, 0)
     for result in _read(store, progress):
@@ -56,7 +57,7 @@ def _read(store: ObjectStore, progress: Callable[[int, int], None]) -> Iterator[
 
 
 def _documents(store: ObjectStore, key: str) -> list[Result | None]:
-    """The document, None for one that cannot be read, nothing for one that was deleted meanwhile."""
+    """The document in a list; None in place of one that cannot be read; no item for one that was deleted meanwhile."""
     try:
         return [parse_result(read_document_at(store, key))]
     except ObjectMissing:
@@ -66,7 +67,7 @@ def _documents(store: ObjectStore, key: str) -> list[Result | None]:
 
 
 def _belongs(result: ActivationResult, manifest: Manifest, code_size: int) -> bool:
-    """To this very collection: another extractor's codes, or another codec's, would mean nothing in it."""
+    """Whether a document is of this very collection: codes of another extractor or codec mean nothing in it."""
     return (
         (result.collection, result.extractor) == (manifest.collection, manifest.extractor)
         and result.codec in (manifest.codec, None)

@@ -1,4 +1,4 @@
-"""Features of a folder's images for a build, extracted as jobs on the queue `index`: all workers share them."""
+"""Features of images for a build, extracted as jobs on the queue `index` that all workers share."""
 
 from __future__ import annotations
 
@@ -31,8 +31,14 @@ _UPLOADS: Final = 8
 
 @dataclass(frozen=True)
 class Gathered:
-    """What the jobs gave: features (N, D) float32, mapped, of N assets; a line for each image that was skipped; and the
-    objects that can be deleted once the build is done."""
+    """The result of the jobs.
+
+    Attributes:
+        assets: N asset_ids.
+        features: (N, D) float32, mapped from a file.
+        skipped: a line for each image that was skipped, with the reason.
+        objects: digests of the features in the store, to be deleted after the build.
+    """
 
     assets: list[str]
     features: npt.NDArray[np.float32]
@@ -42,14 +48,14 @@ class Gathered:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Why an image was not uploaded, in a line."""
+    """An image that was not uploaded, and the reason, in one line."""
 
     line: str
 
 
 @dataclass(frozen=True)
 class _Image:
-    """An image wherever it lies; `read` takes the most bytes it may have, and raises BadInput or NotFound."""
+    """An image in a file or bucket; `read` takes the largest allowed size in bytes, and raises BadInput or NotFound."""
 
     name: str
     read: Callable[[int], bytes]
@@ -57,8 +63,8 @@ class _Image:
 
 @dataclass(frozen=True)
 class Gatherer:
-    """Uploads images, has them extracted, and collects the features. Done again after an interruption, it finds the
-    images uploaded and the jobs done."""
+    """Uploads images, has them extracted, and collects the features. After an interruption it goes on: uploaded images
+    and finished jobs are found again."""
 
     store: ObjectStore
     ledger: Ledger
@@ -69,11 +75,11 @@ class Gatherer:
     max_bytes: int
 
     def gather(self, sources: Iterable[str], path: Path, progress: Callable[[int], None]) -> Gathered:
-        """Extract folders, tar files and ``s3://BUCKET/FOLDER``, for buckets of ours; the features are put together in
-        the file `path`.
+        """Extract images of folders, tar files and ``s3://BUCKET/FOLDER``, for the service's own buckets; the features
+        are written to the file `path`.
 
         Raises:
-            AiiError: a job failed; what others did stays.
+            AiiError: a job failed; the other jobs' results are kept.
         """
         skipped: list[str] = []
         digests = list(dict.fromkeys(d for source in sources for d in self._uploaded(source, skipped)))
@@ -96,7 +102,7 @@ class Gatherer:
         return Gathered(assets, features, skipped, [result.features for result in results])
 
     def _uploaded(self, source: str, skipped: list[str]) -> Iterator[str]:
-        """The digests of a source's images, which are in the store now."""
+        """Upload a source's images; yields their digests."""
         if source.startswith("s3://"):
             bucket, folder = self._bucket(source)
             if bucket is Bucket.ORIGINALS:
@@ -115,15 +121,15 @@ class Gatherer:
                 yield uploaded
 
     def _bucket(self, address: str) -> tuple[Bucket, str]:
-        """The bucket of an address ``s3://BUCKET`` or ``s3://BUCKET/FOLDER``, and the folder."""
+        """Bucket and folder of an address ``s3://BUCKET`` or ``s3://BUCKET/FOLDER``."""
         name, _, folder = address.removeprefix("s3://").partition("/")
-        ours = {self.store.name_of(bucket): bucket for bucket in Bucket}
-        if name not in ours:
-            raise InvalidRequest(f"{address}: only these buckets can be read: {', '.join(ours)}.")
-        return ours[name], folder
+        readable = {self.store.name_of(bucket): bucket for bucket in Bucket}
+        if name not in readable:
+            raise InvalidRequest(f"{address}: only these buckets can be read: {', '.join(readable)}.")
+        return readable[name], folder
 
     def _upload(self, image: _Image) -> str | Skipped:
-        """The digest of an image that is in the store now."""
+        """Upload an image; returns its digest."""
         try:
             data = image.read(self.max_bytes)
         except (BadInput, NotFound) as error:
@@ -138,7 +144,7 @@ class Gatherer:
         done = 0
         for job_id, state in wait_until_closed(self.ledger, list(images_of), None):
             if state is None:
-                raise JobMissing("The ledger forgot the build's jobs: run the build again, it goes on.")
+                raise JobMissing("The ledger lost the build's jobs: run the build again, it goes on where it was.")
             done += images_of[job_id]
             progress(done)
 

@@ -1,4 +1,4 @@
-"""Repair: what S3 knows of a collection's assets is said again where Redis was emptied."""
+"""Repair: assets are re-registered from their documents in S3 after Redis was emptied."""
 
 from __future__ import annotations
 
@@ -20,8 +20,13 @@ __all__ = ["Repaired", "repair"]
 
 @dataclass(frozen=True)
 class Repaired:
-    """What a repair found: assets with a result document, how many were registered again and how many removed, and
-    result documents that could not be read."""
+    """What a repair did.
+
+    Attributes:
+        assets: assets with a result document.
+        registered, removed: how many of them were registered, or removed, again.
+        unreadable: result documents that could not be read.
+    """
 
     assets: int
     registered: int
@@ -32,20 +37,19 @@ class Repaired:
 def repair(
     store: ObjectStore, files: CollectionStore, journal: Journal, progress: Callable[[int, int], None]
 ) -> Repaired:
-    """Register and remove again what S3 knows and neither the segments nor the journal do: after Redis was emptied, or
-    an older state of S3 or Redis was brought back.
+    """Register and remove again what S3 has on record and neither the segments nor the journal contain: after Redis was
+    emptied, or an older state of S3 or Redis was restored.
 
-    An asset counts as its newest result document says, or as its removal does when that came later; and where the
-    journal speaks of it after both, it stays as it is.
+    The latest of an asset's newest result document, its noted removal and its journal entry decides.
     """
     manifest = files.current()
     codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
-    found = newest_activations(store, manifest, codec.code_size, progress)
-    newest, removals = found.newest, files.removals.entries()
+    documents = newest_activations(store, manifest, codec.code_size, progress)
+    newest, removals = documents.newest, files.removals.entries()
     known = [manifest.journal_entry, *(result.journal_entry for result in newest.values()), *removals.values()]
-    journal.go_on_after(max(known, key=entry_order))
-    _begin_where_the_segments_end(manifest, journal)
-    present = _present(files, manifest, codec, journal, {*newest, *removals})
+    journal.continue_after(max(known, key=entry_order))
+    _align(journal, manifest)
+    present = _current_entries(files, manifest, codec, journal, {*newest, *removals})
     registered = removed = 0
     for asset_id in {*newest, *removals}:
         result, removal = newest.get(asset_id), removals.get(asset_id, BEGINNING)
@@ -55,22 +59,23 @@ def repair(
                 registered += bool(journal.add(asset_id, code, result.meta, unless_after=result.journal_entry))
         elif asset_id in present:
             removed += bool(journal.remove(asset_id, unless_after=removal))
-    return Repaired(len(newest), registered, removed, found.unreadable)
+    return Repaired(len(newest), registered, removed, documents.unreadable)
 
 
-def _begin_where_the_segments_end(manifest: Manifest, journal: Journal) -> None:
-    """Make the journal's own notes agree with the generation in force, and tell the workers of that."""
+def _align(journal: Journal, manifest: Manifest) -> None:
+    """Make the journal's state agree with the current generation, and announce that to the workers."""
     announced = journal.announced()
     whole = announced.generation and entry_order(announced.cut) <= entry_order(manifest.journal_entry)
-    # Of what was cut off beyond the segments, nothing is left to be read: it is to be said again.
+    # What was cut off after the segments' last entry cannot be read any more: forget it, to register it again.
     gone = max(manifest.journal_entry, announced.cut, key=entry_order)
     journal.announce(manifest.generation, announced.cut if whole else manifest.journal_entry, covered=gone)
 
 
-def _present(
+def _current_entries(
     files: CollectionStore, manifest: Manifest, codec: Codec, journal: Journal, wanted: AnyCollection[str]
 ) -> dict[str, tuple[bytes, str]]:
-    """The codes and metadata (see :func:`meta_text`) under which wanted assets stand now, by segments and journal."""
+    """Codes and metadata (see :func:`meta_text`) of some assets by segments and journal; assets that are not registered
+    are missing."""
     present: dict[str, tuple[bytes, str]] = {}
     for segment in open_segments(files, manifest, codec):
         codes = segment.codes

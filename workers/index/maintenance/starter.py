@@ -1,7 +1,7 @@
 """The starter collection: it comes with the package, so that the first command works without any training data.
 
 It holds the codec and the codes of 40,000 reference images for the default extractor; a worker publishes it when the
-store has no collection of that name yet. `python -m workers.index.maintenance.build_starter` makes it anew.
+store has no collection of that name yet. `aii index make-starter` makes its files.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from workers.index.codec.codec import Codec, Codes
 from workers.index.collection.collection import check_extractor
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal
-from workers.index.collection.lock import Writing
+from workers.index.collection.lock import WriteLock
 from workers.index.collection.manifest import Manifest
-from workers.index.maintenance.build import First, publish_first
+from workers.index.maintenance.build import NewCollection, publish_first
 
 NAME: Final = "starter"
 FOLDER: Final = Path(__file__).parents[1] / "starter_data"
-_LOOK_AGAIN_S: Final = 0.2
+CODEC, CODES, CARD = "codec.faiss", "codes.npz", "starter.json"
+_RETRY_EVERY_S: Final = 0.2
 
 
 class Card(Frozen):
-    """What the starter's files were made of."""
+    """What the starter's files were made from."""
 
     factory: str
     extractor: ExtractorIdentity
@@ -42,12 +43,12 @@ class Card(Frozen):
 
 
 def read_card() -> Card:
-    return Card.model_validate_json((FOLDER / "starter.json").read_bytes())
+    return Card.model_validate_json((FOLDER / CARD).read_bytes())
 
 
 def read_codes() -> Codes:
     """The codes (N, code_size) uint8 of the reference images."""
-    with np.load(FOLDER / "codes.npz", allow_pickle=False) as archive:
+    with np.load(FOLDER / CODES, allow_pickle=False) as archive:
         codes: Codes = archive["codes"]
     return codes
 
@@ -59,11 +60,14 @@ def reference_id(number: int) -> str:
 
 def publish_starter(
     files: CollectionStore, journal: Journal, extractor: ExtractorIdentity,
-    writing: Callable[[str], AbstractContextManager[Writing]],
+    write_lock: Callable[[str], AbstractContextManager[WriteLock]],
 ) -> Manifest:  # fmt: skip
-    """The starter's manifest, published first when the store does not have it.
+    """The starter's manifest; publishes the collection first when the store does not have it.
 
-    Of several workers that start at once, one publishes it, and the others wait for that.
+    Of several workers that start at once, one publishes it and the others wait for that.
+
+    Args:
+        write_lock: gives the collection's lock; see :func:`workers.index.collection.lock.write_lock`.
 
     Raises:
         ExtractorMismatch: this worker's extractor is not the one the starter was made with.
@@ -74,14 +78,14 @@ def publish_starter(
         except CollectionMissing:
             check_extractor(NAME, read_card().extractor, extractor)
         try:
-            with writing(NAME) as held:
-                return _publish(files, journal, held)
+            with write_lock(NAME) as lock:
+                return _publish(files, journal, lock)
         except CollectionBusy:
-            time.sleep(_LOOK_AGAIN_S)
+            time.sleep(_RETRY_EVERY_S)
 
 
-def _publish(files: CollectionStore, journal: Journal, held: Writing) -> Manifest:
+def _publish(files: CollectionStore, journal: Journal, lock: WriteLock) -> Manifest:
     card, codes = read_card(), read_codes()
-    codec = Codec.read(FOLDER / "codec.faiss", card.factory)
-    first = First(NAME, codec, card.extractor, card.threshold, card.threshold_fpr)
-    return publish_first(files, journal, first, [reference_id(i) for i in range(len(codes))], codes, held.check)
+    codec = Codec.read(FOLDER / CODEC, card.factory)
+    new = NewCollection(NAME, codec, card.extractor, card.threshold, card.threshold_fpr)
+    return publish_first(files, journal, new, [reference_id(i) for i in range(len(codes))], codes, lock.check)

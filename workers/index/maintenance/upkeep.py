@@ -1,5 +1,5 @@
-"""Upkeep of a collection: removal, compaction, rollback, deletion. Each is done again without harm when it was
-interrupted: a new generation is put in force by one write, after all its files are there."""
+"""Upkeep of a collection: removal, compaction, rollback, deletion. Each can be repeated after an interruption: a new
+generation becomes current by one write, after all its files are stored."""
 
 from __future__ import annotations
 
@@ -12,54 +12,56 @@ import numpy as np
 
 from tasks.errors import Conflict
 from workers.index.codec.codec import Codec, Codes
-from workers.index.collection.collection import journal_was_cut, open_segments
+from workers.index.collection.collection import journal_incomplete, open_segments
 from workers.index.collection.files import CollectionStore
-from workers.index.collection.journal import Change, Journal, entry_order, following
+from workers.index.collection.journal import Change, Journal, entry_order, next_entry
 from workers.index.collection.manifest import Manifest, SegmentFiles
 from workers.index.collection.segment import Segment, SegmentPaths, meta_text, write_segment
 from workers.index.collection.text_table import TextTable
 from workers.index.collection.workspace import workspace
 
-__all__ = ["StillOurs", "compact", "delete", "remove", "rollback", "standing"]
+__all__ = ["CheckLock", "compact", "delete", "remove", "rollback", "which_registered"]
 
-# Asked right before a generation is published; raises when the right to do so was lost.
-StillOurs = Callable[[], None]
+# Called right before a generation is published; raises CollectionBusy when the collection's lock was lost.
+CheckLock = Callable[[], None]
 
 
 def remove(files: CollectionStore, journal: Journal, asset_id: str) -> str:
-    """Take an asset out of a collection, for the very next query on any worker; returns the journal's entry.
+    """Remove an asset from a collection, so that the next query on any worker does not find it; returns the journal's
+    entry.
 
-    It is noted in S3 before and after: a removal that was answered, or only begun, outlives Redis.
+    The removal is noted in S3 before and after: once begun, it survives the loss of Redis.
     """
-    files.removals.note(asset_id, following(journal.last_entry()))
+    files.removals.note(asset_id, next_entry(journal.last_entry()))
     entry = journal.remove(asset_id)
     files.removals.note(asset_id, entry)
     return entry
 
 
-def standing(files: CollectionStore, journal: Journal, wanted: AnyCollection[str]) -> set[str]:
-    """Those of some assets that stand in a collection now."""
+def which_registered(files: CollectionStore, journal: Journal, assets: AnyCollection[str]) -> set[str]:
+    """Those of some assets that the collection holds now."""
     manifest = files.current()
     tables = [TextTable(files.fetch(part.assets)) for part in manifest.segments]
-    found = {asset for asset in wanted if any(asset in table for table in tables)}
+    registered = {asset for asset in assets if any(asset in table for table in tables)}
     for change in journal.all_after(manifest.journal_entry):
-        if change.asset_id in wanted:
-            (found.discard if change.code is None else found.add)(change.asset_id)
-    return found
+        if change.asset_id in assets:
+            (registered.discard if change.code is None else registered.add)(change.asset_id)
+    return registered
 
 
-def compact(files: CollectionStore, journal: Journal, still_ours: StillOurs) -> Manifest:
-    """Write segments and journal into one new segment and put it in force as the next generation; returns that, or the
-    generation in force when the journal says nothing new.
+def compact(files: CollectionStore, journal: Journal, check_lock: CheckLock) -> Manifest:
+    """Merge segments and journal into one new segment and publish it as the next generation; returns its manifest, or
+    the current one when the journal holds nothing new.
 
     Raises:
-        CorruptSegment: a file of the collection is damaged, or its journal incomplete; the generation in force stays.
-        DiskUnavailable: there is no room for the new files here.
+        CollectionBusy: the lock was lost; nothing was published.
+        CorruptSegment: a file of the collection is damaged, or its journal incomplete; the current generation stays.
+        DiskUnavailable: the local disk is full.
     """
     manifest = files.current()
-    _finish(files, journal, manifest, still_ours)
+    _finish(files, journal, manifest, check_lock)
     if entry_order(journal.announced().cut) > entry_order(manifest.journal_entry):
-        raise journal_was_cut(manifest.collection)
+        raise journal_incomplete(manifest.collection)
     changes = {change.asset_id: change for change in journal.all_after(manifest.journal_entry)}
     if not changes:
         return manifest
@@ -69,39 +71,39 @@ def compact(files: CollectionStore, journal: Journal, still_ours: StillOurs) -> 
         paths = SegmentPaths.below(folder)
         _merge(codec, open_segments(files, manifest, codec), changes, paths)
         segment = files.upload_segment(paths)
-    following_one = next_generation(files, manifest, segments=[segment], journal_entry=last)
-    _put_in_force(files, journal, following_one, still_ours)
-    return following_one
+    following = next_generation(files, manifest, segments=[segment], journal_entry=last)
+    _publish(files, journal, following, check_lock)
+    return following
 
 
-def rollback(files: CollectionStore, journal: Journal, number: int, still_ours: StillOurs) -> Manifest:
-    """Put the files of a kept generation in force again, as a new generation; what the journal says since then applies
-    to it as well, so nothing that was registered is lost.
+def rollback(files: CollectionStore, journal: Journal, number: int, check_lock: CheckLock) -> Manifest:
+    """Publish the files of a kept generation as a new generation; the journal's later changes apply to it too, so
+    nothing that was registered is lost.
 
     Raises:
         NotFound: that generation is not kept.
         Conflict: the journal does not reach back to it, because Redis was emptied since.
-        CorruptSegment: a file of it is missing or damaged.
+        CollectionBusy, CorruptSegment: as in :func:`compact`.
     """
     manifest, old = files.current(), files.generation(number)
     if not journal.announced().generation:
         raise Conflict(
-            f"The journal of {manifest.collection!r} is gone, and what it said with it: run "
+            f"The journal of {manifest.collection!r} is gone, with what was registered last: run "
             f"`aii index repair {manifest.collection}` first."
         )
-    _finish(files, journal, manifest, still_ours)
+    _finish(files, journal, manifest, check_lock)
     if entry_order(journal.announced().cut) > entry_order(old.journal_entry):
         raise Conflict(f"The journal does not reach back to generation {number}: what came after it would be lost.")
     open_segments(files, old, Codec.read(files.fetch(old.codec), old.factory))
-    following_one = next_generation(files, manifest, segments=old.segments, journal_entry=old.journal_entry)
-    _put_in_force(files, journal, following_one, still_ours)
-    return following_one
+    following = next_generation(files, manifest, segments=old.segments, journal_entry=old.journal_entry)
+    _publish(files, journal, following, check_lock)
+    return following
 
 
-def delete(files: CollectionStore, journal: Journal, still_ours: StillOurs) -> None:
-    """Take a collection away: first that it is in force, then its files and its journal. Workers that still hold it let
-    go of it within a minute. Originals, protected images and result documents stay."""
-    still_ours()
+def delete(files: CollectionStore, journal: Journal, check_lock: CheckLock) -> None:
+    """Delete a collection: its pointer first, then its files and its journal. Workers that have it open close it within
+    a minute. Originals, protected images and result documents stay."""
+    check_lock()
     files.delete_all()
     journal.delete()
 
@@ -109,7 +111,7 @@ def delete(files: CollectionStore, journal: Journal, still_ours: StillOurs) -> N
 def next_generation(
     files: CollectionStore, manifest: Manifest, *, segments: list[SegmentFiles], journal_entry: str
 ) -> Manifest:
-    """The manifest that follows all that are kept, with other segments."""
+    """A manifest like this one with other segments, numbered after all that are kept."""
     changed = {
         "generation": max(files.newest, manifest.generation) + 1,
         "segments": segments,
@@ -119,27 +121,27 @@ def next_generation(
     return manifest.model_copy(update=changed)
 
 
-def _put_in_force(files: CollectionStore, journal: Journal, manifest: Manifest, still_ours: StillOurs) -> None:
-    still_ours()
+def _publish(files: CollectionStore, journal: Journal, manifest: Manifest, check_lock: CheckLock) -> None:
+    check_lock()
     files.publish(manifest)
-    _finish(files, journal, manifest, still_ours)
+    _finish(files, journal, manifest, check_lock)
 
 
-def _finish(files: CollectionStore, journal: Journal, manifest: Manifest, still_ours: StillOurs) -> None:
-    """What follows the publication of the generation in force, unless it was done: tell the workers, keep of the files
-    and of the journal what the kept generations need."""
+def _finish(files: CollectionStore, journal: Journal, manifest: Manifest, check_lock: CheckLock) -> None:
+    """Finish the publication of the current generation, unless that was done: announce it to the workers, and delete
+    what no kept generation needs from store and journal."""
     announced = journal.announced()
     if announced.generation >= manifest.generation:
         return
-    still_ours()
+    check_lock()
     needed = min((kept.journal_entry for kept in files.retire()), key=entry_order)
-    # Where nothing was announced, Redis is new or was emptied: what the segments cover does not stand in it.
-    there = announced.cut if announced.generation else manifest.journal_entry
-    journal.announce(manifest.generation, max(there, needed, key=entry_order), manifest.journal_entry)
+    # When nothing was announced, Redis is new or was emptied: the journal lacks what the segments cover.
+    cut = announced.cut if announced.generation else manifest.journal_entry
+    journal.announce(manifest.generation, max(cut, needed, key=entry_order), manifest.journal_entry)
 
 
 def _merge(codec: Codec, segments: list[Segment], changes: Mapping[str, Change], paths: SegmentPaths) -> None:
-    """One segment of the entries that no change overrules, and those that were added."""
+    """Write one segment of the entries that no change supersedes, and of the added ones."""
     kept = [np.array([asset not in changes for asset in s.assets], dtype=bool) for s in segments]
     added = [change for change in changes.values() if change.code is not None]
     codes = [s.codes[keep] for s, keep in zip(segments, kept, strict=True)]

@@ -1,4 +1,4 @@
-"""Verification of a collection: are its files whole, and does it find what it holds."""
+"""Verification of a collection: whether its files are undamaged, and whether its entries are found."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal
 from workers.index.collection.manifest import Manifest
 
-__all__ = ["Verified", "verify"]
+__all__ = ["Verified", "verify_collection"]
 
 _TIED: Final = 1e-5
 _NEIGHBOURS: Final = 10
@@ -21,8 +21,16 @@ _NEIGHBOURS: Final = 10
 
 @dataclass(frozen=True)
 class Verified:
-    """What a verification saw: `found` of `asked` entries are among the first matches for what their own codes stand
-    for, at nprobe 1 and at nprobe 16 (a reconstruction may lie beyond the border of its own cell)."""
+    """What a verification saw.
+
+    Attributes:
+        files: files read in the store, all of them undamaged.
+        entries: entries in the segments.
+        journal: changes in the journal that the segments do not cover.
+        asked: entries that were searched by the reconstructions of their codes.
+        found_at_1, found_at_16: how many of these were among the first matches, by nprobe. A reconstruction may lie
+            outside its own cell, so at nprobe 1 some are missed.
+    """
 
     files: int
     entries: int
@@ -33,12 +41,12 @@ class Verified:
 
     @property
     def share(self) -> float:
-        """Of the entries asked for, those found at nprobe 16; 1 when there is none."""
+        """Share of the searched entries that were found at nprobe 16; 1 when none was searched."""
         return self.found_at_16 / self.asked if self.asked else 1.0
 
 
-def verify(files: CollectionStore, journal: Journal, collection: Collection, sample: int) -> Verified:
-    """Read every file of every kept generation in the store, and ask for a sample of the entries.
+def verify_collection(files: CollectionStore, journal: Journal, collection: Collection, sample: int) -> Verified:
+    """Read every file of every kept generation in the store, and search a sample of the entries.
 
     Raises:
         CorruptSegment: a file is missing or damaged; the message names it.
@@ -69,9 +77,9 @@ def _sampled(files: CollectionStore, manifest: Manifest, codec: Codec, sample: i
 
 
 def _finds(collection: Collection, feature: Features, asset_id: str, nprobe: int) -> bool:
-    """Whether an asset comes first, or as near as the first: many may share one code. One that the journal removed or
-    registered anew since may be anywhere, and counts as found."""
+    """Whether an asset is among the first matches, or they all are as near as the first: many assets may share a code.
+    One that the journal changed since may be anywhere, and counts as found."""
     matches = collection.search(feature, _NEIGHBOURS, nprobe).matches
-    if any(match.asset_id == asset_id for match in matches) or collection.overruled(asset_id):
+    if any(match.asset_id == asset_id for match in matches) or collection.superseded(asset_id):
         return True
     return bool(matches) and matches[-1].distance - matches[0].distance < _TIED
