@@ -1,7 +1,7 @@
 """Every failure this system names, as one tree.
 
     AiiError
-    ├── BadInput              the caller's bytes or words; never retried, closes the job with its code
+    ├── BadInput              what the caller sent; never retried, closes the job with its code
     │   ├── EmptyImage, UnsupportedFormat, TruncatedImage, TooLarge, TooSmall, AnimatedImage
     │   ├── InvalidAssetId, InvalidCollectionName, InvalidKey, InvalidRequest (and of that, InvalidSetting)
     │   └── DigestMismatch
@@ -11,26 +11,31 @@
     │   ├── CollectionExists, CollectionBusy
     ├── Mismatch              two things that must agree do not
     │   ├── ExtractorMismatch, CorruptExtractor, CorruptSegment
-    ├── Unavailable           a service, or room on a disk, is missing; retried
+    ├── Unavailable           a service, or space on a disk, is missing; retried
     │   ├── RedisUnavailable, StorageUnavailable, DiskUnavailable, NotReady
     ├── Poison                the job was started too often and never finished
     ├── Cancelled             an operator ended the job
     ├── LeaseLost             another worker holds the job now
-    ├── DeadlineExceeded      the caller's patience ended before the job did
+    ├── DeadlineExceeded      the caller's time limit passed before the job ended
     └── DeviceFailure         the extractor failed on this image
 
-``code`` is what a person or a program branches on: it is stable, and it stands in result documents. ``retryable`` says
-whether the same job may succeed later without anybody changing anything.
+``code`` is what a person or a program branches on: it is stable, and result documents contain it. ``retryable`` says
+whether the same job may succeed later without any change. Each class says when it is raised and what to do; the table
+in README.md is made of that.
 Constructors take one message, because that is all Celery's JSON results keep of an exception.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 
 
 class AiiError(Exception):
-    """Base of the tree: ``code`` and ``retryable`` are class attributes, the message says what to do next."""
+    """Base of the tree, and itself the code of a failure that is a bug.
+
+    What to do: Read the worker's log: it has the traceback under the job's id.
+    """
 
     code = "internal"
     retryable = False
@@ -41,145 +46,324 @@ class AiiError(Exception):
 
 
 class BadInput(AiiError):
+    """What the caller sent cannot be used.
+
+    What to do: Correct it as the message says; the same request fails again.
+    """
+
     code = "bad_input"
 
 
 class EmptyImage(BadInput):
+    """The file has no bytes.
+
+    What to do: Upload it again: its transfer was cut off.
+    """
+
     code = "empty"
 
 
 class UnsupportedFormat(BadInput):
+    """The bytes are no JPEG, PNG or WebP image, or one of a kind that is not read.
+
+    What to do: Convert the image and submit it again.
+    """
+
     code = "unsupported_format"
 
 
 class TruncatedImage(BadInput):
+    """The image is incomplete or damaged.
+
+    What to do: Export or upload it again, completely.
+    """
+
     code = "truncated"
 
 
 class TooLarge(BadInput):
+    """A file or an image is above a limit (AII_MAX_IMAGE_BYTES, AII_MAX_IMAGE_PIXELS).
+
+    What to do: Send a smaller image, or raise the limit on both sides.
+    """
+
     code = "too_large"
 
 
 class TooSmall(BadInput):
+    """A side of the image has too few pixels to be described by a feature.
+
+    What to do: Send a larger version.
+    """
+
     code = "too_small"
 
 
 class AnimatedImage(BadInput):
+    """The image has several frames.
+
+    What to do: Send one frame as a still image.
+    """
+
     code = "animated"
 
 
 class InvalidAssetId(BadInput):
+    """An asset id has characters or a length that are not allowed.
+
+    What to do: Use 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit.
+    """
+
     code = "invalid_asset_id"
 
 
 class InvalidCollectionName(BadInput):
+    """A collection's name has characters or a length that are not allowed.
+
+    What to do: Use 1 to 63 lower-case letters, digits or '-', beginning with a letter or digit.
+    """
+
     code = "invalid_collection_name"
 
 
 class InvalidKey(BadInput):
+    """An object's key is outside the allowed alphabet.
+
+    What to do: Use ids and names as `invalid_asset_id` and `invalid_collection_name` allow them.
+    """
+
     code = "invalid_key"
 
 
 class InvalidRequest(BadInput):
+    """A request, an option or an argument cannot be used.
+
+    What to do: Correct what the message names.
+    """
+
     code = "invalid_request"
 
 
 class InvalidSetting(InvalidRequest):
+    """An environment variable, or a line of the stack file, has a value that cannot be used.
+
+    What to do: Correct the variable that the message names; a command ends with exit code 2.
+    """
+
     code = "invalid_setting"
 
 
 class DigestMismatch(BadInput):
+    """Bytes read from the store are not those that were written.
+
+    What to do: Submit the image again; if it recurs, check the store's disks.
+    """
+
     code = "digest_mismatch"
 
 
 class NotFound(AiiError):
+    """A named thing does not exist.
+
+    What to do: Check the name in the message.
+    """
+
     code = "not_found"
 
 
 class ObjectMissing(NotFound):
-    """An object that a job names is not in the store; its code is the general one, the message carries the key."""
+    """An object that a job names is not in the store.
+
+    What to do: Submit the image again; it was deleted, or the bucket was emptied. Shares the code of `NotFound`.
+    """
 
 
 class CollectionMissing(NotFound):
+    """No collection has that name.
+
+    What to do: Check the name, or build it with `aii index build`.
+    """
+
     code = "collection_missing"
 
 
 class ExtractorMissing(NotFound):
+    """No extractor has that name, or its weights cannot be fetched.
+
+    What to do: Correct AII_EXTRACTOR, or fetch the weights by hand and give their path.
+    """
+
     code = "extractor_missing"
 
 
 class JobMissing(NotFound):
+    """The ledger does not know the job: it was never submitted here, or was forgotten after AII_KEEP_CLOSED_S.
+
+    What to do: Look for it with `aii jobs list`, or submit it again.
+    """
+
     code = "job_missing"
 
 
 class Conflict(AiiError):
+    """The thing named is in a state that does not allow the operation.
+
+    What to do: Check its state (`aii jobs show`), then decide.
+    """
+
     code = "conflict"
 
 
 class CollectionExists(Conflict):
+    """A collection of that name exists already.
+
+    What to do: Choose another name, or delete it with `aii index delete`.
+    """
+
     code = "collection_exists"
 
 
 class CollectionBusy(Conflict):
+    """Another process is writing the collection's next generation.
+
+    What to do: Try again in a moment.
+    """
+
     code = "collection_busy"
     retryable = True
 
 
 class Mismatch(AiiError):
+    """Two things that must agree do not.
+
+    What to do: Bring both to the same version, as the message says.
+    """
+
     code = "mismatch"
 
 
 class ExtractorMismatch(Mismatch):
+    """The collection was built with another extractor than the worker has, or weights are not the pinned ones.
+
+    What to do: Start workers with the collection's extractor (AII_EXTRACTOR), or build a collection for theirs.
+    """
+
     code = "extractor_mismatch"
 
 
 class CorruptExtractor(Mismatch):
+    """Weights cannot be read, or do not fit the architecture.
+
+    What to do: Download them again, or name the right architecture.
+    """
+
     code = "corrupt_extractor"
 
 
 class CorruptSegment(Mismatch):
+    """A file of a collection is damaged or incomplete.
+
+    What to do: Check with `aii index verify`, go back with `aii index rollback`, then rebuild.
+    """
+
     code = "corrupt_segment"
 
 
 class Unavailable(AiiError):
+    """A service cannot be used now.
+
+    What to do: Wait: jobs are retried, and go on when it is back. A command ends with exit code 3.
+    """
+
     code = "unavailable"
     retryable = True
 
 
 class RedisUnavailable(Unavailable):
+    """Redis does not answer, refuses the login, or takes no writes.
+
+    What to do: Start it (`aii up`), correct AII_REDIS_URL, or free its memory or disk, as the message says.
+    """
+
     code = "redis_unavailable"
 
 
 class StorageUnavailable(Unavailable):
+    """S3 does not answer, refuses the keys, or lacks a bucket.
+
+    What to do: Start it (`aii up`), or correct AII_S3_ENDPOINT and the keys, as the message says.
+    """
+
     code = "storage_unavailable"
 
 
 class DiskUnavailable(Unavailable):
+    """A local disk is full or cannot be written.
+
+    What to do: Free space in AII_STATE_DIR, or point it elsewhere.
+    """
+
     code = "disk_unavailable"
 
 
 class NotReady(Unavailable):
+    """A worker is still starting, or has no collection that it can serve.
+
+    What to do: Wait for /ready; the message says what is missing.
+    """
+
     code = "not_ready"
 
 
 class Poison(AiiError):
+    """Every worker that started the job died before its end (AII_MAX_ATTEMPTS).
+
+    What to do: Check the image and the worker's log, then `aii jobs retry`.
+    """
+
     code = "poison"
 
 
 class Cancelled(AiiError):
+    """An operator cancelled the job.
+
+    What to do: Submit it again, or `aii jobs retry` it.
+    """
+
     code = "cancelled"
 
 
 class LeaseLost(AiiError):
+    """The worker's lease of the job expired, or the worker is stopping: the job continues elsewhere.
+
+    What to do: Nothing: it never ends a job.
+    """
+
     code = "lease_lost"
 
 
 class DeadlineExceeded(AiiError):
+    """The caller's time limit passed before the job ended.
+
+    What to do: Wait again, or run the same command again: the job goes on.
+    """
+
     code = "deadline_exceeded"
 
 
 class DeviceFailure(AiiError):
+    """The extractor gave no usable feature for the image.
+
+    What to do: Check the device and its driver with another image; see the worker's log.
+    """
+
     code = "device_failure"
+
+
+def advice(kind: type[AiiError]) -> tuple[str, str]:
+    """When an error of this class is raised, and what to do then: the two paragraphs of its docstring."""
+    when, _, what_to_do = inspect.cleandoc(kind.__dict__["__doc__"]).partition("\n\nWhat to do: ")
+    return " ".join(when.split()), " ".join(what_to_do.split())
 
 
 def kinds() -> Iterator[type[AiiError]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -36,57 +37,67 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="AII_", frozen=True, extra="ignore")
 
-    # Redis: broker, ledger and journals. A secret because the URL carries the password.
-    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    redis_url: SecretStr = Field(
+        default=SecretStr("redis://127.0.0.1:6379/0"),
+        description="Redis: broker, ledger and journals; `rediss://` for TLS. A secret, since it carries the password",
+    )
 
-    # S3: MinIO or anything that speaks its protocol.
-    s3_endpoint: str = Field(default="127.0.0.1:9000", pattern=r"^(\[[0-9A-Fa-f:]+\]|[\w.-]+)(:\d{1,5})?(/[\w./-]*)?$")
-    s3_access_key: SecretStr = SecretStr("")
-    s3_secret_key: SecretStr = SecretStr("")
-    s3_secure: bool = False
-    s3_region: str = "us-east-1"
-    bucket_originals: str = "originals"
-    bucket_queries: str = "queries"
-    bucket_protected: str = "protected"
-    bucket_results: str = "results"
-    bucket_collections: str = "collections"
-    bucket_extractors: str = "extractors"
+    s3_endpoint: str = Field(
+        default="127.0.0.1:9000",
+        pattern=r"^(\[[0-9A-Fa-f:]+\]|[\w.-]+)(:\d{1,5})?(/[\w./-]*)?$",
+        description="S3 service as HOST:PORT: MinIO, AWS, or any other that speaks the protocol",
+    )
+    s3_access_key: SecretStr = Field(default=SecretStr(""), description="access key of S3")
+    s3_secret_key: SecretStr = Field(default=SecretStr(""), description="secret key of S3")
+    s3_secure: bool = Field(default=False, description="reach S3 over HTTPS")
+    s3_region: str = Field(default="us-east-1", description="region that S3 requests are signed for")
+    bucket_originals: str = Field(default="originals", description="bucket of submitted images")
+    bucket_queries: str = Field(default="queries", description="bucket of queried images; they may expire after a day")
+    bucket_protected: str = Field(default="protected", description="bucket of protected images")
+    bucket_results: str = Field(default="results", description="bucket of result documents")
+    bucket_collections: str = Field(default="collections", description="bucket of collections' files")
+    bucket_extractors: str = Field(default="extractors", description="bucket of extractors' weights")
 
-    # Images: limits are checked before anything is decoded.
-    max_image_bytes: int = Field(default=64 * 2**20, gt=0)
-    max_image_pixels: int = Field(default=100_000_000, gt=0)
+    # Both are checked before anything is decoded.
+    max_image_bytes: int = Field(default=64 * 2**20, gt=0, description="largest image file, in bytes")
+    max_image_pixels: int = Field(default=100_000_000, gt=0, description="largest image, as width × height")
 
-    # Jobs.
-    default_collection: str = "starter"
+    default_collection: str = Field(default="starter", description="collection of requests that name none")
     lease_s: float = Field(
-        default=20.0, gt=0, description="a started job whose worker is silent for this long is re-sent"
+        default=20.0, gt=0, description="seconds without a renewal after which a running job is sent to another worker"
     )
-    grace_s: float = Field(default=10.0, ge=0, description="how long an overtaken message may still turn up")
-    reconcile_every_s: float = Field(default=2.0, gt=0)
+    grace_s: float = Field(
+        default=10.0, ge=0, description="seconds that a message may be late before its job is sent again"
+    )
+    reconcile_every_s: float = Field(default=2.0, gt=0, description="seconds between two searches for lost jobs")
     # One more than the three that blame a job: three worker deaths in a row must not condemn an innocent neighbour.
-    max_attempts: int = Field(default=4, ge=1)
-    keep_closed_s: int = Field(default=30 * 86_400, gt=0, description="how long a closed job stays in the ledger")
+    max_attempts: int = Field(default=4, ge=1, description="how often a job is started before it fails as `poison`")
+    keep_closed_s: int = Field(default=30 * 86_400, gt=0, description="seconds that a finished job stays in the ledger")
 
-    # Worker.
     extractor: str = Field(
-        default="compact", description="compact, or [ARCHITECTURE@]ADDRESS[#size=SIDE&sha256=DIGEST] of weights"
+        default="compact", description="`compact`, or [ARCHITECTURE@]ADDRESS[#size=SIDE&sha256=DIGEST] of weights"
     )
-    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
-    activate_threads: int = Field(default=16, ge=1, description="images in flight in the activation lane")
-    query_threads: int = Field(default=4, ge=1, description="images in flight in the query lane")
-    pixels_in_flight: int = Field(default=60_000_000, gt=0, description="bounds memory, at about 60 bytes a pixel")
+    device: str = Field(default="auto", description="device of the extractor: auto, cpu, cuda or cuda:N")
+    activate_threads: int = Field(default=16, ge=1, description="activations that a worker runs at the same time")
+    query_threads: int = Field(default=4, ge=1, description="queries that a worker runs at the same time")
+    pixels_in_flight: int = Field(
+        default=60_000_000,
+        gt=0,
+        description="pixels that a worker holds at the same time, at about 60 bytes each",
+    )
     compact_after: int = Field(
-        default=10_000, ge=0, description="changes in a journal from which on it is compacted by itself; 0: never"
+        default=10_000, ge=0, description="changes in a journal at which workers compact it by themselves; 0: never"
     )
-    metrics_port: int = Field(default=0, ge=0, description="of /live, /ready and /metrics; 0: none is opened")
-    metrics_address: str = Field(default="127.0.0.1", description="where they listen: they need no login")
-    batch_images: int = Field(default=0, ge=0, description="images optimised together; 0 picks by device")
+    metrics_port: int = Field(default=0, ge=0, description="port of a worker's /live, /ready and /metrics; 0: closed")
+    metrics_address: str = Field(default="127.0.0.1", description="address that this port listens on, without login")
+    batch_images: int = Field(default=0, ge=0, description="images optimised in one batch; 0: by device")
 
-    # Flower.
-    flower_address: str = "127.0.0.1"
-    flower_port: int = 5555
-    flower_user: str = "operator"
-    flower_password: SecretStr = SecretStr("")
+    flower_address: str = Field(default="127.0.0.1", description="address that Flower listens on")
+    flower_port: int = Field(default=5555, description="port that Flower listens on")
+    flower_user: str = Field(default="operator", description="user of Flower's login")
+    flower_password: SecretStr = Field(
+        default=SecretStr(""), description="password of Flower's login; `aii up` generates one"
+    )
 
     @field_validator("redis_url")
     @classmethod
@@ -96,6 +107,16 @@ class Settings(BaseSettings):
             raise ValueError("it must be an address such as redis://:PASSWORD@HOST:PORT/0")
         _ = parts.port  # raises ValueError when it is no number
         return value
+
+
+# What is read before the settings are, or without them.
+OTHER_VARIABLES: Final = {
+    "AII_STATE_DIR": (
+        "the XDG state folder, `~/.local/state/aii`",
+        "folder of the local stack, downloaded indexes and weights, and the stack file",
+    ),
+    "AII_TRACEBACK": ("unset", "set to 1 to see where a command met an unexpected error"),
+}
 
 
 def load_settings() -> Settings:
