@@ -25,7 +25,7 @@ DOCUMENTS = sorted(
 def commands_in(text: str) -> Iterator[str]:
     """The lines of code blocks, fenced or indented, that begin with `aii`."""
     for line in re.findall(r"^(?: {4}|\$ )?(?:[A-Z_]+=\S+ )*(aii(?: .*)?)$", text, re.MULTILINE):
-        # What follows a comment sign or several spaces is a remark, what follows a pipe is not ours, and `…` means more of the same.
+        # What follows a comment sign or several spaces is a remark; `…` means more of the same.
         yield re.split(r"\s+[#|]|\s{2,}", line)[0].replace("…", "").strip()
     for command in re.findall(r"`((?:[A-Z_]+=\S+ )*aii(?: [^`\n]*)?)`", text):
         yield re.sub(r"^(?:[A-Z_]+=\S+ )*", "", command).replace("…", "").strip()
