@@ -88,6 +88,11 @@ class Settings(BaseSettings):
     compact_after: int = Field(
         default=10_000, ge=0, description="changes in a journal at which workers compact it by themselves; 0: never"
     )
+    stop_timeout_s: float = Field(
+        default=45.0,
+        gt=0,
+        description="seconds within which a worker ends when told to stop; unfinished jobs are done by others",
+    )
     metrics_port: int = Field(default=0, ge=0, description="port of a worker's /live, /ready and /metrics; 0: closed")
     metrics_address: str = Field(default="127.0.0.1", description="address that this port listens on, without login")
     batch_images: int = Field(default=0, ge=0, description="images optimised in one batch; 0: by device")

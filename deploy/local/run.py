@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from deploy.local import services
@@ -13,7 +14,7 @@ from deploy.local.instance import Instance, Status, claim, running
 from deploy.local.stack import Stack, plan_stack, read_stack_file, write_stack_file
 from deploy.local.supervisor import Supervisor
 from tasks.connection import redis_address
-from tasks.errors import RedisUnavailable
+from tasks.errors import DiskUnavailable, RedisUnavailable
 from tasks.settings import Settings, stack_file, state_dir
 
 Report = Callable[[str], None]
@@ -24,15 +25,21 @@ def run(report: Report, *, workers: int | None, flower: bool) -> None:
     machine.
 
     Raises:
-        Unavailable: a service of the environment does not answer, or one of ours did not start.
+        Unavailable: a service of the environment does not answer, one of ours did not start, the state folder cannot
+            be written, or processes of an earlier stack cannot be ended.
         InvalidSetting: a setting cannot be used.
         Interrupted: it was asked to stop before everything answered.
     """
-    state = state_dir()
-    claimed = claim(state)
-    if isinstance(claimed, Status):
-        report(describe(claimed))
-        return
+    state, report = state_dir(), _undisturbed(report)
+    with _disk_errors(state):
+        claimed = claim(state, report)
+        if isinstance(claimed, Status):
+            report(describe(claimed))
+        else:
+            _run(claimed, state, report, workers=workers, flower=flower)
+
+
+def _run(claimed: Instance, state: Path, report: Report, *, workers: int | None, flower: bool) -> None:
     supervisor = Supervisor(state / "logs", report, inherit=[claimed.descriptor])
     _stop_on_signals(supervisor)
     try:
@@ -42,6 +49,28 @@ def run(report: Report, *, workers: int | None, flower: bool) -> None:
         report("Stopping.")
     finally:
         supervisor.stop()
+
+
+def _undisturbed(report: Report) -> Report:
+    """A terminal that is gone, or a full disk under the output, is no reason to leave services behind."""
+
+    def report_if_possible(line: str) -> None:
+        with suppress(OSError):
+            report(line)
+
+    return report_if_possible
+
+
+@contextmanager
+def _disk_errors(state: Path) -> Iterator[None]:
+    """Raise DiskUnavailable for what the system says of files."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or state
+        raise DiskUnavailable(
+            f"{place} cannot be written: {error.strerror}. Make room, or set AII_STATE_DIR."
+        ) from error
 
 
 def report_status(report: Report) -> bool:
@@ -69,9 +98,9 @@ def _start(
 def _start_stores(supervisor: Supervisor, stack: Stack, state: Path) -> None:
     """Start Redis and S3, or see that those of the environment answer."""
     if not stack.owns_redis:
-        services.ping_redis(stack.settings)
+        supervisor.check(partial(services.ping_redis, stack.settings))
     if not stack.owns_s3:
-        services.ensure_buckets(stack.settings)
+        supervisor.check(partial(services.ensure_buckets, stack.settings))
     own = [services.redis_service(stack, state)] if stack.owns_redis else []
     own += [services.s3_service(stack, state)] if stack.owns_s3 else []
     supervisor.start(*own)

@@ -31,6 +31,8 @@ PACKAGES = Path(deploy.__file__).resolve().parent.parent
 _OURS = ("AII_", "RCLONE_", "FLOWER_", "CELERY_")
 _FLOWER_TIMEOUT_S = 5
 _MOST_WORKERS = 8
+_WORKER_STOP_MARGIN_S = 5.0  # it ends by itself before
+_STORE_STOP_S = 10.0
 _WORKER_BYTES = 2 * 2**30  # with what its images take
 
 
@@ -54,7 +56,8 @@ def redis_service(stack: Stack, state: Path) -> Service:
     write_private(configuration, redis_configuration(stack.settings, folder))
     server = choose_server(folder)
     command = (server.path, str(configuration))
-    return Service("redis", command, _environment({}), lambda _: ping_redis(stack.settings), 30, 20, str(server))
+    settings, detail = stack.settings, str(server)
+    return Service("redis", command, _environment({}), lambda _: ping_redis(settings), 30, _STORE_STOP_S, detail)
 
 
 def redis_configuration(settings: Settings, folder: Path) -> str:
@@ -89,7 +92,7 @@ def s3_service(stack: Stack, state: Path) -> Service:
     cache = make_private_folder(state / "cache" / "rclone")
     command = (rclone(), "serve", "s3", "--config", "", "--cache-dir", str(cache), "--addr", settings.s3_endpoint)
     environment = _environment({"RCLONE_AUTH_KEY": f'"{keys}"'})
-    return Service("s3", (*command, str(folder)), environment, lambda _: ensure_buckets(settings), 30, 20)
+    return Service("s3", (*command, str(folder)), environment, lambda _: ensure_buckets(settings), 30, _STORE_STOP_S)
 
 
 def ensure_buckets(settings: Settings) -> None:
@@ -113,7 +116,8 @@ def _worker_service(stack: Stack, state: Path, number: int, *, alone: bool) -> S
         variables |= {"AII_METRICS_PORT": str(settings.metrics_port + number - 1)}
     command = (sys.executable, "-m", "workers")
     probe = partial(find_worker, settings)
-    return Service(f"worker-{number}", command, _environment(variables), probe, 180, 60)
+    stop_timeout_s = settings.stop_timeout_s + _WORKER_STOP_MARGIN_S
+    return Service(f"worker-{number}", command, _environment(variables), probe, 180, stop_timeout_s)
 
 
 def workers_here(settings: Settings) -> int:

@@ -9,10 +9,13 @@ import logging
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from deploy.local.orphans import die_with_parent
@@ -23,6 +26,8 @@ from tasks.errors import Unavailable
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.1
+_KILL_TIMEOUT_S = 5.0
+_KILL_AT_ONCE = 2  # interrupts
 _LOG_LIMIT = 16 * 2**20
 _TAIL_BYTES = 4000
 
@@ -66,7 +71,7 @@ class Supervisor:
         self._logs = make_private_folder(logs)
         self._report = report
         self._inherit = tuple(inherit)
-        self._children: list[Child] = []
+        self._groups: list[list[Child]] = []
         self._interrupts = 0
 
     def interrupt(self) -> None:
@@ -79,8 +84,8 @@ class Supervisor:
         Raises Unavailable when one exits or does not answer in time, Interrupted when asked to stop.
         """
         children = [Child(service, self._logs / f"{service.name}.log") for service in services]
+        self._groups.append(children)
         for child in children:
-            self._children.append(child)
             self._spawn(child)
         for child in children:
             self._await(child)
@@ -90,16 +95,26 @@ class Supervisor:
     def watch(self) -> None:
         """Restart the services that end, until interrupted."""
         while not self._interrupts:
-            for child in self._children:
+            for child in self._children():
                 self._restart_if_ended(child)
             time.sleep(_TICK_S)
 
     def stop(self) -> None:
-        """Stop everything, last started first: ask, wait, and only then kill."""
-        for child in reversed(self._children):
-            if child.process and child.process.poll() is None:
-                self._stop(child, child.process)
-        self._children.clear()
+        """Stop everything, last started first. Services that started together are asked together, and each is killed
+        when its time is over; a second interrupt, before or meanwhile, kills at once."""
+        while self._groups:
+            self._stop_group(self._groups.pop())
+
+    def check(self, probe: Callable[[], None]) -> None:
+        """Call `probe`, in a thread, since one that waits for a silent server cannot be interrupted. Raises what it
+        raises, and Interrupted as soon as a stop is asked for."""
+        asked: Future[None] = Future()
+        threading.Thread(target=_run_into, args=(asked, probe), name="probe", daemon=True).start()
+        while True:
+            if self._interrupts:
+                raise Interrupted
+            if wait([asked], timeout=_TICK_S).done:
+                return asked.result()
 
     def _spawn(self, child: Child) -> None:
         _rotate(child.log_path)
@@ -114,54 +129,81 @@ class Supervisor:
                 stderr=subprocess.STDOUT,
                 pass_fds=self._inherit,
                 start_new_session=True,  # Ctrl-C reaches the supervisor only
-                preexec_fn=die_with_parent,  # noqa: PLW1509  # the supervisor has one thread
+                preexec_fn=die_with_parent,  # noqa: PLW1509  # one call of C, whatever threads wait for an answer
             )
         child.started_at = time.monotonic()
         log.info("started", extra={"service": child.service.name, "pid": child.process.pid})
 
+    def _children(self) -> list[Child]:
+        return [child for group in self._groups for child in group]
+
     def _await(self, child: Child) -> None:
         deadline = child.started_at + child.service.start_timeout_s
-        while (problem := _problem(child)) is not None:
-            if self._interrupts:
-                raise Interrupted
+        while (problem := self._problem(child)) is not None:
             if time.monotonic() > deadline:
                 raise _failed(child, f"does not answer after {child.service.start_timeout_s:.0f} s: {problem}")
             time.sleep(_TICK_S)
+
+    def _problem(self, child: Child) -> str | None:
+        """Why the service does not count as answering; None when it answers."""
+        assert child.process is not None
+        problem = None
+        try:
+            self.check(partial(child.service.probe, child.process.pid))
+        except Unavailable as error:
+            problem = error.message
+        if child.process.poll() is not None:  # the answer may have come from another process on its port
+            raise _failed(child, describe_exit(child.process.returncode))
+        return problem
 
     def _restart_if_ended(self, child: Child) -> None:
         now = time.monotonic()
         if child.process is None:
             if now >= child.restart_at:
-                self._spawn(child)
+                self._try_spawn(child)
         elif child.process.poll() is not None:
             delay = child.backoff.after(now - child.started_at)
             how = describe_exit(child.process.returncode)
             self._report(f"{child.service.name} {how}; starting it again in {delay:.0f} s. Log: {child.log_path}")
             child.process, child.restart_at = None, now + delay
 
-    def _stop(self, child: Child, process: subprocess.Popen[bytes]) -> None:
-        process.terminate()
-        deadline = time.monotonic() + child.service.stop_timeout_s
-        while process.poll() is None and time.monotonic() < deadline and self._interrupts < 2:
-            time.sleep(_TICK_S)
-        if process.poll() is None:
-            self._report(f"{child.service.name} is killed: it did not stop in time. Log: {child.log_path}")
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # its session is its own, so the group is too
-        process.wait()
+    def _try_spawn(self, child: Child) -> None:
+        """Start again; a disk without room for the log is a reason to try later, not to stop the others."""
+        try:
+            self._spawn(child)
+        except OSError as error:
+            delay = child.backoff.after(0)
+            self._report(f"{child.service.name} cannot be started ({error.strerror}); again in {delay:.0f} s")
+            child.restart_at = time.monotonic() + delay
+
+    def _stop_group(self, group: Sequence[Child]) -> None:
+        running = [(child, child.process) for child in group if child.process and child.process.poll() is None]
+        for _, process in running:
+            process.terminate()
+            process.send_signal(signal.SIGCONT)  # a frozen one would not hear it
+        asked_at = time.monotonic()
+        for child, process in running:
+            deadline = asked_at + child.service.stop_timeout_s
+            while process.poll() is None and time.monotonic() < deadline and self._interrupts < _KILL_AT_ONCE:
+                time.sleep(_TICK_S)
+            if process.poll() is None:
+                self._kill(child, process)
+
+    def _kill(self, child: Child, process: subprocess.Popen[bytes]) -> None:
+        self._report(f"{child.service.name} is killed: it did not stop in time. Log: {child.log_path}")
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its session is its own, so the group is too
+        with suppress(subprocess.TimeoutExpired):  # one that waits for a disk is the kernel's
+            process.wait(_KILL_TIMEOUT_S)
 
 
-def _problem(child: Child) -> str | None:
-    """Why the service does not count as answering; None when it answers."""
-    assert child.process is not None
-    problem = None
+def _run_into(asked: Future[None], probe: Callable[[], None]) -> None:
     try:
-        child.service.probe(child.process.pid)
-    except Unavailable as error:
-        problem = error.message
-    if child.process.poll() is not None:  # the answer may have come from another process on its port
-        raise _failed(child, describe_exit(child.process.returncode))
-    return problem
+        probe()
+    except BaseException as error:
+        asked.set_exception(error)
+    else:
+        asked.set_result(None)
 
 
 def _failed(child: Child, how: str) -> Unavailable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -274,3 +275,46 @@ def test_the_server_in_use_is_named(stack: Stack) -> None:
     checked = up(stack.state, "--check")
     assert f"({redis_version(stack.settings)})" in checked.stdout
     assert redis_version(stack.settings) in stack.output()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_after_a_killed_supervisor_the_next_one_ends_what_is_left_and_starts(
+    start: Callable[..., Stack], state: Path
+) -> None:
+    """A frozen Redis cannot mind the signal of its parent's death: it is still there."""
+    first = start(*STORES_ONLY)
+    first.redis().set("kept", "value")
+    frozen = first.redis_pid()
+    assert frozen is not None
+    os.kill(frozen, signal.SIGSTOP)
+    first.stop(signal.SIGKILL)
+    second = start(*STORES_ONLY)
+    assert f"Process {frozen} (valkey-server" in second.output()
+    assert second.redis().get("kept") == "value"
+
+
+def test_a_disk_that_takes_nothing_is_named_and_leaves_nothing_that_keeps_the_next_start_from_working(
+    start: Callable[..., Stack], state: Path
+) -> None:
+    """A limit on the size of files stands for a full disk."""
+    refused = subprocess.run(
+        [*UP, *STORES_ONLY],
+        env=environment(state),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+    )
+    assert refused.returncode == 3
+    assert "Traceback" not in refused.stderr
+    assert start(*STORES_ONLY).redis().ping()
+
+
+def test_output_that_nobody_can_write_stops_neither_the_start_nor_the_stop(state: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.Popen([*UP, *STORES_ONLY], env=environment(state), stdout=full)
+    wait_for(lambda: (status := running(state)) and status.ready)
+    process.terminate()
+    process.wait(LIMIT_S)
+    assert is_free(state)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,3 +166,62 @@ def test_a_large_log_is_set_aside_at_the_next_start(
     (tmp_path / "logs" / "toy.log").write_text("old lines")
     supervisor.start(service(SLEEP, lambda pid: None))
     assert (tmp_path / "logs" / "toy.log.1").read_text() == "old lines"
+
+
+def test_a_second_interrupt_kills_what_has_not_stopped(supervisor: Supervisor, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); open({str(ready)!r}, 'w'); {SLEEP}"
+    supervisor.start(service(deaf, exists(ready), stop_timeout_s=3600))
+    supervisor.interrupt()
+    supervisor.interrupt()
+    supervisor.stop()  # pytest's own time limit is far shorter than an hour
+
+
+WAIT_FOR_THE_OTHER = """
+import os, signal, sys, time
+ready, mine, other = sys.argv[1:]
+def leave(*_):
+    open(mine, "w").close()
+    while not os.path.exists(other):
+        time.sleep(0.01)
+    raise SystemExit
+signal.signal(signal.SIGTERM, leave)
+open(ready, "w").close()
+time.sleep(600)
+"""
+
+
+def test_services_that_started_together_are_asked_together(
+    supervisor: Supervisor, said: list[str], tmp_path: Path
+) -> None:
+    """Each leaves only once the other was asked as well."""
+    services = []
+    for mine, other in (("a", "b"), ("b", "a")):
+        ready = tmp_path / f"{mine}-ready"
+        paths = (str(ready), str(tmp_path / mine), str(tmp_path / other))
+        toy = service("", exists(ready))
+        services.append(replace(toy, command=(sys.executable, "-c", WAIT_FOR_THE_OTHER, *paths)))
+    supervisor.start(*services)
+    supervisor.stop()
+    assert not [line for line in said if "killed" in line]
+
+
+def test_a_frozen_service_stops_when_asked(supervisor: Supervisor, said: list[str]) -> None:
+    pids: list[int] = []
+    supervisor.start(service(SLEEP, pids.append))
+    os.kill(pids[0], signal.SIGSTOP)
+    supervisor.stop()
+    assert not [line for line in said if "killed" in line]
+
+
+def test_a_probe_that_waits_for_a_silent_server_does_not_hold_up_the_stop(supervisor: Supervisor) -> None:
+    silent = threading.Event()
+    asked = threading.Event()
+
+    def wait_for_ever(pid: int) -> None:
+        asked.set()
+        silent.wait()
+
+    with interrupting(supervisor, lambda: wait_for(asked.is_set)), pytest.raises(Interrupted):
+        supervisor.start(service(SLEEP, wait_for_ever))
+    silent.set()
