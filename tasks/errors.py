@@ -16,6 +16,7 @@
     ├── Poison                the job was started too often and never finished
     ├── Cancelled             an operator ended the job
     ├── LeaseLost             another worker holds the job now
+    ├── WorkerStopping        the worker is stopping, and another one gets the job
     ├── DeadlineExceeded      the caller's time limit passed before the job ended
     └── DeviceFailure         the extractor failed on this image
 
@@ -334,12 +335,21 @@ class Cancelled(AiiError):
 
 
 class LeaseLost(AiiError):
-    """The worker's lease of the job expired, or the worker is stopping: the job continues elsewhere.
+    """The worker's lease of the job expired: the job continues elsewhere.
 
     What to do: Nothing: it never ends a job.
     """
 
     code = "lease_lost"
+
+
+class WorkerStopping(AiiError):
+    """The worker is stopping and takes up no more work: the job continues elsewhere.
+
+    What to do: Nothing: it never ends a job.
+    """
+
+    code = "worker_stopping"
 
 
 class DeadlineExceeded(AiiError):

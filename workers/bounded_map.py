@@ -14,8 +14,8 @@ R = TypeVar("R")
 
 
 def bounded_map(call: Callable[[T], R], things: Iterable[T], workers: int) -> Iterator[R]:
-    """``map`` in threads, in order. Unlike an executor's own, which takes all things at once, it takes at most two a
-    thread ahead of whoever looks at the results."""
+    """``map`` in threads, in order. Unlike an executor's own, which reads all things at once, it reads at most two a
+    thread ahead of the results that the caller has taken."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[R]] = deque()
         for thing in things:

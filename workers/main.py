@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
-import socket
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
-from typing import Any, Final
+from functools import cached_property, partial
 
 import torch
 from celery.exceptions import CPendingDeprecationWarning
@@ -19,36 +16,34 @@ from tasks.app import Sender, create_app, submit
 from tasks.connection import connect_redis
 from tasks.errors import ExtractorMismatch
 from tasks.ledger.ledger import Ledger
-from tasks.messages import ActivateRequest, CompactRequest, ExtractRequest, QueryRequest
 from tasks.monitoring.metrics import Metrics
 from tasks.monitoring.presence import WorkerNote
 from tasks.names import QUEUES
 from tasks.periodic import PeriodicThread
-from tasks.results import ExtractorIdentity
 from tasks.settings import Settings, state_dir
 from tasks.storage import ObjectStore
 from workers.activation.engine import BATCH_IMAGES
-from workers.delivery.job_runner import Identity, JobRunner, Kind, RetryPolicy
-from workers.delivery.lanes import lanes_for, run_lanes
+from workers.delivery.identity import Identity
+from workers.delivery.job_runner import JobRunner
+from workers.delivery.lanes import lanes_for, run_lanes, worker_app
 from workers.delivery.leases import Leases
 from workers.delivery.reconciler import LostPlaces, Reconciler
+from workers.delivery.retry_policy import RetryPolicy
 from workers.device.device import Device
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor, pick_device
-from workers.handlers.image_jobs import Handlers
-from workers.handlers.index_jobs import IndexHandlers
+from workers.handlers.kinds import kinds_of_jobs
 from workers.handlers.pixel_budget import PixelBudget
+from workers.handlers.resources import Resources
 from workers.images import Limits
 from workers.index.collection.follower import Follower
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance import starter
-from workers.monitoring.health import HealthServer, Readiness
+from workers.monitoring.health import Check, HealthServer, Readiness
 from workers.monitoring.presence import Presence, memory_bytes
 from workers.monitoring.recorder import Recorder
 
 logger = logging.getLogger(__name__)
-
-_PACKAGES: Final = ("active-image-indexing", "torch", "faiss-gpu", "faiss-cpu", "pillow", "celery")
 
 
 def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
@@ -57,116 +52,185 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
     Raises:
         AiiError: Redis or S3 does not answer, or the extractor cannot be loaded.
     """
-    # Damaged EXIF makes Pillow warn in thousands of different words, each of which Python would remember for ever.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    # Said at every lost connection, of a default to come: our jobs end by themselves, and the ledger knows them.
-    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
-    client = connect_redis(settings)
-    recorder, readiness = Recorder(Metrics(client)), Readiness()
+    _silence_libraries()
     with ExitStack() as running:  # what is started last is stopped first
-        if settings.metrics_port:  # before all that can take long: a worker that still starts is alive
-            health = HealthServer(settings.metrics_address, settings.metrics_port, readiness, lambda: recorder.total)
+        return _Worker(settings, queues).run(running)
+
+
+class _Worker:
+    """The parts of a worker. Each property makes its part at the first use; :meth:`run` says in which order."""
+
+    def __init__(self, settings: Settings, queues: Sequence[str]) -> None:
+        self._settings = settings
+        self._queues = queues
+        self._readiness = Readiness()
+        self._redis = connect_redis(settings)
+        self._recorder = Recorder(Metrics(self._redis))
+        self._retry_policy = RetryPolicy()
+
+    def run(self, running: ExitStack) -> int:
+        """Open, warm, start, serve; `running` is told what to stop in the end."""
+        self._serve_health(running)
+        self._check_services()
+        self._load_extractor()
+        self._open_starter()
+        self._warm_device(running)
+        background = self._start_background(running)
+        self._readiness.started(self._checks(background))
+        make_app = partial(worker_app, self._settings, self._runner, kinds_of_jobs(self._resources))
+        lanes = lanes_for(self._queues, self._settings)
+        return run_lanes(lanes, self._identity.worker, make_app, self._presence.start)
+
+    # ── the steps of the start ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _serve_health(self, running: ExitStack) -> None:
+        """First of all, because the other steps may take long: a worker that still starts is alive."""
+        settings = self._settings
+        if settings.metrics_port:
+            counters = lambda: self._recorder.total  # noqa: E731  # a property, asked anew at every scrape
+            health = HealthServer(settings.metrics_address, settings.metrics_port, self._readiness, counters)
             health.start()
             running.callback(health.stop)
-        store, ledger = ObjectStore.connect(settings), Ledger.connect(settings)
-        readiness.starting("Redis and S3 are asked.")
-        ledger.check()
-        store.ensure_buckets()
-        readiness.starting("The extractor is loaded.")
-        extractor = load_extractor(settings.extractor, pick_device(settings.device), store)
-        identity = Identity(
-            worker=f"{socket.gethostname()}-{os.getpid()}", device=_describe(extractor.device), versions=_versions()
+
+    def _check_services(self) -> None:
+        self._readiness.starting("Redis and S3 are asked.")
+        self._ledger.check()
+        self._store.ensure_buckets()
+
+    def _load_extractor(self) -> None:
+        self._readiness.starting("The extractor is loaded.")
+        logger.info("Extractor %s is loaded", self._extractor.name)
+
+    def _open_starter(self) -> None:
+        """Publish the starter collection where it is missing, and map it. One that belongs to another extractor does
+        not keep the worker from serving other collections: its jobs are refused one by one."""
+        self._readiness.starting("The starter collection is opened.")
+        collections, name = self._collections, starter.NAME
+        try:
+            files, journal = collections.files(name), collections.journal(name)
+            starter.publish_starter(files, journal, self._extractor.identity, collections.write_lock)
+            collections.get(name)
+        except ExtractorMismatch as error:
+            logger.error("%s", error)
+
+    def _warm_device(self, running: ExitStack) -> None:
+        """Start the device and extract one grey image: the first job must not pay for the extractor's preparation."""
+        self._readiness.starting("The extractor is warmed.")
+        self._device.start()
+        running.callback(self._device.stop)
+        side = self._extractor.input_size
+        self._device.extract(torch.full((3, side, side), 0.5))
+
+    def _start_background(self, running: ExitStack) -> list[PeriodicThread]:
+        """Start what runs beside the jobs; presence is announced later, once the worker takes messages."""
+        follower = Follower(
+            self._collections, self._settings.compact_after, partial(submit, self._ledger, self._sender)
         )
-        collections = OpenCollections(store, client, state_dir() / "cache", extractor.identity)
-        _open_starter(collections, extractor.identity)
-        sender = Sender(create_app(settings), settings)
-        places = {queue: LostPlaces(settings.grace_s) for queue in QUEUES}
-        reconciler = Reconciler(ledger, sender, client, settings.reconcile_every_s, places)
-        readiness.starting("The extractor is warmed.")
-        device = _device(settings, extractor, running)
-        leases, retry_policy = Leases(ledger, settings.lease_s), RetryPolicy()
-        note = partial(_note, identity, extractor, queues, settings, collections)
-        presence = Presence(client, identity.worker, note)
-        follower = Follower(collections, settings.compact_after, partial(submit, ledger, sender))
-        reconciling = PeriodicThread("reconciler", settings.reconcile_every_s, reconciler.run_once)
-        for part in (recorder, leases.thread, follower.thread, reconciling):
-            part.start()
-            running.callback(part.stop)
-        running.callback(retry_policy.stop)
-        running.callback(presence.stop)
-        readiness.started(
-            {"redis": ledger.check, "s3": store.check, "warm": presence.check, "collection": collections.check}
+        reconciler = PeriodicThread("reconciler", self._settings.reconcile_every_s, self._reconciler.run_once)
+        background = [self._recorder.thread, self._leases.thread, follower.thread, reconciler]
+        running.callback(self._recorder.publish)  # what was counted until the end
+        for thread in background:
+            thread.start()
+            running.callback(thread.stop)
+        running.callback(self._retry_policy.stop)
+        running.callback(self._presence.stop)
+        return background
+
+    def _checks(self, background: Sequence[PeriodicThread]) -> dict[str, Check]:
+        """What being ready consists of."""
+        return {
+            "redis": self._ledger.check,
+            "s3": self._store.check,
+            "warm": self._presence.check,
+            "collection": self._collections.check,
+            **{thread.name: thread.check for thread in background},
+        }
+
+    # ── the parts ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def _store(self) -> ObjectStore:
+        return ObjectStore.connect(self._settings)
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        return Ledger.connect(self._settings)
+
+    @cached_property
+    def _sender(self) -> Sender:
+        return Sender(create_app(self._settings), self._settings)
+
+    @cached_property
+    def _extractor(self) -> Extractor:
+        return load_extractor(self._settings.extractor, pick_device(self._settings.device), self._store)
+
+    @cached_property
+    def _identity(self) -> Identity:
+        return Identity.of_this_process(self._extractor.device)
+
+    @cached_property
+    def _collections(self) -> OpenCollections:
+        return OpenCollections(self._store, self._redis, state_dir() / "cache", self._extractor.identity)
+
+    @cached_property
+    def _device(self) -> Device:
+        return Device(self._extractor, batch_images=self._batch_images)
+
+    @cached_property
+    def _leases(self) -> Leases:
+        return Leases(self._ledger, self._settings.lease_s)
+
+    @cached_property
+    def _presence(self) -> Presence:
+        return Presence(self._redis, self._identity.worker, self._note)
+
+    @cached_property
+    def _reconciler(self) -> Reconciler:
+        places = {queue: LostPlaces(self._settings.grace_s) for queue in QUEUES}
+        return Reconciler(self._ledger, self._sender, self._redis, self._settings.reconcile_every_s, places)
+
+    @cached_property
+    def _runner(self) -> JobRunner:
+        return JobRunner(
+            self._ledger, self._store, self._leases, self._identity, self._retry_policy, self._recorder.observe
         )
-        runner = JobRunner(ledger, store, leases, identity, retry_policy, recorder.observe)
-        done = kinds(settings, store, collections, device, extractor)
-        return run_lanes(lanes_for(queues, settings), settings, identity.worker, runner, done, presence.start)
+
+    @cached_property
+    def _resources(self) -> Resources:
+        return Resources(
+            store=self._store,
+            collections=self._collections,
+            device=self._device,
+            extractor=self._extractor.identity,
+            input_size=self._extractor.input_size,
+            limits=Limits.of(self._settings),
+            budget=PixelBudget(self._settings.pixels_in_flight),
+        )
+
+    # ── what it says of itself ───────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _batch_images(self) -> int:
+        return self._settings.batch_images or BATCH_IMAGES[self._extractor.device.type]
+
+    def _note(self) -> WorkerNote:
+        """This worker's note of presence, as it is now."""
+        device = self._extractor.device
+        return WorkerNote(
+            worker=self._identity.worker,
+            pid=os.getpid(),
+            device=self._identity.device,
+            extractor=self._extractor.name,
+            queues=list(self._queues),
+            batch_images=self._batch_images,
+            memory_bytes=memory_bytes(),
+            device_memory_bytes=torch.cuda.memory_allocated(device) if device.type == "cuda" else None,
+            collections=self._collections.states(),
+        )
 
 
-def kinds(
-    settings: Settings, store: ObjectStore, collections: OpenCollections, device: Device, extractor: Extractor
-) -> list[Kind[Any]]:
-    """The kinds of jobs a worker does."""
-    limits = Limits.of(settings)
-    budget, known, side = PixelBudget(settings.pixels_in_flight), extractor.identity, extractor.input_size
-    handlers = Handlers(store, collections, device, known, side, limits, budget)
-    index_handlers = IndexHandlers(store, collections, device, known, side, limits)
-    return [
-        Kind(ActivateRequest, handlers.activate, handlers.restore_activation),
-        Kind(QueryRequest, handlers.query),
-        Kind(CompactRequest, index_handlers.compact),
-        Kind(ExtractRequest, index_handlers.extract),
-    ]
-
-
-def _device(settings: Settings, extractor: Extractor, running: ExitStack) -> Device:
-    """The device, started and warm: the first job shall not pay for the extractor's preparation."""
-    device = Device(extractor, batch_images=_batch_images(settings, extractor))
-    device.start()
-    running.callback(device.stop)
-    device.extract(torch.full((3, extractor.input_size, extractor.input_size), 0.5))
-    return device
-
-
-def _batch_images(settings: Settings, extractor: Extractor) -> int:
-    return settings.batch_images or BATCH_IMAGES[extractor.device.type]
-
-
-def _note(
-    identity: Identity, extractor: Extractor, queues: Sequence[str], settings: Settings, collections: OpenCollections
-) -> WorkerNote:
-    """What this worker says of itself now."""
-    on_cuda = extractor.device.type == "cuda"
-    return WorkerNote(
-        worker=identity.worker,
-        pid=os.getpid(),
-        device=identity.device,
-        extractor=extractor.name,
-        queues=list(queues),
-        batch_images=_batch_images(settings, extractor),
-        memory_bytes=memory_bytes(),
-        device_memory_bytes=torch.cuda.memory_allocated(extractor.device) if on_cuda else None,
-        collections=collections.states(),
-    )
-
-
-def _open_starter(collections: OpenCollections, extractor: ExtractorIdentity) -> None:
-    """Publish the starter collection where it is missing, and map it. One that belongs to another extractor does not
-    keep the worker from serving other collections: its jobs are refused one by one."""
-    try:
-        files, journal = collections.files(starter.NAME), collections.journal(starter.NAME)
-        starter.publish_starter(files, journal, extractor, collections.write_lock)
-        collections.get(starter.NAME)
-    except ExtractorMismatch as error:
-        logger.error("%s", error)
-
-
-def _describe(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({torch.get_num_threads()} threads)"
-
-
-def _versions() -> dict[str, str]:
-    """Versions of what has a say in the result, of those packages that are installed."""
-    installed = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
-    return {name: installed[name] for name in _PACKAGES if name in installed}
+def _silence_libraries() -> None:
+    # Damaged EXIF makes Pillow warn in thousands of different words, each of which Python would remember for ever.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    # Issued at every lost connection, about a default to come: our jobs end by themselves, and the ledger knows them.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)

@@ -15,9 +15,14 @@ from tasks.messages import CompactRequest
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.collections import EXTRACTOR, Place, add, found, unit_vectors
-from workers.delivery.job_runner import Identity, JobRunner, Kind, RetryPolicy
+from workers.delivery.identity import Identity
+from workers.delivery.job import Kind
+from workers.delivery.job_runner import JobRunner
 from workers.delivery.leases import Leases
+from workers.delivery.retry_policy import RetryPolicy
 from workers.handlers.index_jobs import IndexHandlers
+from workers.handlers.pixel_budget import PixelBudget
+from workers.handlers.resources import Resources
 from workers.images import Limits
 from workers.index.collection.collection import Collection
 from workers.index.collection.files import CollectionStore
@@ -171,7 +176,8 @@ def test_an_object_that_was_cut_short_is_sent_again(place: Place, tmp_path: Path
 def test_a_compaction_without_room_ends_as_failed_and_keeps_no_thread(place: Place, ledger: Ledger) -> None:
     add(place.open(), "new-0", NEW[0])
     collections = OpenCollections(place.store, place.redis, place.cache, EXTRACTOR)
-    handlers = IndexHandlers(place.store, collections, None, EXTRACTOR, 8, Limits(1, 1))  # type: ignore[arg-type]
+    resources = Resources(place.store, collections, None, EXTRACTOR, 8, Limits(1, 1), PixelBudget(1))  # type: ignore[arg-type]
+    handlers = IndexHandlers(resources)
     request = CompactRequest(collection=place.name, nonce="1")
     ledger.submit([request])
     kind = Kind(CompactRequest, handlers.compact)

@@ -14,8 +14,11 @@ from tasks.messages import ActivateRequest, Source
 from tasks.results import ActivationResult, FailureResult
 from tasks.storage import Bucket
 from tests.collections import EXTRACTOR, Place, add, found, trained_codec, unit_vectors
-from workers.delivery.job_runner import Identity, JobRunner, Kind, RetryPolicy, Running
+from workers.delivery.identity import Identity
+from workers.delivery.job import Kind, Running
+from workers.delivery.job_runner import JobRunner
 from workers.delivery.leases import Leases
+from workers.delivery.retry_policy import RetryPolicy
 from workers.index.collection.journal import next_entry
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance import upkeep

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.errors import DeviceFailure, LeaseLost
+from tasks.errors import DeviceFailure, WorkerStopping
 from tasks.messages import ActivationOptions
 from tasks.results import ExtractorIdentity
 from tests.waiting import LIMIT_S, wait_for
@@ -183,5 +183,5 @@ def test_a_stopped_device_leaves_the_job_to_another_worker(extractor: Convolutio
     device = Device(extractor, batch_images=8)
     device.start()
     device.stop()
-    with pytest.raises(LeaseLost):
+    with pytest.raises(WorkerStopping):
         device.extract(prepared(0).image)

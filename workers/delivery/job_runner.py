@@ -7,124 +7,36 @@ out, and the next one either repeats the effects or finds the document and only 
 
 from __future__ import annotations
 
-import datetime
 import logging
 import re
-import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from tasks.documents import read_result, write_result
-from tasks.errors import AiiError, InvalidRequest, LeaseLost, ObjectMissing, Poison, Unavailable
+from tasks.errors import AiiError, Cancelled, InvalidRequest, LeaseLost, ObjectMissing, Poison, WorkerStopping
 from tasks.ledger.ledger import Claim, Ledger
 from tasks.ledger.states import JobState
-from tasks.messages import Request, validated
+from tasks.messages import validated
 from tasks.names import JOB_ID_PATTERN
-from tasks.results import FailureResult, Provenance, Result
+from tasks.results import FailureResult, Result
 from tasks.storage import ObjectStore
+from workers.delivery.identity import Identity
+from workers.delivery.job import Kind, Running
 from workers.delivery.leases import Leases
+from workers.delivery.retry_policy import RetryPolicy
 from workers.monitoring.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
 
-_R = TypeVar("_R", bound=Request)
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Who signs the documents this process writes."""
-
-    worker: str
-    device: str
-    versions: dict[str, str]
-
-
-class RetryPolicy:
-    """Repeats a call for as long as a service is away. A job must not fail because S3 was restarted; its lease is
-    renewed meanwhile, and the thread that waits here takes no new job, which is the back-pressure wanted."""
-
-    def __init__(self, first_s: float = 0.25, longest_s: float = 10.0) -> None:
-        self._first_s = first_s
-        self._longest_s = longest_s
-        self._stop = threading.Event()
-
-    def stop(self) -> None:
-        """From now on, waiting ends: the job is left to the next worker."""
-        self._stop.set()
-
-    def __call__(self, call: Callable[[], _T]) -> _T:
-        pause_s = self._first_s
-        while True:
-            try:
-                return call()
-            except Unavailable as error:
-                logger.warning("%s Trying again in %.1f s.", error, pause_s)
-                if self._stop.wait(pause_s):
-                    raise LeaseLost("This worker is stopping: the job is sent to another one.") from error
-                pause_s = min(2 * pause_s, self._longest_s)
-
-
-@dataclass(frozen=True)
-class Running:
-    """A job this worker holds: what its handler may ask for."""
-
-    job_id: str
-    watch: Stopwatch
-    leases: Leases
-    identity: Identity
-
-    def wanted(self) -> bool:
-        """Whether it is still worth while to go on; see :meth:`Leases.held`."""
-        return self.leases.held(self.job_id)
-
-    def still_ours(self) -> None:
-        """Raise LeaseLost before an effect that another worker may already have superseded."""
-        self.leases.check(self.job_id)
-
-    def begin_publishing(self) -> None:
-        """The same before the first effect that others see; from there on the job can no longer be cancelled, so that
-        one that counts as cancelled has left nothing behind."""
-        self.leases.begin_publishing(self.job_id)
-
-    def provenance(self) -> Provenance:
-        return Provenance(
-            worker=self.identity.worker,
-            device=self.identity.device,
-            versions=self.identity.versions,
-            timings_ms=self.watch.timings_ms(),
-            finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-        )
-
-
-@dataclass(frozen=True)
-class Kind(Generic[_R]):
-    """A kind of job as a worker does it: its message, and what is done for it.
-
-    `restore` is for work that is done once for all: given the committed result of an earlier attempt, it puts back what
-    may have been lost since (Redis can be emptied, S3 keeps the document), and says whether the result still holds.
-    Without it, every job is done anew.
-    """
-
-    model: type[_R]
-    work: Callable[[_R, Running], Result]
-    restore: Callable[[Any], bool] | None = None
-
-    @property
-    def task(self) -> str:
-        return self.model.task_name()
-
-    @property
-    def queue(self) -> str:
-        return self.model.queue
+# Upon these a job is left as it is, open in the ledger or closed by an operator: it is not this worker's any more.
+_NOT_OURS: Final = (LeaseLost, Cancelled, WorkerStopping)
 
 
 class JobRunner:
-    """Runs jobs; thread-safe, one call a job. `observe` is told of each that was closed here."""
+    """Runs jobs, one a call; `observe` is given the result of each that was closed here. Thread-safe."""
 
     def __init__(
         self,
@@ -156,15 +68,15 @@ class JobRunner:
             running = Running(job_id, Stopwatch(), self._leases, self._identity)
             result = self._result(kind, running, payload, exhausted=claim is Claim.EXHAUSTED)
             return self._close(job_id, token, result)
-        except LeaseLost as error:
+        except _NOT_OURS as error:
             logger.warning("%s", error, extra={"job_id": job_id})
             return "left"
         finally:
             self._leases.drop(job_id)
 
     def _claim(self, kind: Kind[Any], job_id: str, payload: Any, token: str) -> Claim:
-        """Claim the job. One the ledger does not know (its Redis was emptied, or somebody sent the message without
-        it) is taken into the ledger first, so that it ends like any other."""
+        """Claim the job. One that the ledger does not know (Redis was emptied, or the message was sent
+        without the ledger) is added to it first, so that it ends like any other."""
         worker = self._identity.worker
         claim = self._retry_policy(lambda: self._ledger.claim(job_id, kind.queue, token, worker))
         if claim is Claim.MISSING:
@@ -189,7 +101,7 @@ class JobRunner:
     def _restored(self, restore: Callable[[Any], bool], earlier: Result) -> bool:
         try:
             return self._retry_policy(lambda: restore(earlier))
-        except LeaseLost:
+        except _NOT_OURS:
             raise
         except AiiError as error:
             logger.warning("An earlier result cannot be taken over: %s", error, extra={"job_id": earlier.job_id})
@@ -202,20 +114,19 @@ class JobRunner:
                 raise InvalidRequest("The job id is not that of the request: send jobs with `producer.Producer`.")
             # A service that goes away in the middle only delays: all effects of the work can be repeated.
             return self._retry_policy(lambda: kind.work(request, running))
-        except LeaseLost:
+        except _NOT_OURS:
             raise
         except AiiError as error:
             return _failure(kind, running, error.code, error.message)
         except Exception as error:
-            logger.exception("A job failed in a way nobody foresaw", extra={"job_id": running.job_id})
+            logger.exception("A job failed with an unforeseen error", extra={"job_id": running.job_id})
             text = f"{type(error).__name__}; the worker's log has the rest, under job {running.job_id}."
             return _failure(kind, running, AiiError.code, text)
 
     def _poisoned(self, kind: Kind[Any], running: Running) -> Result:
-        tries = self._ledger.max_attempts
         text = (
-            f"Started {tries} times, and each time the worker died before the end: look at the image and at the "
-            "worker's log."
+            f"Started {self._ledger.max_attempts} times, and each time the worker died before the end: "
+            "check the image and the worker's log."
         )
         return _failure(kind, running, Poison.code, text)
 

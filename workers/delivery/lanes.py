@@ -23,7 +23,8 @@ from celery.worker.consumer import Consumer
 from tasks.app import create_app
 from tasks.names import QUEUE_ACTIVATE, QUEUE_INDEX, QUEUE_QUERY
 from tasks.settings import Settings
-from workers.delivery.job_runner import JobRunner, Kind
+from workers.delivery.job import Kind
+from workers.delivery.job_runner import JobRunner
 from workers.device.priority import lower_priority
 
 logger = logging.getLogger(__name__)
@@ -51,28 +52,19 @@ def lanes_for(queues: Sequence[str], settings: Settings) -> list[Lane]:
     return [lane for lane in lanes if lane.queues]
 
 
-def run_lanes(
-    lanes: Sequence[Lane],
-    settings: Settings,
-    worker: str,
-    runner: JobRunner,
-    kinds: Sequence[Kind[Any]],
-    on_ready: Callable[[], None],
-) -> int:
+def run_lanes(lanes: Sequence[Lane], worker: str, make_app: Callable[[], Celery], on_ready: Callable[[], None]) -> int:
     """Serve until a signal ends the process; returns its exit status. SIGTERM lets running jobs finish.
 
     `on_ready` is called when the main lane takes messages and minds signals, after every reconnection again.
     """
     *others, last = lanes
     threads = [
-        threading.Thread(target=_run_beside, args=(lane, settings, worker, runner, kinds), name=f"lane-{lane.name}")
+        threading.Thread(target=_run_beside, args=(lane, worker, make_app), name=f"lane-{lane.name}", daemon=True)
         for lane in others
     ]
     for thread in threads:
-        thread.daemon = True
         thread.start()
-    app = _app(settings, runner, kinds)
-    main = app.Worker(**_options(last, worker), quiet=True, ready_callback=lambda _: on_ready())
+    main = make_app().Worker(**_options(last, worker), quiet=True, ready_callback=lambda _: on_ready())
     main.start()
     _end_together()
     for thread in threads:
@@ -80,18 +72,18 @@ def run_lanes(
     return int(main.exitcode or 0)
 
 
-def _run_beside(lane: Lane, settings: Settings, worker: str, runner: JobRunner, kinds: Sequence[Kind[Any]]) -> None:
+def _run_beside(lane: Lane, worker: str, make_app: Callable[[], Celery]) -> None:
     """Run a lane outside the main thread. `WorkController` is Celery's worker without the program around it: the
     signals are the main lane's, and both watch `celery.worker.state` for the end."""
     try:
-        WorkController(app=_app(settings, runner, kinds), **_options(lane, worker)).start()
+        WorkController(app=make_app(), **_options(lane, worker)).start()
     except Exception:
         logger.exception("The %s lane failed", lane.name)
     _end_together()
 
 
 def _end_together() -> None:
-    """A lane that ended for a reason of its own ends the process: whoever watches over it starts a whole one."""
+    """A lane that ended for a reason of its own ends the process: its supervisor starts a new one."""
     if state.should_stop is None:
         state.should_stop = _EXIT_FAILURE
 
@@ -113,7 +105,7 @@ def _options(lane: Lane, worker: str) -> dict[str, Any]:
 class ShortPollConnection:
     """A broker connection that never waits for long: a moment while its lane is at work, somewhat longer otherwise.
 
-    What a thread has finished is acknowledged, and room for the next message made, only between two waits of Celery's
+    A finished job is acknowledged, and the next message may be taken, only between two waits of Celery's
     loop. Those last two seconds when no message may be taken, which bounds a lane to its number of threads every two
     seconds (measured: 8 activations a second with 16 threads, 2 queries a second with 4).
 
@@ -146,7 +138,7 @@ class _Consumer(Consumer):  # type: ignore[misc]  # celery has no types
         return consumer, ShortPollConnection(connection, tasks.channel, consumer.event_dispatcher), tasks, *others
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Let a lost connection go, whatever comes of it.
+        """Give up a lost connection, and survive every error on the way.
 
         Celery puts messages back on the way, over that very connection; while handler threads acknowledge theirs over
         it, this fails in ways that Celery holds for the end of the worker (an AttributeError inside kombu, in one of
@@ -158,7 +150,8 @@ class _Consumer(Consumer):  # type: ignore[misc]  # celery has no types
             logger.warning("A lost connection could not be closed in order", exc_info=True)
 
 
-def _app(settings: Settings, runner: JobRunner, kinds: Sequence[Kind[Any]]) -> Celery:
+def worker_app(settings: Settings, runner: JobRunner, kinds: Sequence[Kind[Any]]) -> Celery:
+    """A Celery application whose tasks give their jobs to `runner`; every lane needs one of its own."""
     app = create_app(settings)
     for kind in kinds:
         _register(app, runner, kind)

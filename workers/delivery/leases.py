@@ -6,8 +6,9 @@ import logging
 import threading
 from collections.abc import Callable
 
-from tasks.errors import LeaseLost
+from tasks.errors import AiiError, Cancelled, JobMissing, LeaseLost
 from tasks.ledger.ledger import Ledger
+from tasks.ledger.states import JobState
 from tasks.periodic import PeriodicThread
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ class Leases:
         self._ledger = ledger
         self._held: dict[str, str] = {}
         self._lock = threading.Lock()
-        self.thread = PeriodicThread("leases", lease_s / 4, self.renew)
+        self.thread = PeriodicThread("leases", lease_s / 4, self.renew, stale_after_s=lease_s)
 
     def hold(self, job_id: str, token: str) -> None:
         with self._lock:
@@ -31,14 +32,18 @@ class Leases:
             self._held.pop(job_id, None)
 
     def held(self, job_id: str) -> bool:
-        """Whether the job is still this worker's as far as is known here, which may be a quarter of a lease ago: asks
-        nobody, so it may be asked often."""
+        """Whether the job was still this worker's at the last renewal, at most a quarter of a lease ago. Asks no
+        server, so it may be called often."""
         with self._lock:
             return job_id in self._held
 
     def check(self, job_id: str) -> None:
-        """Raise LeaseLost when another worker may hold the job by now, or it was cancelled: what is still to be done is
-        not this worker's business."""
+        """Ask the ledger whether the job is still this worker's.
+
+        Raises:
+            LeaseLost: its lease ran out; another worker may hold it by now.
+            Cancelled: an operator ended it.
+        """
         self._demand(job_id, self._ledger.holds)
 
     def begin_publishing(self, job_id: str) -> None:
@@ -49,7 +54,16 @@ class Leases:
         with self._lock:
             token = self._held.get(job_id)
         if token is None or not granted(job_id, token):
-            raise LeaseLost(f"Job {job_id} is no longer this worker's: its lease ran out, or it was cancelled.")
+            raise self._reason(job_id)
+
+    def _reason(self, job_id: str) -> AiiError:
+        """Why a job is no longer this worker's."""
+        try:
+            if self._ledger.get(job_id).state is JobState.CANCELLED:
+                return Cancelled(f"Job {job_id} was cancelled.")
+        except JobMissing:
+            pass  # as after its Redis was emptied
+        return LeaseLost(f"Job {job_id} is no longer this worker's: its lease ran out.")
 
     def renew(self) -> None:
         """Extend every held lease, and forget those that another worker holds by now.

@@ -1,7 +1,7 @@
-"""The reconciler: finds jobs that nobody will do, and sends their messages again.
+"""The reconciler: finds jobs that no worker will do, and sends their messages again.
 
 Two kinds of jobs are found: those whose lease ran out (their worker died), and queued ones whose message is gone. A
-queue is first in, first out, so a job that merely waits is never taken for lost: lost it is only when jobs submitted
+queue is first in, first out, so a job that merely waits is never taken for lost. It is lost only when jobs submitted
 *after* it have started, or the queue has been empty, and a grace time has passed since.
 """
 

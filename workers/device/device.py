@@ -1,9 +1,9 @@
 """The device: the only threads that run the extractor.
 
-Handler threads hand over one image each and wait; the device makes batches of them. Nobody who wants a feature, for a
-query or a verification, waits for a whole activation batch: on a GPU, one thread serves features between two steps of a
-batch; on a processor, a second thread serves them meanwhile, and the system shares the cores. A batch that fails is
-halved until the image that fails is alone: its neighbours are unharmed.
+Handler threads hand over one image each and wait; the device makes batches of them. A feature, for a query or a
+verification, never waits for a whole batch of activations: on a GPU, one thread extracts features between two steps of
+a batch; on a CPU, a second thread extracts them meanwhile, and the system shares the cores. A batch that fails is
+halved until the image that fails is alone: the others are not affected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import torch
 
-from tasks.errors import DeviceFailure, LeaseLost
+from tasks.errors import DeviceFailure, WorkerStopping
 from workers.activation.engine import Activated, Engine, Work
 from workers.device.priority import lower_priority
 from workers.extractors.base import Extractor
@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 
 @dataclass(eq=False)
 class _Waiting(Generic[_T]):
-    """`due` is when it waits for company no longer, on the monotonic clock."""
+    """One image that was handed over. `due`: when its batch starts at the latest, on the monotonic clock."""
 
     work: _T
     due: float = 0.0
@@ -46,12 +46,11 @@ class Device:
 
     Args:
         batch_images: most images optimised together.
-        max_batch_delay_s: how long a batch that is not full waits for more images to arrive.
-        max_extract_delay_s: the same for callers of :meth:`extract` that can wait; by default 50 ms on a
-            processor, where images of one batch come back for verification within that time, and 5 ms on a GPU, where
-            that is a batch.
-        alternates: whether one thread serves activations and features in turn; by default on everything but a
-            processor.
+        max_batch_delay_s: how long a batch of activations that is not full waits for more images.
+        max_extract_delay_s: how long a call of :meth:`extract` with `can_wait` waits for others to share its batch, at
+            most. By default 50 ms on a CPU, where the images of one activation batch come back for verification
+            within that time, and 5 ms on a GPU, where a whole batch takes that long.
+        alternates: whether one thread runs activations and extractions in turn; by default on all devices but a CPU.
         on_broken_device: called when the device fails on every image. A CUDA device that failed once may never work
             again in this process, so the default ends it, rather than failing one good job after the other.
     """
@@ -66,20 +65,21 @@ class Device:
         alternates: bool | None = None,
         on_broken_device: Callable[[], None] | None = None,
     ) -> None:
-        on_processor = extractor.device.type == "cpu"
+        on_cpu = extractor.device.type == "cpu"
         self._engine = Engine(extractor)
         self._input_size = extractor.input_size
         self._on_broken_device = on_broken_device or end_process
         self._batch_images = batch_images
-        self._gather_s = max_batch_delay_s
-        self._company_s = (0.05 if on_processor else 0.005) if max_extract_delay_s is None else max_extract_delay_s
-        # Callers lay hold of a queue before they get the lock: it must stay the same object.
+        self._max_batch_delay_s = max_batch_delay_s
+        default_s = 0.05 if on_cpu else 0.005
+        self._max_extract_delay_s = default_s if max_extract_delay_s is None else max_extract_delay_s
+        # Callers read a queue's attribute before they get the lock: it must stay the same object.
         self._extractions: Final[deque[_Waiting[torch.Tensor]]] = deque()
         self._activations: Final[deque[_Waiting[Work]]] = deque()
         self._optimising = False
         self._wake = threading.Condition()
         self._stopping = False
-        self._alternates = not on_processor if alternates is None else alternates
+        self._alternates = not on_cpu if alternates is None else alternates
         roles = [(True, True)] if self._alternates else [(True, False), (False, True)]
         self._threads = [threading.Thread(target=self._run, args=role, name="device", daemon=True) for role in roles]
 
@@ -98,24 +98,28 @@ class Device:
     def extract(self, image: torch.Tensor, *, can_wait: bool = False) -> Features:
         """The feature (D,) float32 of one image (3, S, S) float32 in [0, 1]; waits for it.
 
-        One that can wait does so a moment longer, for others to share a batch with, as long as the device is at work on
+        With `can_wait` it waits up to `max_extract_delay_s` for others to share a batch with, while the device runs
         activations: in a batch of four, a feature takes two thirds of its time alone.
+
+        Raises:
+            DeviceFailure: the extractor failed on this image.
+            WorkerStopping: the device was stopped.
         """
-        waiting = _Waiting(image, due=time.monotonic() + self._company_s if can_wait else 0.0)
+        waiting = _Waiting(image, due=time.monotonic() + self._max_extract_delay_s if can_wait else 0.0)
         return self._put(self._extractions, waiting).result()  # type: ignore[no-any-return]
 
     def extract_all(self, images: Sequence[torch.Tensor]) -> list[Features]:
-        """The features of several such images, batched with whatever else waits."""
+        """The features of several such images, batched with all others that wait; errors as in :meth:`extract`."""
         return [future.result() for future in [self._put(self._extractions, _Waiting(image)) for image in images]]
 
     def activate(self, work: Work) -> Activated:
-        """Optimise one image; waits for it."""
+        """Optimise one image; waits for it. Errors as in :meth:`extract`."""
         return self._put(self._activations, _Waiting(work)).result()  # type: ignore[no-any-return]
 
     def _put(self, queue: deque[_Waiting[_T]], waiting: _Waiting[_T]) -> Future[Any]:
         with self._wake:
             if self._stopping:
-                raise LeaseLost("This worker is stopping: the job is sent to another one.")
+                raise WorkerStopping("This worker is stopping: the job is sent to another one.")
             queue.append(waiting)
             self._wake.notify_all()
         return waiting.future
@@ -130,10 +134,10 @@ class Device:
                 self._serve_extractions()
             if activates and (batch := self._next_batch()):
                 self._halving(batch, self._optimise)
-                self._rest()
+                self._end_batch()
 
     def _wait_for_work(self, extracts: bool, activates: bool) -> bool:
-        """False when the thread is to end, which it does only with empty hands."""
+        """False when the thread is to end, which it does only once its queues are drained."""
         with self._wake:
             while not (extracts and self._due_in() == 0) and not (activates and self._activations):
                 if self._stopping:
@@ -142,11 +146,11 @@ class Device:
         return True
 
     def _due_in(self) -> float | None:
-        """Seconds until a feature has to be extracted, 0 for now; None when nobody asks for one."""
+        """Seconds until a feature has to be extracted, 0 for now; None when none is wanted."""
         if not self._extractions:
             return None
-        alone = not (self._optimising or self._activations)
-        if alone or self._stopping or len(self._extractions) >= self._batch_images:
+        idle = not (self._optimising or self._activations)
+        if idle or self._stopping or len(self._extractions) >= self._batch_images:
             return 0
         return max(0, min(w.due for w in self._extractions) - time.monotonic())
 
@@ -159,9 +163,9 @@ class Device:
             self._halving(batch, self._extract)
 
     def _next_batch(self) -> list[_Waiting[Work]]:
-        """The oldest waiting image and others of its kind; waits a moment for company, but not while somebody waits for
-        this thread."""
-        deadline = time.monotonic() + self._gather_s
+        """The oldest waiting image and others of its kind. Waits a moment for more images, but not while an extraction
+        waits for this thread."""
+        deadline = time.monotonic() + self._max_batch_delay_s
         with self._wake:
             while self._activations and len(self._activations) < self._batch_images:
                 waited_for = self._stopping or (self._alternates and self._due_in() == 0)
@@ -176,8 +180,8 @@ class Device:
             self._optimising = True
         return chosen
 
-    def _rest(self) -> None:
-        """Who waits for the company of images that were optimised need wait no longer, unless the next batch begins."""
+    def _end_batch(self) -> None:
+        """Wake the extractions that waited for images of this batch: unless the next one begins, none will come."""
         with self._wake:
             self._optimising = False
             self._wake.notify_all()
@@ -220,7 +224,7 @@ class Device:
             self._halving(batch[middle:], run)
 
     def _fail(self, waiting: _Waiting[_T], error: Exception) -> None:
-        """Blame the image, unless the device fails on a plain grey one as well: then no image is to blame."""
+        """Fail the image, unless the device fails on a plain grey one as well: then the device is broken."""
         try:
             self._engine.features(torch.full((1, 3, self._input_size, self._input_size), 0.5))
         except Exception:

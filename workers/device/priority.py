@@ -1,4 +1,4 @@
-"""Who comes first where cores are short: queries before activations, which are many and wait for the device anyway."""
+"""Queries come before activations where cores are short: activations are many and wait for the device anyway."""
 
 from __future__ import annotations
 

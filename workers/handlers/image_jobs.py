@@ -1,4 +1,4 @@
-"""What is done for each kind of job: the stages of DESIGN's "way of an image", in the handler's thread.
+"""What is done for activations and queries, stage by stage, in a thread of the lane.
 
 Network, decoding, composing and encoding happen here, one thread an image, while the device computes for others.
 """
@@ -9,40 +9,23 @@ from typing import Literal
 
 from tasks.messages import ActivateRequest, QueryRequest
 from tasks.names import protected_key, sha256_hex
-from tasks.results import ActivationResult, ExtractorIdentity, QueryResult, Verification
-from tasks.storage import Bucket, ObjectStore
+from tasks.results import ActivationResult, QueryResult, Verification
+from tasks.storage import Bucket
 from workers.activation.quality import quality
-from workers.delivery.job_runner import Running
-from workers.device.device import Device
-from workers.handlers.pixel_budget import PixelBudget
+from workers.delivery.job import Running
 from workers.handlers.protect import Protector
-from workers.images import Limits, decode
+from workers.handlers.resources import Resources
+from workers.images import decode
 from workers.images.tensors import to_input
 from workers.index.collection.journal import decode_code, encode_code
-from workers.index.collection.open_collections import OpenCollections
 
 
-class Handlers:
-    """The work behind the tasks; thread-safe."""
+class ImageHandlers:
+    """The work behind the tasks `activate` and `query`. Thread-safe."""
 
-    def __init__(
-        self,
-        store: ObjectStore,
-        collections: OpenCollections,
-        device: Device,
-        extractor: ExtractorIdentity,
-        input_size: int,
-        limits: Limits,
-        budget: PixelBudget,
-    ) -> None:
-        self._store = store
-        self._collections = collections
-        self._device = device
-        self._extractor = extractor
-        self._input_size = input_size
-        self._limits = limits
-        self._budget = budget
-        self._protector = Protector(device, input_size, limits)
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._protector = Protector(resources.device, resources.input_size, resources.limits)
 
     # ── activate ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -52,11 +35,11 @@ class Handlers:
         Raises:
             AiiError: one of the tree, for an image or a request that cannot be used.
         """
-        collection = self._collections.get(request.collection)
-        data = self._fetch(Bucket.ORIGINALS, request.source.sha256, running)
+        collection = self._resources.collections.get(request.collection)
+        data = self._resources.fetch(Bucket.ORIGINALS, request.source.sha256, running)
         with running.watch.stage("decode"):
-            original = decode(data, self._limits)
-        with self._budget.hold(original.pixels.shape[0] * original.pixels.shape[1]):
+            original = decode(data, self._resources.limits)
+        with self._resources.budget.hold(original.pixels.shape[0] * original.pixels.shape[1]):
             found, protected = self._protector.protect(
                 original, request.options, collection.codec, running.watch, running.wanted
             )
@@ -65,7 +48,7 @@ class Handlers:
         key = protected_key(request.collection, request.asset_id, protected.encoded.extension)
         running.begin_publishing()
         with running.watch.stage("upload"):
-            self._store.put(Bucket.PROTECTED, key, protected.encoded.data, protected.encoded.content_type)
+            self._resources.store.put(Bucket.PROTECTED, key, protected.encoded.data, protected.encoded.content_type)
         with running.watch.stage("journal"):
             entry = collection.register(request.asset_id, found.code, request.meta)
         return ActivationResult(
@@ -79,7 +62,7 @@ class Handlers:
             protected_sha256=sha256_hex(protected.encoded.data),
             width=original.pixels.shape[1],
             height=original.pixels.shape[0],
-            extractor=self._extractor,
+            extractor=self._resources.extractor,
             codec=collection.manifest.codec,
             code=encode_code(found.code),
             journal_entry=entry,
@@ -89,7 +72,7 @@ class Handlers:
             verification=Verification(
                 verified=protected.verified,
                 on_code=protected.after.on_code,
-                attempts=protected.tries,
+                attempts=protected.attempts,
                 steps=protected.steps,
                 distance_before=protected.before.distance,
                 distance_after=protected.after.distance,
@@ -103,8 +86,8 @@ class Handlers:
     def restore_activation(self, result: ActivationResult) -> bool:
         """Register an asset again from its result document, unless it was removed since; False when another extractor,
         or another collection of that name, made that."""
-        collection = self._collections.get(result.collection)
-        if result.extractor != self._extractor or result.codec not in (collection.manifest.codec, None):
+        collection = self._resources.collections.get(result.collection)
+        if result.extractor != self._resources.extractor or result.codec not in (collection.manifest.codec, None):
             return False
         if not collection.removed_since(result.asset_id, result.journal_entry):
             collection.register(result.asset_id, decode_code(result.code), result.meta)
@@ -118,12 +101,12 @@ class Handlers:
         Raises:
             AiiError: one of the tree, for an image or a request that cannot be used.
         """
-        collection = self._collections.get(request.collection)
-        data = self._fetch(Bucket.QUERIES, request.source.sha256, running)
+        collection = self._resources.collections.get(request.collection)
+        data = self._resources.fetch(Bucket.QUERIES, request.source.sha256, running)
         with running.watch.stage("decode"):
-            image = to_input(decode(data, self._limits).pixels, self._input_size)
+            image = to_input(decode(data, self._resources.limits).pixels, self._resources.input_size)
         with running.watch.stage("extract"):
-            feature = self._device.extract(image)
+            feature = self._resources.device.extract(image)
         options = request.options
         with running.watch.stage("search"):
             answer = collection.search(feature, options.top_k, options.nprobe, options.where)
@@ -133,19 +116,13 @@ class Handlers:
             generation=answer.generation,
             journal_entry=answer.journal_entry,
             source_sha256=request.source.sha256,
-            extractor=self._extractor,
+            extractor=self._resources.extractor,
             matches=answer.matches,
             threshold=answer.threshold,
             verdict=_verdict(answer.matches[0].distance if answer.matches else None, answer.threshold),
             options=options,
             provenance=running.provenance(),
         )
-
-    # ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _fetch(self, bucket: Bucket, sha256: str, running: Running) -> bytes:
-        with running.watch.stage("fetch"):
-            return self._store.get_verified(bucket, sha256, sha256, self._limits.max_bytes)
 
 
 def _verdict(distance: float | None, threshold: float | None) -> Literal["match", "no_match", "uncalibrated"]:

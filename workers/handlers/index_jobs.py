@@ -10,14 +10,13 @@ import torch
 
 from tasks.errors import BadInput, DiskUnavailable, ExtractorMismatch, NotFound
 from tasks.messages import CompactRequest, ExtractRequest
-from tasks.results import CompactionResult, ExtractionResult, ExtractorIdentity, FailureResult
-from tasks.storage import Bucket, ObjectStore
-from workers.delivery.job_runner import Running
-from workers.device.device import Device
-from workers.images import Limits, decode
+from tasks.results import CompactionResult, ExtractionResult, FailureResult
+from tasks.storage import Bucket
+from workers.delivery.job import Running
+from workers.handlers.resources import Resources
+from workers.images import decode
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Features
-from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance.upkeep import compact
 
 __all__ = ["IndexHandlers"]
@@ -27,40 +26,28 @@ _TOGETHER: Final = 16
 
 
 class IndexHandlers:
-    """The work behind the index tasks; thread-safe."""
+    """The work behind the tasks `compact` and `extract`. Thread-safe."""
 
-    def __init__(
-        self,
-        store: ObjectStore,
-        collections: OpenCollections,
-        device: Device,
-        extractor: ExtractorIdentity,
-        input_size: int,
-        limits: Limits,
-    ) -> None:
-        self._store = store
-        self._collections = collections
-        self._device = device
-        self._extractor = extractor
-        self._input_size = input_size
-        self._limits = limits
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
 
     def compact(self, request: CompactRequest, running: Running) -> CompactionResult | FailureResult:
-        """Put a collection's next generation in force.
+        """Write a collection's next generation and make it the current one.
 
-        A full disk ends the job as failed. Waiting for room, as for a service, would keep a thread of the lane from
-        activations; who asks for compactions asks again.
+        A full disk ends the job as failed. Waiting until there is space, as for a service, would keep a thread of the
+        lane from activations; workers ask for the compaction again later.
 
         Raises:
-            CollectionBusy: somebody else is at it.
+            CollectionBusy: another process is writing the collection.
         """
-        files, journal = self._collections.files(request.collection), self._collections.journal(request.collection)
+        collections, name = self._resources.collections, request.collection
+        files, journal = collections.files(name), collections.journal(name)
         try:
-            with self._collections.write_lock(request.collection) as lock, running.watch.stage("compact"):
+            with collections.write_lock(name) as lock, running.watch.stage("compact"):
 
                 def still_ours() -> None:
                     lock.check()
-                    running.begin_publishing()  # a generation in force is not taken back
+                    running.begin_publishing()  # a published generation is not taken back
 
                 manifest = compact(files, journal, still_ours)
         except DiskUnavailable as error:
@@ -77,29 +64,30 @@ class IndexHandlers:
         )
 
     def extract(self, request: ExtractRequest, running: Running) -> ExtractionResult:
-        """Write the features of some originals where the build looks for them.
+        """Write the features of some originals to the collection's folder, where the build reads them.
 
         Raises:
             ExtractorMismatch: the build is for another extractor than this worker's.
         """
-        if request.extractor != self._extractor.sha256:
+        extractor = self._resources.extractor
+        if request.extractor != extractor.sha256:
             raise ExtractorMismatch(
                 f"Collection {request.collection!r} is built for extractor {request.extractor[:12]}, this worker holds "
-                f"{self._extractor.name} {self._extractor.sha256[:12]}: start workers with that extractor."
+                f"{extractor.name} {extractor.sha256[:12]}: start workers with that extractor."
             )
         features: list[Features] = []
         skipped: dict[str, str] = {}
         for start in range(0, len(request.images), _TOGETHER):
             inputs = self._inputs(request.images[start : start + _TOGETHER], skipped, running)
             with running.watch.stage("extract"):
-                features += self._device.extract_all(inputs)
+                features += self._resources.device.extract_all(inputs)
             running.still_ours()
-        rows = np.stack(features) if features else np.empty((0, self._extractor.dimension), dtype=np.float32)
-        files = self._collections.files(request.collection)
+        rows = np.stack(features) if features else np.empty((0, extractor.dimension), dtype=np.float32)
+        files = self._resources.collections.files(request.collection)
         return ExtractionResult(
             job_id=running.job_id,
             collection=request.collection,
-            extractor=self._extractor,
+            extractor=extractor,
             features=files.upload_features(rows),
             images=[digest for digest in request.images if digest not in skipped],
             skipped=skipped,
@@ -111,10 +99,9 @@ class IndexHandlers:
         inputs = []
         for digest in digests:
             try:
-                with running.watch.stage("fetch"):
-                    data = self._store.get_verified(Bucket.ORIGINALS, digest, digest, self._limits.max_bytes)
+                data = self._resources.fetch(Bucket.ORIGINALS, digest, running)
                 with running.watch.stage("decode"):
-                    inputs.append(to_input(decode(data, self._limits).pixels, self._input_size))
+                    inputs.append(to_input(decode(data, self._resources.limits).pixels, self._resources.input_size))
             except (BadInput, NotFound) as error:
                 skipped[digest] = f"{error.message} [{error.code}]"
         return inputs

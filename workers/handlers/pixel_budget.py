@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class PixelBudget:
-    """Lets images through while they fit; an image larger than the whole budget passes alone. Thread-safe.
+    """Admits images while they fit; an image larger than the whole budget is admitted alone. Thread-safe.
 
     Args:
         pixels: most pixels at a time. An activation holds about 60 bytes for each of its pixels.

@@ -1,4 +1,4 @@
-"""From a decoded image to a protected file that was looked at again: the handler thread's side of an activation."""
+"""From a decoded image to a protected file that is verified: the handler thread's side of an activation."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from workers.monitoring.stopwatch import Stopwatch
 
 __all__ = ["Protected", "Protector"]
 
-# A change that the file format swallowed gets more steps; each try doubles them.
-_TRIES: Final = 3
+# A change that the file format swallowed gets more steps; each attempt doubles them.
+_ATTEMPTS: Final = 3
 # A change that is too visible is weakened; each time by what is missing to the floor, which JPEG's rounding can deny.
 _WEAKENINGS: Final = 6
 
 
 @dataclass(frozen=True)
 class Protected:
-    """An encoded image, decoded again, and what it took: how many tries, and steps in all of them."""
+    """An encoded image, decoded again, and what it took: how many attempts, and steps in all of them."""
 
     encoded: EncodedImage
     decoded: DecodedImage
     before: CodeFit
     after: CodeFit
     verified: bool
-    tries: int = 0
+    attempts: int = 0
     steps: int = 0
 
 
@@ -57,35 +57,35 @@ class Protector:
         watch: Stopwatch,
         wanted: Callable[[], bool] = always,
     ) -> tuple[Activated, Protected]:
-        """Change the image until its *file* is verified; after the last try, give the picture back unchanged.
+        """Change the image until its *file* is verified; after the last attempt, give the picture back unchanged.
 
         Raises:
-            LeaseLost: nobody wants it any more; `wanted` is asked between the steps of the optimiser.
+            LeaseLost: the job is no longer this worker's; `wanted` is asked between the steps of the optimiser.
         """
         if options.kept_metadata == "none":
             original = original.without_profile()
         with watch.stage("prepare"):
             prepared = prepare(original.pixels, self._input_size, options.alpha, options.attenuation)
-        work, tries, steps = Work(prepared, codec, options, options.steps, wanted=wanted), 0, 0
-        for _ in range(_TRIES):
+        work, attempts, steps = Work(prepared, codec, options, options.steps, wanted=wanted), 0, 0
+        for _ in range(_ATTEMPTS):
             with watch.stage("device"):
                 found = self._device.activate(work)
             if not wanted():
                 raise LeaseLost("The job is no longer this worker's: it was cancelled, or its lease ran out.")
             watch.add("optimise", found.device_ms)
-            tries, steps = tries + 1, steps + found.steps
+            attempts, steps = attempts + 1, steps + found.steps
             protected = self._publish(original, prepared, found, work, watch)
             if protected.verified:
                 break
             work = replace(work, steps=2 * work.steps, take_all_steps=True)
         else:
             protected = self._passive(original, found, work, watch)
-        return found, replace(protected, tries=tries, steps=steps)
+        return found, replace(protected, attempts=attempts, steps=steps)
 
     def _publish(
         self, original: DecodedImage, prepared: Prepared, found: Activated, work: Work, watch: Stopwatch
     ) -> Protected:
-        """Compose and encode, weaker and weaker until the file keeps the floor, and look at the file."""
+        """Compose and encode, weaker and weaker until the file keeps the floor, and verify the file."""
         floor, strength = work.options.min_psnr_db, 1.0
         for _ in range(_WEAKENINGS):
             with watch.stage("compose"):
@@ -117,6 +117,6 @@ class Protector:
             return encoded, decode(encoded.data, self._limits)
 
     def _fit(self, image: DecodedImage, found: Activated, codec: Codec) -> CodeFit:
-        """See an image as a query for it will."""
+        """How an image fits its code, when a query extracts it."""
         feature = self._device.extract(to_input(image.pixels, self._input_size), can_wait=True)
         return CodeFit.of(feature, found.code, found.target, codec)

@@ -120,6 +120,6 @@ def _reason(check: Check) -> str | None:
     except AiiError as error:
         return error.message
     except Exception as error:
-        logger.exception("A check of this worker's readiness failed in a way nobody foresaw")
+        logger.exception("A check of this worker's readiness failed with an unforeseen error")
         return f"{type(error).__name__}; the worker's log has the rest."
     return None

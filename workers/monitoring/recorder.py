@@ -21,7 +21,8 @@ _EVERY_S: Final = 1.0
 
 
 class Recorder:
-    """Thread-safe. What cannot be published while Redis is away is published later."""
+    """What cannot be published while Redis is away is published later; call :meth:`publish` once more in the end.
+    Thread-safe."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -30,15 +31,7 @@ class Recorder:
         self._total = Counters()  # since this process began
         self._failures: dict[str, Failure] = {}
         self._activations: list[str] = []
-        self._thread = PeriodicThread("recorder", _EVERY_S, self.publish)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Publish what is left, and end."""
-        self._thread.stop()
-        self.publish()
+        self.thread = PeriodicThread("recorder", _EVERY_S, self.publish)
 
     @property
     def total(self) -> Counters:

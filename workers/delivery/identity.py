@@ -1,0 +1,46 @@
+"""How a worker signs what it writes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import socket
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+__all__ = ["Identity"]
+
+# What influences the result of a job.
+_PACKAGES: Final = ("active-image-indexing", "torch", "faiss-gpu", "faiss-cpu", "pillow", "celery")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What result documents say of the worker that wrote them.
+
+    Attributes:
+        worker: ``HOST-PID``, also its name in Flower and in its note of presence.
+        device: what the extractor runs on, in words.
+        versions: of the installed packages that influence results.
+    """
+
+    worker: str
+    device: str
+    versions: dict[str, str]
+
+    @classmethod
+    def of_this_process(cls, device: torch.device) -> Identity:
+        return cls(f"{socket.gethostname()}-{os.getpid()}", _described(device), _versions())
+
+
+def _described(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+def _versions() -> dict[str, str]:
+    installed = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
+    return {name: installed[name] for name in _PACKAGES if name in installed}
