@@ -1,7 +1,7 @@
 """The kinds of jobs, in one table: each with its message, its results, and what is shown of it.
 
 A new kind of job has its message in :mod:`tasks.messages`, its result in :mod:`tasks.results`, one row here, and a
-handler in :func:`workers.handlers.kinds.kinds_of_jobs`. Routing, metrics, the overview and `aii status` read this table.
+handler in :mod:`workers.handlers.kinds`. Routing, metrics, the overview and `aii status` read this table.
 """
 
 from __future__ import annotations
