@@ -1,4 +1,4 @@
-"""Many images at once: upload in parallel, wait for all, and let each succeed or fail by itself."""
+"""Many images at once: upload in parallel, wait for all; each succeeds or fails by itself."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run_batch(
             if isinstance(outcome, AiiError):
                 yield Submission(order, image, None, False, error=outcome)
             else:
-                # One picture may lie in a folder twice: it is one job with two names.
+                # Two files of the same content are one job with two names.
                 jobs[outcome.job_id] = outcome
                 waiting.setdefault(outcome.job_id, []).append(Submission(order, image, outcome.job_id, outcome.new))
     for job, result in producer.wait_all(jobs.values(), timeout_s):

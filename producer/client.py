@@ -93,14 +93,14 @@ class Producer:
         meta: Mapping[str, str] | None = None,
         again: bool = False,
     ) -> Job:
-        """Have an image protected and registered.
+        """Submit an image to be protected and registered.
 
         Args:
             image: the bytes of a JPEG, PNG or WebP file, or its path.
-            asset_id: how the image shall be known; the sha256 of its bytes when not given.
-            collection: the collection to register it in; the configured default when not given.
-            meta: words that the asset shall carry, for people to read and for queries to be narrowed by.
-            again: do it even if the same was asked before: after a removal, say.
+            asset_id: the asset's name; default: the sha256 of the image's bytes.
+            collection: the collection to register it in; default: AII_DEFAULT_COLLECTION.
+            meta: metadata of the asset, by which queries can be filtered.
+            again: make a new job even if the same request was made before, for example after a removal.
 
         Raises:
             BadInput: the image or a name cannot be used; nothing was submitted.
@@ -124,7 +124,7 @@ class Producer:
     def query(
         self, image: bytes | str | Path, *, collection: str | None = None, options: QueryOptions | None = None
     ) -> Job:
-        """Ask which asset an image is a copy of; arguments and errors as in :meth:`activate`."""
+        """Submit an image, to find the asset that it is a copy of; arguments and errors as in :meth:`activate`."""
         name = check_collection(collection or self._settings.default_collection)
         source = self._upload(Bucket.QUERIES, image)
         return self._submit(
@@ -132,7 +132,7 @@ class Producer:
         )
 
     def wait_all(self, jobs: Iterable[Job], timeout_s: float | None = None) -> Iterator[tuple[Job, ImageResult]]:
-        """Yield jobs with their result documents as they end, in any order; what is missing at the end is still open.
+        """Yield jobs with their result documents as they end, in any order; a job that is not yielded is still open.
 
         Raises:
             JobMissing: the ledger forgot a job before it ended (its Redis was emptied).
@@ -148,7 +148,7 @@ class Producer:
         return read_result(self._store, job_id)
 
     def _ended(self, job_id: str, state: JobState) -> ImageResult:
-        """How a job ended. The good document of an earlier time outlives a later failure, of which the ledger tells."""
+        """How a job ended. A good document is kept when a later run fails; the ledger then knows the failure."""
         result = cast(ImageResult, self.result(job_id))
         if state is not JobState.FAILED or isinstance(result, FailureResult):
             return result

@@ -1,4 +1,4 @@
-"""Images before they are uploaded: found, read, and checked as far as that is cheap. The worker judges the rest."""
+"""Images before the upload: found, read, and checked as far as that is cheap. The worker checks the rest."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _SIGNATURES: Final = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "imag
 
 
 def _content_type(data: bytes) -> str:
-    """What the object store is told. Whether the bytes are an image that can be used, one judge decides: the worker."""
+    """MIME type for the object store. Only the worker decides whether the bytes are an image that can be used."""
     return next((kind for start, kind in _SIGNATURES.items() if data.startswith(start)), "application/octet-stream")
 
 

@@ -52,14 +52,14 @@ def query_line(submission: Submission) -> str:
     if not result.matches:
         return "no match"
     first = result.matches[0]
-    word = {"match": "match", "no_match": "no match (nearest:", "uncalibrated": "nearest"}[result.verdict]
-    text = f"{word} {_short(first.asset_id)} at distance {first.distance:.3f}"
+    verdict = {"match": "match", "no_match": "no match (nearest:", "uncalibrated": "nearest"}[result.verdict]
+    text = f"{verdict} {_short(first.asset_id)} at distance {first.distance:.3f}"
     limit = "" if result.threshold is None else f", threshold {result.threshold:.3f}"
     return text + limit + (")" if result.verdict == "no_match" else "")
 
 
 def _short(asset_id: str) -> str:
-    """A digest is told from another by its first digits; a given name is shown whole."""
+    """A digest is recognised by its first digits; a name is shown whole."""
     return asset_id[:_ID_WIDTH] + "…" if len(asset_id) == 64 else asset_id
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tasks.connection import connect_redis, redis_address
 from tasks.documents import read_result
 from tasks.errors import NotFound, StorageUnavailable
-from tasks.monitoring.observer import look
+from tasks.monitoring.observer import read_overview
 from tasks.monitoring.overview import Overview
 from tasks.monitoring.presence import WorkerNote, present_workers
 from tasks.results import ActivationResult
@@ -24,7 +24,7 @@ _RESULTS = 5
 
 @dataclass(frozen=True)
 class Status:
-    """Where the services are, and how it goes; `s3_problem` says why S3 cannot be used, if so."""
+    """The services' addresses, the overview and the latest results; `s3_problem` says why S3 cannot be used, if so."""
 
     redis: str
     s3: str
@@ -37,7 +37,7 @@ class Status:
 def collect_status(settings: Settings | None = None) -> Status:
     """Ask Redis and S3; raises RedisUnavailable, without which nothing is known."""
     settings = settings or load_settings()
-    overview = look(settings)
+    overview = read_overview(settings)
     flower = f"http://{settings.flower_address}:{settings.flower_port}"
     results, problem = _latest_results(settings, overview.latest[:_RESULTS])
     return Status(

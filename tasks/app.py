@@ -30,14 +30,14 @@ def create_app(settings: Settings) -> Celery:
         task_create_missing_queues=False,
         task_routes={task: {"queue": queue} for task, queue in QUEUE_OF_TASK.items()},
         # Late acknowledgement with a prefetch of one: a worker holds as many messages as it has threads and none
-        # waits in its memory, so a job's place in the queue is the order in which it starts. The ledger leans on that.
+        # waits in its memory, so jobs start in the order of the queue. The ledger relies on that.
         task_acks_late=True,
         worker_prefetch_multiplier=1,
-        worker_send_task_events=True,  # for Flower's own pages; of jobs that wait, the ledger tells
+        worker_send_task_events=True,  # for Flower's own pages; waiting jobs are in the ledger
         broker_connection_retry_on_startup=True,
         broker_transport_options={
             **SOCKET_OPTIONS,
-            # Celery's own redelivery is only a second net, under the ledger's; an early one would be a needless
+            # The ledger sends lost messages again; Celery's own redelivery is a fallback, and early it would only
             # duplicate.
             "visibility_timeout": 3600,
         },
@@ -59,7 +59,7 @@ class Sender:
     def send(self, job_id: str, task: str, queue: str, payload: dict[str, object]) -> None:
         """Raises RedisUnavailable; the job then stays in the ledger and the reconciler sends it later."""
         try:
-            # What Flower shows of the request. Celery would make its own, which takes it longer than the sending.
+            # What Flower shows of the request. Celery's own representation would take longer to make than the sending.
             shown = {"argsrepr": "()", "kwargsrepr": json.dumps(payload)}
             self._app.send_task(
                 task, kwargs={"request": payload}, task_id=job_id, queue=queue, retry=False, ignore_result=True, **shown
@@ -67,7 +67,7 @@ class Sender:
         except OperationalError as error:
             raise RedisUnavailable(
                 f"Redis at {self._address} did not take the message of job {job_id} ({type(error).__name__}); "
-                "it is accepted all the same and a worker will send it again."
+                "it is accepted nevertheless, and a worker will send it."
             ) from error
 
     def send_again(self, message: Resend) -> None:
@@ -75,9 +75,9 @@ class Sender:
 
 
 def submit(ledger: Ledger, sender: Sender, request: Request) -> bool:
-    """Accept a request as a job: first the ledger, then the message, which will be sent again if it is lost on the way.
+    """Accept a request as a job: write it into the ledger, then send its message, which is sent again if it is lost.
 
-    False: the same request had been accepted before.
+    Returns False when the same request had been accepted before.
     """
     new = ledger.submit([request])[0]
     if new:

@@ -108,7 +108,7 @@ class Lazy(NamedTuple):
 
 
 class _Stub(click.Command):
-    """Stands for a command in help and completion, where only its name and its summary are needed."""
+    """A command's name and summary, which is all that help and completion need."""
 
     def __init__(self, name: str, summary: str) -> None:
         super().__init__(name, short_help=summary)

@@ -1,4 +1,4 @@
-"""One way to reach Redis, with time-outs that notice a half-open socket."""
+"""The client of Redis: its time-outs notice a half-open socket, its errors are named in this one place."""
 
 from __future__ import annotations
 
@@ -65,18 +65,18 @@ def connect_redis(settings: Settings) -> RedisClient:
 
 
 def redis_address(settings: Settings) -> str:
-    """``host:port`` for messages to people; never the password."""
+    """``host:port``, for messages; never the password."""
     parts = urlsplit(settings.redis_url.get_secret_value())
     return f"{parts.hostname}:{parts.port or 6379}"
 
 
-# What Redis answers when it refuses to write, or to answer at all, for a while. Looked for in the text: what a script
-# ran into comes as a general error that quotes it.
+# Redis' error codes for refusing commands for a while. They are searched for in the text, because an error inside a
+# script is reported as a general error that quotes it.
 _REFUSALS: Final = {
     "OOM": "is full: raise its maxmemory, or remove something",
     "READONLY": "is a read-only replica: point AII_REDIS_URL at the primary",
-    "MISCONF": "cannot write its files, and takes nothing meanwhile: look at its log and its disk",
-    "NOREPLICAS": "lacks replicas, and takes nothing meanwhile",
+    "MISCONF": "cannot write its files, and refuses writes until then: check its log and its disk",
+    "NOREPLICAS": "lacks replicas, and refuses writes until then",
     "MASTERDOWN": "has lost its primary",
     "NOPERM": "does not let this user do that: check AII_REDIS_URL",
     "BUSY": "is busy with a script",
@@ -85,8 +85,8 @@ _REFUSALS: Final = {
 
 @contextmanager
 def named_errors(address: str) -> Iterator[None]:
-    """Turn the client's connection errors, and Redis' refusals, into RedisUnavailable: both pass, and the same call may
-    succeed then. What else Redis objects to is a mistake of ours, and stays what it is."""
+    """Turn the client's connection errors, and Redis' refusals, into RedisUnavailable: both are temporary, and the same
+    call may succeed later. Any other error of Redis is a bug of the caller, and is passed on."""
     try:
         yield
     except redis.AuthenticationError as error:
@@ -102,7 +102,7 @@ def named_errors(address: str) -> Iterator[None]:
 
 
 def _refusal(error: redis.ResponseError) -> str | None:
-    # redis-py takes the word out of the text where it has a class for it.
+    # redis-py removes the code from the text where it has a class for it.
     known = {"OutOfMemoryError": "OOM", "ReadOnlyError": "READONLY", "NoPermissionError": "NOPERM"}
     words = {known.get(type(error).__name__, ""), *re.findall(r"[A-Z]{3,}", str(error))}
     return next((reason for word, reason in _REFUSALS.items() if word in words), None)

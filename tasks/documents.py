@@ -1,4 +1,4 @@
-"""Result documents in S3: where they lie, how large they may be, how they are read and written."""
+"""Result documents in S3: their keys, their largest size, how they are read and written."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def read_result(store: ObjectStore, job_id: str) -> Result:
 
     Raises:
         ObjectMissing: it has not ended, or its document was deleted.
-        pydantic.ValidationError: what lies there is no result document.
+        pydantic.ValidationError: the object is no result document.
     """
     return parse_result(read_document(store, job_id))
 
 
 def read_document(store: ObjectStore, job_id: str) -> bytes:
-    """The same as JSON; raises ObjectMissing."""
+    """A result document as JSON; raises ObjectMissing."""
     return read_document_at(store, result_key(job_id))
 
 
 def read_document_at(store: ObjectStore, key: str) -> bytes:
-    """The same by its key."""
+    """A result document as JSON, by its key; raises ObjectMissing."""
     return store.get(Bucket.RESULTS, key, _MAX_BYTES)
 
 

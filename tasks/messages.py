@@ -1,7 +1,7 @@
 """What travels through the queue: small frozen models, JSON, object digests instead of pixels.
 
-A request's ``job_id`` is a hash of everything it says, so the same request is the same job, whoever sends it and
-however often. Queries carry a nonce, because the same question may have a new answer a minute later.
+A request's ``job_id`` is a hash of all its fields, so the same request is the same job, however often and by however
+many producers it is sent. Queries carry a nonce, because the same query may have another result a minute later.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tasks.names import (
 )
 
 Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
-# Words an asset carries, and by which a query can be narrowed: few and short, since they stand in the index.
+# Metadata of an asset, by which queries can be filtered: few and short, since the index holds them.
 Metadata = Annotated[
     dict[Annotated[str, Field(pattern=META_KEY_PATTERN)], Annotated[str, Field(max_length=256)]],
     Field(max_length=16),
@@ -64,21 +64,22 @@ class ActivationOptions(Frozen):
     learning_rate: float | None = Field(default=None, gt=0, le=100, description="default: 10 / steps")
     alpha: float = Field(default=3.0, gt=0, le=20, description="scale of the mask; with `linf`, grey levels")
     attenuation: Literal["jnd", "linf"] = Field(
-        default="jnd", description="change each pixel by what the eye misses there, or all pixels by the same"
+        default="jnd",
+        description="bound the change of each pixel by what the eye notices there, or of all pixels alike",
     )
     min_psnr_db: float | None = Field(
         default=None, ge=20, le=80, description="weaken the change until the published file keeps this floor"
     )
-    robust: bool = Field(default=False, description="optimise over edited views: about three times the work")
+    robust: bool = Field(default=False, description="optimise over edited views, at about three times the work")
     metadata: Literal["all", "rights", "none"] = Field(
         default="all", description="what of EXIF, IPTC and XMP is published: all, who owns the image, or nothing"
     )
-    strip_metadata: bool = Field(default=False, description="the same as `metadata` none, as version 0.1.0 says it")
+    strip_metadata: bool = Field(default=False, description="the same as `metadata` none, the name in version 0.1.0")
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A request that says nothing of what came after version 0.1.0 is the same request, and the same job, as
-        before."""
+        """Leave out fields that came after version 0.1.0 where they have their defaults: the request then has the same
+        job id as in that version."""
         said: dict[str, Any] = handler(self)
         return {name: value for name, value in said.items() if name not in _LATER or value != _LATER[name]}
 
@@ -88,8 +89,8 @@ class ActivationOptions(Frozen):
 
     @property
     def effective_learning_rate(self) -> float:
-        """Adam moves a coordinate by about its learning rate a step: 10/steps keeps the distance, and both of the
-        paper's modes (10 steps at 1, 1 step at 10) lie on that line."""
+        """The given learning rate, else 10 / steps. Adam moves a coordinate by about its learning rate a step, so this
+        keeps the distance; it agrees with both of the paper's modes, 10 steps at 1 and 1 step at 10."""
         return self.learning_rate if self.learning_rate is not None else 10.0 / self.steps
 
 

@@ -1,4 +1,4 @@
-"""Names that two processes must spell alike: tasks, queues, Redis keys, object keys; and who may be called what."""
+"""Names that two processes must spell alike: tasks, queues, Redis keys, object keys; and which names are allowed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sha256_hex(data: bytes) -> str:
 
 
 def canonical_json(value: Any) -> bytes:
-    """One spelling for one value (sorted keys, no spaces), so that it can be hashed."""
+    """The same bytes for the same value (sorted keys, no spaces), so that it can be hashed."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
@@ -67,12 +67,12 @@ def check_key(key: str) -> str:
 
 
 def protected_key(collection: str, asset_id: str, extension: str) -> str:
-    """Where the protected image of an asset lies in the bucket of protected images."""
+    """Key of an asset's protected image in its bucket."""
     return check_key(f"{collection}/{asset_id}.{extension}")
 
 
 def result_key(job_id: str) -> str:
-    """Where a job's result document lies in the bucket of results."""
+    """Key of a job's result document in its bucket."""
     return check_key(f"{job_id}.json")
 
 
@@ -82,5 +82,5 @@ def journal_stream(collection: str) -> str:
 
 
 def worker_presence(worker: str) -> str:
-    """Redis hash with a short life that a warm worker keeps renewing."""
+    """Redis key of a warm worker's note, which expires unless it is renewed."""
     return f"aii:worker:{worker}"

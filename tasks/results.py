@@ -1,4 +1,4 @@
-"""Result documents: the JSON that stands at ``results/{job_id}.json`` and commits a job.
+"""Result documents: the JSON at ``results/{job_id}.json`` that commits a job.
 
 A document carries all that is needed to audit an image and to rebuild its index entry.
 """
@@ -29,12 +29,12 @@ class Quality(Frozen):
 
 
 class Verification(Frozen):
-    """How the *encoded* protected image, decoded again, stands to the registered code.
+    """How near the *encoded* protected image, decoded again, is to the registered code.
 
-    `verified`: it lies in the code's coarse cell, so that a search with nprobe 1 looks at the code at all; it fits the
-    code better than the original did (`loss`, what the optimiser lowers: it rises with the distance to what the code
-    stands for, and with the nearness of other cells); and it keeps the asked-for PSNR. `on_code`: it would even be
-    given the very same code. Distances are those of a search: squared L2 to what the code stands for, or Hamming's.
+    `verified`: it is in the code's coarse cell, so that a search with nprobe 1 reaches the code; it fits the
+    code better than the original did (`loss`, what the optimiser lowers: it rises with the distance to the
+    code's reconstruction, and with the nearness of other cells); and it keeps the requested PSNR. `on_code`: it is even
+    encoded to the same code. Distances are those of a search: squared L2 to the code's reconstruction, or Hamming.
     """
 
     # Documents of version 0.1.0 call the losses misfits, and programs read them so: the documents keep their names.
@@ -66,7 +66,7 @@ class Provenance(Frozen):
 
 class ActivationResult(Frozen):
     """The end of a good activation. `passive` means that no change of the image could be verified: what was published
-    is the original picture, and it is registered all the same."""
+    is the original picture, which is registered too."""
 
     status: Literal["activated", "passive"]
     task: Literal["aii.activate"] = "aii.activate"
@@ -121,7 +121,7 @@ class QueryResult(Frozen):
 
 
 class CompactionResult(Frozen):
-    """The end of a good compaction: the generation in force, and what it holds."""
+    """The end of a good compaction: the current generation, and how many entries it holds."""
 
     status: Literal["compacted"] = "compacted"
     task: Literal["aii.compact"] = "aii.compact"

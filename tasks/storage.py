@@ -56,7 +56,7 @@ class Bucket(Enum):
 
 
 class ObjectStore:
-    """Put and get objects by allowlisted keys; every failure is one of ours. Thread-safe; build one in each process."""
+    """Put and get objects by allowlisted keys; every failure is an AiiError. Thread-safe; build one in each process."""
 
     def __init__(self, stores: dict[Bucket, S3Store], names: dict[Bucket, str], address: str, region: str) -> None:
         self._stores = stores
@@ -66,7 +66,7 @@ class ObjectStore:
 
     @classmethod
     def connect(cls, settings: Settings) -> ObjectStore:
-        """Build a client with short time-outs (its own: ten tries in three minutes). Does not connect yet."""
+        """Build a client with short time-outs (obstore's: ten attempts in three minutes). Does not connect yet."""
         names = {bucket: getattr(settings, f"bucket_{bucket.value}") for bucket in Bucket}
         stores = {bucket: _client(settings, name) for bucket, name in names.items()}
         return cls(stores, names, settings.s3_endpoint, settings.s3_region)
@@ -230,21 +230,21 @@ def _exists(bucket: S3Store) -> bool:
 
 
 def _create(bucket: S3Store, region: str) -> None:
-    """The one request that obstore lacks; it signs it all the same. Only S3's first region must not be named
-    (CreateBucket in the API reference)."""
+    """The one request that obstore cannot send, though it can sign it. S3's first region must not be named (see
+    CreateBucket in the API reference)."""
     url = obstore.sign(bucket, "PUT", "", timedelta(seconds=_CREATION_TIMEOUT_S))
     place = f"<LocationConstraint>{region}</LocationConstraint>" if region != _FIRST_REGION else ""
     body = f"<CreateBucketConfiguration>{place}</CreateBucketConfiguration>".encode() if place else None
     try:
         urllib.request.urlopen(urllib.request.Request(url, body, method="PUT"), timeout=_CREATION_TIMEOUT_S).close()
     except urllib.error.HTTPError as error:
-        if error.code != 409:  # somebody else was quicker
+        if error.code != 409:  # another process has created it meanwhile
             raise
 
 
 def _code_in(text: str) -> str:
-    """The S3 error code that a server's answer carries in XML, or, as to HEAD, the status alone stands for; "" when no
-    server answered."""
+    """The S3 error code in a server's answer, or, for one without a body (to HEAD), the one that its status means; ""
+    when no server answered."""
     code = re.search(r"<Code>(\w+)</Code>", text)
     status = re.search(r"status code: (\d+)", text)
     if code or not status:
@@ -253,6 +253,6 @@ def _code_in(text: str) -> str:
 
 
 def _kind_of(error: Exception) -> str:
-    """In which phase a request failed, as far as the client says it: that a certificate is unknown stands last."""
+    """In which phase a request failed, if the client's message names one. An unknown certificate comes last there."""
     kind = re.search(r"(InvalidCertificate)", str(error)) or re.search(r"kind: (\w+)", str(error))
     return kind[1] if kind else type(error).__name__

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from deploy.demo.report import Row, write_report
 from producer import Job, Producer
 from producer.batch import Submission, run_batch
 from producer.images import Found, find_images
+from tasks.command_line import progress_bar
 from tasks.names import sha256_hex
 from tasks.results import ActivationResult, QueryResult
 from workers.evaluation.edits import EDITS, edit_seed
@@ -109,11 +109,11 @@ def _demo(producer: Producer, found: Sequence[Found], out: Path) -> int:
 
 
 def _activate(producer: Producer, found: Sequence[Found]) -> list[Submission]:
-    with click.progressbar(length=len(found), label="Activating", file=sys.stderr) as bar:
-        submissions = []
+    submissions = []
+    with progress_bar("Activating", len(found)) as advance:
         for submission in run_batch(producer, found, lambda image: producer.activate(image.source), None):
             submissions.append(submission)
-            bar.update(1)
+            advance(len(submissions))
     return sorted(submissions, key=lambda s: s.order)
 
 
@@ -138,23 +138,21 @@ def _open(data: bytes) -> Image.Image:
 def _query(producer: Producer, photos: Sequence[Photo]) -> list[Row]:
     """Query every edit of every original and protected image; the recall of each edit, in the paper's order."""
     wanted = [(photo, edit, activated) for photo in photos for edit in EDITS for activated in (False, True)]
-    with (
-        click.progressbar(length=2 * len(wanted), label="Querying  ", file=sys.stderr) as bar,
-        ThreadPoolExecutor(2) as pool,
-    ):
+    with progress_bar("Querying  ", 2 * len(wanted)) as advance, ThreadPoolExecutor(2) as pool:
         queries = []
         for query in pool.map(lambda w: _submit_query(producer, *w), wanted):
             queries.append(query)
-            bar.update(1)
+            advance(len(queries))
         by_job = {q.job.job_id: q for q in queries}
         right: dict[tuple[str, bool], int] = {}
-        for job, result in producer.wait_all((q.job for q in queries), _QUERY_SECONDS):
+        answers = producer.wait_all((q.job for q in queries), _QUERY_SECONDS)
+        for done, (job, result) in enumerate(answers, len(queries) + 1):
             q = by_job[job.job_id]
             found = (
                 isinstance(result, QueryResult) and bool(result.matches) and result.matches[0].asset_id == q.asset_id
             )
             right[q.edit, q.activated] = right.get((q.edit, q.activated), 0) + found
-            bar.update(1)
+            advance(done)
     return [
         Row(edit, right.get((edit, False), 0) / len(photos), right.get((edit, True), 0) / len(photos)) for edit in EDITS
     ]

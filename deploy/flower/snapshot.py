@@ -63,7 +63,7 @@ class Snapshot:
     def refresh(self) -> None:
         """Ask Redis; :meth:`current` raises what went wrong."""
         try:
-            view, total = self._observer.look(), self._observer.total()
+            view, total = self._observer.read(), self._observer.total()
             self._seen, self._seen_at = (view, total), time.monotonic()
             self._observer.note_waiting(view)
         except AiiError as error:

@@ -1,6 +1,6 @@
-"""The ledger: what was accepted, who works on it, and how it ended.
+"""The ledger: which jobs were accepted, which worker runs them, and how they ended.
 
-Celery over Redis can lose a message (celery#4354) and can deliver one twice; the ledger is where the promise is kept. A
+Celery over Redis can lose a message (celery#4354) and can deliver one twice; the ledger makes up for both. A
 job is written here before its message is sent; a worker may act on it only while it holds the job's lease; a closed job
 stays closed. Transitions are in :mod:`tasks.ledger.scripts`.
 """
@@ -36,8 +36,8 @@ from tasks.settings import Settings
 
 _MESSAGE_BOUND: Final = 2_000
 _WINDOW: Final = 200
-# Between two looks at jobs that are waited for: a tenth of the time waited so far, which a query does not notice and
-# which keeps a thousand waiting producers from keeping Redis busy.
+# Between two reads of the states of jobs that are waited for: a tenth of the time waited so far. A query does not
+# notice that, and a thousand waiting producers do not keep Redis busy.
 _SHORTEST_PAUSE_S: Final = 0.004
 _LONGEST_PAUSE_S: Final = 0.1
 
@@ -49,14 +49,14 @@ class Claim(StrEnum):
     MISSING = "missing"
     CLOSED = "closed"
     LEASED = "leased"
-    EXHAUSTED = "exhausted"  # started too often; the lease is granted all the same, to close the job
+    EXHAUSTED = "exhausted"  # started too often; the lease is granted nevertheless, to close the job
 
 
 @dataclass(frozen=True)
 class JobRecord:
     """One job as the ledger knows it; times are seconds since the epoch, on Redis' clock.
 
-    `asset_id` is known of an activation that is not done yet: what a good job was asked is forgotten.
+    `asset_id` is known of an activation that is not done yet: the payload of a job that ended well is deleted.
     """
 
     job_id: str
@@ -84,7 +84,7 @@ class Resend:
 
 @dataclass(frozen=True)
 class QueueState:
-    """Where a queue stands: messages waiting in Redis, the last place given out, and the furthest place started."""
+    """A queue's messages waiting in Redis, the last place given out, and the furthest place started."""
 
     messages: int
     seq: int
@@ -92,7 +92,7 @@ class QueueState:
 
 
 class Ledger:
-    """Thread-safe; every method is one round trip to Redis and raises RedisUnavailable when that fails."""
+    """Thread-safe; every method raises RedisUnavailable when Redis cannot be used. Transitions are atomic."""
 
     def __init__(self, client: RedisClient, *, lease_s: float, max_attempts: int, keep_closed_s: int) -> None:
         self._client = client
@@ -165,8 +165,7 @@ class Ledger:
         return Claim(answer)
 
     def adopt(self, job_id: str, task: str, queue: str, payload: Any) -> None:
-        """Take in a job whose message was delivered although the ledger does not know it; the payload may be
-        anything."""
+        """Add a job whose message was delivered although the ledger does not know it; the payload may be anything."""
         self._write(self._client, job_id, task, queue, payload)
 
     def renew(self, leases: dict[str, str]) -> list[str]:
@@ -178,16 +177,16 @@ class Ledger:
         return [str(job_id) for job_id in self._renew(keys=keys, args=[self._lease_ms, *flat])]
 
     def holds(self, job_id: str, token: str) -> bool:
-        """Whether the job is still being done under that token: nobody took it over, and nobody cancelled it."""
+        """Whether the job still runs under that token: it was neither taken over nor cancelled."""
         return bool(self._client.hget(job_key(job_id), "token") == token)
 
     def begin_publishing(self, job_id: str, token: str) -> bool:
-        """Ask to make effects that others see: from now on the job cannot be cancelled. False when it is no longer
-        being done under that token."""
+        """Ask to make effects that others see: from now on the job cannot be cancelled. False when it no longer runs
+        under that token."""
         return bool(self._publish(keys=[job_key(job_id)], args=[token]))
 
     def close(self, job_id: str, token: str, state: JobState, code: str = "", message: str = "") -> bool:
-        """End a job; False when the lease was lost and somebody else ends it."""
+        """End a job; False when the lease was lost and another worker ends it."""
         answer = self._close(
             keys=[job_key(job_id), LEASES, closed_key(state), COUNTS],
             args=[job_id, token, state, code, message[:_MESSAGE_BOUND], self._keep_closed_s, CLOSED_BOUND],
@@ -224,7 +223,7 @@ class Ledger:
         return [(job_id, int(score)) for job_id, score in pairs]
 
     def resend(self, job_id: str, queue: str, place: int) -> Resend | None:
-        """Give a queued job whose message is gone a new place; None when it moved on meanwhile."""
+        """Give a queued job whose message is gone a new place; None when its state or place has changed."""
         keys = [job_key(job_id), open_key(queue), seq_key(queue), COUNTS]
         return _resend_of(job_id, self._resend(keys=keys, args=[job_id, place]))
 
@@ -247,7 +246,7 @@ def wait_until_closed(
     pending = list(dict.fromkeys(job_ids))
     began = time.monotonic()
     while pending:
-        # Queues are FIFO: looking at the first few hundred is enough, and bounds the cost of a long list.
+        # Queues are FIFO, so reading the first few hundred is enough, and bounds the cost of a long list.
         window = pending[:_WINDOW]
         closed = [(j, s) for j, s in zip(window, ledger.states(window), strict=True) if s is None or s.closed]
         yield from closed
@@ -277,7 +276,7 @@ def record_of(job_id: str, fields: dict[str, str]) -> JobRecord:
 
 
 def _asset_of(payload: str) -> str | None:
-    """What a message is about; anybody can have sent it, so it can be anything."""
+    """The asset that a payload names. A payload is not validated yet and can hold anything."""
     said = json.loads(payload)
     asset_id = said.get("asset_id") if isinstance(said, dict) else None
     return asset_id if isinstance(asset_id, str) else None

@@ -1,4 +1,4 @@
-"""What operators ask of the ledger and do to it: figures, lists, retrying and cancelling jobs."""
+"""What operators read from the ledger and change in it: figures, lists, retrying and cancelling jobs."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Operations:
         """Raises JobMissing."""
         records = self._records([job_id])
         if not records:
-            raise JobMissing(f"The ledger knows no job {job_id}: look for it with `aii jobs list`.")
+            raise JobMissing(f"The ledger knows no job {job_id}: search for it with `aii jobs list`.")
         return records[0]
 
     def _ids(self, state: JobState, limit: int) -> list[str]:
@@ -84,14 +84,14 @@ class Operations:
             pipe.hgetall(job_key(job_id))
         return [record_of(job, fields) for job, fields in zip(job_ids, pipe.execute(), strict=True) if fields]
 
-    # ── deeds ────────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def retry(self, job_id: str) -> Resend:
         """Open a failed or cancelled job again; returns the message that is to be sent.
 
         Raises:
             JobMissing: there is no such job.
-            Conflict: it did not fail, or what it was asked is no longer known.
+            Conflict: it did not fail, or its payload is no longer kept.
         """
         record = self.job(job_id)
         payload: Any = self._client.hget(job_key(job_id), "payload")
@@ -100,13 +100,13 @@ class Operations:
         args = [job_id, record.task, record.queue, payload]
         opened, state = self._submit(keys=submit_keys(job_id, record.queue), args=args)
         if not opened:
-            raise Conflict(f"Job {job_id} is {state}: somebody else has just retried it.")
+            raise Conflict(f"Job {job_id} is {state}: another command has just retried it.")
         return Resend(job_id, record.task, record.queue, payload)
 
     def cancel(self, job_id: str, store: ObjectStore) -> JobState:
-        """End an open job; who waits for it is told so. Returns the state it was in.
+        """Cancel an open job; producers that wait for it get a result document. Returns the state it was in.
 
-        A worker that is at it finds out before it publishes anything.
+        A worker that runs it notices before it publishes anything.
 
         Raises:
             JobMissing: there is no such job.
@@ -125,7 +125,7 @@ class Operations:
 
 
 def _published_before(store: ObjectStore, job_id: str) -> bool:
-    """Whether an earlier run of the job ended well: its document may be all that can register the asset again."""
+    """Whether an earlier run of the job ended well: its document must stay, since it can register the asset again."""
     try:
         return read_result(store, job_id).status != "failed"
     except (NotFound, ValidationError):

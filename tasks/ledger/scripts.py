@@ -10,13 +10,13 @@ script's effects to the append-only file as one MULTI … EXEC.
 Keys:
     aii:job:{id}       hash: state, task, queue, payload, seq, attempts, token, publishing, times, error
     aii:open:{queue}   sorted set of queued jobs by `seq`, their place in the queue
-    aii:since:{queue}  sorted set of the same by the time (ms) they were submitted: one sent again loses its place, not
-                       its age
+    aii:since:{queue}  sorted set of the same by the time (ms) they were submitted: one sent again gets a
+                       new place and keeps its age
     aii:seq:{queue}    last place given out
     aii:head:{queue}   furthest place that was ever started
     aii:leases         sorted set of running jobs by the time (ms) their lease runs out
     aii:closed:{state} sorted sets of lately closed jobs by time (ms), bounded; a failure among a thousand good jobs is
-                       found without looking at those
+                       found without reading those
     aii:counts         hash of counters
 """
 
@@ -29,7 +29,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 # KEYS job, open, seq, counts, since, failed, cancelled; ARGV id, task, queue, payload.
 # Returns {1 if newly queued, state}.
-# A failed job is opened again: what was wrong may have been put right.
+# A failed job is opened again: its cause may have been removed.
 SUBMIT: Final = (
     _NOW
     + """
@@ -89,7 +89,7 @@ return lost
 """
 )
 
-# KEYS job; ARGV token.  Returns 1 if the caller may publish now: it holds the job, and nobody can cancel it any more.
+# KEYS job; ARGV token.  Returns 1 if the caller may publish: it holds the job, which cannot be cancelled from now on.
 # The mark outlives a requeue, as what was published before the worker died is not taken back.
 PUBLISH: Final = """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] or redis.call('HGET', KEYS[1], 'state') ~= 'running' then return 0
@@ -119,9 +119,9 @@ return 1
 """
 )
 
-# KEYS job, leases, open, seq, counts, since; ARGV id, force.
+# KEYS job, leases, open, seq, counts, since; ARGV id, token or ''.
 # Returns {task, queue, payload} of a job to send again, or nil.
-# `force` hands back a lease that has not run out (its own holder gives the job up).
+# Without a token, only a job whose lease ran out is requeued; with one, its holder gives the job back before that.
 REQUEUE: Final = (
     _NOW
     + """
@@ -143,7 +143,7 @@ return {job[2], job[3], job[4]}
 
 # KEYS job, open, leases, closed, counts, since; ARGV id, keep_s, bound.
 # Returns the state before, of an open job; 'publishing' for one that is too far; else nil.
-# A worker that is at it finds its token gone before it publishes.
+# A worker that runs the job finds its token gone before it publishes.
 CANCEL: Final = (
     _NOW
     + """
@@ -165,7 +165,7 @@ return state
 )
 
 # KEYS job, open, seq, counts; ARGV id, seq it was judged at.  Returns {task, queue, payload}, or nil when it moved on.
-# The job gets a new place: its new message stands at the tail, and the old place would look overtaken again at once.
+# The job gets a new place: its new message is at the tail, and with the old place it would count as overtaken at once.
 RESEND: Final = """
 local job = redis.call('HMGET', KEYS[1], 'state', 'task', 'queue', 'payload', 'seq')
 if job[1] ~= 'queued' or job[5] ~= ARGV[2] then return nil end

@@ -1,4 +1,4 @@
-"""Figures that workers publish and everybody reads: histograms of how long stages take, outcomes, and failures.
+"""Figures that workers publish: histograms of how long stages take, outcomes, and failures.
 
 Kept in Redis, twice: in slots of ten seconds that live for half an hour, and as totals since the beginning, for
 Prometheus. Both are hashes of counters that all workers add to, so a sum over workers needs no summing, and a restart
@@ -153,7 +153,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Slot:
-    """What was counted in ten seconds, and how many jobs waited in each queue, as far as anybody looked."""
+    """What was counted in ten seconds, and how many jobs waited in each queue, if that was recorded."""
 
     start_s: int
     counted: Counters
@@ -193,7 +193,7 @@ class Metrics:
         pipe.execute()
 
     def note_waiting(self, waiting: Mapping[str, int]) -> None:
-        """Keep how many jobs wait in each queue now, for whoever looks back."""
+        """Store how many jobs wait in each queue now."""
         slot = _slot_key(self._now_s() // SLOT_S)
         pipe = self._client.pipeline(transaction=True)
         pipe.hset(slot, mapping={f"waiting|{queue}": count for queue, count in waiting.items()})

@@ -1,4 +1,4 @@
-"""Asks Redis for all that an overview shows."""
+"""Reads from Redis all that an overview shows."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from tasks.monitoring.presence import CollectionState, WorkerNote, present_worke
 from tasks.names import QUEUES, TASK_ACTIVATE, TASK_QUERY
 from tasks.settings import Settings
 
-__all__ = ["Observer", "look"]
+__all__ = ["Observer", "read_overview"]
 
 WINDOW_S: Final = 300
 _RATE_S: Final = 60
 _FAILED_JOBS: Final = 20
 
 
-def look(settings: Settings) -> Overview:
-    """Ask once; raises RedisUnavailable."""
+def read_overview(settings: Settings) -> Overview:
+    """Read it once; raises RedisUnavailable."""
     with closing(Observer(settings)) as observer:
-        return observer.look()
+        return observer.read()
 
 
 class Observer:
-    """Asks again and again; raises RedisUnavailable.
+    """Reads overviews one after the other; raises RedisUnavailable.
 
     Args:
         history_s: how far back the overview's history goes; half an hour at most.
@@ -62,10 +62,10 @@ class Observer:
         return self._metrics.total()
 
     def note_waiting(self, view: Overview) -> None:
-        """Keep how many jobs wait, for the history of whoever looks later."""
+        """Store how many jobs wait, for later histories."""
         self._metrics.note_waiting({queue.queue: queue.waiting for queue in view.queues})
 
-    def look(self) -> Overview:
+    def read(self) -> Overview:
         now, slots = self._metrics.slots(max(WINDOW_S, self._history_s))
         lately = _since(slots, now - _RATE_S)
         counted, minute = _summed(_since(slots, now - WINDOW_S)), _summed(lately)
@@ -98,7 +98,7 @@ class Observer:
         return points
 
     def _queue(self, queue: str, lately: Sequence[Slot], now: float) -> QueueState:
-        """Who has just begun shall not look slow: time before the first job that ended does not count."""
+        """Time before the first job ended does not count: workers that have just started would seem slow."""
         waiting, age_s = self._operations.waiting(queue)
         busy = [slot for slot in lately if _closed(slot.counted, queue)]
         drain_s = None
@@ -165,7 +165,7 @@ def _median_psnr_db(counted: Counters) -> float | None:
 
 
 def _collections(workers: list[WorkerNote]) -> list[CollectionState]:
-    """Each as the worker that is furthest holds it."""
+    """Each collection as the worker with the newest state of it has it."""
     newest: dict[str, CollectionState] = {}
     for state in (state for worker in workers for state in worker.collections):
         known = newest.get(state.name)

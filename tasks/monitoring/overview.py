@@ -1,6 +1,6 @@
-"""Everything an operator wants to see at once, as one document: for `aii status`, the page in Flower, Prometheus.
+"""The state of the whole system as one document, for `aii status`, the page in Flower and Prometheus.
 
-:mod:`tasks.monitoring.observer` makes it.
+:mod:`tasks.monitoring.observer` reads it from Redis.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class FailedJob(Frozen):
 
 
 class Point(Frozen):
-    """Ten seconds of the past, from `at` on; `waiting` over all queues, None where nobody looked."""
+    """Ten seconds of the past, from `at` on; `waiting` over all queues, None where it was not recorded."""
 
     at: int
     images_per_s: float

@@ -1,4 +1,4 @@
-"""Presence: the short-lived note in Redis by which a warm worker can be seen, and what it says.
+"""Presence: the short-lived note in Redis by which a warm worker makes itself known.
 
 aii:worker:{worker}    the note, which expires unless it is renewed
 aii:workers            sorted set of workers by the time (s) of that, to find the notes without a search
@@ -31,7 +31,7 @@ class CollectionState(Frozen):
 
 
 class WorkerNote(Frozen):
-    """What a worker says of itself; memory in bytes, of the process and of the device (None on a CPU)."""
+    """What a worker reports of itself; memory in bytes, of the process and of the device (None on a CPU)."""
 
     worker: str
     pid: int
@@ -55,7 +55,7 @@ def announce(client: RedisClient, note: WorkerNote, life_s: int) -> None:
 
 
 def withdraw(client: RedisClient, worker: str) -> None:
-    """Take a worker's note away."""
+    """Delete a worker's note."""
     pipe = client.pipeline(transaction=True)
     pipe.delete(worker_presence(worker)).zrem(_WORKERS, worker).execute()
 

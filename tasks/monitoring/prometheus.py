@@ -56,7 +56,7 @@ class OverviewCollector(Collector):
         up = GaugeMetricFamily("aii_up", "Whether Redis answers (1) or not (0).")
         try:
             view, counters = self._seen()
-        except Exception as error:  # Prometheus shall have Flower's own figures all the same
+        except Exception as error:  # whatever it was, Flower's own figures are still exported
             if not isinstance(error, AiiError):
                 logger.exception("There are no figures for Prometheus")
             up.add_metric([], 0)
@@ -142,7 +142,7 @@ def _of_collections(view: Overview) -> Iterator[_Metric]:
     journal = GaugeMetricFamily(
         "aii_collection_journal_entries", "Changes of a collection that no segment covers.", labels=["collection"]
     )
-    generation = GaugeMetricFamily("aii_collection_generation", "The generation in force.", labels=["collection"])
+    generation = GaugeMetricFamily("aii_collection_generation", "The current generation.", labels=["collection"])
     for held in view.collections:
         vectors.add_metric([held.name], held.vectors)
         journal.add_metric([held.name], held.journal)

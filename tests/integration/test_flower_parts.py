@@ -159,7 +159,7 @@ def test_a_snapshot_says_why_there_is_none(settings: Settings, monkeypatch: pyte
     monkeypatch.setattr(snapshot, "_STALE_S", -1.0)  # as when Redis has been silent on a half-open connection
     with pytest.raises(RedisUnavailable, match="has not answered"):
         good.current()
-    monkeypatch.setattr(snapshot.Observer, "look", lambda _: 1 / 0)
+    monkeypatch.setattr(snapshot.Observer, "read", lambda _: 1 / 0)
     good.refresh()
     with pytest.raises(AiiError, match="ZeroDivisionError"):
         good.current()

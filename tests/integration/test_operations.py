@@ -22,7 +22,7 @@ from tasks.ledger.operations import Operations
 from tasks.ledger.states import JobState
 from tasks.messages import ActivateRequest
 from tasks.monitoring.metrics import Counters, Failure, Metrics
-from tasks.monitoring.observer import Observer, look
+from tasks.monitoring.observer import Observer, read_overview
 from tasks.monitoring.presence import WorkerNote, announce, present_workers, withdraw
 from tasks.names import TASK_ACTIVATE, worker_presence
 from tasks.results import FailureResult, Provenance
@@ -213,8 +213,8 @@ def test_figures_of_several_workers_are_summed_and_stay_bounded(metrics: Metrics
         failure = Failure("truncated", f"cut off {worker}", "0" * 32, time.time() + worker)
         long_ago = Failure("animated", "one of last year", "0" * 32, time.time() - 400 * 86_400)
         metrics.publish(counted, [failure, long_ago], [f"{worker}{n:031d}" for n in range(40)])
-    began_at = look(settings).at
-    view = look(settings)
+    began_at = read_overview(settings).at
+    view = read_overview(settings)
     (stage,) = view.stages
     assert (stage.count, stage.mean_ms) == (300, pytest.approx(50.5))
     assert stage.p95_ms == pytest.approx(95, rel=0.05)
@@ -233,7 +233,7 @@ def test_a_cold_start_does_not_make_the_queue_look_slow(ledger: Ledger, metrics:
     counted = Counters()
     counted.outcomes[TASK_ACTIVATE, "activated"] = 50
     metrics.publish(counted, [], [])
-    (queue,) = (queue for queue in look(settings).queues if queue.queue == QUEUE)
+    (queue,) = (queue for queue in read_overview(settings).queues if queue.queue == QUEUE)
     assert queue.drain_s is not None
     assert queue.drain_s < 100 / 50 * 25  # by all five minutes it would be 600 s
 
@@ -259,19 +259,19 @@ def test_an_observer_reads_what_is_over_once_and_agrees_with_one_that_reads_all(
     metrics: Metrics, settings: Settings
 ) -> None:
     with closing(Observer(settings, history_s=1_800)) as observer:
-        observer.note_waiting(observer.look())
+        observer.note_waiting(observer.read())
         for _ in range(3):
             counted = Counters()
             counted.observe(TASK_ACTIVATE, "optimise", 12.0)
             counted.outcomes[TASK_ACTIVATE, "activated"] = 1
             metrics.publish(counted, [], [])
-            observer.look()
+            observer.read()
         # Slots are ten seconds long: the rates of all that hold an image add up to three images in ten seconds.
         all_seen = pytest.approx(0.3)
-        wait_for(lambda: sum(p.images_per_s for p in observer.look().history) == all_seen, "the slots did not end")
-        seen = observer.look()
+        wait_for(lambda: sum(p.images_per_s for p in observer.read().history) == all_seen, "the slots did not end")
+        seen = observer.read()
         with closing(Observer(settings, history_s=1_800)) as another:
-            fresh = another.look()
+            fresh = another.read()
     assert [s.count for s in seen.stages] == [s.count for s in fresh.stages] == [3]
     assert {point.waiting for point in seen.history} == {None, 0}
     assert len(seen.history) in (180, 181)
@@ -309,7 +309,7 @@ def test_workers_are_found_without_a_search_and_gone_when_they_end_or_fall_silen
 
 def test_the_state_of_a_thousand_waiting_jobs_says_how_long_they_take(ledger: Ledger, settings: Settings) -> None:
     assert all(ledger.submit([request(f"asset-{i}") for i in range(1_000)]))
-    queues = {queue.queue: queue for queue in look(settings).queues}
+    queues = {queue.queue: queue for queue in read_overview(settings).queues}
     assert queues[QUEUE].waiting == 1_000
     assert queues[QUEUE].oldest_age_s is not None
     assert queues[QUEUE].drain_s is None  # nothing was done yet, so there is no rate
