@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from click.testing import CliRunner
+
 from deploy.local.instance import running
+from producer.cli import aii as program
 from tasks.connection import connect_redis
 from tasks.names import worker_presence
 from tasks.settings import Settings
 from tests.waiting import LIMIT_S, wait_for
 
-__all__ = ["AII", "WorkerProcess", "aii", "running_stack", "settings_of"]
+__all__ = ["AII", "WorkerProcess", "aii", "aii_here", "running_stack", "settings_of"]
 
 
 AII = (sys.executable, "-c", "from producer.cli import aii; aii()")
@@ -31,6 +34,12 @@ def aii(
         return subprocess.run(
             command, env=environment, stdin=given, capture_output=True, text=True, timeout=2 * LIMIT_S, check=False
         )
+
+
+def aii_here(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same within this process, for commands that load FAISS: importing it again would take seconds each time."""
+    result = CliRunner().invoke(program, arguments, env=environment)
+    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from tasks.connection import connect_redis
 from tasks.messages import QueryOptions
 from tasks.settings import Settings
 from tests.photographs import photographs
-from tests.stack import WorkerProcess, aii
+from tests.stack import WorkerProcess, aii, aii_here
 from tests.waiting import LIMIT_S, wait_for
 from workers.index.maintenance.build import suggested_factory
 
@@ -35,7 +35,7 @@ def test_a_folder_becomes_a_collection_that_a_worker_serves(
     assert done.returncode == 0, done.stderr
     assert "300 images (1 skipped)" in done.stdout
     assert "broken.jpg" in done.stderr
-    assert "IVF16,PQ8x4" in aii(stack_environment, "index", "info", name).stdout
+    assert "IVF16,PQ8x4" in aii_here(stack_environment, "index", "info", name).stdout
 
     again = aii(stack_environment, "index", "build", *arguments)
     assert again.returncode == 1
@@ -61,9 +61,9 @@ def test_what_cannot_be_built_is_refused_with_the_reason(
         stack_environment, "index", "build", "few", "--images", str(images), "--factory", "IVF4096,PQ8x8", "--here"
     )
     assert (few.returncode, "cannot be trained on 300 features" in few.stderr) == (1, True)
-    name = aii(stack_environment, "index", "build", "Not A Name", "--images", str(images))
+    name = aii_here(stack_environment, "index", "build", "Not A Name", "--images", str(images))
     assert (name.returncode, "[invalid_collection_name]" in name.stderr) == (1, True)
-    missing = aii(stack_environment, "index", "info", "missing")
+    missing = aii_here(stack_environment, "index", "info", "missing")
     assert (missing.returncode, "[collection_missing]" in missing.stderr) == (1, True)
 
 
@@ -91,4 +91,4 @@ def test_a_build_that_was_killed_goes_on_where_it_was(
         assert again.returncode == 0, again.stderr
         assert "300 images (1 skipped)" in again.stdout
         assert client.hget("aii:counts", "submitted") == "2"
-    assert "images      300" in aii(stack_environment, "index", "info", name).stdout
+    assert "images      300" in aii_here(stack_environment, "index", "info", name).stdout
