@@ -12,7 +12,7 @@ from tests.photographs import pixels
 from workers.activation.compose import compose, prepare
 from workers.activation.jnd import jnd_map
 from workers.activation.quality import luminance_psnr_db, quality, ssim
-from workers.activation.scale import there_and_back
+from workers.activation.scale import round_trip_matrix
 from workers.images.tensors import resize, strips, to_input
 
 SIZE = 112
@@ -35,7 +35,7 @@ def test_changes_hide_in_the_dark_in_the_bright_and_beside_edges() -> None:
 def test_enlarging_and_shrinking_is_what_the_matrix_says() -> None:
     change = torch.rand(1, SIZE, SIZE)
     seen = resize(resize(change, 300, 451), SIZE, SIZE)
-    predicted = there_and_back(SIZE, 300) @ change[0] @ there_and_back(SIZE, 451).mT
+    predicted = round_trip_matrix(SIZE, 300) @ change[0] @ round_trip_matrix(SIZE, 451).mT
     assert torch.allclose(seen[0], predicted, atol=1e-5)
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from tests.photographs import pixels
 from workers.activation.compose import prepare
 from workers.activation.objective import Objective
-from workers.activation.optimiser import Batch, Forward, Found, Schedule, changed, forward, optimise
+from workers.activation.optimiser import Batch, Forward, Optimised, Schedule, changed, forward, optimise
 from workers.activation.views import edited, mean_views
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor
@@ -61,7 +61,7 @@ def run(
     objective: Objective,
     schedule: Schedule,
     wanted: Callable[[], list[bool]] | None = None,
-) -> tuple[Found, int]:
+) -> tuple[Optimised, int]:
     """What was found, and how often the loop yielded."""
     steps, yields = (
         optimise(extractor, batch, objective, schedule, forward(extractor, batch), wanted or all_of(batch)),
@@ -76,7 +76,7 @@ def run(
 
 
 @pytest.mark.parametrize("factory", FAMILIES)
-def test_activation_lowers_the_misfit_on_every_family(
+def test_activation_lowers_the_loss_on_every_family(
     factory: str, features: Features, extractor: Extractor, batch: Batch
 ) -> None:
     objective = objective_of(Codec.train(factory, features), extractor, batch)
@@ -110,7 +110,7 @@ def test_a_feature_is_nearest_to_the_first_of_its_cells(factory: str, features: 
     assert len(np.unique(target.cells[0], axis=0)) == 16
 
 
-def test_the_distance_of_an_aim_is_what_a_search_reports(features: Features) -> None:
+def test_the_distance_of_a_target_is_what_a_search_reports(features: Features) -> None:
     for factory in ("IVF16,PQ4x4", "PQ4x4", "PCA16,LSH"):
         codec = Codec.train(factory, features)
         code = codec.encode(features[:1])
@@ -118,7 +118,7 @@ def test_the_distance_of_an_aim_is_what_a_search_reports(features: Features) -> 
         assert codec.target(code).distance(features[1]) == pytest.approx(distance, abs=1e-4)
 
 
-def test_joined_aims_are_those_of_all_codes_at_once(features: Features) -> None:
+def test_joined_targets_are_those_of_all_codes_at_once(features: Features) -> None:
     for factory in FAMILIES:
         codec = Codec.train(factory, features)
         codes = codec.encode(features[:5])
@@ -151,7 +151,7 @@ def test_a_batch_of_which_every_image_has_settled_ends_early(
     assert yields < 20
 
 
-def test_no_look_only_confirms_that_a_step_brought_little(
+def test_no_forward_pass_only_confirms_that_a_step_brought_little(
     features: Features, extractor: Extractor, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     objective = objective_of(Codec.train("PQ4x4", features), extractor, batch)
@@ -167,7 +167,7 @@ def test_no_look_only_confirms_that_a_step_brought_little(
     assert passes == [3]  # before the second step, and none after it; the first one is the caller's
 
 
-def test_an_image_that_nobody_wants_any_more_leaves_the_batch_and_its_neighbours_go_on(
+def test_an_image_that_is_no_longer_wanted_leaves_the_batch_and_its_neighbours_go_on(
     features: Features, extractor: Extractor, batch: Batch
 ) -> None:
     objective = objective_of(Codec.train("IVF16,PQ4x4", features), extractor, batch)

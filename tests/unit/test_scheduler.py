@@ -16,7 +16,7 @@ from tasks.errors import DeviceFailure, WorkerStopping
 from tasks.messages import ActivationOptions
 from tasks.results import ExtractorIdentity
 from tests.waiting import LIMIT_S, wait_for
-from workers.activation.compose import Prepared, prepare
+from workers.activation.compose import PreparedImage, prepare
 from workers.activation.engine import Work
 from workers.activation.objective import Objective
 from workers.device.device import Device
@@ -64,7 +64,7 @@ def device(extractor: Convolution, request: pytest.FixtureRequest) -> Iterator[D
     device.stop()
 
 
-def prepared(seed: int) -> Prepared:
+def prepared(seed: int) -> PreparedImage:
     pixels = np.random.default_rng(seed).integers(0, 250, (40, 30, 3)).astype(np.uint8)
     return prepare(pixels, SIDE, alpha=3.0)
 

@@ -10,10 +10,10 @@ import torch
 
 from workers.activation.jnd import CHANNEL_WEIGHTS, REACH, jnd_map
 from workers.activation.quality import Pixels
-from workers.activation.scale import there, there_and_back
+from workers.activation.scale import enlarging_matrix, round_trip_matrix
 from workers.images.tensors import planes, resize, strips, to_input
 
-__all__ = ["Attenuation", "Prepared", "compose", "prepare"]
+__all__ = ["Attenuation", "PreparedImage", "compose", "prepare"]
 
 Attenuation = Literal["jnd", "linf"]
 _SAME_FOR_ALL: Final = (1.0, 1.0, 1.0)
@@ -21,7 +21,7 @@ _ONE_LEVEL: Final = torch.full((1, 1, 1), 1 / 255)
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedImage:
     """One image ready for the optimiser: see :class:`workers.activation.optimiser.Batch` for the shapes, without B.
 
     Attributes:
@@ -39,7 +39,7 @@ class Prepared:
     weights: tuple[float, float, float]
 
 
-def prepare(pixels: Pixels, input_size: int, alpha: float, attenuation: Attenuation = "jnd") -> Prepared:
+def prepare(pixels: Pixels, input_size: int, alpha: float, attenuation: Attenuation = "jnd") -> PreparedImage:
     """Shrink an image (H, W, 3) uint8, and how far it may change, to the extractor's size.
 
     Under ``jnd``, alpha scales the just-noticeable difference of each pixel; under ``linf``, every value of every pixel
@@ -50,11 +50,11 @@ def prepare(pixels: Pixels, input_size: int, alpha: float, attenuation: Attenuat
     relative = CHANNEL_WEIGHTS if attenuation == "jnd" else _SAME_FOR_ALL
     weights = (alpha * relative[0], alpha * relative[1], alpha * relative[2])
     small = resize(narrow, input_size, input_size)
-    return Prepared(
+    return PreparedImage(
         image=to_input(pixels, input_size),
         mask=torch.tensor(weights)[:, None, None] * small,
-        rows=there_and_back(input_size, height),
-        columns=there_and_back(input_size, width),
+        rows=round_trip_matrix(input_size, height),
+        columns=round_trip_matrix(input_size, width),
         aspect=width / height,
         visibility=visibility,
         weights=weights,
@@ -74,7 +74,7 @@ def _visibility(pixels: Pixels, input_size: int) -> tuple[torch.Tensor, torch.Te
     return visibility, narrow
 
 
-def compose(pixels: Pixels, prepared: Prepared, change: torch.Tensor, strength: float = 1.0) -> Pixels:
+def compose(pixels: Pixels, prepared: PreparedImage, change: torch.Tensor, strength: float = 1.0) -> Pixels:
     """Apply a change (3, S, S) in [-1, 1], times `strength`, to an image (H, W, 3) uint8 at its own size."""
     height, width = pixels.shape[:2]
     weights = torch.tensor(prepared.weights)[:, None, None] * (255.0 * strength)
@@ -90,7 +90,7 @@ def compose(pixels: Pixels, prepared: Prepared, change: torch.Tensor, strength: 
 
 def _rows_enlarged(image: torch.Tensor, rows: slice, height: int) -> torch.Tensor:
     """Some rows of an image (C, S, W) after it is scaled to (C, height, W); see :func:`resize`."""
-    weights = there(image.shape[1], height)[rows]
+    weights = enlarging_matrix(image.shape[1], height)[rows]
     used = weights.any(dim=0).nonzero()
     first, last = int(used[0]), int(used[-1]) + 1
     return torch.matmul(weights[:, first:last], image[:, first:last])

@@ -1,4 +1,4 @@
-"""The engine: from batches of prepared images, by way of target and optimiser, to the changes onto their codes."""
+"""The engine: optimises batches of prepared images towards their codes and returns the changes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch.nn.functional as F
 
 from tasks.errors import DeviceFailure
 from tasks.messages import ActivationOptions
-from workers.activation.compose import Prepared
+from workers.activation.compose import PreparedImage
 from workers.activation.objective import Objective
-from workers.activation.optimiser import Batch, Found, Schedule, forward, optimise
+from workers.activation.optimiser import Batch, Optimised, Schedule, forward, optimise
 from workers.activation.views import mean_views
 from workers.extractors.base import Extractor
 from workers.index.codec.codec import Codec, Codes, Features
@@ -34,7 +34,7 @@ _SETTLED: Final = 0.2
 
 
 def always() -> bool:
-    """For a change that is wanted whatever happens."""
+    """The `wanted` of a job that cannot be cancelled."""
     return True
 
 
@@ -47,7 +47,7 @@ class Work:
     ended leaves its batch.
     """
 
-    prepared: Prepared
+    prepared: PreparedImage
     codec: Codec
     options: ActivationOptions
     steps: int
@@ -127,7 +127,7 @@ class Engine:
             try:
                 next(steps)
             except StopIteration as end:
-                found: Found = end.value
+                found: Optimised = end.value
                 changes, taken = found.change.cpu(), found.steps.tolist()
                 break
             clock.stop()

@@ -23,7 +23,7 @@ __all__ = ["Objective"]
 _CELL_WEIGHT: Final = 0.1
 _CELL_TEMPERATURE: Final = 0.05
 # Signed distances beyond this need no more pushing: features have norm 1, so edits rarely move a projection further.
-_ENOUGH: Final = 0.25
+_SIGN_MARGIN: Final = 0.25
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Objective:
         if self.points is not None:
             total = total - F.cosine_similarity(features, self.points)
         if self.signs is not None:
-            total = total + F.relu(_ENOUGH - self.signs * self._in_index(features)).mean(dim=1) / _ENOUGH
+            total = total + F.relu(_SIGN_MARGIN - self.signs * self._in_index(features)).mean(dim=1) / _SIGN_MARGIN
         if self.cells is not None:
             distances = (self._in_index(features)[:, None] - self.cells).square().sum(dim=2)
             total = total - _CELL_WEIGHT * F.log_softmax(-distances / _CELL_TEMPERATURE, dim=1)[:, 0]

@@ -17,7 +17,7 @@ from workers.activation.views import edited
 from workers.extractors.base import Extractor
 from workers.extractors.network import IMAGENET_STD
 
-__all__ = ["Batch", "Forward", "Found", "Schedule", "changed", "forward", "optimise"]
+__all__ = ["Batch", "Forward", "Optimised", "Schedule", "changed", "forward", "optimise"]
 
 _IMAGE_WEIGHT: Final = 0.01  # of the mean squared change of the image beside the loss of features (section 4.1)
 # Of what the gradient promises, a second step brings 0.6 (ResNet-50) to 0.95 (PQ8x8): measured on 40 photographs.
@@ -34,7 +34,7 @@ class Batch:
         images: (B, 3, S, S) float32 in [0, 1].
         masks: (B, 3, S, S) float32, how far each value may move.
         rows, columns: (B, S, S) float32, what survives of a change that is enlarged to the image's own size and shrunk
-            again (:func:`workers.activation.scale.there_and_back`).
+            again (:func:`workers.activation.scale.round_trip_matrix`).
         aspects: (B,) float32, width over height of the images at their own size.
     """
 
@@ -51,7 +51,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how hard.
+    """How many steps are taken, and how large they are.
 
     Attributes:
         steps: of Adam, at most.
@@ -67,7 +67,7 @@ class Schedule:
     settle: float = 0.0
 
 
-class Found(NamedTuple):
+class Optimised(NamedTuple):
     """For B images: ``change`` (B, 3, S, S) float32 in [-1, 1], still to be enlarged and masked at the image's own
     size, and the ``steps`` (B,) it took."""
 
@@ -95,7 +95,7 @@ class _State:
         numbers = torch.arange(len(zeros), device=zeros.device)
         return cls(numbers, batch, objective, zeros, zeros.clone(), zeros.clone(), unknown, unknown.clone())
 
-    def leave(self, done: torch.Tensor, found: Found, steps: int) -> None:
+    def leave(self, done: torch.Tensor, found: Optimised, steps: int) -> None:
         """Note what was found for those that are `done` (B,) bool after so many steps, and go on with the others."""
         if not bool(done.any()):
             return
@@ -158,18 +158,18 @@ def optimise(
     schedule: Schedule,
     first: Forward,
     wanted: Callable[[], Sequence[bool]],
-) -> Generator[None, None, Found]:
+) -> Generator[None, None, Optimised]:
     """Find the change of every image; yields once a step.
 
     The start is zero, and no image draws anything of its own: the same image gives the same change, on every try. An
     image's neighbours in the batch do not touch it, since the loss is a sum and Adam works on each value by itself.
 
     Args:
-        first: the forward pass of the images as they came, which the caller needed to choose their targets.
+        first: the forward pass of the images as they came, from which the caller chose their targets.
         wanted: asked before every step for which of the B images the change is still wanted; the others stop.
     """
     state = _State.of(batch, objective)
-    found = Found(torch.zeros_like(batch.images), torch.full_like(state.numbers, schedule.steps))
+    found = Optimised(torch.zeros_like(batch.images), torch.full_like(state.numbers, schedule.steps))
     random = np.random.default_rng(0)
     seen = first
     for step in range(1, schedule.steps + 1):

@@ -1,4 +1,4 @@
-"""Networks that people already have: SSCD, torchvision's backbones with one pooling layer, TorchScript files."""
+"""Existing networks: SSCD, torchvision's backbones with one pooling layer, TorchScript files."""
 
 import pickle
 import warnings
@@ -63,7 +63,7 @@ def torchscript(path: Path) -> nn.Module:
     """A TorchScript file, such as SSCD's ``*.torchscript.pt``. It may run code: load only what you trust."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch means to drop the format; the files are still about
+            warnings.simplefilter("ignore", FutureWarning)  # torch will drop the format; such files are still published
             net: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as error:
         raise CorruptExtractor(f"{path.name} is not a TorchScript file: {_first_line(error)}") from error

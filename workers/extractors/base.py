@@ -1,4 +1,4 @@
-"""What every extractor offers, whatever network stands behind it."""
+"""The protocol of all extractors, whatever their network."""
 
 from typing import Protocol
 

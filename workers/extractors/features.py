@@ -47,7 +47,7 @@ class FeatureFolder:
         self._check(folder / "made_of.json", made_of)
 
     def fill(self, limits: Limits, progress: Callable[[int], None]) -> None:
-        """Extract what is not there yet; `progress` is told how many files are done after each batch."""
+        """Extract what is not there yet; `progress` is called with the number of files done after each batch."""
         seen, assets = self._restored()
         progress(seen)
         files = islice(self._files(), seen, None)
@@ -70,7 +70,7 @@ class FeatureFolder:
 
     @property
     def features(self) -> Features:
-        """(N, D) float32, mapped: not read into memory before they are looked at."""
+        """(N, D) float32, mapped: read into memory only where they are used."""
         if not self.assets:
             return np.empty((0, self._extractor.dimension), dtype=np.float32)
         return np.memmap(self._features, dtype=np.float32, mode="r").reshape(-1, self._extractor.dimension)

@@ -99,7 +99,7 @@ def _mapped(at: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
 
 
 def _sampled(pictures: torch.Tensor, at: torch.Tensor, side: int) -> torch.Tensor:
-    if pictures.shape[-1] == 1:  # one colour: nothing to look up
+    if pictures.shape[-1] == 1:  # one colour: nothing to sample
         return pictures.expand(-1, -1, side, side)
     grid = at.view(len(pictures), side, side, 2)
     return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)

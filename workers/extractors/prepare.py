@@ -1,4 +1,4 @@
-"""Making a network fast, once, at load: and making sure that it still gives the features it gave before.
+"""Preparing a network at load: a faster form of it, checked to give the same features.
 
 Batch norms are folded into the convolutions before them, tensors are laid out channels last, and bfloat16 is used
 where the hardware has it and is faster in it. Each form is checked against the plain float32 network.
@@ -20,16 +20,16 @@ from torch.fx.experimental.optimization import fuse
 from tasks.errors import CorruptExtractor
 from workers.extractors.network import embed
 
-__all__ = ["Prepared", "half_precision", "prepare"]
+__all__ = ["PreparedNetwork", "half_precision", "prepare"]
 
 logger = logging.getLogger(__name__)
 
 LEAST_COSINE: Final = 0.999
-_CLEARLY: Final = 1.1  # float32 is kept unless it takes so much longer: a tie shall not be decided by chance
+_CLEARLY: Final = 1.1  # float32 is kept unless it takes this many times as long: noise must not decide a tie
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedNetwork:
     """A network ready to serve.
 
     Attributes:
@@ -51,7 +51,7 @@ def half_precision(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def prepare(name: str, net: nn.Module, input_size: int, device: torch.device, half: bool) -> Prepared:
+def prepare(name: str, net: nn.Module, input_size: int, device: torch.device, half: bool) -> PreparedNetwork:
     """The fastest form of a network that gives its own float32 features, to a cosine of 0.999.
 
     Args:
@@ -74,7 +74,7 @@ def prepare(name: str, net: nn.Module, input_size: int, device: torch.device, ha
     for form, dtype in forms:
         cosine = float(F.cosine_similarity(_features(name, form, probes, dtype), expected).min())
         if cosine >= LEAST_COSINE:
-            agreeing.append(Prepared(form, dtype, expected.shape[1], cosine))
+            agreeing.append(PreparedNetwork(form, dtype, expected.shape[1], cosine))
         else:
             logger.warning(
                 "Extractor %s in %s: cosine %.5f to its own float32 features, below %s; a slower form is used.",
@@ -82,10 +82,10 @@ def prepare(name: str, net: nn.Module, input_size: int, device: torch.device, ha
             )  # fmt: skip
     if len(agreeing) == 2 and _step_s(agreeing[0], probes) < _CLEARLY * _step_s(agreeing[1], probes):
         agreeing.pop()
-    return agreeing[-1] if agreeing else Prepared(plain, torch.float32, expected.shape[1], 1.0)
+    return agreeing[-1] if agreeing else PreparedNetwork(plain, torch.float32, expected.shape[1], 1.0)
 
 
-def _step_s(form: Prepared, probes: torch.Tensor) -> float:
+def _step_s(form: PreparedNetwork, probes: torch.Tensor) -> float:
     """Seconds for one step of an optimisation: forward, and backward to the images. The best of three."""
     images = probes.clone().requires_grad_(True)
     times = []

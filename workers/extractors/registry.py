@@ -17,7 +17,7 @@ from workers.extractors.backbones import SSCD, backbone, sscd, torchscript
 from workers.extractors.base import Extractor
 from workers.extractors.compact import INPUT_SIZE
 from workers.extractors.network import embed
-from workers.extractors.prepare import Prepared, half_precision, prepare
+from workers.extractors.prepare import PreparedNetwork, half_precision, prepare
 from workers.extractors.sources import fetch
 from workers.extractors.spec import Spec, parse_spec
 from workers.extractors.weights_file import read_weights
@@ -32,7 +32,9 @@ COMPACT_WEIGHTS: Final = Path(__file__).with_name("weights") / "compact.safetens
 class NetworkExtractor:
     """A prepared network behind the protocol; see :class:`workers.extractors.base.Extractor` for what it promises."""
 
-    def __init__(self, name: str, sha256: str, input_size: int, prepared: Prepared, device: torch.device) -> None:
+    def __init__(
+        self, name: str, sha256: str, input_size: int, prepared: PreparedNetwork, device: torch.device
+    ) -> None:
         self.name = name
         self.sha256 = sha256
         self.input_size = input_size

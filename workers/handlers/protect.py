@@ -10,7 +10,7 @@ import numpy as np
 
 from tasks.errors import LeaseLost
 from tasks.messages import ActivationOptions
-from workers.activation.compose import Prepared, compose, prepare
+from workers.activation.compose import PreparedImage, compose, prepare
 from workers.activation.engine import Activated, Work, always
 from workers.activation.quality import psnr_db
 from workers.activation.verification import CodeFit, is_verified
@@ -83,7 +83,7 @@ class Protector:
         return found, replace(protected, attempts=attempts, steps=steps)
 
     def _publish(
-        self, original: DecodedImage, prepared: Prepared, found: Activated, work: Work, watch: Stopwatch
+        self, original: DecodedImage, prepared: PreparedImage, found: Activated, work: Work, watch: Stopwatch
     ) -> Protected:
         """Compose and encode, weaker and weaker until the file keeps the floor, and verify the file."""
         floor, strength = work.options.min_psnr_db, 1.0
