@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import runpy
 import shutil
 import statistics
 import subprocess
@@ -18,6 +19,7 @@ import deploy
 from tasks.errors import RedisUnavailable, error_of, kinds
 from tasks.monitoring.metrics import BOUNDS_MS, Counters
 from tasks.monitoring.overview import Overview, PublishedQuality, QueueState
+from tasks.monitoring.paper import PAPER
 from tasks.monitoring.presence import CollectionState, WorkerNote
 from tasks.monitoring.prometheus import CountersCollector, OverviewCollector
 from tasks.names import TASK_ACTIVATE, TASK_QUERY
@@ -155,3 +157,10 @@ def test_prometheus_accepts_rules_and_figures() -> None:
     subprocess.run(["promtool", "check", "rules", MONITORING / "alerts.yml"], check=True, capture_output=True)
     subprocess.run(["promtool", "test", "rules", Path(__file__).with_name("alerts_test.yml")], check=True)
     subprocess.run(["promtool", "check", "metrics"], input=exposed().encode(), check=True, capture_output=True)
+
+
+def test_figures_of_the_paper_in_the_alerts_and_in_flower_are_those_of_the_table() -> None:
+    alerts = (MONITORING / "alerts.yml").read_text()
+    assert re.findall(r"the paper, ([\d.]+) ms", alerts) == [f"{figure.ms:g}" for figure in PAPER]
+    options = runpy.run_path(str(Path(deploy.__file__).with_name("flower") / "flowerconfig.py"))
+    assert {figure.ms / 1000 for figure in PAPER} <= set(options["task_runtime_metric_buckets"])
