@@ -1,0 +1,225 @@
+"""The handlers of all kinds of jobs, with the real extractor, on the session's Redis and S3."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tasks.connection import connect_redis
+from tasks.errors import Cancelled, CollectionMissing, ExtractorMismatch, LeaseLost, TooLarge, TruncatedImage
+from tasks.kinds import KINDS
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.operations import Operations
+from tasks.messages import (
+    ActivateRequest,
+    ActivationOptions,
+    CompactRequest,
+    ExtractRequest,
+    QueryRequest,
+    Request,
+    Source,
+)
+from tasks.names import sha256_hex
+from tasks.settings import Settings
+from tasks.storage import Bucket, ObjectStore
+from tests.photographs import crops
+from workers.delivery.identity import Identity
+from workers.delivery.job import Running
+from workers.delivery.leases import Leases
+from workers.device.device import Device
+from workers.extractors.base import Extractor
+from workers.extractors.registry import load_extractor
+from workers.handlers.image_jobs import ImageHandlers
+from workers.handlers.index_jobs import IndexHandlers
+from workers.handlers.kinds import kinds_of_jobs
+from workers.handlers.pixel_budget import PixelBudget
+from workers.handlers.protect import Protector
+from workers.handlers.resources import Resources
+from workers.images import Limits, decode
+from workers.images.tensors import to_input
+from workers.index.codec.codec import Codec
+from workers.index.collection.open_collections import OpenCollections
+from workers.index.maintenance.build import NewCollection, publish_first
+from workers.monitoring.stopwatch import Stopwatch
+
+LIMITS = Limits(max_bytes=2**20, max_pixels=10**6)
+IMAGES = crops(6)
+
+
+@pytest.fixture(scope="module")
+def extractor() -> Extractor:
+    return load_extractor("compact", torch.device("cpu"), half=False)
+
+
+@pytest.fixture(scope="module")
+def device(extractor: Extractor) -> Iterator[Device]:
+    device = Device(extractor, batch_images=4)
+    device.start()
+    yield device
+    device.stop()
+
+
+@pytest.fixture(scope="module")
+def codec(extractor: Extractor) -> Codec:
+    return Codec.train("IVF4,PQ8x4", unit_vectors(1_000, extractor.dimension))
+
+
+@pytest.fixture
+def resources(
+    settings: Settings, store: ObjectStore, extractor: Extractor, device: Device, tmp_path: Path
+) -> Iterator[Resources]:
+    with connect_redis(settings) as client:
+        collections = OpenCollections(store, client, tmp_path / "cache", extractor.identity)
+        budget = PixelBudget(LIMITS.max_pixels)
+        yield Resources(store, collections, device, extractor.identity, extractor.input_size, LIMITS, budget)
+
+
+@pytest.fixture
+def collection(resources: Resources, codec: Codec) -> str:
+    """The name of a new one, with four assets of random codes."""
+    name = f"handlers-{uuid.uuid4().hex[:12]}"
+    new = NewCollection(name, codec, resources.extractor, 0.5, 0.01)
+    codes = codec.encode(unit_vectors(4, resources.extractor.dimension))
+    files, journal = resources.collections.files(name), resources.collections.journal(name)
+    publish_first(files, journal, new, [f"old-{i}" for i in range(4)], codes, lambda: None)
+    return name
+
+
+def unit_vectors(count: int, dimension: int) -> np.ndarray:
+    values = np.random.default_rng(0).standard_normal((count, dimension)).astype(np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def uploaded(store: ObjectStore, data: bytes, bucket: Bucket = Bucket.ORIGINALS) -> Source:
+    source = Source(sha256=sha256_hex(data), size=len(data))
+    store.put(bucket, source.sha256, data, "application/octet-stream")
+    return source
+
+
+def claimed(ledger: Ledger, request: Request) -> Running:
+    """The job of a request, accepted and held by a worker."""
+    ledger.submit([request])
+    ledger.claim(request.job_id, request.queue, "token", "worker")
+    leases = Leases(ledger, 20)
+    leases.hold(request.job_id, "token")
+    return Running(request.job_id, Stopwatch(), leases, Identity("worker", "cpu", {}))
+
+
+def activation(store: ObjectStore, collection: str, image: bytes, asset_id: str = "mine") -> ActivateRequest:
+    return ActivateRequest(
+        collection=collection, asset_id=asset_id, source=uploaded(store, image), meta={"kind": "photo"}
+    )
+
+
+def test_every_kind_of_job_has_a_handler(resources: Resources) -> None:
+    assert [kind.task for kind in kinds_of_jobs(resources)] == [kind.task for kind in KINDS]
+
+
+def test_an_activated_image_is_published_registered_and_found(
+    resources: Resources, ledger: Ledger, collection: str
+) -> None:
+    handlers, store = ImageHandlers(resources), resources.store
+    request = activation(store, collection, IMAGES[0])
+    result = handlers.activate(request, claimed(ledger, request))
+    published = store.get(Bucket.PROTECTED, result.protected_key, LIMITS.max_bytes)
+    assert sha256_hex(published) == result.protected_sha256
+    assert (result.asset_id, result.width, result.height) == ("mine", 128, 128)
+    assert set(result.provenance.timings_ms) >= {"fetch", "decode", "optimise", "encode", "upload", "journal", "total"}
+    query = QueryRequest(collection=collection, source=uploaded(store, published, Bucket.QUERIES), nonce="1")
+    answer = handlers.query(query, claimed(ledger, query))
+    assert (answer.matches[0].asset_id, answer.matches[0].meta) == ("mine", {"kind": "photo"})
+    assert answer.journal_entry == result.journal_entry
+
+
+@pytest.mark.parametrize(
+    ("data", "error"), [(IMAGES[0][:500], TruncatedImage), (IMAGES[0] + bytes(LIMITS.max_bytes), TooLarge)]
+)
+def test_an_image_that_cannot_be_used_registers_and_publishes_nothing(
+    resources: Resources, ledger: Ledger, collection: str, data: bytes, error: type[Exception]
+) -> None:
+    request = activation(resources.store, collection, data)
+    with pytest.raises(error):
+        ImageHandlers(resources).activate(request, claimed(ledger, request))
+    assert resources.collections.get(collection).changes == 0
+
+
+def test_a_cancelled_job_publishes_nothing(
+    resources: Resources, ledger: Ledger, settings: Settings, collection: str
+) -> None:
+    request = activation(resources.store, collection, IMAGES[1])
+    running = claimed(ledger, request)
+    Operations.connect(settings).cancel(request.job_id, resources.store)
+    with pytest.raises(Cancelled):
+        ImageHandlers(resources).activate(request, running)
+    assert resources.collections.get(collection).changes == 0
+
+
+def test_a_job_that_another_worker_holds_publishes_nothing(
+    resources: Resources, ledger: Ledger, collection: str
+) -> None:
+    request = activation(resources.store, collection, IMAGES[1])
+    running = claimed(ledger, request)
+    ledger.requeue(request.job_id, "token")
+    with pytest.raises(LeaseLost):
+        ImageHandlers(resources).activate(request, running)
+    assert resources.collections.get(collection).changes == 0
+
+
+def test_a_query_of_an_unknown_collection_is_refused(resources: Resources, ledger: Ledger) -> None:
+    source = uploaded(resources.store, IMAGES[0], Bucket.QUERIES)
+    query = QueryRequest(collection="missing", source=source, nonce="1")
+    with pytest.raises(CollectionMissing):
+        ImageHandlers(resources).query(query, claimed(ledger, query))
+
+
+def test_compaction_makes_the_journal_a_new_generation(resources: Resources, ledger: Ledger, collection: str) -> None:
+    request = activation(resources.store, collection, IMAGES[2])
+    ImageHandlers(resources).activate(request, claimed(ledger, request))
+    compaction = CompactRequest(collection=collection, nonce="1")
+    result = IndexHandlers(resources).compact(compaction, claimed(ledger, compaction))
+    assert (result.status, result.generation, result.entries) == ("compacted", 2, 5)
+
+
+def test_features_are_those_of_the_images_and_unreadable_ones_are_named(
+    resources: Resources, ledger: Ledger, collection: str
+) -> None:
+    good = [uploaded(resources.store, image).sha256 for image in IMAGES[3:5]]
+    bad, missing = uploaded(resources.store, b"no image").sha256, "0" * 64
+    request = ExtractRequest(
+        collection=collection, extractor=resources.extractor.sha256, images=[good[0], bad, missing, good[1]]
+    )
+    result = IndexHandlers(resources).extract(request, claimed(ledger, request))
+    assert (result.images, set(result.skipped)) == (good, {bad, missing})
+    rows = resources.collections.files(collection).download_features(result.features, resources.extractor.dimension)
+    for row, image in zip(rows, IMAGES[3:5], strict=True):
+        alone = resources.device.extract(to_input(decode(image, LIMITS).pixels, resources.input_size))
+        assert np.allclose(row, alone, atol=1e-4)
+
+
+def test_features_for_another_extractor_are_refused(resources: Resources, ledger: Ledger, collection: str) -> None:
+    request = ExtractRequest(collection=collection, extractor="f" * 64, images=["0" * 64])
+    with pytest.raises(ExtractorMismatch):
+        IndexHandlers(resources).extract(request, claimed(ledger, request))
+
+
+# ── the protector alone ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_protected_file_keeps_the_floor_that_was_asked_for(resources: Resources, codec: Codec) -> None:
+    protector = Protector(resources.device, resources.input_size, LIMITS)
+    options = ActivationOptions(min_psnr_db=45)
+    _, protected = protector.protect(decode(IMAGES[0], LIMITS), options, codec, Stopwatch())
+    difference = decode(IMAGES[0], LIMITS).pixels.astype(float) - decode(protected.encoded.data, LIMITS).pixels
+    psnr_db = 10 * np.log10(255**2 / np.mean(difference**2)) if difference.any() else np.inf
+    assert psnr_db >= 45 or not protected.verified
+
+
+def test_the_protector_ends_at_once_when_the_job_is_no_longer_wanted(resources: Resources, codec: Codec) -> None:
+    protector = Protector(resources.device, resources.input_size, LIMITS)
+    with pytest.raises(LeaseLost):
+        protector.protect(decode(IMAGES[0], LIMITS), ActivationOptions(), codec, Stopwatch(), wanted=lambda: False)

@@ -1,0 +1,55 @@
+"""Which lane serves which queues, and how a lane waits for messages."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.names import QUEUE_ACTIVATE, QUEUE_INDEX, QUEUE_QUERY, QUEUES
+from tasks.settings import Settings
+from workers.delivery.lanes import ShortPollConnection, lanes_for
+
+SETTINGS = Settings(activate_threads=7, query_threads=3)
+
+
+@pytest.mark.parametrize(
+    ("queues", "lanes"),
+    [
+        (QUEUES, [("query", (QUEUE_QUERY,), 3), ("activate", (QUEUE_ACTIVATE, QUEUE_INDEX), 7)]),
+        ((QUEUE_QUERY,), [("query", (QUEUE_QUERY,), 3)]),
+        ((QUEUE_INDEX,), [("activate", (QUEUE_INDEX,), 7)]),
+        ((QUEUE_ACTIVATE, QUEUE_QUERY), [("query", (QUEUE_QUERY,), 3), ("activate", (QUEUE_ACTIVATE,), 7)]),
+    ],
+)
+def test_each_lane_serves_its_queues_with_its_threads(
+    queues: tuple[str, ...], lanes: list[tuple[str, tuple[str, ...], int]]
+) -> None:
+    assert [(lane.name, lane.queues, lane.threads) for lane in lanes_for(queues, SETTINGS)] == lanes
+
+
+class Channel:
+    """As far as Celery's prefetching shows: `held` messages are at work, of `most`."""
+
+    def __init__(self, held: int, most: int) -> None:
+        self.qos = self
+        self.prefetch_count = most
+        self._free = most - held
+
+    def can_consume_max_estimate(self) -> int:
+        return self._free
+
+
+class Connection:
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    def drain_events(self, timeout: float) -> None:
+        self.waits.append(timeout)
+
+
+def test_a_lane_at_work_waits_for_messages_only_briefly_so_that_finished_jobs_are_acknowledged() -> None:
+    waits = []
+    for held in (0, 1, 4):
+        connection = Connection()
+        ShortPollConnection(connection, Channel(held, 4), None).drain_events(timeout=2.0)
+        waits += connection.waits
+    assert waits[1] == waits[2] < waits[0] < 2.0
