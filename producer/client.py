@@ -14,7 +14,7 @@ from tasks.documents import read_result
 from tasks.errors import AiiError, DeadlineExceeded, JobMissing, error_of
 from tasks.ledger.ledger import Ledger, wait_until_closed
 from tasks.ledger.states import JobState
-from tasks.messages import ActivateRequest, ActivationOptions, QueryOptions, QueryRequest, Request, Source
+from tasks.messages import ActivateRequest, ActivationOptions, QueryOptions, QueryRequest, Request, Source, validated
 from tasks.names import check_asset_id, check_collection, sha256_hex
 from tasks.results import ActivationResult, FailureResult, ImageResult, QueryResult, Result
 from tasks.settings import Settings, load_settings
@@ -110,16 +110,15 @@ class Producer:
             check_asset_id(asset_id)
         name = check_collection(collection or self._settings.default_collection)
         source = self._upload(Bucket.ORIGINALS, image)
-        return self._submit(
-            ActivateRequest(
-                collection=name,
-                source=source,
-                asset_id=asset_id or source.sha256,
-                options=options or ActivationOptions(),
-                meta=dict(meta or {}),
-                nonce=uuid.uuid4().hex if again else "",
-            )
-        )
+        wanted = {
+            "collection": name,
+            "source": source,
+            "asset_id": asset_id or source.sha256,
+            "options": options or ActivationOptions(),
+            "meta": dict(meta or {}),
+            "nonce": uuid.uuid4().hex if again else "",
+        }
+        return self._submit(validated(ActivateRequest, wanted))
 
     def query(
         self, image: bytes | str | Path, *, collection: str | None = None, options: QueryOptions | None = None

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 from producer.cli import aii
 from tasks.command_line import EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_USAGE, Command, exit_code
-from tasks.errors import AiiError, Unavailable, kinds
+from tasks.errors import AiiError, InvalidRequest, Unavailable, kinds
+from tasks.messages import QueryOptions, validated
 
 HEAVY = ("torch", "torchvision", "faiss", "numpy", "PIL", "matplotlib", "celery", "redis", "obstore", "pydantic")
 
@@ -95,6 +96,11 @@ def test_an_address_of_redis_that_is_none_is_refused_without_its_password(value:
 def test_an_address_of_s3_that_is_none_is_refused(value: str, tmp_path: Path) -> None:
     done = program(tmp_path, "index", "info", "any", AII_S3_ENDPOINT=value)
     assert (done.returncode, "AII_S3_ENDPOINT" in done.stderr) == (EXIT_USAGE, True)
+
+
+def test_more_metadata_than_an_asset_can_have_is_refused_without_a_traceback() -> None:
+    with pytest.raises(InvalidRequest, match="where"):
+        validated(QueryOptions, {"where": {f"key{i}": "value" for i in range(17)}})
 
 
 @pytest.mark.parametrize("command", [["status"], ["jobs", "list"], ["activate", __file__]])
