@@ -23,7 +23,8 @@ DOCUMENTS = sorted(
 
 
 def commands_in(text: str) -> Iterator[str]:
-    """The lines of code blocks, fenced or indented, that begin with `aii`."""
+    """The lines of code blocks, fenced or indented, that begin with `aii`; a line that ends with \\ goes on."""
+    text = re.sub(r"\\\n\s*", "", text)
     for line in re.findall(r"^(?: {4}|\$ )?(?:[A-Z_]+=\S+ )*(aii(?: .*)?)$", text, re.MULTILINE):
         # What follows a comment sign or several spaces is a remark; `…` means more of the same.
         yield re.split(r"\s+[#|]|\s{2,}", line)[0].replace("…", "").strip()
