@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import faiss
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from tasks.errors import CorruptSegment, InvalidRequest
-from tests.collections import EXTRACTOR
+from tests.collections import EXTRACTOR, unit_vectors
 from workers.activation.audit import fits_code
 from workers.bounded_map import bounded_map
 from workers.index.codec.coarse import Cells
@@ -28,8 +29,12 @@ FACTORIES = ["Flat", "IVF16,Flat", "IVF16,PQ4x4", "PQ4x4", "OPQ4_8,PQ4x4", "PCA8
 
 @pytest.fixture(scope="module")
 def features() -> Features:
-    values = np.random.default_rng(0).standard_normal((2000, 16)).astype(np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+    return unit_vectors(2_000, 0)
+
+
+@cache
+def trained(factory: str) -> Codec:
+    return Codec.train(factory, unit_vectors(2_000, 0))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +56,7 @@ def added(asset_id: str, code: Codes) -> Change:
 
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_a_code_survives_decoding_and_encoding(features: Features, factory: str) -> None:
-    codec = Codec.train(factory, features)
+    codec = trained(factory)
     codes = codec.encode(features[:50])
     assert codes.shape == (50, codec.code_size)
     assert np.mean(codec.encode(codec.decode(codes)) == codes) > 0.9  # a reconstruction may lie beyond its cell
@@ -59,7 +64,7 @@ def test_a_code_survives_decoding_and_encoding(features: Features, factory: str)
 
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_an_index_of_any_family_finds_an_entry_by_its_own_reconstruction(features: Features, factory: str) -> None:
-    codec = Codec.train(factory, features)
+    codec = trained(factory)
     codes = codec.encode(features[:1])
     delta = Delta(codec)
     delta.apply([added("it", codes[0])])
@@ -73,7 +78,7 @@ def test_an_index_of_any_family_finds_an_entry_by_its_own_reconstruction(feature
 def test_the_codes_of_a_mapped_segment_are_those_that_were_written(
     features: Features, factory: str, count: int, tmp_path: Path
 ) -> None:
-    codec, paths = Codec.train(factory, features), SegmentPaths.below(tmp_path)
+    codec, paths = trained(factory), SegmentPaths.below(tmp_path)
     codes = codec.encode(features[:count])
     write_segment(codec, codes, map(str, range(count)), ("" for _ in range(count)), paths)
     segment = Segment(paths, codec)
@@ -87,7 +92,7 @@ def test_the_codes_of_a_mapped_segment_are_those_that_were_written(
 def test_a_search_among_those_with_some_metadata_finds_the_nearest_of_them(
     features: Features, factory: str, tmp_path: Path
 ) -> None:
-    codec, paths = Codec.train(factory, features), SegmentPaths.below(tmp_path)
+    codec, paths = trained(factory), SegmentPaths.below(tmp_path)
     texts = [meta_text({"kind": '"a": "b"', "parity": str(i % 2)}) for i in range(300)]
     write_segment(codec, codec.encode(features[:300]), map(str, range(300)), texts, paths)
     segment, probe = Segment(paths, codec), codec.probe(features[7], 16)
@@ -172,7 +177,7 @@ def test_a_collection_of_one_image_has_no_threshold(features: Features) -> None:
 
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_an_image_is_on_the_code_it_was_moved_to_and_off_in_another_cell(features: Features, factory: str) -> None:
-    codec, original = Codec.train(factory, features), features[3]
+    codec, original = trained(factory), features[3]
     code = codec.encode(original[None])[0]
     target = codec.decode(code[None])[0] if factory != "PCA8,LSH" else original * 1.5
     assert fits_code(codec, code, original, original + 0.5 * (target - original))
