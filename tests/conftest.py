@@ -6,6 +6,12 @@ skipped.
 
 from __future__ import annotations
 
+import os
+
+# One thread for each process, before torch and FAISS are loaded: where the cores are busy, two threads that wait for
+# each other after every operation take many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
