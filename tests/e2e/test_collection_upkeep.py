@@ -89,7 +89,7 @@ def test_removed_assets_come_back_when_they_are_activated_again(
     start_worker: Callable[..., WorkerProcess], stack_environment: dict[str, str], producer: Producer,
     images: Path, name: str,
 ) -> None:  # fmt: skip
-    good(stack_environment, "index", "build", name, "--images", str(images), "--factory", "IVF16,PQ8x4", "--here")
+    good_index(stack_environment, "build", name, "--images", str(images), "--factory", "IVF16,PQ8x4", "--here")
     start_worker()
     photo = images.parent / "mine.jpg"  # not among those of the collection, which would be as near as itself
     photo.write_bytes(crops(301)[300])
@@ -115,17 +115,17 @@ def test_an_audit_counts_the_images_that_another_codec_would_lose(
     images: Path, name: str, tmp_path: Path,
 ) -> None:  # fmt: skip
     for built, factory in ((name, "IVF16,PQ8x4"), (f"{name}-2", "IVF4,PQ4x4")):
-        good(stack_environment, "index", "build", built, "--images", str(images), "--factory", factory, "--here")
+        good_index(stack_environment, "build", built, "--images", str(images), "--factory", factory, "--here")
     start_worker()
     for i, photo in enumerate(crops(6, side=200)):
         producer.activate(photo, asset_id=f"asset-{i}", collection=name).wait(LIMIT_S)
     table = tmp_path / "audit.csv"
-    same = aii(stack_environment, "index", "audit", name, "--candidate", name, "--csv", str(table))
+    same = aii_here(stack_environment, "index", "audit", name, "--candidate", name, "--csv", str(table))
     assert (same.returncode, "Off their codes: 0 now, 0 with" in same.stdout) == (0, True), same.stdout + same.stderr
     assert table.read_text().splitlines()[0] == "asset_id,on_code,on_candidate"
     assert len(table.read_text().splitlines()) == 7
     good_index(stack_environment, "remove", name, "asset-0")
-    other = aii(stack_environment, "index", "audit", name, "--candidate", f"{name}-2")
+    other = aii_here(stack_environment, "index", "audit", name, "--candidate", f"{name}-2")
     assert "5 published images. Off their codes: 0 now" in other.stdout
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.photographs import crops
-from tests.stack import AII, WorkerProcess, aii
+from tests.stack import AII, WorkerProcess, aii, aii_here
 from tests.waiting import wait_for
 
 
@@ -46,6 +46,11 @@ def undisturbed(images: Path, references: Path, tmp_path_factory: pytest.TempPat
 
 def evaluate(*arguments: str | Path, environment: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
     return aii(dict(environment), "evaluate", *map(str, arguments))
+
+
+def evaluate_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The same in this process, for what is refused before anything is computed."""
+    return aii_here(dict(os.environ), "evaluate", *map(str, arguments))
 
 
 def kill_while_activating(*arguments: str | Path) -> None:
@@ -92,7 +97,7 @@ def test_a_report_its_tables_and_the_same_tables_after_an_interruption(
     assert page.count("<svg") == 6
     assert "data:image/jpeg;base64," in page
     assert 'src="http' not in page
-    again = evaluate(*arguments, "--out", tmp_path, "--seed", "1")
+    again = evaluate_here(*arguments, "--out", tmp_path, "--seed", "1")
     assert (again.returncode, "something else (photographs, seed changed)" in again.stderr) == (1, True)
 
 
@@ -140,6 +145,6 @@ def test_what_cannot_be_evaluated_is_refused_with_what_would_do(images: Path, re
         (("--images", images, "--references", few), "needs at least 256 references (39 a cell: 624); there are 1"),
         ((*usual, "--factory", "IVF512,PQ8x8"), "at least 512 references (39 a cell: 19,968); there are 300"),
     ):
-        refused = evaluate(*arguments, "--out", tmp_path / "out")
+        refused = evaluate_here(*arguments, "--out", tmp_path / "out")
         assert (refused.returncode, message in refused.stderr) == (1, True), refused.stderr
     assert not (tmp_path / "out" / "state" / "setting.json").exists(), "the right command may use the same folder"

@@ -148,5 +148,5 @@ def exposed(flower: Flower) -> set[str]:
 def test_flower_does_not_start_with_a_password_that_it_cannot_check(password: str, said: str) -> None:
     command, environment = [sys.executable, "-m", "deploy.flower"], os.environ | {"AII_FLOWER_PASSWORD": password}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert said in ended.stderr

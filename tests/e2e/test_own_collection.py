@@ -37,7 +37,7 @@ def test_a_folder_becomes_a_collection_that_a_worker_serves(
     assert "broken.jpg" in done.stderr
     assert "IVF16,PQ8x4" in aii_here(stack_environment, "index", "info", name).stdout
 
-    again = aii(stack_environment, "index", "build", *arguments)
+    again = aii_here(stack_environment, "index", "build", *arguments)
     assert again.returncode == 1
     assert "[collection_exists]" in again.stderr
 
@@ -55,9 +55,9 @@ def test_what_cannot_be_built_is_refused_with_the_reason(
     stack_environment: dict[str, str], images: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
-    empty = aii(stack_environment, "index", "build", "nothing", "--images", str(tmp_path / "empty"), "--here")
-    assert (empty.returncode, "no image that can be read" in empty.stderr) == (1, True)
-    few = aii(
+    empty = aii_here(stack_environment, "index", "build", "nothing", "--images", str(tmp_path / "empty"), "--here")
+    assert (empty.returncode, "No image in" in empty.stderr) == (1, True), empty.stderr
+    few = aii_here(
         stack_environment, "index", "build", "few", "--images", str(images), "--factory", "IVF4096,PQ8x8", "--here"
     )
     assert (few.returncode, "cannot be trained on 300 features" in few.stderr) == (1, True)
