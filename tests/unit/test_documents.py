@@ -1,4 +1,4 @@
-"""What the documents promise: every alert says what to do."""
+"""What the documents promise: links lead somewhere, and every alert says what to do."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(
+    path.relative_to(ROOT)
+    for folder in (".", "producer", "tasks", "workers", "deploy", "tests", ".github")
+    for path in (ROOT.glob("*.md") if folder == "." else (ROOT / folder).rglob("*.md"))
+)
 OPERATIONS = Path("deploy/README.md")
 
 
@@ -24,6 +29,19 @@ def without_code(text: str) -> str:
 
 def alerts() -> list[str]:
     return re.findall(r"- alert: (\w+)", (ROOT / "deploy/monitoring/alerts.yml").read_text())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_every_link_of_a_document_leads_to_a_file_and_a_heading_that_exist(document: Path) -> None:
+    text = without_code((ROOT / document).read_text())
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (ROOT / document).parent.joinpath(path).resolve() if path else ROOT / document
+        assert linked.exists(), target
+        if anchor:
+            assert anchor in anchors(linked.relative_to(ROOT)), target
 
 
 @pytest.mark.parametrize("alert", alerts())
