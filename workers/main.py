@@ -29,6 +29,7 @@ from workers.delivery.lanes import lanes_for, run_lanes, worker_app
 from workers.delivery.leases import Leases
 from workers.delivery.reconciler import LostPlaces, Reconciler
 from workers.delivery.retry_policy import RetryPolicy
+from workers.delivery.stopping import StopDeadline
 from workers.device.device import Device
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor, pick_device
@@ -77,6 +78,7 @@ class _Worker:
         self._warm_device(running)
         background = self._start_background(running)
         self._readiness.started(self._checks(background))
+        StopDeadline(self._settings.stop_timeout_s, self._leases.count, self._retry_policy.stop).watch()
         make_app = partial(worker_app, self._settings, self._runner, kinds_of_jobs(self._resources))
         lanes = lanes_for(self._queues, self._settings)
         return run_lanes(lanes, self._identity.worker, make_app, self._presence.start)

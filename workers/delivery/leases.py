@@ -31,6 +31,11 @@ class Leases:
         with self._lock:
             self._held.pop(job_id, None)
 
+    def count(self) -> int:
+        """How many jobs this process holds."""
+        with self._lock:
+            return len(self._held)
+
     def held(self, job_id: str) -> bool:
         """Whether the job was still this worker's at the last renewal, at most a quarter of a lease ago. Asks no
         server, so it may be called often."""

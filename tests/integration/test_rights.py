@@ -1,0 +1,226 @@
+"""What the users of deploy/security may do in Redis: enough for their work, and no more."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+from pydantic import SecretStr
+
+from deploy.local.redis_server import choose_server
+from deploy.local.stack import free_port
+from producer import Producer
+from tasks.ledger.states import JobState
+from tasks.messages import ActivateRequest, Source
+from tasks.monitoring.observer import read_overview
+from tasks.names import QUEUE_ACTIVATE
+from tasks.settings import Settings
+from tests.photographs import crops
+from tests.stack import WorkerProcess, aii
+from tests.waiting import LIMIT_S, wait_for
+
+ACL = Path(__file__).parents[2] / "deploy" / "security" / "redis.acl"
+USERS = ("admin", "worker", "producer", "monitor")
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A Redis with the users of the file, and the session's S3."""
+
+    settings: Settings
+    environment: dict[str, str]
+    port: int
+
+    def url(self, user: str) -> str:
+        return f"redis://{user}:{user}-password@127.0.0.1:{self.port}/0"
+
+    def settings_of(self, user: str) -> Settings:
+        return self.settings.model_copy(update={"redis_url": SecretStr(self.url(user))})
+
+    def environment_of(self, user: str) -> dict[str, str]:
+        return self.environment | {"AII_REDIS_URL": self.url(user)}
+
+    def client(self, user: str) -> redis.Redis:
+        return redis.Redis.from_url(self.url(user), decode_responses=True)
+
+    def denied(self, user: str) -> list[str]:
+        """What was refused to a user so far."""
+        with self.client("admin") as admin:
+            log = admin.execute_command("ACL", "LOG")
+        return [f"{entry['reason']} {entry['object']}" for entry in log if entry["username"] == user]
+
+
+def request(asset_id: str = "other") -> ActivateRequest:
+    source = Source(sha256="0" * 64, size=1)
+    return ActivateRequest(collection="starter", asset_id=asset_id, source=source)
+
+
+@pytest.fixture
+def guarded(shared_settings: Settings, stack_environment: dict[str, str], tmp_path: Path) -> Iterator[Guarded]:
+    text = ACL.read_text()
+    for user in USERS:
+        text = text.replace(f"{user.upper()}_PASSWORD", f"{user}-password")
+    acl, port = tmp_path / "users.acl", free_port(0)
+    acl.write_text(text)
+    guarded = Guarded(shared_settings, stack_environment, port)
+    options = ("--port", str(port), "--aclfile", str(acl), "--save", "", "--dir", str(tmp_path))
+    with (tmp_path / "redis.log").open("w") as log:
+        process = subprocess.Popen([choose_server(tmp_path).path, *options], stdout=log)
+    try:
+        wait_for(lambda: _answers(guarded), "Redis does not take the file of users")
+        yield guarded
+    finally:
+        process.terminate()
+        process.wait(LIMIT_S)
+
+
+def _answers(guarded: Guarded) -> bool:
+    try:
+        with guarded.client("admin") as admin:
+            return bool(admin.ping())
+    except redis.ConnectionError:
+        return False
+
+
+@pytest.fixture
+def worker(guarded: Guarded, tmp_path: Path) -> Iterator[WorkerProcess]:
+    """Waited for as the administrator: the tests' search for its note is none of a worker's rights."""
+    worker = WorkerProcess(
+        guarded.environment_of("worker"), guarded.settings_of("admin"), tmp_path / "worker.log", "query,activate,index"
+    )
+    try:
+        yield worker.wait_until_ready()
+    finally:
+        worker.kill()
+
+
+def test_each_user_can_do_its_work(guarded: Guarded, worker: WorkerProcess, tmp_path: Path) -> None:
+    """The main job, the keeping of collections and the overview, without one refusal."""
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(crops(1)[0])
+    activated = aii(guarded.environment_of("producer"), "activate", str(photo), "--out", str(tmp_path / "out"))
+    assert activated.returncode == 0, activated.stderr
+    queried = aii(guarded.environment_of("producer"), "query", str(photo))
+    assert queried.returncode == 0, queried.stderr
+    for arguments in (("compact", "starter"), ("remove", "starter", photo.stem), ("repair", "starter")):
+        kept = aii(guarded.environment_of("worker"), "index", *arguments)
+        assert "does not let" not in kept.stderr, kept.stderr
+    for arguments in (("status",), ("jobs", "list", "done")):
+        seen = aii(guarded.environment_of("monitor"), *arguments)
+        assert seen.returncode == 0, seen.stderr
+    assert worker.stop() == 0
+    assert [guarded.denied(user) for user in ("worker", "producer", "monitor")] == [[], [], []]
+
+
+def test_flower_shows_its_page_to_the_monitor(guarded: Guarded, tmp_path: Path) -> None:
+    """Celery's remote control, which could stop workers, stays closed to it."""
+    port = free_port(0)
+    environment = guarded.environment_of("monitor") | {"AII_FLOWER_PORT": str(port), "AII_FLOWER_PASSWORD": "flower"}
+    with (tmp_path / "flower.log").open("w") as log:
+        flower = subprocess.Popen([sys.executable, "-m", "deploy.flower"], env=environment, stdout=log, stderr=log)
+    try:
+        wait_for(lambda: _page(port, "/metrics"), "Flower does not answer")
+        wait_for(lambda: "aii_queue_jobs" in _page(port, "/metrics"), "Flower has no overview")
+    finally:
+        flower.terminate()
+        flower.wait(LIMIT_S)
+    assert {line for line in guarded.denied("monitor") if "pidbox" not in line} <= {"command publish"}
+
+
+def _page(port: int, path: str) -> str:
+    asked = urllib.request.Request(f"http://127.0.0.1:{port}{path}")
+    asked.add_header("Authorization", "Basic " + base64.b64encode(b"operator:flower").decode())
+    try:
+        with urllib.request.urlopen(asked, timeout=LIMIT_S) as answer:
+            return str(answer.read().decode())
+    except (OSError, urllib.error.URLError):
+        return ""
+
+
+FORBIDDEN_TO_PRODUCERS = [
+    ("XADD", "aii:journal:starter", "*", "op", "remove", "asset", "a"),
+    ("HSET", "aii:journal:starter:live", "a", "1-1 remove"),
+    ("DEL", "aii:journal:starter"),
+    ("SET", "aii:writing:starter", "me"),
+    ("XRANGE", "aii:journal:starter", "-", "+"),
+    ("ZRANGE", "aii:open:activate", "0", "-1"),
+    ("ZRANGE", "aii:since:activate", "0", "-1"),
+    ("ZRANGE", "aii:closed:failed", "0", "-1"),
+    ("ZRANGE", "aii:leases", "0", "-1"),
+    ("ZREM", "aii:open:activate", "a"),
+    ("LRANGE", "activate", "0", "-1"),
+    ("RPOP", "activate"),
+    ("DEL", "activate"),
+    ("LPUSH", "index", "a message"),
+    ("HGETALL", "unacked"),
+    ("SET", "aii:worker:me", "a note"),
+    ("PUBLISH", "/0.celery.pidbox", "shutdown"),
+    ("SUBSCRIBE", "/0.celeryev/task.sent"),
+    ("KEYS", "*"),
+    ("SCAN", "0"),
+    ("FLUSHALL",),
+    ("CONFIG", "GET", "*"),
+    ("MONITOR",),
+    ("CLIENT", "LIST"),
+    ("EVAL", "return redis.call('XADD', 'aii:journal:starter', '*', 'op', 'remove', 'asset', 'a')", "0"),
+    ("EVAL", "return redis.call('ZRANGE', KEYS[1], 0, -1)", "1", "aii:open:activate"),
+    ("EVAL", "return redis.call('LRANGE', 'activate', 0, -1)", "0"),
+]
+
+
+@pytest.mark.parametrize("command", FORBIDDEN_TO_PRODUCERS, ids=lambda command: " ".join(command[:2])[:60])
+def test_a_producer_can_neither_write_collections_nor_find_the_jobs_of_others(
+    guarded: Guarded, command: tuple[str, ...]
+) -> None:
+    with guarded.client("producer") as client, pytest.raises(redis.ResponseError, match=r"(?i)permission|NOPERM"):
+        client.execute_command(*command)
+
+
+def test_a_producer_submits_and_reads_the_job_whose_id_it_knows(guarded: Guarded) -> None:
+    with closing(Producer.connect(guarded.settings_of("producer"))) as producer:
+        made = request()
+        assert producer.ledger.submit([made]) == [True]
+        assert producer.ledger.get(made.job_id).state is JobState.QUEUED
+
+
+FORBIDDEN_TO_MONITORS = [
+    ("HSET", "aii:job:0", "state", "done"),
+    ("LPUSH", "activate", "a message"),
+    ("XADD", "aii:journal:starter", "*", "op", "remove", "asset", "a"),
+    ("DEL", "aii:leases"),
+    ("PUBLISH", "/0.celery.pidbox", "shutdown"),
+    ("FLUSHALL",),
+]
+
+
+@pytest.mark.parametrize("command", FORBIDDEN_TO_MONITORS, ids=lambda command: " ".join(command[:2]))
+def test_a_monitor_changes_nothing(guarded: Guarded, command: tuple[str, ...]) -> None:
+    with guarded.client("monitor") as client, pytest.raises(redis.ResponseError, match=r"(?i)permission|NOPERM"):
+        client.execute_command(*command)
+
+
+def test_a_monitor_sees_what_waits(guarded: Guarded) -> None:
+    with closing(Producer.connect(guarded.settings_of("producer"))) as producer:
+        producer.ledger.submit([request()])
+    waiting = {queue.queue: queue.waiting for queue in read_overview(guarded.settings_of("monitor")).queues}
+    assert waiting[QUEUE_ACTIVATE] == 1
+
+
+@pytest.mark.parametrize("command", [("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "GET", "*"), ("SET", "other", "x")])
+def test_a_worker_administrates_nothing(guarded: Guarded, command: tuple[str, ...]) -> None:
+    with guarded.client("worker") as client, pytest.raises(redis.ResponseError, match=r"(?i)permission|NOPERM"):
+        client.execute_command(*command)
+
+
+def test_nobody_comes_in_without_a_password(guarded: Guarded) -> None:
+    with redis.Redis(port=guarded.port) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
