@@ -69,7 +69,7 @@ def guarded(shared_settings: Settings, stack_environment: dict[str, str], tmp_pa
     text = ACL.read_text()
     for user in USERS:
         text = text.replace(f"{user.upper()}_PASSWORD", f"{user}-password")
-    acl, port = tmp_path / "users.acl", free_port(0)
+    acl, port = tmp_path / "users.acl", free_port(6400)
     acl.write_text(text)
     guarded = Guarded(shared_settings, stack_environment, port)
     options = ("--port", str(port), "--aclfile", str(acl), "--save", "", "--dir", str(tmp_path))
@@ -123,7 +123,7 @@ def test_each_user_can_do_its_work(guarded: Guarded, worker: WorkerProcess, tmp_
 
 def test_flower_shows_its_page_to_the_monitor(guarded: Guarded, tmp_path: Path) -> None:
     """Celery's remote control, which could stop workers, stays closed to it."""
-    port = free_port(0)
+    port = free_port(6400)
     environment = guarded.environment_of("monitor") | {"AII_FLOWER_PORT": str(port), "AII_FLOWER_PASSWORD": "flower"}
     with (tmp_path / "flower.log").open("w") as log:
         flower = subprocess.Popen([sys.executable, "-m", "deploy.flower"], env=environment, stdout=log, stderr=log)
