@@ -156,7 +156,7 @@ class Collection:
         """
         with self._following:
             old, manifest = self._current, self._files.current()
-            if manifest == old.manifest:  # not by number only: a collection can be deleted and built anew
+            if manifest == old.manifest:  # not by number only: a collection can be deleted and built again
                 return False
             new = self._load(manifest, old)
             self._caught_up(new)
