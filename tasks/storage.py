@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, PermissionDeniedError
 from obstore.store import S3Store
 
 from tasks.errors import DigestMismatch, ObjectMissing, StorageUnavailable, TooLarge
@@ -101,10 +101,15 @@ class ObjectStore:
             self._stores[bucket].delete(check_key(key))
 
     def exists(self, bucket: Bucket, key: str) -> bool:
-        try:
-            self.size(bucket, key)
-        except ObjectMissing:
-            return False
+        """Whether there is such an object. False as well for a user who may write here and not read: it writes the
+        same bytes again then."""
+        with self._errors(key):
+            try:
+                self._stores[bucket].head(check_key(key))
+            except (BaseError, FileNotFoundError) as error:
+                if _code_in(str(error)) not in (*_MISSING, "AccessDenied"):
+                    raise
+                return False
         return True
 
     def size(self, bucket: Bucket, key: str) -> int:
@@ -226,7 +231,10 @@ def _exists(bucket: S3Store) -> bool:
         bucket.get(_PROBED_KEY)
     except FileNotFoundError as error:
         return _code_in(str(error)) != "NoSuchBucket"
-    return True
+    except PermissionDeniedError as error:
+        if _code_in(str(error)) != "AccessDenied":
+            raise  # unknown keys
+    return True  # who may not list a bucket is told AccessDenied of what is missing as well
 
 
 def _create(bucket: S3Store, region: str) -> None:
