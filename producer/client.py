@@ -92,15 +92,21 @@ class Producer:
         options: ActivationOptions | None = None,
         meta: Mapping[str, str] | None = None,
         again: bool = False,
+        name: str | None = None,
+        replace: bool = False,
     ) -> Job:
         """Submit an image to be protected and registered.
 
         Args:
             image: the bytes of a JPEG, PNG or WebP file, or its path.
-            asset_id: the asset's name; default: the sha256 of the image's bytes.
+            asset_id: the asset's name; default: the sha256 of the image's bytes. Activating an asset once more, with
+                other options perhaps, supersedes the earlier job.
             collection: the collection to register it in; default: AII_DEFAULT_COLLECTION.
             meta: metadata of the asset, by which queries can be filtered.
-            again: make a new job even if the same request was made before, for example after a removal.
+            again: make a new job even if the same request was made before and its result is the current one.
+            name: the file's own name, shown with every match; default: that of the path.
+            replace: let this image take the place of another one under the same asset id. Without it, such a job fails
+                as AssetConflict.
 
         Raises:
             BadInput: the image or a name cannot be used; nothing was submitted.
@@ -108,15 +114,18 @@ class Producer:
         """
         if asset_id is not None:
             check_asset_id(asset_id)
-        name = check_collection(collection or self._settings.default_collection)
+        collection = check_collection(collection or self._settings.default_collection)
         source = self._upload(Bucket.ORIGINALS, image)
+        own_name = "" if isinstance(image, bytes) else Path(image).name
         wanted = {
-            "collection": name,
+            "collection": collection,
             "source": source,
             "asset_id": asset_id or source.sha256,
             "options": options or ActivationOptions(),
             "meta": dict(meta or {}),
             "nonce": uuid.uuid4().hex if again else "",
+            "name": own_name if name is None else name,
+            "replace": replace,
         }
         return self._submit(validated(ActivateRequest, wanted))
 
@@ -147,11 +156,11 @@ class Producer:
         return read_result(self._store, job_id)
 
     def _ended(self, job_id: str, state: JobState) -> ImageResult:
-        """How a job ended. A good document is kept when a later run fails; the ledger then knows the failure."""
-        result = cast(ImageResult, self.result(job_id))
+        """How a job ended. Version 0.1.0 kept a good document when a later run failed; the ledger knows the failure."""
+        record = self.ledger.get(job_id)
+        result = cast(ImageResult, read_result(self._store, job_id, record.commits or None))
         if state is not JobState.FAILED or isinstance(result, FailureResult):
             return result
-        record = self.ledger.get(job_id)
         return FailureResult(
             task=result.task,
             job_id=job_id,

@@ -12,8 +12,8 @@ from producer import output
 from tasks.app import Sender, create_app
 from tasks.documents import read_document
 from tasks.errors import ObjectMissing
-from tasks.ledger.ledger import JobRecord
 from tasks.ledger.operations import Operations
+from tasks.ledger.records import JobRecord
 from tasks.ledger.states import JobState
 from tasks.settings import load_settings
 from tasks.storage import ObjectStore

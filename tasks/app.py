@@ -11,7 +11,8 @@ from kombu.exceptions import OperationalError
 from tasks.connection import SOCKET_OPTIONS, redis_address
 from tasks.errors import RedisUnavailable
 from tasks.kinds import QUEUE_OF_TASK
-from tasks.ledger.ledger import Ledger, Resend
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.records import Resend
 from tasks.messages import Request
 from tasks.names import QUEUE_ACTIVATE, QUEUES
 from tasks.settings import Settings

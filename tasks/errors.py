@@ -8,7 +8,7 @@
     ├── NotFound              a named thing does not exist
     │   ├── ObjectMissing, CollectionMissing, ExtractorMissing, JobMissing
     ├── Conflict              a named thing exists already, or is in use
-    │   ├── CollectionExists, CollectionBusy
+    │   ├── AssetConflict, CollectionExists, CollectionBusy
     ├── Mismatch              two things that must agree do not
     │   ├── ExtractorMismatch, CorruptExtractor, CorruptSegment
     ├── Unavailable           a service, or space on a disk, is missing; retried
@@ -112,7 +112,7 @@ class AnimatedImage(BadInput):
 class InvalidAssetId(BadInput):
     """An asset id has characters or a length that are not allowed.
 
-    What to do: Use 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit.
+    What to do: Use 1 to 512 characters, without control characters and without blanks at the ends.
     """
 
     code = "invalid_asset_id"
@@ -213,6 +213,13 @@ class Conflict(AiiError):
     """
 
     code = "conflict"
+
+
+class AssetConflict(Conflict):
+    """The asset id belongs to another image.
+
+    What to do: Use another asset id, or replace the image (`replace=True`, `--replace`). Shares the code of `Conflict`.
+    """
 
 
 class CollectionExists(Conflict):

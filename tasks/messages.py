@@ -1,6 +1,6 @@
 """What travels through the queue: small frozen models, JSON, object digests instead of pixels.
 
-A request's ``job_id`` is a hash of all its fields, so the same request is the same job, however often and by however
+A request's ``job_id`` is a hash of what it asks for, so the same request is the same job, however often and by however
 many producers it is sent. Queries carry a nonce, because the same query may have another result a minute later.
 """
 
@@ -32,6 +32,7 @@ from tasks.names import (
     canonical_json,
     check_asset_id,
     check_collection,
+    clean_name,
     sha256_hex,
 )
 
@@ -106,10 +107,16 @@ class QueryOptions(Frozen):
     where: Metadata = Field(default_factory=dict, description="only assets that carry these metadata")
 
 
+def _says_nothing(value: object) -> bool:
+    return not value
+
+
 class Request(Frozen):
     """What all requests share; each kind names its `task` and the `queue` it waits in."""
 
     queue: ClassVar[str]
+    # Fields that do not make another job of a request.
+    beside_identity: ClassVar[frozenset[str]] = frozenset()
     task: str
     collection: str
 
@@ -120,8 +127,8 @@ class Request(Frozen):
 
     @property
     def job_id(self) -> str:
-        """32 hex digits: the first half of the sha256 over the canonical JSON of the request."""
-        return sha256_hex(canonical_json(self.model_dump(mode="json")))[:32]
+        """32 hex digits: the first half of the sha256 over the canonical JSON of what the request asks for."""
+        return sha256_hex(canonical_json(self.model_dump(mode="json", exclude=set(self.beside_identity))))[:32]
 
     @classmethod
     def task_name(cls) -> str:
@@ -133,17 +140,28 @@ class ActivateRequest(Request):
     """Protect one image and register it."""
 
     queue: ClassVar[str] = QUEUE_ACTIVATE
+    beside_identity: ClassVar[frozenset[str]] = frozenset({"name", "replace"})
     task: Literal["aii.activate"] = TASK_ACTIVATE
     source: Source
     asset_id: str
     options: ActivationOptions = ActivationOptions()
     meta: Metadata = Field(default_factory=dict)
     nonce: str = Field(default="", max_length=64, description="makes a job of its own of a request made before")
+    # Left out of the message where they say nothing, as workers of version 0.1.0 do not know them.
+    name: str = Field(default="", exclude_if=_says_nothing, description="the file's own name, shown with every match")
+    replace: bool = Field(
+        default=False, exclude_if=_says_nothing, description="let this image take the place of another of that asset id"
+    )
 
     @field_validator("asset_id")
     @classmethod
     def _asset_id(cls, value: str) -> str:
         return check_asset_id(value)
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        return clean_name(value)
 
 
 class QueryRequest(Request):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from typing import Any, Final
 
 from tasks.errors import InvalidAssetId, InvalidCollectionName, InvalidKey
@@ -21,11 +22,15 @@ QUEUES: Final = (QUEUE_QUERY, QUEUE_ACTIVATE, QUEUE_INDEX)
 
 DIGEST_PATTERN: Final = r"^[0-9a-f]{64}$"
 JOB_ID_PATTERN: Final = r"^[0-9a-f]{32}$"
-# No slash, no leading dot: a name can never leave its folder, be hidden, or be empty.
-ASSET_ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+LONGEST_ASSET_ID: Final = 512
+LONGEST_NAME: Final = 255
 META_KEY_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 COLLECTION_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
-_KEY = re.compile(r"^(?=.{1,512}$)[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
+# No leading dot, no empty part: a key can never leave its folder or be hidden.
+_KEY = re.compile(r"^(?=.{1,512}$)[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")
+# Asset ids that are used in keys as they are: all that version 0.1.0 allowed.
+_PLAIN_ASSET_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+_SLUG_LENGTH: Final = 40
 
 
 def sha256_hex(data: bytes) -> str:
@@ -39,13 +44,43 @@ def canonical_json(value: Any) -> bytes:
 
 
 def check_asset_id(asset_id: str) -> str:
-    """Return `asset_id` unchanged, or raise InvalidAssetId."""
-    if not re.fullmatch(ASSET_ID_PATTERN, asset_id) or ".." in asset_id:
+    """An asset id in Unicode's composed form (NFC), or raise InvalidAssetId.
+
+    It is a name, such as ``urn:newsml:afp.com:20260101:1`` or ``folder/img 1.jpg``: any text without control characters
+    and line breaks. Keys are made from it by :func:`asset_key`.
+    """
+    text = unicodedata.normalize("NFC", asset_id)
+    if not 0 < len(text) <= LONGEST_ASSET_ID or text != text.strip() or not is_printed(text):
         raise InvalidAssetId(
-            f"asset_id {asset_id[:140]!r} cannot be used: 1 to 128 letters, digits, '.', '_' or '-', "
-            "beginning with a letter or digit and without '..'."
+            f"asset_id {asset_id[:140]!r} cannot be used: 1 to {LONGEST_ASSET_ID} characters, without control "
+            "characters and without blanks at the ends."
         )
-    return asset_id
+    return text
+
+
+def is_printed(text: str) -> bool:
+    """Whether a text has neither control characters, line breaks nor halves of surrogate pairs."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
+
+
+def clean_name(name: str) -> str:
+    """A file's name as it is kept with an asset: of a long one, the end. What cannot be shown, as of a file
+    system with another encoding, becomes U+FFFD."""
+    shown = "".join(character if is_printed(character) else "\ufffd" for character in name)
+    return unicodedata.normalize("NFC", shown).strip()[-LONGEST_NAME:]
+
+
+def asset_key(asset_id: str) -> str:
+    """The part of object keys that stands for an asset.
+
+    An id that version 0.1.0 allowed stands for itself. Any other becomes ``_{readable}-{32 hex digits of its sha256}``,
+    which cannot be the key of another id.
+    """
+    if _PLAIN_ASSET_ID.match(asset_id) and ".." not in asset_id:
+        return asset_id
+    ascii_only = unicodedata.normalize("NFKD", asset_id).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", ascii_only).strip("-")[:_SLUG_LENGTH]
+    return f"_{slug}-{sha256_hex(asset_id.encode())[:32]}"
 
 
 def check_collection(name: str) -> str:
@@ -66,14 +101,14 @@ def check_key(key: str) -> str:
     return key
 
 
-def protected_key(collection: str, asset_id: str, extension: str) -> str:
-    """Key of an asset's protected image in its bucket."""
-    return check_key(f"{collection}/{asset_id}.{extension}")
+def protected_key(collection: str, asset_id: str, sha256: str, extension: str) -> str:
+    """Key of an asset's protected image in its bucket: it names the bytes, so that no later image takes its place."""
+    return check_key(f"{collection}/assets/{asset_key(asset_id)}/{sha256}.{extension}")
 
 
-def result_key(job_id: str) -> str:
-    """Key of a job's result document in its bucket."""
-    return check_key(f"{job_id}.json")
+def result_key(job_id: str, commit: int = 1) -> str:
+    """Key of a job's result document in its bucket. A job that is opened again commits again, to another key."""
+    return check_key(f"{job_id}.json" if commit == 1 else f"{job_id}/{commit}.json")
 
 
 def journal_stream(collection: str) -> str:

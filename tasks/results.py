@@ -74,6 +74,7 @@ class ActivationResult(Frozen):
     collection: str
     generation: int
     asset_id: str
+    name: str = Field(default="", description="the file's own name, when the request had one")
     source_sha256: Digest
     protected_key: str
     protected_sha256: Digest
@@ -98,6 +99,7 @@ class Match(Frozen):
     """One candidate; `distance` is the squared L2 distance between the query's feature and the asset's code."""
 
     asset_id: str
+    name: str = Field(default="", description="the file's own name, when it was registered with one")
     distance: float
     meta: Metadata
 

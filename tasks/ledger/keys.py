@@ -1,6 +1,11 @@
 """Where the ledger keeps what in Redis; :mod:`tasks.ledger.scripts` says what each key holds."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from typing import Final
+
+from tasks.names import journal_stream
 
 LEASES: Final = "aii:leases"
 COUNTS: Final = "aii:counts"
@@ -33,5 +38,35 @@ def closed_key(state: str) -> str:
 
 def submit_keys(job_id: str, queue: str) -> list[str]:
     """What a job that is opened, or opened again, touches."""
-    lists = [since_key(queue), closed_key("failed"), closed_key("cancelled")]
+    lists = [since_key(queue), closed_key("failed"), closed_key("cancelled"), closed_key("done")]
     return [job_key(job_id), open_key(queue), seq_key(queue), COUNTS, *lists]
+
+
+@dataclass(frozen=True)
+class JournalKeys:
+    """The keys of a collection's journal.
+
+    Attributes:
+        stream: the changes since the oldest kept generation.
+        live: hash: asset → its latest change that no segment covers, as ``entry op code meta``, and after a line break
+            the facts of the job that made it (JSON: job, source, key, sha256, options), where there was one.
+        state: hash: the newest announced `generation`; `cut`, up to which entry the stream is trimmed; `announcements`,
+            how often changes may have left `live`.
+        unrecorded: hash: asset → the entry whose record is not in S3 yet; such a change stays in `live`.
+        purging: set: keys of protected files that are being deleted, for a minute at most.
+    """
+
+    stream: str
+    live: str
+    state: str
+    unrecorded: str
+    purging: str
+
+    @classmethod
+    def of(cls, collection: str) -> JournalKeys:
+        stream = journal_stream(collection)
+        return cls(stream, *(f"{stream}:{name}" for name in ("live", "state", "unrecorded", "purging")))
+
+    @property
+    def all(self) -> list[str]:
+        return [self.stream, self.live, self.state, self.unrecorded, self.purging]

@@ -7,7 +7,6 @@ stays closed. Transitions are in :mod:`tasks.ledger.scripts`.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,14 @@ from enum import StrEnum
 from typing import Any, Final
 
 from tasks.connection import RedisClient, connect_redis
-from tasks.errors import JobMissing
-from tasks.ledger import scripts
+from tasks.errors import JobMissing, LeaseLost
+from tasks.ledger import commit_scripts, scripts
+from tasks.ledger.commits import Commit, Registration, Seen, conflict_of, registration_args, seen_args
 from tasks.ledger.keys import (
     CLOSED_BOUND,
     COUNTS,
     LEASES,
+    JournalKeys,
     closed_key,
     head_key,
     job_key,
@@ -29,6 +30,7 @@ from tasks.ledger.keys import (
     since_key,
     submit_keys,
 )
+from tasks.ledger.records import JobRecord, Resend, record_of, submit_args
 from tasks.ledger.states import JobState
 from tasks.messages import Request
 from tasks.names import canonical_json
@@ -49,37 +51,8 @@ class Claim(StrEnum):
     MISSING = "missing"
     CLOSED = "closed"
     LEASED = "leased"
+    COMMITTED = "committed"  # by a worker that died before it closed the job: the lease is granted, to do that
     EXHAUSTED = "exhausted"  # started too often; the lease is granted nevertheless, to close the job
-
-
-@dataclass(frozen=True)
-class JobRecord:
-    """One job as the ledger knows it; times are seconds since the epoch, on Redis' clock.
-
-    `asset_id` is known of an activation that is not done yet: the payload of a job that ended well is deleted.
-    """
-
-    job_id: str
-    state: JobState
-    task: str
-    queue: str
-    attempts: int
-    submitted_at: float
-    finished_at: float | None
-    asset_id: str | None
-    worker: str | None
-    error_code: str | None
-    error_message: str | None
-
-
-@dataclass(frozen=True)
-class Resend:
-    """A message that has to be sent (again)."""
-
-    job_id: str
-    task: str
-    queue: str
-    payload: str
 
 
 @dataclass(frozen=True)
@@ -104,6 +77,8 @@ class Ledger:
         self._renew = client.register_script(scripts.RENEW)
         self._publish = client.register_script(scripts.PUBLISH)
         self._close = client.register_script(scripts.CLOSE)
+        self._commit = client.register_script(commit_scripts.COMMIT)
+        self._restore = client.register_script(commit_scripts.RESTORE)
         self._requeue = client.register_script(scripts.REQUEUE)
         self._resend = client.register_script(scripts.RESEND)
         self._states = client.register_script(scripts.STATES)
@@ -132,14 +107,18 @@ class Ledger:
     # ── producers ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def submit(self, requests: Sequence[Request]) -> list[bool]:
-        """Write jobs and their places in the queue; True for those that are new and whose message must now be sent."""
+        """Write jobs and their places in the queue; True for those that are new and whose message must now be sent.
+
+        A job that failed or was cancelled is opened again, and so is a done one whose asset was activated by another
+        job since, or removed.
+        """
         pipe = self._client.pipeline(transaction=True)
         for request in requests:
             self._write(pipe, request.job_id, request.task, request.queue, request.model_dump(mode="json"))
         return [bool(answer[0]) for answer in pipe.execute()]
 
     def _write(self, client: RedisClient, job_id: str, task: str, queue: str, payload: Any) -> None:
-        args = [job_id, task, queue, canonical_json(payload).decode()]
+        args = submit_args(job_id, task, queue, canonical_json(payload).decode())
         self._submit(keys=submit_keys(job_id, queue), args=args, client=client)
 
     def get(self, job_id: str) -> JobRecord:
@@ -185,11 +164,82 @@ class Ledger:
         under that token."""
         return bool(self._publish(keys=[job_key(job_id)], args=[token]))
 
-    def close(self, job_id: str, token: str, state: JobState, code: str = "", message: str = "") -> bool:
-        """End a job; False when the lease was lost and another worker ends it."""
+    def commit(
+        self, job_id: str, token: str, document: tuple[str, str], registration: Registration | None, seen: Seen | None,
+        found: int,
+    ) -> Commit | None:  # fmt: skip
+        """Decide how a job ends, in one step: its document, and of an activation the asset's new state.
+
+        The document is kept in the ledger until the job is closed. Called again, it answers the same.
+
+        Args:
+            document: the JSON up to where the journal's entry belongs, and after that.
+            registration: None for a job that registers no asset.
+            seen: what the asset's state was taken for.
+            found: the highest number of a document of this job in S3, 0 when there is none.
+
+        Returns:
+            None when the asset has to be looked up, and its file stored, again: a compaction or a purge came between.
+
+        Raises:
+            LeaseLost: the job does not run under that token any more; nothing was changed.
+            AssetConflict: the asset is of another source, and is not to be replaced.
+        """
+        keys = JournalKeys.of(registration.collection).all if registration else []
+        args = [job_id, token, found, *document, *registration_args(registration), *seen_args(seen)]
+        answer, *rest = self._commit(keys=[job_key(job_id), *keys], args=args)
+        if answer == "moved":
+            return None
+        if answer == "conflict" and registration:
+            raise conflict_of(registration.asset_id, *rest)
+        if answer == "lost":
+            raise _lost(job_id)
+        return Commit(rest[0].encode(), int(rest[1]))
+
+    def committed(self, job_id: str) -> Commit | None:
+        """What was committed and is not closed yet."""
+        document, number = self._client.hmget(job_key(job_id), "document", "commits")
+        return Commit(document.encode(), int(number)) if document else None
+
+    def restore(
+        self, job_id: str, token: str, registration: Registration, entry: str, seen: Seen, *, covered: bool, number: int
+    ) -> bool | None:
+        """Take over a document that the ledger has forgotten: register its asset again where the journal lost that.
+
+        Args:
+            entry: the journal's entry that the document names.
+            covered: whether the collection's segments hold that entry.
+            number: of the document.
+
+        Returns:
+            False when the asset has changed since; None as in :meth:`commit`.
+
+        Raises:
+            LeaseLost: as in :meth:`commit`.
+        """
+        parts = [registration.asset_id, registration.code, registration.meta, registration.facts.text()]
+        (answer,) = self._restore(
+            keys=[job_key(job_id), *JournalKeys.of(registration.collection).all],
+            args=[job_id, token, number, *parts, entry, seen.announcements, "1" if covered else ""],
+        )
+        if answer == "lost":
+            raise _lost(job_id)
+        return None if answer == "moved" else answer == "restored"
+
+    def close(
+        self, job_id: str, token: str, state: JobState, code: str = "", message: str = "",
+        recorded: tuple[str, str, str] | None = None,
+    ) -> bool:  # fmt: skip
+        """End a job; False when the lease was lost and another worker ends it.
+
+        Args:
+            recorded: collection, asset and journal entry of which S3 has a record now.
+        """
+        collection, asset_id, entry = recorded or ("", "", "")
+        args = [job_id, token, state, code, message[:_MESSAGE_BOUND], self._keep_closed_s, CLOSED_BOUND]
         answer = self._close(
-            keys=[job_key(job_id), LEASES, closed_key(state), COUNTS],
-            args=[job_id, token, state, code, message[:_MESSAGE_BOUND], self._keep_closed_s, CLOSED_BOUND],
+            keys=[job_key(job_id), LEASES, closed_key(state), COUNTS, JournalKeys.of(collection).unrecorded],
+            args=[*args, asset_id, entry],
         )
         return bool(answer)
 
@@ -259,27 +309,8 @@ def wait_until_closed(
             time.sleep(min(max(waited_s / 10, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S))
 
 
-def record_of(job_id: str, fields: dict[str, str]) -> JobRecord:
-    return JobRecord(
-        job_id=job_id,
-        state=JobState(fields["state"]),
-        task=fields["task"],
-        queue=fields["queue"],
-        attempts=int(fields["attempts"]),
-        submitted_at=int(fields["submitted_ms"]) / 1000,
-        finished_at=int(fields["finished_ms"]) / 1000 if "finished_ms" in fields else None,
-        asset_id=_asset_of(fields.get("payload", "null")),
-        worker=fields.get("worker"),
-        error_code=fields.get("error_code"),
-        error_message=fields.get("error_message"),
-    )
-
-
-def _asset_of(payload: str) -> str | None:
-    """The asset that a payload names. A payload is not validated yet and can hold anything."""
-    said = json.loads(payload)
-    asset_id = said.get("asset_id") if isinstance(said, dict) else None
-    return asset_id if isinstance(asset_id, str) else None
+def _lost(job_id: str) -> LeaseLost:
+    return LeaseLost(f"Job {job_id} is no longer this worker's: its lease ran out, or it was cancelled.")
 
 
 def _resend_of(job_id: str, answer: Any) -> Resend | None:

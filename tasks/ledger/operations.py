@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import re
 from typing import Any
 
-from pydantic import ValidationError
-
 from tasks.connection import RedisClient, connect_redis
-from tasks.documents import read_result, write_result
-from tasks.errors import Cancelled, Conflict, JobMissing, NotFound
+from tasks.documents import last_commit, write_result
+from tasks.errors import Cancelled, Conflict, InvalidRequest, JobMissing
 from tasks.ledger import scripts
 from tasks.ledger.keys import CLOSED_BOUND, COUNTS, LEASES, closed_key, job_key, open_key, since_key, submit_keys
-from tasks.ledger.ledger import JobRecord, Resend, record_of
+from tasks.ledger.records import JobRecord, Resend, record_of, submit_args
 from tasks.ledger.states import JobState
-from tasks.names import QUEUES
+from tasks.names import JOB_ID_PATTERN, QUEUES
 from tasks.results import FailureResult, Provenance
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
@@ -71,6 +70,26 @@ class Operations:
             raise JobMissing(f"The ledger knows no job {job_id}: search for it with `aii jobs list`.")
         return records[0]
 
+    def find(self, part: str) -> str:
+        """The id of the one job that begins with these digits, among those that :meth:`jobs` lists; a whole id is given
+        back as it is.
+
+        Raises:
+            JobMissing: there is none.
+            InvalidRequest: there are several, or it is no part of a job id.
+        """
+        if re.fullmatch(JOB_ID_PATTERN, part):
+            return part
+        if not re.fullmatch(r"[0-9a-f]{4,32}", part):
+            raise InvalidRequest(f"{part!r} is no job id: at least 4 of its 32 hex digits are needed.")
+        lists = [*map(open_key, QUEUES), LEASES, *(closed_key(state) for state in JobState if state.closed)]
+        found = sorted({job for key in lists for job, _ in self._client.zscan_iter(key, f"{part}*", count=1_000)})
+        if not found:
+            raise JobMissing(f"The ledger lists no job {part}…: give the whole id, or look with `aii jobs list`.")
+        if len(found) > 1:
+            raise InvalidRequest(f"{len(found)} jobs begin with {part}, {found[0]} and {found[1]} among them.")
+        return str(found[0])
+
     def _ids(self, state: JobState, limit: int) -> list[str]:
         if state is JobState.QUEUED:
             return [job for queue in QUEUES for job in self._client.zrange(open_key(queue), 0, limit - 1)]
@@ -97,7 +116,7 @@ class Operations:
         payload: Any = self._client.hget(job_key(job_id), "payload")
         if record.state not in (JobState.FAILED, JobState.CANCELLED) or payload is None:
             raise Conflict(f"Job {job_id} is {record.state}: only failed and cancelled jobs can be retried.")
-        args = [job_id, record.task, record.queue, payload]
+        args = submit_args(job_id, record.task, record.queue, payload, retry="1")
         opened, state = self._submit(keys=submit_keys(job_id, record.queue), args=args)
         if not opened:
             raise Conflict(f"Job {job_id} is {state}: another command has just retried it.")
@@ -114,22 +133,15 @@ class Operations:
         """
         record = self.job(job_id)
         lists = [open_key(record.queue), LEASES, closed_key(JobState.CANCELLED), COUNTS, since_key(record.queue)]
-        before = self._cancel(keys=[job_key(job_id), *lists], args=[job_id, self._keep_closed_s, CLOSED_BOUND])
-        if before is None:
+        args = [job_id, self._keep_closed_s, CLOSED_BOUND, last_commit(store, job_id)]
+        answer = self._cancel(keys=[job_key(job_id), *lists], args=args)
+        if answer is None:
             raise Conflict(f"Job {job_id} has ended already.")
-        if before == "publishing":
+        if answer == ["publishing"]:
             raise Conflict(f"Job {job_id} is just being published: it ends in a moment.")
-        if not _published_before(store, job_id):
-            write_result(store, job_id, _cancelled(record))
+        before, number = answer
+        write_result(store, job_id, _cancelled(record), int(number))
         return JobState(before)
-
-
-def _published_before(store: ObjectStore, job_id: str) -> bool:
-    """Whether an earlier run of the job ended well: its document must stay, since it can register the asset again."""
-    try:
-        return read_result(store, job_id).status != "failed"
-    except (NotFound, ValidationError):
-        return False
 
 
 def _cancelled(record: JobRecord) -> FailureResult:

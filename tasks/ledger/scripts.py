@@ -8,7 +8,9 @@ script's effects to the append-only file as one MULTI … EXEC.
       └──── requeue ─────┘  (the lease ran out)
 
 Keys:
-    aii:job:{id}       hash: state, task, queue, payload, seq, attempts, token, publishing, times, error
+    aii:job:{id}       hash: state, task, queue, payload, asset, name, replace, seq, attempts, token, publishing,
+                       times, error; commits, how often it ended; document, committed and not closed yet;
+                       superseded_by, removed_ms: what became of the asset it activated
     aii:open:{queue}   sorted set of queued jobs by `seq`, their place in the queue
     aii:since:{queue}  sorted set of the same by the time (ms) they were submitted: one sent again gets a
                        new place and keeps its age
@@ -22,36 +24,45 @@ Keys:
 
 from typing import Final
 
-_NOW: Final = """
+NOW: Final = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 """
 
-# KEYS job, open, seq, counts, since, failed, cancelled; ARGV id, task, queue, payload.
-# Returns {1 if newly queued, state}.
-# A failed job is opened again: its cause may have been removed.
+# KEYS job, open, seq, counts, since, failed, cancelled, done;
+# ARGV id, task, queue, payload, asset, name, replace, retry.  Returns {1 if newly queued, state}.
+# Opened again are: a failed or cancelled job, as its cause may have been removed (one that killed its workers only by
+# `retry`); and a done one whose asset was activated by another job since, or removed.
 SUBMIT: Final = (
-    _NOW
+    NOW
     + """
-local state = redis.call('HGET', KEYS[1], 'state')
-if state and state ~= 'failed' and state ~= 'cancelled' then return {0, state} end
+local job = redis.call('HMGET', KEYS[1], 'state', 'error_code', 'superseded_by', 'removed_ms')
+local state = job[1]
+local again = state == 'cancelled' or (state == 'failed' and (job[2] ~= 'poison' or ARGV[8] ~= ''))
+              or (state == 'done' and (job[3] or job[4]))
+if state and not again then
+  if ARGV[7] ~= '' and (state == 'queued' or state == 'running') then redis.call('HSET', KEYS[1], 'replace', 1) end
+  return {0, state}
+end
 local seq = redis.call('INCR', KEYS[3])
-redis.call('DEL', KEYS[1])
+redis.call('HDEL', KEYS[1], 'token', 'publishing', 'worker', 'started_ms', 'finished_ms', 'error_code', 'error_message',
+           'document', 'replace')
+redis.call('PERSIST', KEYS[1])
 redis.call('HSET', KEYS[1], 'state', 'queued', 'task', ARGV[2], 'queue', ARGV[3], 'payload', ARGV[4],
-           'seq', seq, 'attempts', 0, 'submitted_ms', now)
+           'asset', ARGV[5], 'name', ARGV[6], 'seq', seq, 'attempts', 0, 'submitted_ms', now)
+if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'replace', 1) end
 redis.call('ZADD', KEYS[2], seq, ARGV[1])
 redis.call('ZADD', KEYS[5], now, ARGV[1])
-redis.call('ZREM', KEYS[6], ARGV[1])
-redis.call('ZREM', KEYS[7], ARGV[1])
+for i = 6, 8 do redis.call('ZREM', KEYS[i], ARGV[1]) end
 redis.call('HINCRBY', KEYS[4], 'submitted', 1)
 return {1, 'queued'}
 """
 )
 
 # KEYS job, open, head, leases, since; ARGV id, token, lease_ms, max_attempts, worker.
-# Returns claimed | missing | closed | leased | exhausted.
+# Returns claimed | missing | closed | leased | exhausted | committed.
 CLAIM: Final = (
-    _NOW
+    NOW
     + """
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return 'missing' end
@@ -67,6 +78,7 @@ redis.call('ZREM', KEYS[5], ARGV[1])
 redis.call('ZADD', KEYS[4], now + ARGV[3], ARGV[1])
 redis.call('HSET', KEYS[1], 'state', 'running', 'token', ARGV[2], 'worker', ARGV[5], 'started_ms', now)
 local attempts = redis.call('HINCRBY', KEYS[1], 'attempts', 1)
+if redis.call('HEXISTS', KEYS[1], 'document') == 1 then return 'committed' end
 if attempts > tonumber(ARGV[4]) then return 'exhausted' end
 return 'claimed'
 """
@@ -74,7 +86,7 @@ return 'claimed'
 
 # KEYS leases, job…; ARGV lease_ms, id, token, id, token, …  Returns the ids that are no longer the caller's.
 RENEW: Final = (
-    _NOW
+    NOW
     + """
 local lost = {}
 for i = 2, #KEYS do
@@ -98,17 +110,18 @@ redis.call('HSET', KEYS[1], 'publishing', 1)
 return 1
 """
 
-# KEYS job, leases, closed, counts; ARGV id, token, state, error code, error message, keep_s, bound.  Returns 1 if
-# closed.
+# KEYS job, leases, closed, counts, unrecorded; ARGV id, token, state, error code, error message, keep_s, bound, and of
+# an activation asset and entry: its record is in S3 now.  Returns 1 if closed.
 CLOSE: Final = (
-    _NOW
+    NOW
     + """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[2] or redis.call('HGET', KEYS[1], 'state') ~= 'running' then return 0
 end
 redis.call('HSET', KEYS[1], 'state', ARGV[3], 'finished_ms', now)
 if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'error_code', ARGV[4], 'error_message', ARGV[5]) end
-redis.call('HDEL', KEYS[1], 'token')
+redis.call('HDEL', KEYS[1], 'token', 'document')
 if ARGV[3] == 'done' then redis.call('HDEL', KEYS[1], 'payload') end
+if ARGV[8] ~= '' and redis.call('HGET', KEYS[5], ARGV[8]) == ARGV[9] then redis.call('HDEL', KEYS[5], ARGV[8]) end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZADD', KEYS[3], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - ARGV[6] * 1000)
@@ -123,7 +136,7 @@ return 1
 # Returns {task, queue, payload} of a job to send again, or nil.
 # Without a token, only a job whose lease ran out is requeued; with one, its holder gives the job back before that.
 REQUEUE: Final = (
-    _NOW
+    NOW
     + """
 local expiry = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if not expiry or (tonumber(expiry) > now and ARGV[2] == '') then return nil end
@@ -141,16 +154,17 @@ return {job[2], job[3], job[4]}
 """
 )
 
-# KEYS job, open, leases, closed, counts, since; ARGV id, keep_s, bound.
-# Returns the state before, of an open job; 'publishing' for one that is too far; else nil.
+# KEYS job, open, leases, closed, counts, since; ARGV id, keep_s, bound, commits found in S3.
+# Returns {the state before, the number of its document} of an open job; {'publishing'} for one that is too far; or nil.
 # A worker that runs the job finds its token gone before it publishes.
 CANCEL: Final = (
-    _NOW
+    NOW
     + """
 local state = redis.call('HGET', KEYS[1], 'state')
 if state ~= 'queued' and state ~= 'running' then return nil end
-if redis.call('HEXISTS', KEYS[1], 'publishing') == 1 then return 'publishing' end
-redis.call('HSET', KEYS[1], 'state', 'cancelled', 'finished_ms', now, 'error_code', 'cancelled')
+if redis.call('HEXISTS', KEYS[1], 'publishing') == 1 then return {'publishing'} end
+local commits = math.max(tonumber(redis.call('HGET', KEYS[1], 'commits') or 0), tonumber(ARGV[4])) + 1
+redis.call('HSET', KEYS[1], 'state', 'cancelled', 'finished_ms', now, 'error_code', 'cancelled', 'commits', commits)
 redis.call('HDEL', KEYS[1], 'token')
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
@@ -160,7 +174,7 @@ redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now - ARGV[2] * 1000)
 redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - ARGV[3])
 redis.call('HINCRBY', KEYS[5], 'cancelled', 1)
 redis.call('EXPIRE', KEYS[1], ARGV[2])
-return state
+return {state, commits}
 """
 )
 

@@ -8,8 +8,8 @@ from typing import Final
 
 from tasks.connection import connect_redis
 from tasks.kinds import KINDS, QUEUE_OF_TASK
-from tasks.ledger.ledger import JobRecord
 from tasks.ledger.operations import Operations
+from tasks.ledger.records import JobRecord
 from tasks.ledger.states import JobState
 from tasks.monitoring.metrics import SLOT_S, Counters, Failure, Metrics, Slot
 from tasks.monitoring.overview import (

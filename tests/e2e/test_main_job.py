@@ -46,7 +46,7 @@ def query(producer: Producer, data: bytes) -> QueryResult:
 
 def test_an_activated_photograph_is_found_by_the_very_next_query(worker: WorkerProcess, producer: Producer) -> None:
     result = activate(producer, photographs()["astronaut.png"], asset_id="astronaut")
-    assert result.protected_key == "starter/astronaut.png"
+    assert result.protected_key == f"starter/assets/astronaut/{result.protected_sha256}.png"
     protected = producer.protected_image(result)
     answer = query(producer, protected)
     assert answer.matches[0].asset_id == "astronaut"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tasks.connection import connect_redis
-from tasks.errors import JobMissing, RedisUnavailable
+from tasks.errors import InvalidRequest, JobMissing, RedisUnavailable
 from tasks.ledger.ledger import Claim, Ledger, wait_until_closed
+from tasks.ledger.operations import Operations
 from tasks.ledger.states import JobState
 from tasks.messages import ActivateRequest, Source
 from tasks.settings import Settings
@@ -67,6 +68,33 @@ def test_a_failed_job_is_opened_again_by_submitting_it(ledger: Ledger) -> None:
     assert ledger.get(job_id).error_code == "truncated"
     assert ledger.submit([request()]) == [True]
     assert ledger.get(job_id).error_code is None
+
+
+def test_a_job_that_killed_its_workers_is_opened_again_only_on_purpose(ledger: Ledger, settings: Settings) -> None:
+    job_id = submitted(ledger)
+    claim(ledger, job_id)
+    ledger.close(job_id, "t", JobState.FAILED, "poison", "dead")
+    assert ledger.submit([request()]) == [False]
+    assert Operations.connect(settings).retry(job_id).job_id == job_id
+    assert ledger.get(job_id).state is JobState.QUEUED
+
+
+def test_a_job_is_found_by_the_first_digits_of_its_id(ledger: Ledger, settings: Settings) -> None:
+    operations, jobs = Operations.connect(settings), [submitted(ledger, name) for name in "abcdefghi"]
+    assert operations.find(jobs[0][:8]) == jobs[0]
+    assert operations.find("0" * 32) == "0" * 32
+    with pytest.raises(JobMissing):
+        operations.find("0000000")
+    with pytest.raises(InvalidRequest):
+        operations.find("xyz")
+
+
+def test_the_ledger_keeps_the_asset_and_the_files_name(ledger: Ledger) -> None:
+    job = request("photo").model_copy(update={"name": "IMG 1.jpg"})
+    ledger.submit([job])
+    claim(ledger, job.job_id)
+    ledger.close(job.job_id, "t", JobState.DONE)
+    assert (ledger.get(job.job_id).asset_id, ledger.get(job.job_id).name) == ("photo", "IMG 1.jpg")
 
 
 def test_only_the_holder_of_the_lease_can_close_a_job(ledger: Ledger) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tasks.errors import AiiError, InvalidAssetId, InvalidCollectionName, InvalidRequest
 from tasks.messages import ActivateRequest, ActivationOptions, QueryRequest, Source, validated
+from tasks.names import asset_key, protected_key
 
 SOURCE = {"sha256": "0" * 64, "size": 10}
 PAYLOAD = {"task": "aii.activate", "collection": "starter", "asset_id": "a", "source": SOURCE}
@@ -30,6 +33,51 @@ def test_a_request_of_version_0_1_0_is_the_same_job_still() -> None:
     assert request.model_copy(update={"options": rights}).job_id != request.job_id
 
 
+def test_a_files_name_and_leave_to_replace_make_no_other_job_and_are_sent_only_when_they_say_something() -> None:
+    plain = validated(ActivateRequest, PAYLOAD)
+    said = validated(ActivateRequest, PAYLOAD | {"name": "photo.jpg", "replace": True})
+    assert said.job_id == plain.job_id
+    assert {"name", "replace"}.isdisjoint(plain.model_dump(mode="json"))
+    assert validated(ActivateRequest, said.model_dump(mode="json")) == said
+
+
+def test_a_name_is_kept_as_far_as_it_can_be_shown() -> None:
+    assert validated(ActivateRequest, PAYLOAD | {"name": "a\n\udcffb.jpg"}).name == "a\ufffd\ufffdb.jpg"
+    assert validated(ActivateRequest, PAYLOAD | {"name": "x" * 300 + ".jpg"}).name == "x" * 251 + ".jpg"
+
+
+ARCHIVE_IDS = (
+    "urn:newsml:afp.com:20260101:1",
+    "folder/img 1.jpg",
+    "写真 17",
+    "../x",
+    "a..b",
+    "_a",
+    "a" * 200,
+    "Ä",
+    "-",
+)
+
+
+@pytest.mark.parametrize("asset_id", ARCHIVE_IDS)
+def test_an_asset_id_may_be_what_archives_use_and_its_key_stays_in_its_folder(asset_id: str) -> None:
+    request = validated(ActivateRequest, PAYLOAD | {"asset_id": asset_id})
+    assert request.asset_id == asset_id
+    key = protected_key("starter", asset_id, "0" * 64, "jpg")
+    assert re.fullmatch(r"starter/assets/_[A-Za-z0-9-]{1,73}/0{64}\.jpg", key)
+
+
+def test_two_assets_never_share_a_key_and_old_ids_keep_theirs() -> None:
+    assert len({asset_key(asset_id) for asset_id in ARCHIVE_IDS}) == len(ARCHIVE_IDS)
+    assert [asset_key(asset_id) for asset_id in ("photo-17", "a.jpg", "0" * 64)] == ["photo-17", "a.jpg", "0" * 64]
+    assert asset_key("a/b") != asset_key("a b")
+
+
+def test_one_asset_id_in_two_unicode_forms_is_one_asset() -> None:
+    composed, decomposed = (validated(ActivateRequest, PAYLOAD | {"asset_id": text}) for text in ("\u00c4", "A\u0308"))
+    assert composed.job_id == decomposed.job_id
+
+
 def test_two_queries_for_one_image_are_two_jobs() -> None:
     one, two = (QueryRequest(collection="c", source=Source(**SOURCE), nonce=nonce) for nonce in "12")
     assert one.job_id != two.job_id
@@ -43,11 +91,13 @@ def test_the_learning_rate_makes_up_for_fewer_steps(steps: int, rate: float) -> 
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
-        ({"asset_id": "../x"}, InvalidAssetId),
         ({"asset_id": ""}, InvalidAssetId),
-        ({"asset_id": "a..b"}, InvalidAssetId),
-        ({"asset_id": "a" * 200}, InvalidAssetId),
+        ({"asset_id": "a" * 513}, InvalidAssetId),
         ({"asset_id": "a\n"}, InvalidAssetId),
+        ({"asset_id": " a"}, InvalidAssetId),
+        ({"asset_id": "a\x00b"}, InvalidAssetId),
+        ({"asset_id": "a\u2028b"}, InvalidAssetId),
+        ({"asset_id": "\ud800"}, InvalidAssetId),
         ({"collection": "A/b"}, InvalidCollectionName),
         ({"source": {"sha256": "xyz", "size": 1}}, InvalidRequest),
         ({"options": {"steps": 10**6}}, InvalidRequest),

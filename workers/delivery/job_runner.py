@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from tasks.documents import read_result, write_result
+from tasks.documents import last_commit, read_result, write_result
 from tasks.errors import AiiError, Cancelled, InvalidRequest, LeaseLost, ObjectMissing, Poison, WorkerStopping
 from tasks.ledger.ledger import Claim, Ledger
 from tasks.ledger.states import JobState
@@ -138,7 +138,8 @@ class JobRunner:
         return None if result.status == "failed" else result
 
     def _commit(self, job_id: str, result: Result) -> None:
-        self._retry_policy(lambda: write_result(self._store, job_id, result))
+        number = self._retry_policy(lambda: max(1, last_commit(self._store, job_id)))
+        self._retry_policy(lambda: write_result(self._store, job_id, result, number))
 
     def _close(self, job_id: str, token: str, result: Result) -> str:
         failed = isinstance(result, FailureResult)

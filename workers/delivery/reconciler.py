@@ -21,7 +21,8 @@ from redis.lock import Lock
 from tasks.app import Sender
 from tasks.connection import RedisClient
 from tasks.errors import RedisUnavailable
-from tasks.ledger.ledger import Ledger, QueueState, Resend
+from tasks.ledger.ledger import Ledger, QueueState
+from tasks.ledger.records import Resend
 from tasks.names import QUEUES
 
 logger = logging.getLogger(__name__)

@@ -45,7 +45,8 @@ class ImageHandlers:
             )
             with running.watch.stage("quality"):
                 measured = quality(original.pixels, protected.decoded.pixels)
-        key = protected_key(request.collection, request.asset_id, protected.encoded.extension)
+        digest = sha256_hex(protected.encoded.data)
+        key = protected_key(request.collection, request.asset_id, digest, protected.encoded.extension)
         running.begin_publishing()
         with running.watch.stage("upload"):
             self._resources.store.put(Bucket.PROTECTED, key, protected.encoded.data, protected.encoded.content_type)
@@ -57,9 +58,10 @@ class ImageHandlers:
             collection=request.collection,
             generation=collection.manifest.generation,
             asset_id=request.asset_id,
+            name=request.name,
             source_sha256=request.source.sha256,
             protected_key=key,
-            protected_sha256=sha256_hex(protected.encoded.data),
+            protected_sha256=digest,
             width=original.pixels.shape[1],
             height=original.pixels.shape[0],
             extractor=self._resources.extractor,

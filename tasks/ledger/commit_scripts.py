@@ -1,0 +1,143 @@
+"""How a job's end and an asset's state change together, as Lua; the other transitions are in
+:mod:`tasks.ledger.scripts`.
+
+Both live in one Redis, so one script can check that the caller still holds the job, and write the journal's entry, the
+job's document, and what becomes of the asset's earlier job. Jobs named in an entry are reached by their names.
+"""
+
+from typing import Final
+
+from tasks.ledger.scripts import NOW
+
+# The current change of an asset, by the journal's live changes, or as the caller found it in S3 when there is none:
+# then nothing may have left the journal since the caller looked.
+_CURRENT: Final = """
+local function current(live, state, asset, announcements, entry, job, source)
+  local known = redis.call('HGET', live, asset)
+  if not known then
+    if (redis.call('HGET', state, 'announcements') or '0') ~= announcements then return nil end
+    return {entry = entry, job = job, source = source}
+  end
+  local found = {entry = string.match(known, '^(%S+)'), op = string.match(known, '^%S+ (%S+)'), job = '', source = ''}
+  local facts = string.match(known, '\\n(.*)$')
+  if facts then
+    facts = cjson.decode(facts)
+    found.job, found.source = facts.job, facts.source
+  elseif found.op == 'add' and found.entry == entry then
+    found.job, found.source = job, source
+  end
+  return found
+end
+local function add(stream, live, asset, op, code, meta, facts)
+  local entry = redis.call('XADD', stream, '*', 'op', op, 'asset', asset, 'code', code, 'meta', meta, 'facts', facts)
+  local change = entry .. ' ' .. op .. ' ' .. code .. ' ' .. meta
+  if facts ~= '' then change = change .. '\\n' .. facts end
+  redis.call('HSET', live, asset, change)
+  return entry
+end
+local function mark(job, ...)
+  if job ~= '' and redis.call('EXISTS', 'aii:job:' .. job) == 1 then redis.call('HSET', 'aii:job:' .. job, ...) end
+end
+local function later(one, other)
+  local a, b = string.match(one, '(%d+)-(%d+)')
+  local c, d = string.match(other, '(%d+)-(%d+)')
+  a, b, c, d = tonumber(a), tonumber(b), tonumber(c), tonumber(d)
+  return a > c or (a == c and b > d)
+end
+"""
+
+_HELD: Final = """
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[2] or redis.call('HGET', KEYS[1], 'state') ~= 'running' then
+  return {'lost'}
+end
+"""
+
+# KEYS job, and the journal's five; ARGV id, token, commits found in S3, document up to the entry, document after it,
+# asset ('' when the job registers none), code, meta, facts, source, file's key, replace, and what the caller saw:
+# announcements, entry, job, source.
+# Returns {'lost'}; {'moved'}: look again, and store the file again; {'conflict', source, job};
+# or {'committed', document, number}: the same when it is called again.
+COMMIT: Final = (
+    _CURRENT
+    + _HELD
+    + """
+local own = redis.call('HMGET', KEYS[1], 'document', 'commits', 'replace')
+if own[1] then return {'committed', own[1], own[2]} end
+local entry = ''
+if ARGV[6] ~= '' then
+  local before = current(KEYS[3], KEYS[4], ARGV[6], ARGV[13], ARGV[14], ARGV[15], ARGV[16])
+  if not before or redis.call('SISMEMBER', KEYS[6], ARGV[11]) == 1 then return {'moved'} end
+  local other = before.source ~= '' and before.source ~= ARGV[10]
+  if other and ARGV[12] == '' and not own[3] then return {'conflict', before.source, before.job} end
+  entry = add(KEYS[2], KEYS[3], ARGV[6], 'add', ARGV[7], ARGV[8], ARGV[9])
+  redis.call('HSET', KEYS[5], ARGV[6], entry)
+  if before.job ~= ARGV[1] then mark(before.job, 'superseded_by', ARGV[1]) end
+  redis.call('HDEL', KEYS[1], 'superseded_by', 'removed_ms')
+end
+local number = tostring(math.max(tonumber(own[2] or 0), tonumber(ARGV[3])) + 1)
+local document = ARGV[4] .. entry .. ARGV[5]
+redis.call('HSET', KEYS[1], 'document', document, 'commits', number, 'publishing', 1)
+return {'committed', document, number}
+"""
+)
+
+# KEYS job, and the journal's five; ARGV id, token, number of the document, asset, code, meta, facts, entry of the
+# document, announcements the caller saw, 1 if the segments cover the entry.
+# Returns {'lost'}, {'moved'}: look again; {'other'}: the asset changed since; or {'restored'}.
+RESTORE: Final = (
+    _CURRENT
+    + _HELD
+    + """
+local before = current(KEYS[3], KEYS[4], ARGV[4], ARGV[9], ARGV[8], ARGV[1], '')
+if not before then return {'moved'} end
+local registered = before.job == ARGV[1] and before.op
+if not registered and (before.op == 'remove' or later(before.entry, ARGV[8])) then return {'other'} end
+if not registered and ARGV[10] == '' then add(KEYS[2], KEYS[3], ARGV[4], 'add', ARGV[5], ARGV[6], ARGV[7]) end
+redis.call('HSET', KEYS[1], 'commits', ARGV[3], 'publishing', 1)
+return {'restored'}
+"""
+)
+
+# KEYS the journal's five; ARGV asset, op, code, meta, facts, entry or nothing, announcements the caller saw or nothing,
+# job that the caller found to be the asset's.
+# Returns the change's entry; 'moved': look again.
+# An upsert: a change that the asset has already adds no entry. With an entry given, writes nothing and returns '' when
+# the asset changed after it.
+REGISTER: Final = (
+    NOW
+    + _CURRENT
+    + """
+local change = ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4]
+if ARGV[5] ~= '' then change = change .. '\\n' .. ARGV[5] end
+local known = redis.call('HGET', KEYS[2], ARGV[1])
+if known then
+  local entry, old = string.match(known, '^(%S+) (.*)$')
+  if old == change then return entry end
+  if ARGV[6] ~= '' and later(entry, ARGV[6]) then return '' end
+end
+local before = current(KEYS[2], KEYS[3], ARGV[1], ARGV[7], '', ARGV[8], '')
+if not before and ARGV[7] ~= '' then return 'moved' end
+local entry = add(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5])
+if ARGV[2] == 'remove' then
+  redis.call('HSET', KEYS[4], ARGV[1], entry)
+  if before then mark(before.job, 'removed_ms', now) end
+end
+return entry
+"""
+)
+
+# KEYS unrecorded; ARGV asset, entry: it is on record in S3 now.
+RECORDED: Final = """
+if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end
+"""
+
+# KEYS live, unrecorded; ARGV asset, entry, asset, entry … Deletes these changes, unless the asset changed again since,
+# or S3 has no record of the change yet.
+FORGET: Final = """
+for i = 1, #ARGV, 2 do
+  local known = redis.call('HGET', KEYS[1], ARGV[i])
+  local entry = known and string.match(known, '^(%S+)')
+  local recorded = redis.call('HGET', KEYS[2], ARGV[i]) ~= entry
+  if entry == ARGV[i + 1] and recorded then redis.call('HDEL', KEYS[1], ARGV[i]) end
+end
+"""

@@ -1,0 +1,88 @@
+"""Jobs as the ledger gives them out, and what it keeps of a request."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.ledger.states import JobState
+from tasks.names import LONGEST_ASSET_ID
+
+__all__ = ["JobRecord", "Resend", "record_of", "submit_args"]
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One job as the ledger knows it; times are seconds since the epoch, on Redis' clock.
+
+    Attributes:
+        asset_id, name: of an activation; the name is "" when the request had none.
+        superseded_by: the job that activated the asset after this one.
+        removed_at: when the asset was removed from its collection after this job.
+        commits: how often it ended; each time has a document of its own.
+    """
+
+    job_id: str
+    state: JobState
+    task: str
+    queue: str
+    attempts: int
+    submitted_at: float
+    finished_at: float | None
+    asset_id: str | None
+    worker: str | None
+    error_code: str | None
+    error_message: str | None
+    name: str = ""
+    superseded_by: str | None = None
+    removed_at: float | None = None
+    commits: int = 0
+
+    @property
+    def current(self) -> bool:
+        """Whether the job's effect is as it left it: done, and its asset neither activated again nor removed since."""
+        return self.state is JobState.DONE and self.superseded_by is None and self.removed_at is None
+
+
+@dataclass(frozen=True)
+class Resend:
+    """A message that has to be sent (again)."""
+
+    job_id: str
+    task: str
+    queue: str
+    payload: str
+
+
+def record_of(job_id: str, fields: dict[str, str]) -> JobRecord:
+    return JobRecord(
+        job_id=job_id,
+        state=JobState(fields["state"]),
+        task=fields["task"],
+        queue=fields["queue"],
+        attempts=int(fields["attempts"]),
+        submitted_at=int(fields["submitted_ms"]) / 1000,
+        finished_at=int(fields["finished_ms"]) / 1000 if "finished_ms" in fields else None,
+        asset_id=fields.get("asset") or submit_args("", "", "", fields.get("payload", "null"))[4] or None,
+        worker=fields.get("worker"),
+        error_code=fields.get("error_code"),
+        error_message=fields.get("error_message"),
+        name=fields.get("name", ""),
+        superseded_by=fields.get("superseded_by"),
+        removed_at=int(fields["removed_ms"]) / 1000 if "removed_ms" in fields else None,
+        commits=int(fields.get("commits", 0)),
+    )
+
+
+def submit_args(job_id: str, task: str, queue: str, payload: str, retry: str = "") -> list[str]:
+    """What the script that opens a job is told, and keeps of the payload; that is not validated yet and can hold
+    anything."""
+    said = json.loads(payload)
+    fields = said if isinstance(said, dict) else {}
+    asset_id, name = (_text(fields.get(field)) for field in ("asset_id", "name"))
+    return [job_id, task, queue, payload, asset_id, name, "1" if fields.get("replace") is True else "", retry]
+
+
+def _text(value: Any) -> str:
+    return value[:LONGEST_ASSET_ID] if isinstance(value, str) else ""
