@@ -1,5 +1,5 @@
 # Sourced by demo.sh and test.sh, with ROOT set: `install EXTRAS` makes $ROOT/.venv, installs into it what is missing and
-# sets BIN to the folder of its programs.
+# sets BIN to the folder of its programs. With LOCKED=1, packages are those of deploy/lock, by version and digest.
 
 fail() {
     echo "$*" >&2
@@ -34,10 +34,14 @@ install() {
     [ -e "$BIN/python" ] || make_venv
     is_recent "$BIN/python" || fail "$ROOT/.venv is broken or older than Python 3.11: delete it and start again."
 
+    lock=$ROOT/deploy/lock/all.txt
     stamp=$ROOT/.venv/.installed-$(echo "$1" | tr ',' '-')
-    checksum=$(cksum <"$ROOT/pyproject.toml")
+    checksum=$(cat "$ROOT/pyproject.toml" ${LOCKED:+"$lock"} | cksum)
     if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$checksum" ]; then
         echo "Installing $1 into $ROOT/.venv; the first time this downloads some gigabytes."
+        if [ -n "${LOCKED:-}" ]; then
+            "$BIN/python" -m pip install --disable-pip-version-check --require-hashes --no-deps -r "$lock"
+        fi
         "$BIN/python" -m pip install --disable-pip-version-check -e "$ROOT[$1]"
         echo "$checksum" >"$stamp"
     fi

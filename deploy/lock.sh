@@ -1,0 +1,22 @@
+#!/bin/sh
+# Writes the lock files anew, from pyproject.toml: exact versions and digests of all packages, for every supported Python,
+# system and processor. They hold no address: any index that has these files will do.
+set -eu
+
+ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+. "$ROOT/deploy/install.sh"
+
+install audit
+cd "$ROOT"
+
+constraint=$("$BIN/python" -m pip config get global.constraint 2>/dev/null || true)
+lock() {
+    file=deploy/lock/$1.txt
+    shift
+    "$BIN/uv" pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+        --no-header --no-annotate --no-emit-index-url ${constraint:+--constraint "$constraint"} "$@" -o "$file" >/dev/null
+    echo "Wrote $file."
+}
+lock worker --extra worker
+lock monitor --extra monitor
+lock all --extra worker --extra monitor --extra local --extra evaluation --extra dev
