@@ -75,6 +75,10 @@ class ActivationOptions(Frozen):
     metadata: Literal["all", "rights", "none"] = Field(
         default="all", description="what of EXIF, IPTC and XMP is published: all, who owns the image, or nothing"
     )
+    quality: int | None = Field(
+        default=None, ge=1, le=100, description="of the published JPEG or WebP; default: the source's own"
+    )
+    lossless: bool = Field(default=False, description="publish a JPEG as PNG, and a WebP without loss")
     strip_metadata: bool = Field(default=False, description="the same as `metadata` none, the name in version 0.1.0")
 
     @model_serializer(mode="wrap")
@@ -96,7 +100,7 @@ class ActivationOptions(Frozen):
 
 
 # What ActivationOptions gained after version 0.1.0, with its defaults.
-_LATER: dict[str, Any] = {"metadata": "all"}
+_LATER: dict[str, Any] = {"metadata": "all", "quality": None, "lossless": False}
 
 
 class QueryOptions(Frozen):

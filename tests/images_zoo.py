@@ -35,7 +35,7 @@ class Readable:
 
     data: bytes
     pixels: Pixels
-    alpha: Pixels | None = None
+    alpha: NDArray[Any] | None = None
     tolerance: int = 0
 
 
@@ -303,18 +303,18 @@ def _deep() -> dict[str, Readable]:
         "png 16 bit grey with a transparent grey": Readable(
             png((256, 256), 16, 0, rows_of(wide), chunk(b"tRNS", b"\x12\x34")),
             _rgb(nearest),
-            np.where(wide == 0x1234, 0, 255).astype(np.uint8),
+            np.where(wide == 0x1234, 0, 65_535).astype(np.uint16),
         ),
         "png 16 bit rgb": Readable(png((16, 16), 16, 2, rows_of(deep[..., :3])), high[..., :3], tolerance=1),
         "png 16 bit rgb with a transparent colour": Readable(
             png((16, 16), 16, 2, rows_of(deep[..., :3]), chunk(b"tRNS", deep[3, 4, :3].tobytes())),
             high[..., :3],
-            np.where((high[..., :3] == high[3, 4, :3]).all(axis=2), 0, 255).astype(np.uint8),
+            np.where((deep[..., :3] == deep[3, 4, :3]).all(axis=2), 0, 65_535).astype(np.uint16),
             tolerance=1,
         ),
-        "png 16 bit rgba": Readable(png((16, 16), 16, 6, rows_of(deep)), high[..., :3], high[..., 3], tolerance=1),
+        "png 16 bit rgba": Readable(png((16, 16), 16, 6, rows_of(deep)), high[..., :3], deep[..., 3], tolerance=1),
         "png 16 bit grey with alpha": Readable(
-            png((16, 16), 16, 4, rows_of(deep[..., :2])), _rgb(high[..., 0]), high[..., 1], tolerance=1
+            png((16, 16), 16, 4, rows_of(deep[..., :2])), _rgb(high[..., 0]), deep[..., 1], tolerance=1
         ),
     }
 
@@ -429,11 +429,8 @@ def _other_formats() -> dict[str, Refused]:
         "svg": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>',
         "json": b'{"error": "expired"}',
         "pdf": b"%PDF-1.7\n",
-        "still gif": saved(image, "GIF"),
         "bmp": saved(image, "BMP"),
-        "tiff": saved(image, "TIFF"),
         "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n",
-        "heic": b"\0\0\0\x18ftypheic\0\0\0\0",
         "riff audio": b"RIFF\x24\0\0\0WAVEfmt ",
         "noise": noise(1, 500).tobytes(),
         "zeros": bytes(500),
@@ -456,8 +453,7 @@ def _animations() -> dict[str, Refused]:
     frames = [Image.fromarray(photo()), Image.fromarray(photo()[::-1])]
     options: dict[str, Any] = {"save_all": True, "append_images": frames[1:], "duration": 100}
     return {
-        f"animated {name.lower()}": Refused(saved(frames[0], name, **options), "animated")
-        for name in ("GIF", "PNG", "WEBP")
+        f"animated {name.lower()}": Refused(saved(frames[0], name, **options), "animated") for name in ("PNG", "WEBP")
     }
 
 

@@ -72,6 +72,12 @@ def _activation_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["all", "rights", "none"]),
             help="Publish all EXIF, IPTC and XMP; only whose image it is, without places; or none, in sRGB.",
         ),
+        click.option(
+            "--quality",
+            type=click.IntRange(1, 100),
+            help="Of published JPEG and WebP files; default: the source's own.",
+        ),
+        click.option("--lossless", is_flag=True, help="Publish a JPEG as PNG, and a WebP without loss."),
         click.option("--strip-metadata", is_flag=True, help="The same as --metadata none."),
     )
     for option in reversed(options):

@@ -115,7 +115,7 @@ def _bare_batch(extractor: Extractor, codec: Codec, files: Sequence[bytes], opti
     prepared = [prepare(o.pixels, extractor.input_size, options.alpha) for o in originals]
     found = drain(engine.activate([Work(p, codec, options, options.steps) for p in prepared]))
     for original, p, f in zip(originals, prepared, found, strict=True):
-        encoded = encode(compose(original.own_pixels, p, f.change), original)
+        encoded = encode(compose(original.samples, p, f.change), original)
         again = decode(encoded.data, LIMITS)
         codec.encode(engine.features(to_input(again.pixels, extractor.input_size)[None]))
         quality(original.pixels, again.pixels)

@@ -116,7 +116,7 @@ def test_whatever_decodes_can_be_encoded_and_decoded_again() -> None:
             image = decode(data, zoo.LIMITS)
         except BadInput:
             continue
-        again = decode(encode(image.pixels, image).data, zoo.LIMITS)
+        again = decode(encode(image.samples, image).data, zoo.LIMITS)
         assert again.pixels.shape == image.pixels.shape
 
 

@@ -55,7 +55,7 @@ RESOURCES = zoo.resource(0x0404, IPTC) + zoo.resource(0x040C, bytes(28) + THUMBN
 def published(data: bytes, keep: Keep = "all") -> tuple[Image.Image, tuple[str, ...]]:
     """What is published for a file, opened by Pillow, and what is said to be lost."""
     image = decode(data, zoo.LIMITS)
-    encoded = encode(image.own_pixels, image, keep=keep)
+    encoded = encode(image.samples, image, keep=keep)
     opened = Image.open(io.BytesIO(encoded.data))
     opened.load()
     return opened, encoded.lost
@@ -246,7 +246,7 @@ def test_resources_that_go_over_several_segments_are_joined() -> None:
     resources = zoo.resource(0x07D0, bytes(100_000)) + RESOURCES
     halves = (resources[:60_000], resources[60_000:])
     image = decode(jpeg_with(*(zoo.segment(0xED, b"Photoshop 3.0\0" + half) for half in halves)), zoo.LIMITS)
-    data = encode(image.own_pixels, image).data
+    data = encode(image.samples, image).data
     assert zoo.resource(0x0404, IPTC) in data
     assert decode(data, zoo.LIMITS).blocks.photoshop == resources.replace(
         zoo.resource(0x040C, bytes(28) + THUMBNAIL), b""
@@ -363,4 +363,4 @@ def test_pixels_do_not_depend_on_what_metadata_is_damaged() -> None:
         except BadInput:  # a segment's length
             continue
         assert image.pixels.shape in ((64, 48, 3), (48, 64, 3))
-        assert np.asarray(Image.open(io.BytesIO(encode(image.own_pixels, image).data))).shape == image.pixels.shape
+        assert np.asarray(Image.open(io.BytesIO(encode(image.samples, image).data))).shape == image.pixels.shape

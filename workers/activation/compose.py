@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -11,6 +12,7 @@ import torch
 from workers.activation.jnd import CHANNEL_WEIGHTS, REACH, jnd_map
 from workers.activation.quality import Pixels
 from workers.activation.scale import enlarging_matrix, round_trip_matrix
+from workers.images.model import Samples
 from workers.images.tensors import planes, resize, strips, to_input
 
 __all__ = ["Attenuation", "PreparedImage", "compose", "prepare"]
@@ -18,6 +20,10 @@ __all__ = ["Attenuation", "PreparedImage", "compose", "prepare"]
 Attenuation = Literal["jnd", "linf"]
 _SAME_FOR_ALL: Final = (1.0, 1.0, 1.0)
 _ONE_LEVEL: Final = torch.full((1, 1, 1), 1 / 255)
+# A change of luminance alone, of the same mean square as one whose channels follow CHANNEL_WEIGHTS.
+_LUMINANCE: Final = math.sqrt(sum(weight**2 for weight in CHANNEL_WEIGHTS) / 3)
+# Ink that lies on black shows less: its change is enlarged by this much at most.
+_MOST_INK: Final = 4.0
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class PreparedImage:
         visibility: (1, H, W) float32 at the image's own size, or (1, 1, 1): by how much a value may change, in parts of
             the full range, before `weights`.
         weights: of the three channels, alpha included.
+        grey: whether all channels change alike: the picture has no colour, or its file would lose it.
     """
 
     image: torch.Tensor
@@ -37,17 +44,22 @@ class PreparedImage:
     aspect: float
     visibility: torch.Tensor
     weights: tuple[float, float, float]
+    grey: bool = False
 
 
-def prepare(pixels: Pixels, input_size: int, alpha: float, attenuation: Attenuation = "jnd") -> PreparedImage:
+def prepare(
+    pixels: Pixels, input_size: int, alpha: float, attenuation: Attenuation = "jnd", *, grey: bool = False
+) -> PreparedImage:
     """Shrink an image (H, W, 3) uint8, and how far it may change, to the extractor's size.
 
     Under ``jnd``, alpha scales the just-noticeable difference of each pixel; under ``linf``, every value of every pixel
-    may change by alpha grey levels.
+    may change by alpha grey levels. With ``grey``, all channels of a pixel change alike.
     """
     height, width = pixels.shape[:2]
     visibility, narrow = _visibility(pixels, input_size) if attenuation == "jnd" else (_ONE_LEVEL, _ONE_LEVEL)
-    relative = CHANNEL_WEIGHTS if attenuation == "jnd" else _SAME_FOR_ALL
+    relative: tuple[float, ...] = _SAME_FOR_ALL
+    if attenuation == "jnd":
+        relative = (_LUMINANCE,) * 3 if grey else CHANNEL_WEIGHTS
     weights = (alpha * relative[0], alpha * relative[1], alpha * relative[2])
     small = resize(narrow, input_size, input_size)
     return PreparedImage(
@@ -58,6 +70,7 @@ def prepare(pixels: Pixels, input_size: int, alpha: float, attenuation: Attenuat
         aspect=width / height,
         visibility=visibility,
         weights=weights,
+        grey=grey,
     )
 
 
@@ -74,18 +87,36 @@ def _visibility(pixels: Pixels, input_size: int) -> tuple[torch.Tensor, torch.Te
     return visibility, narrow
 
 
-def compose(pixels: Pixels, prepared: PreparedImage, change: torch.Tensor, strength: float = 1.0) -> Pixels:
-    """Apply a change (3, S, S) in [-1, 1], times `strength`, to an image (H, W, 3) uint8 at its own size."""
-    height, width = pixels.shape[:2]
-    weights = torch.tensor(prepared.weights)[:, None, None] * (255.0 * strength)
-    wide = resize(change * weights, change.shape[1], width)
-    result = np.empty_like(pixels)
+def compose(samples: Samples, prepared: PreparedImage, change: torch.Tensor, strength: float = 1.0) -> Samples:
+    """Apply a change (3, S, S) in [-1, 1], times `strength`, to an image at its own size.
+
+    Args:
+        samples: grey (H, W), RGB (H, W, 3) or CMYK (H, W, 4), of 8 or 16 bits; in colours that are not quite those of
+            sRGB, the change is applied to them as if they were.
+    """
+    height, width = samples.shape[:2]
+    most = int(np.iinfo(samples.dtype).max)
+    weights = torch.tensor(prepared.weights)[:, None, None] * (most * strength)
+    wide = resize((change * weights)[: 1 if samples.ndim == 2 else 3], change.shape[1], width)
+    result = np.empty_like(samples)
     for rows in strips(height, width):
         enlarged = _rows_enlarged(wide, rows, height)
         visibility = prepared.visibility if prepared.visibility.shape[1] == 1 else prepared.visibility[:, rows]
-        image = planes(pixels[rows]).addcmul_(enlarged, visibility)
-        result[rows] = image.round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+        image = planes(samples[rows] if samples.ndim == 3 else samples[rows, :, np.newaxis])
+        if len(image) == 4:
+            _add_to_inks(image, enlarged, visibility, most)
+        else:
+            image.addcmul_(enlarged, visibility)
+        changed = image.round_().clamp_(0, most).permute(1, 2, 0).numpy()
+        result[rows] = changed.reshape(result[rows].shape).astype(samples.dtype)
     return result
+
+
+def _add_to_inks(inks: torch.Tensor, change: torch.Tensor, visibility: torch.Tensor, most: int) -> None:
+    """Change cyan, magenta and yellow (of (4, H, W) in place) so that red, green and blue change, by the plain formula:
+    each is the white that its ink and black leave."""
+    left = (most - inks[3:]).clamp_(min=most / _MOST_INK)
+    inks[:3].addcmul_(change, visibility * (most / left), value=-1)
 
 
 def _rows_enlarged(image: torch.Tensor, rows: slice, height: int) -> torch.Tensor:

@@ -114,6 +114,7 @@ class Engine:
             rows=torch.stack([w.prepared.rows for w in works]).to(device),
             columns=torch.stack([w.prepared.columns for w in works]).to(device),
             aspects=torch.tensor([w.prepared.aspect for w in works], device=device),
+            grey=torch.tensor([w.prepared.grey for w in works], device=device),
         )
         first_pass = forward(self.extractor, batch)
         features = _checked(first_pass.features)

@@ -36,6 +36,7 @@ class Batch:
         rows, columns: (B, S, S) float32, what survives of a change that is enlarged to the image's own size and shrunk
             again (:func:`workers.activation.scale.round_trip_matrix`).
         aspects: (B,) float32, width over height of the images at their own size.
+        grey: (B,) bool, whose channels change alike.
     """
 
     images: torch.Tensor
@@ -43,6 +44,7 @@ class Batch:
     rows: torch.Tensor
     columns: torch.Tensor
     aspects: torch.Tensor
+    grey: torch.Tensor
 
     def take(self, rows: torch.Tensor) -> Batch:
         """Some images only, by their numbers (b,)."""
@@ -207,7 +209,8 @@ def _gradient(
     for _ in range(views):
         view = state.objective.loss(extractor(edited(images, state.batch.aspects, random)))
         gradient += torch.autograd.grad(view.sum() / (1 + views), seen.delta, retain_graph=True)[0]
-    return gradient
+    # Adam works on each value by itself: channels with the same gradient never part.
+    return torch.where(state.batch.grey[:, None, None, None], gradient.mean(dim=1, keepdim=True), gradient)
 
 
 def _adam(state: _State, gradient: torch.Tensor, step: int, learning_rate: float) -> None:

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
-
-from tasks.errors import LeaseLost
+from tasks.errors import LeaseLost, UnsupportedFormat
 from tasks.messages import ActivationOptions
 from workers.activation.compose import PreparedImage, compose, prepare
 from workers.activation.engine import Activated, Work, always
@@ -16,6 +14,8 @@ from workers.activation.quality import psnr_db
 from workers.activation.verification import CodeFit, is_verified
 from workers.device.device import Device
 from workers.images import DecodedImage, EncodedImage, Limits, decode, encode
+from workers.images.coding import Coding
+from workers.images.model import Samples
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec
 from workers.monitoring.stopwatch import Stopwatch
@@ -41,6 +41,16 @@ class Protected:
     steps: int = 0
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """An original, and the change that was found for it."""
+
+    original: DecodedImage
+    prepared: PreparedImage
+    found: Activated
+    work: Work
+
+
 class Protector:
     """Thread-safe; the device does the work for many images at once."""
 
@@ -64,8 +74,15 @@ class Protector:
         """
         if options.kept_metadata == "none":
             original = original.without_profile()
+        coding = _coding_of(original, options)
         with watch.stage("prepare"):
-            prepared = prepare(original.pixels, self._input_size, options.alpha, options.attenuation)
+            prepared = prepare(
+                original.pixels,
+                self._input_size,
+                options.alpha,
+                options.attenuation,
+                grey=original.is_grey,
+            )
         work, attempts, steps = Work(prepared, codec, options, options.steps, wanted=wanted), 0, 0
         for _ in range(_ATTEMPTS):
             with watch.stage("device"):
@@ -74,49 +91,68 @@ class Protector:
                 raise LeaseLost("The job is no longer this worker's: it was cancelled, or its lease ran out.")
             watch.add("optimise", found.device_ms)
             attempts, steps = attempts + 1, steps + found.steps
-            protected = self._publish(original, prepared, found, work, watch)
+            protected = self._publish(_Draft(original, prepared, found, work), coding, watch)
             if protected.verified:
                 break
             work = replace(work, steps=2 * work.steps, take_all_steps=True)
         else:
-            protected = self._passive(original, found, work, watch)
-        return found, replace(protected, attempts=attempts, steps=steps)
+            protected = self._passive(_Draft(original, prepared, found, work), coding, watch)
+        return found, replace(protected, tries=attempts, steps=steps)
 
-    def _publish(
-        self, original: DecodedImage, prepared: PreparedImage, found: Activated, work: Work, watch: Stopwatch
-    ) -> Protected:
+    def _publish(self, draft: _Draft, coding: Coding, watch: Stopwatch) -> Protected:
+        """Compress as the source is compressed, and finer and finer until the file is verified."""
+        protected = self._above_floor(draft, coding, watch)
+        while not protected.verified and (finer := coding.finer()) is not None:
+            coding = finer
+            protected = self._above_floor(draft, coding, watch)
+        return protected
+
+    def _above_floor(self, draft: _Draft, coding: Coding, watch: Stopwatch) -> Protected:
         """Compose and encode, weaker and weaker until the file keeps the floor, and verify the file."""
-        floor, strength = work.options.min_psnr_db, 1.0
+        floor, strength = draft.work.options.min_psnr_db, 1.0
         for _ in range(_WEAKENINGS):
             with watch.stage("compose"):
-                pixels = compose(original.own_pixels, prepared, found.change, strength)
-            encoded, decoded = self._encoded(pixels, original, work, watch)
-            missing = max(0.0, floor - psnr_db(original.pixels, decoded.pixels)) if floor else 0.0
+                samples = compose(draft.original.samples, draft.prepared, draft.found.change, strength)
+            encoded, decoded = self._encoded(samples, draft, coding, watch)
+            missing = max(0.0, floor - psnr_db(draft.original.pixels, decoded.pixels)) if floor else 0.0
             if not missing:
                 break
             strength *= 10 ** (-(missing + 0.05) / 20)
-        before = CodeFit.of(found.feature, found.code, found.target, work.codec)
-        with watch.stage("verify"):
-            after = self._fit(decoded, found, work.codec)
+        before, after = self._fits(draft, decoded, watch)
         good = not missing and is_verified(before, after)
         return Protected(encoded, decoded, before, after, good)
 
-    def _passive(self, original: DecodedImage, found: Activated, work: Work, watch: Stopwatch) -> Protected:
-        encoded, decoded = self._encoded(original.own_pixels, original, work, watch)
-        with watch.stage("verify"):
-            after = self._fit(decoded, found, work.codec)
-        before = CodeFit.of(found.feature, found.code, found.target, work.codec)
+    def _passive(self, draft: _Draft, coding: Coding, watch: Stopwatch) -> Protected:
+        encoded, decoded = self._encoded(draft.original.samples, draft, coding, watch)
+        before, after = self._fits(draft, decoded, watch)
         return Protected(encoded, decoded, before, after, verified=False)
 
     def _encoded(
-        self, pixels: np.ndarray, original: DecodedImage, work: Work, watch: Stopwatch
+        self, samples: Samples, draft: _Draft, coding: Coding, watch: Stopwatch
     ) -> tuple[EncodedImage, DecodedImage]:
         with watch.stage("encode"):
-            encoded = encode(pixels, original, keep=work.options.kept_metadata)
+            encoded = encode(samples, draft.original, coding=coding, keep=draft.work.options.kept_metadata)
         with watch.stage("verify"):
             return encoded, decode(encoded.data, self._limits)
 
-    def _fit(self, image: DecodedImage, found: Activated, codec: Codec) -> CodeFit:
-        """How an image fits its code, when a query extracts it."""
-        feature = self._device.extract(to_input(image.pixels, self._input_size), can_wait=True)
-        return CodeFit.of(feature, found.code, found.target, codec)
+    def _fits(self, draft: _Draft, image: DecodedImage, watch: Stopwatch) -> tuple[CodeFit, CodeFit]:
+        """Of the original, and of the image as a query for it will see it."""
+        found, codec = draft.found, draft.work.codec
+        with watch.stage("verify"):
+            feature = self._device.extract(to_input(image.pixels, self._input_size), can_wait=True)
+            return (
+                CodeFit.of(found.feature, found.code, found.target, codec),
+                CodeFit.of(feature, found.code, found.target, codec),
+            )
+
+
+def _coding_of(original: DecodedImage, options: ActivationOptions) -> Coding:
+    """Raises UnsupportedFormat where the picture cannot be published so."""
+    coding = original.coding.lossless() if options.lossless else original.coding
+    if options.quality is not None and not options.lossless:
+        coding = coding.of_quality(options.quality)
+    if original.samples.ndim == 3 and original.samples.shape[2] == 4 and coding.format != "JPEG":
+        raise UnsupportedFormat(
+            "CMYK is published as JPEG only. Send a CMYK JPEG, and without `lossless`, or convert the image to RGB."
+        )
+    return coding

@@ -1,16 +1,19 @@
-"""Any of Pillow's colour modes to 8-bit sRGB, with transparency set aside."""
+"""Any of Pillow's colour modes to 8-bit sRGB, with transparency set aside; and the samples as the file has them."""
 
 from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from workers.images.model import Pixels
+from workers.images.model import Pixels, Samples
+from workers.images.profile import problem_of
+from workers.images.transfer import transfer_of
 
 logger = logging.getLogger(__name__)
 
@@ -24,39 +27,71 @@ _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 _SRGB_TOLERANCE = 1
 
 
-# The largest profile that is published again: cameras' and monitors' have some kilobytes, scanners' with tables a few
-# hundred.
-_MAX_PROFILE_BYTES = 1 << 20
+class Stated(NamedTuple):
+    """What a file says of its colours: an ICC profile, and PNG's chunks cICP, sRGB, gAMA and cHRM."""
+
+    profile: bytes | None = None
+    chunks: Mapping[bytes, bytes] = {}
 
 
 class Colours(NamedTuple):
-    """``srgb`` (H, W, 3) uint8; ``profile`` and ``native`` as in :class:`workers.images.model.DecodedImage`."""
+    """``srgb`` is (H, W, 3) uint8; ``own`` and ``profile`` as :class:`workers.images.model.DecodedImage` has them;
+    ``problem`` says why a profile was not used."""
 
     srgb: Pixels
+    own: Samples | None
     profile: bytes | None
-    native: Pixels | None
+    problem: str | None
 
 
-def to_srgb(image: Image.Image, profile: bytes | None) -> Colours:
-    """A loaded image in mode 1, L, LA, I;16, P, RGB, RGBA or CMYK, as sRGB.
+def to_srgb(own: Samples, stated: Stated) -> Colours:
+    """Samples (H, W) grey, (H, W, 3) RGB or (H, W, 4) CMYK, of 8 or 16 bits, as sRGB.
+
+    An ICC profile is applied where it fits the image; a broken one, or one for another colour space, counts as sRGB.
+    Without a profile, CMYK is converted by the plain formula (no ink is white), and everything else is sRGB unless
+    PNG's chunks say otherwise.
+
+    Raises:
+        UnsupportedFormat: the colours are those of HDR video.
+    """
+    transfer = transfer_of(stated.chunks, stated.profile is not None)
+    if transfer is not None:
+        return Colours(transfer.to_srgb(own), own, None, None)
+    image = Image.fromarray(_eight_bits(own), "CMYK") if _is_cmyk(own) else Image.fromarray(_eight_bits(own))
+    problem = problem_of(stated.profile) if stated.profile else None
+    if stated.profile is None or problem:
+        return _without_profile(own, image, problem)
+    converted = _apply_profile(image, stated.profile)
+    if not converted.understood:
+        return _without_profile(own, image, "not one of this picture's kind of colours")
+    srgb: Pixels = np.array(converted.image.convert("RGB"))
+    same = converted.image is image and own.dtype == np.uint8 and image.mode == "RGB"
+    return Colours(srgb, None if same else own, stated.profile, None)
+
+
+def _without_profile(own: Samples, image: Image.Image, problem: str | None) -> Colours:
+    plain = image.mode == "RGB" and own.dtype == np.uint8
+    return Colours(np.array(image.convert("RGB")), None if plain else own, None, problem)
+
+
+def own_samples(image: Image.Image) -> Samples:
+    """The colour channels of a loaded image in mode 1, L, LA, I;16, P, RGB, RGBA or CMYK: (H, W), or with channels.
 
     Alpha is dropped, not blended: colours under transparent pixels stay.
-    The ICC ``profile`` is applied where it fits the image; a broken one, or one for another colour space, counts
-    as sRGB. Without a profile, CMYK is converted by the plain formula (no ink is white), and everything else is sRGB.
     """
-    opaque = _opaque(image)
-    if not profile:
-        return Colours(np.array(opaque.convert("RGB")), None, None)
-    converted = _apply_profile(opaque, profile)
-    srgb: Pixels = np.array(converted.image.convert("RGB"))
-    if not converted.understood or opaque.mode != "RGB" or len(profile) > _MAX_PROFILE_BYTES:
-        return Colours(srgb, None, None)
-    native: Pixels | None = None if converted.image is opaque else np.array(opaque)
-    return Colours(srgb, ImageCms.ImageCmsProfile(io.BytesIO(profile)).tobytes(), native)
+    if image.mode in ("L", "RGB", "CMYK", "I;16"):
+        return np.array(image)
+    if image.mode == "LA":
+        return np.array(image.getchannel("L"))
+    return np.array(_bare(image).convert("L" if image.mode == "1" else "RGB"))
 
 
-def alpha_of(image: Image.Image, bit_depth: int) -> Pixels | None:
-    """uint8 (H, W) from an alpha channel or PNG's tRNS, None without either; ``bit_depth`` is the PNG's per sample."""
+def alpha_of(image: Image.Image, bit_depth: int) -> Samples | None:
+    """(H, W) from an alpha channel or PNG's tRNS, as deep as the samples; None without either.
+
+    Args:
+        bit_depth: of the PNG, per sample.
+    """
     if image.mode in ("LA", "RGBA"):
         return np.array(image.getchannel("A"))
     key = image.info.get("transparency")
@@ -64,12 +99,17 @@ def alpha_of(image: Image.Image, bit_depth: int) -> Pixels | None:
         indices: Pixels = np.asarray(image)
         return _palette_alpha(key)[indices]
     if image.mode == "RGB" and isinstance(key, tuple):
-        # Of 16-bit samples Pillow keeps the high byte.
-        colour = [sample >> 8 if bit_depth == 16 else sample for sample in key]
-        return _transparent_where((np.asarray(image) == colour).all(axis=2))
-    if image.mode in ("1", "L", "I;16") and isinstance(key, int):
-        return _transparent_where(_grey(image) == _scaled_key(key, image.mode, bit_depth))
+        return transparent_where((np.asarray(image) == key).all(axis=2))
+    if image.mode == "I;16" and isinstance(key, int):
+        return transparent_where(np.asarray(image) == key).astype(np.uint16) * np.uint16(257)
+    if image.mode in ("1", "L") and isinstance(key, int):
+        return transparent_where(_grey(image) == _scaled_key(key, image.mode, bit_depth))
     return None
+
+
+def transparent_where(mask: NDArray[np.bool_]) -> Pixels:
+    """uint8: 0 where the mask is true, 255 elsewhere."""
+    return np.where(mask, 0, 255).astype(np.uint8)
 
 
 def _palette_alpha(key: int | bytes) -> Pixels:
@@ -87,25 +127,19 @@ def _scaled_key(key: int, mode: str, bit_depth: int) -> int:
     return key * 255 // (2**bit_depth - 1) if mode == "L" else key
 
 
-def _transparent_where(mask: NDArray[np.bool_]) -> Pixels:
-    return np.where(mask, 0, 255).astype(np.uint8)
-
-
-def _grey(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def _grey(image: Image.Image) -> Pixels:
     return np.asarray(image.convert("L") if image.mode == "1" else image)
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    """The colour channels alone, in a mode an ICC profile can describe: L, RGB or CMYK."""
-    if image.mode in ("L", "RGB", "CMYK"):
-        return _bare(image)
-    if image.mode == "LA":
-        return image.getchannel("L")
-    if image.mode == "I;16":
-        # Pillow's own conversion clips at 255. This rounds v / 257 to the nearest, exactly, for all 65,536 values.
-        wide = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((wide * 255 + 32_895) >> 16).astype(np.uint8))
-    return _bare(image).convert("L" if image.mode == "1" else "RGB")
+def _is_cmyk(samples: Samples) -> bool:
+    return samples.ndim == 3 and samples.shape[2] == 4
+
+
+def _eight_bits(samples: Samples) -> Pixels:
+    """The nearest 8-bit values of 16-bit samples: v / 257, rounded exactly for all 65,536 values."""
+    if samples.dtype == np.uint8:
+        return samples.astype(np.uint8, copy=False)
+    return ((samples.astype(np.uint32) * 255 + 32_895) >> 16).astype(np.uint8)
 
 
 def _bare(image: Image.Image) -> Image.Image:

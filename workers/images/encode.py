@@ -1,70 +1,109 @@
-"""Pixels to bytes, in the source's format, with its alpha, its colour profile and its metadata."""
+"""Samples to bytes: the source's format or the one that stands for it, with its alpha, its colours and its metadata."""
 
 from __future__ import annotations
 
 import io
-from typing import Any
+import os
+from collections.abc import Mapping
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from PIL import Image
 
-from workers.images import jpeg_blocks, png_blocks, webp
-from workers.images.metadata import Keep
-from workers.images.model import DecodedImage, EncodedImage, Pixels, SourceFormat
+from workers.images import deep, jpeg_blocks, png_blocks, webp
+from workers.images.coding import Coding, PublishedFormat
+from workers.images.metadata import Keep, Publishable
+from workers.images.model import DecodedImage, EncodedImage, Samples
 
-_NAMES: dict[SourceFormat, tuple[str, str]] = {
+_NAMES: Final[dict[PublishedFormat, tuple[str, str]]] = {
     "JPEG": ("jpg", "image/jpeg"),
     "PNG": ("png", "image/png"),
     "WEBP": ("webp", "image/webp"),
+}
+_EXIF_LIMITS: Final[dict[PublishedFormat, int]] = {
+    "JPEG": jpeg_blocks.EXIF_LIMIT,
+    "PNG": png_blocks.EXIF_LIMIT,
+    "WEBP": webp.EXIF_LIMIT,
 }
 
 # Measured on a photograph of 512² and one of 12 megapixels with sensor noise, one core:
 #   PNG level 1: 31 ms, 455 kB; 1.0 s, 16.3 MB   level 4: 61 ms, 414 kB; 2.4 s, 15.4 MB   level 6: 77 ms; 5.5 s, 14.7 MB
 #   WebP lossless method 0: 9 ms, 369 kB; 1.0 s, 11.0 MB   method 1: 30 ms, 352 kB; 2.7 s, 10.0 MB
 # A tenth of the bytes is not worth twice the time of a worker.
-_PNG_OPTIONS: dict[str, Any] = {"compress_level": 1}
-# Lossy WebP always halves the colour resolution (4:2:0), which would smooth the change away; so WebP is written
-# lossless. ``exact`` keeps the colours under transparent pixels. In lossless mode ``quality`` is effort.
-_WEBP_OPTIONS: dict[str, Any] = {"lossless": True, "exact": True, "method": 0, "quality": 0}
-# 4:4:4 for the same reason. No optimised Huffman tables: they save 4 % for 3 times the time (73 → 236 ms at 12
-# megapixels), and Pillow's buffer is too small for them on noisy images ("Suspension not allowed here").
-_JPEG_OPTIONS: dict[str, Any] = {"subsampling": "4:4:4", "optimize": False}
+_PNG_OPTIONS: Final = {"compress_level": 1}
+# ``exact`` keeps the colours under transparent pixels. In lossless mode ``quality`` is effort.
+_WEBP_LOSSLESS: Final = {"lossless": True, "exact": True, "method": 0, "quality": 0}
+_WEBP_LOSSY: Final = {"exact": True, "method": 4}
 
 
-_EXIF_LIMITS: dict[SourceFormat, int] = {
-    "JPEG": jpeg_blocks.EXIF_LIMIT,
-    "PNG": png_blocks.EXIF_LIMIT,
-    "WEBP": webp.EXIF_LIMIT,
-}
-
-
-def encode(pixels: Pixels, like: DecodedImage, *, keep: Keep = "all", jpeg_quality: int = 95) -> EncodedImage:
-    """Write ``pixels`` the way ``like`` came: same format, its alpha (PNG, WebP), its metadata, its profile.
-
-    PNG and WebP are exact; JPEG has ``jpeg_quality`` (1–100) at 4:4:4. A grey or palette source becomes RGB, because
-    the change is coloured.
+def encode(samples: Samples, like: DecodedImage, *, coding: Coding | None = None, keep: Keep = "all") -> EncodedImage:
+    """Write ``samples`` the way ``like`` came: its alpha (PNG, WebP), its colours, its metadata.
 
     Args:
-        pixels: uint8 (H, W, 3), in the colours of ``like.own_pixels``.
+        samples: of the shape and type of ``like.samples``, and in its colours.
+        coding: format and compression, where these shall not be ``like.coding``.
         keep: which metadata are published.
 
     Raises:
-        ValueError: ``pixels`` has another type or shape (a mistake of ours, not of the image's owner).
+        ValueError: ``samples`` have another type or shape (a mistake of ours, not of the image's owner).
     """
-    if pixels.dtype != np.uint8 or pixels.shape != like.pixels.shape:
-        raise ValueError(f"Expected uint8 {like.pixels.shape} to encode, got {pixels.dtype} {pixels.shape}.")
-    options = {"JPEG": {**_JPEG_OPTIONS, "quality": jpeg_quality}, "PNG": _PNG_OPTIONS, "WEBP": _WEBP_OPTIONS}
-    channels = pixels if like.alpha is None or like.source_format == "JPEG" else np.dstack([pixels, like.alpha])
-    carried, lost = like.blocks.publishable(keep, _EXIF_LIMITS[like.source_format])
-    metadata: dict[str, Any] = {"icc_profile": like.profile}
-    if like.source_format == "WEBP":
-        metadata |= {"exif": carried.exif or b"", "xmp": carried.xmp or b""}
-    buffer = io.BytesIO()
-    Image.fromarray(channels).save(buffer, like.source_format, **metadata, **options[like.source_format])
-    data = buffer.getvalue()
-    if like.source_format == "JPEG":
-        data = jpeg_blocks.with_metadata(data, carried)
-    elif like.source_format == "PNG":
-        data = png_blocks.with_metadata(data, carried, {})
-    extension, content_type = _NAMES[like.source_format]
+    if samples.dtype != like.samples.dtype or samples.shape != like.samples.shape:
+        expected = f"{like.samples.dtype} {like.samples.shape}"
+        raise ValueError(f"Expected {expected} to encode, got {samples.dtype} {samples.shape}.")
+    coding = coding or like.coding
+    carried, lost = like.blocks.publishable(keep, _EXIF_LIMITS[coding.format])
+    if coding.format == "JPEG":
+        data = _jpeg(samples, like, coding, carried)
+    elif coding.format == "PNG":
+        data = _png(samples, like, carried)
+    else:
+        data = _webp(samples, like, coding, carried)
+    extension, content_type = _NAMES[coding.format]
     return EncodedImage(data, extension, content_type, tuple(lost))
+
+
+def _jpeg(samples: Samples, like: DecodedImage, coding: Coding, carried: Publishable) -> bytes:
+    tables = [list(table) for table in (coding.tables if samples.ndim == 3 else coding.tables[:1])]
+    options: dict[str, Any] = {"qtables": tables, "progressive": coding.progressive}
+    if samples.ndim == 3 and samples.shape[2] == 3:
+        options["subsampling"] = coding.sampling
+    is_cmyk = samples.ndim == 3 and samples.shape[2] == 4
+    image = Image.frombuffer("CMYK", samples.shape[1::-1], samples.tobytes()) if is_cmyk else _image(samples)
+    return jpeg_blocks.with_metadata(_saved(image, "JPEG", like.profile, options), carried)
+
+
+def _png(samples: Samples, like: DecodedImage, carried: Publishable) -> bytes:
+    if samples.dtype == np.uint16:
+        data = png_blocks.with_profile(deep.write_png(samples, like.alpha), like.profile)
+    else:
+        data = _saved(_image(_with_alpha(samples, like.alpha)), "PNG", like.profile, _PNG_OPTIONS)
+    return png_blocks.with_metadata(data, carried, like.chunks)
+
+
+def _webp(samples: Samples, like: DecodedImage, coding: Coding, carried: Publishable) -> bytes:
+    options = _WEBP_LOSSLESS if coding.quality is None else {**_WEBP_LOSSY, "quality": coding.quality}
+    metadata = {"exif": carried.exif or b"", "xmp": carried.xmp or b""}
+    return _saved(_image(_with_alpha(samples, like.alpha)), "WEBP", like.profile, {**options, **metadata})
+
+
+def _with_alpha(samples: Samples, alpha: Samples | None) -> Samples:
+    return samples if alpha is None else np.dstack([samples, alpha])
+
+
+def _image(samples: Samples) -> Image.Image:
+    """Of 8 bits: L, LA, RGB or RGBA."""
+    return Image.fromarray(samples)
+
+
+def _saved(image: Image.Image, file_format: str, profile: bytes | None, options: Mapping[str, Any]) -> bytes:
+    with _memory_file() as file:
+        image.save(file, file_format, icc_profile=profile, **options)
+        file.seek(0)
+        return file.read()
+
+
+def _memory_file() -> BinaryIO:
+    """With a descriptor, for then Pillow's JPEG encoder leaves Python's lock to others; in memory alone elsewhere."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("encoded"), "w+b")
+    return io.BytesIO()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
+from typing import cast
 
-from tasks.errors import AnimatedImage, TruncatedImage, UnsupportedFormat
+from tasks.errors import TruncatedImage, UnsupportedFormat
+from workers.images.archive import gif_size, tiff_size
+from workers.images.heif import heif_size
 from workers.images.jpeg import frame_header
 from workers.images.model import ACCEPTED, SourceFormat
 
@@ -14,15 +18,12 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # What people send by mistake; only used to name it in the message, so a wrong guess costs nothing.
 _LOOKS_LIKE = (
-    (rb"GIF8[79]a", "a GIF"),
     (rb"(?s)\s*<(!doctype html|html|head|body)", "an HTML page, perhaps an error page saved under an image's name"),
     (rb"(?s)\s*(<\?xml.{,1000})?<svg", "an SVG drawing"),
     (rb"\s*<\?xml", "an XML document"),
     (rb"%PDF-", "a PDF document"),
-    (rb"II\*\x00|MM\x00\*", "a TIFF or a camera's raw file"),
+    (rb"II\+\x00|MM\x00\+", "a BigTIFF"),
     (rb"BM", "a BMP"),
-    (rb"(?s).{4}ftyp(heic|heix|hevc|mif1|msf1)", "a HEIC photograph"),
-    (rb"(?s).{4}ftyp(avif|avis)", "an AVIF"),
     (rb"(?s).{4}ftyp|\x1aE\xdf\xa3", "a video"),
     (rb"\xff\x0a|\x00\x00\x00\x0cJXL ", "a JPEG XL"),
     (rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000"),
@@ -33,16 +34,15 @@ _LOOKS_LIKE = (
     (rb"\s*[{\[]", "JSON"),
     (rb"[\t\n\r\x20-\x7e]+\Z", "plain text"),
 )
-# A graphic control extension: one stands before each frame of an animation.
-_GIF_FRAME = re.compile(rb"(?s)\x21\xf9\x04.{4}\x00")
+# Brands of an ISO base media file (ISO 23008-12; AVIF 1.1): the first one that is known names the kind.
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"hevx": "HEIC"}
 
 
 def recognise(data: bytes) -> SourceFormat:
     """Name the format by its signature; the file's name plays no part.
 
     Raises:
-        UnsupportedFormat: neither JPEG, PNG nor WebP; the message says what it looks like.
-        AnimatedImage: a GIF with more than one frame.
+        UnsupportedFormat: none that is read; the message says what it looks like.
         TruncatedImage: the file ends within a signature.
     """
     if data.startswith(JPEG_SIGNATURE):
@@ -51,6 +51,12 @@ def recognise(data: bytes) -> SourceFormat:
         return "PNG"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return "TIFF"
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    if (kind := _brand(data)) is not None:
+        return kind
     signatures = (JPEG_SIGNATURE, PNG_SIGNATURE, b"RIFF")
     if len(data) < 12 and any(signature.startswith(data[: len(signature)]) for signature in signatures):
         raise TruncatedImage(f"The file ends after {len(data)} bytes. Upload it again, completely.")
@@ -67,10 +73,27 @@ def size_of(data: bytes, source_format: SourceFormat) -> tuple[int, int]:
     if source_format == "JPEG":
         frame = frame_header(data)
         return frame.width, frame.height
-    size = _png_size(data) if source_format == "PNG" else _webp_size(data)
+    readers: dict[SourceFormat, Callable[[bytes], tuple[int, int] | None]] = {
+        "PNG": _png_size,
+        "WEBP": _webp_size,
+        "TIFF": tiff_size,
+        "GIF": gif_size,
+        "AVIF": heif_size,
+        "HEIC": heif_size,
+    }
+    size = readers[source_format](data)
     if size is None:
         raise TruncatedImage(f"The {source_format} header is damaged. Export the image again and resubmit it.")
     return size
+
+
+def _brand(data: bytes) -> SourceFormat | None:
+    """AVIF or HEIC, by the major brand and those it is compatible with."""
+    if data[4:8] != b"ftyp":
+        return None
+    length = min(int.from_bytes(data[:4], "big"), 256)
+    brands = [data[8:12], *(data[at : at + 4] for at in range(16, length, 4))]
+    return cast(SourceFormat | None, next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None))
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:
@@ -97,10 +120,8 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _refusal(data: bytes) -> UnsupportedFormat | AnimatedImage:
+def _refusal(data: bytes) -> UnsupportedFormat:
     head = data[:2048]
-    if head.startswith(b"GIF8") and len(_GIF_FRAME.findall(data)) > 1:
-        return AnimatedImage(f"This is an animated GIF. Send one frame, as one of {ACCEPTED}.")
     for pattern, name in _LOOKS_LIKE:
         if re.match(pattern, head, re.IGNORECASE):
             return UnsupportedFormat(f"This looks like {name}. Accepted are {ACCEPTED}: convert it and resubmit it.")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.settings import Settings
+from workers.images.coding import Coding
 from workers.images.metadata import Blocks
 
-SourceFormat: TypeAlias = Literal["JPEG", "PNG", "WEBP"]
+SourceFormat: TypeAlias = Literal["JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF", "HEIC"]
 Pixels: TypeAlias = NDArray[np.uint8]
+Samples: TypeAlias = NDArray[np.unsignedinteger[Any]]  # uint8 or uint16
 
-ACCEPTED = "JPEG, PNG and WebP"
+ACCEPTED = "JPEG, PNG, WebP, TIFF, GIF, AVIF and HEIC"
 
 
 @dataclass(frozen=True)
@@ -33,32 +37,50 @@ class Limits:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """One still image, upright, in sRGB.
+    """One still image, upright, in sRGB; and what its file was like.
 
     Attributes:
         pixels: uint8 (H, W, 3), sRGB, 0–255, never multiplied by alpha; writable and contiguous.
-        alpha: uint8 (H, W), 0 is transparent; None when the source has no transparency.
+        alpha: (H, W), as deep as the samples, 0 is transparent; None when the source has no transparency.
         source_format: what the bytes were.
+        coding: format and compression that a published file has, unless something else is asked for.
         blocks: metadata as found, with the density; what of it may be published, :meth:`Blocks.publishable` says.
-        profile: the ICC profile of an RGB source, written anew; None when absent, unusable, or not of RGB.
-        native: uint8 (H, W, 3), the pixels in that profile's colours; None where they are the same as in sRGB.
+        profile: the ICC profile that ``samples`` are in; None when absent or unusable.
+        chunks: PNG's chunks that say what colours ``samples`` are in; they are published again as they are.
+        own: see ``samples``; None where ``pixels`` are the same.
     """
 
     pixels: Pixels
-    alpha: Pixels | None
+    alpha: Samples | None
     source_format: SourceFormat
+    coding: Coding
     blocks: Blocks = field(default_factory=Blocks)
     profile: bytes | None = None
-    native: Pixels | None = None
+    chunks: Mapping[bytes, bytes] = field(default_factory=dict)
+    own: Samples | None = None
 
     @property
-    def own_pixels(self) -> Pixels:
-        """The pixels to publish again under ``profile``: no colour outside of sRGB is lost."""
-        return self.pixels if self.native is None else self.native
+    def samples(self) -> Samples:
+        """As the file has them, of 8 or 16 bits: grey (H, W), RGB (H, W, 3) or CMYK (H, W, 4), in its own colours."""
+        return self.pixels if self.own is None else self.own
+
+    @cached_property
+    def is_grey(self) -> bool:
+        """Whether no pixel has a colour, however the file stores that."""
+        if self.samples.ndim == 2:
+            return True
+        # Most images with colours show one within a few rows.
+        return all(_colourless(self.pixels[rows]) for rows in (slice(None, None, 64), slice(None)))
 
     def without_profile(self) -> DecodedImage:
-        """The picture in sRGB."""
-        return replace(self, profile=None, native=None)
+        """The picture in plain sRGB, where that loses no depth and no ink: of 8-bit RGB."""
+        plain = self.samples.ndim == 3 and self.samples.shape[2] == 3 and self.samples.dtype == np.uint8
+        return replace(self, profile=None, chunks={}, own=None) if plain else self
+
+
+def _colourless(pixels: Pixels) -> bool:
+    """Lossy formats give a grey that is off by a level."""
+    return bool((pixels.max(axis=2) - pixels.min(axis=2)).max() <= 1)
 
 
 @dataclass(frozen=True)

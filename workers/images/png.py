@@ -58,6 +58,8 @@ def read(data: bytes) -> Contents:
     for _ in range(MAX_PIXEL_CHUNKS):
         body_end = _checked(view, position)
         kind = bytes(view[position + 4 : position + 8])
+        if kind == b"IHDR" and position > _FIRST_CHUNK:
+            raise TruncatedImage("The PNG states two sizes. Export the image again and resubmit it.")
         if kind in _PICTURE_CHUNKS:
             kept.append(view[position : body_end + 4])
         elif kind in _COLOUR_CHUNKS:

@@ -12,7 +12,7 @@ from typing import Final
 from workers.images.metadata import Blocks, Density, Publishable
 from workers.images.metadata.photoshop import IPTC, resource
 
-__all__ = ["EXIF_LIMIT", "Found", "chunk", "with_metadata"]
+__all__ = ["EXIF_LIMIT", "Found", "chunk", "with_metadata", "with_profile"]
 
 EXIF_LIMIT: Final = 16 << 20
 _HEADER_END: Final = 33  # signature and IHDR
@@ -135,6 +135,13 @@ def with_metadata(data: bytes, carried: Publishable, colours: Mapping[bytes, byt
     """An encoder's PNG with metadata, and with the chunks that say what its colours mean, put in after its header."""
     chunks = [chunk(kind, body) for kind, body in colours.items()]
     return b"".join([data[:_HEADER_END], *chunks, *_written(carried), data[_HEADER_END:]])
+
+
+def with_profile(data: bytes, profile: bytes | None) -> bytes:
+    """A PNG with an ICC profile put in after its header."""
+    if profile is None:
+        return data
+    return data[:_HEADER_END] + chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile)) + data[_HEADER_END:]
 
 
 def _written(carried: Publishable) -> Iterator[bytes]:

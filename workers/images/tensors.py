@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -38,9 +38,9 @@ def strips(height: int, width: int) -> Iterator[slice]:
         yield slice(top, min(top + step, height))
 
 
-def planes(pixels: NDArray[np.uint8]) -> torch.Tensor:
-    """(H, W, 3) uint8 → (3, H, W) float32 in [0, 255], a copy."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
+def planes(samples: NDArray[np.unsignedinteger[Any]]) -> torch.Tensor:
+    """(H, W, C) → (C, H, W) float32 of the same values, a copy."""
+    return torch.from_numpy(np.ascontiguousarray(samples.transpose(2, 0, 1), dtype=np.float32))
 
 
 def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -21,7 +21,7 @@ _CHILDREN: Final = {MAIN: (EXIF, GPS), EXIF: (INTEROP,)}
 
 ORIENTATION: Final = 0x0112
 MAKER_NOTE: Final = 0x927C
-_SHORT, _LONG, _IFD = 3, 4, 13
+_SHORT, _LONG, _RATIONAL, _IFD = 3, 4, 5, 13
 # Bytes of one value, by type; 129 is EXIF 3.0's UTF-8.
 _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
 _WHOLE: Final = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l"}
@@ -36,7 +36,8 @@ _PICTURE_LEAST_BYTES: Final = 512
 # Offsets and sizes of pixel data, pictures, other directories: of parts of a file that are not written again.
 _STRUCTURE: Final = frozenset({0x0111, 0x0117, 0x0120, 0x0121, 0x0144, 0x0145, 0x014A, 0x015B, *range(0x0200, 0x020A)})
 # Other metadata within EXIF; of a TIFF, they are read by themselves.
-_OTHERS: Final = {0x02BC: "XMP", 0x83BB: "IPTC", 0x8649: "Photoshop resources", 0x8773: "ICC profile"}
+XMP, IPTC, PHOTOSHOP, PROFILE = 0x02BC, 0x83BB, 0x8649, 0x8773
+_OTHERS: Final = {XMP: "XMP", IPTC: "IPTC", PHOTOSHOP: "Photoshop resources", PROFILE: "ICC profile"}
 # How a TIFF stores its pixels, which the published file does otherwise.
 PIXEL_LAYOUT: Final = frozenset(
     {0xFE, 0xFF, *range(0x100, 0x104), 0x106, 0x10A, 0x115, 0x116, 0x11C, 0x13D, *range(0x140, 0x144), 0x152, 0x153}
@@ -73,6 +74,14 @@ class Directories:
         kept = {d: [e for old in es if (e := change(d, old)) is not None] for d, es in self.entries.items()}
         return replace(self, entries=kept)
 
+    def ratio(self, tag: int) -> float | None:
+        """A RATIONAL of the first directory."""
+        for entry in self.entries[MAIN]:
+            if entry.tag == tag and entry.type == _RATIONAL and entry.length == 1:
+                above, below = struct.unpack(self.order + "LL", entry.value)
+                return above / below if below else None
+        return None
+
     def short(self, value: int) -> bytes:
         """A SHORT in this block's byte order."""
         return struct.pack(self.order + "H", value)
@@ -90,20 +99,51 @@ def orientation_of(block: bytes) -> int | None:
     return None
 
 
-def parse(block: bytes) -> Directories | None:
-    """Take a block apart; None when it is not one. Damage loses the entries it touches, and no others."""
+def numbers_of(block: bytes, tags: frozenset[int]) -> dict[int, tuple[int, ...]]:
+    """The whole numbers, four at most of each, that the first directory has for some tags."""
+    order, found = _order(block), dict[int, tuple[int, ...]]()
+    if order is None:
+        return found
+    for tag, kind, count, at in _table(block, order, _first_directory(block, order)):
+        if tag in tags and kind in _WHOLE and count:
+            fits = _SIZES[kind] * count <= 4
+            place = at if fits else struct.unpack_from(order + "L", block, at)[0]
+            if place + _SIZES[kind] * min(count, 4) <= len(block):
+                found[tag] = struct.unpack_from(f"{order}{min(count, 4)}{_WHOLE[kind]}", block, place)
+    return found
+
+
+def with_orientation(data: bytes, number: int) -> bytes:
+    """A TIFF file whose first directory says this orientation, if it says any."""
+    order = _order(data)
+    if order is None:
+        return data
+    for tag, kind, count, at in _table(data, order, _first_directory(data, order)):
+        if tag == ORIENTATION and kind in _WHOLE and count == 1:
+            value = struct.pack(order + _WHOLE[kind], number)
+            return data[:at] + value + data[at + len(value) :]
+    return data
+
+
+def parse(block: bytes, others: dict[int, bytes] | None = None) -> Directories | None:
+    """Take a block apart; None when it is not one. Damage loses the entries it touches, and no others.
+
+    Args:
+        others: takes XMP, IPTC, Photoshop's resources and profile, by tag, which are lost without it.
+    """
     order = _order(block)
     if order is None:
         return None
     found = Directories(order, {})
-    reader = _Reader(block, found)
+    reader = _Reader(block, found, others)
     reader.read(MAIN, _first_directory(block, order))
     return found
 
 
 class _Reader:
-    def __init__(self, block: bytes, found: Directories) -> None:
+    def __init__(self, block: bytes, found: Directories, others: dict[int, bytes] | None) -> None:
         self._block = block
+        self._others = others
         self._found = found
         self._seen: set[int] = set()
         self._left, self._entries = len(block), _MAX_ENTRIES
@@ -136,7 +176,9 @@ class _Reader:
         offset = at if size <= 4 else struct.unpack_from(self._found.order + "L", self._block, at)[0]
         problem = self._problem(directory, tag, size, offset)
         if problem is not None:
-            if problem:
+            if directory == MAIN and tag in _OTHERS and self._others is not None:
+                self._others.setdefault(tag, self._block[offset : offset + size])
+            elif problem:
                 self._found.lost.append(f"EXIF 0x{tag:04x}: {problem}")
             return None
         self._left, self._entries = self._left - size, self._entries - 1

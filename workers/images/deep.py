@@ -1,0 +1,49 @@
+"""Samples of 16 bits, which Pillow reads and writes with eight."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.images.model import Samples
+
+__all__ = ["Deep", "divided", "read_png", "write_png"]
+
+_LEVEL = 1  # of zlib: the lower bytes are noise, which more effort does not make smaller
+
+
+class Deep(NamedTuple):
+    """uint16: ``colours`` (H, W) or (H, W, 3), ``alpha`` (H, W) or None."""
+
+    colours: Samples
+    alpha: Samples | None
+
+
+def read_png(picture: bytes) -> Deep:
+    """The samples of a PNG of 16 bits; a transparent colour becomes an alpha channel.
+
+    Raises:
+        imagecodecs.PngError: the pixel data are damaged.
+    """
+    from imagecodecs import png_decode  # noqa: PLC0415 - many libraries, for a format that is rare
+
+    samples = png_decode(picture)
+    return divided(samples.reshape(*samples.shape[:2], -1))
+
+
+def write_png(colours: Samples, alpha: Samples | None) -> bytes:
+    """A PNG of 16 bits."""
+    from imagecodecs import png_encode  # noqa: PLC0415 - as above
+
+    samples = colours if alpha is None else np.dstack([colours, alpha])
+    return bytes(png_encode(np.ascontiguousarray(samples), level=_LEVEL))
+
+
+def divided(samples: NDArray[np.uint16]) -> Deep:
+    """(H, W, C) into colours and alpha: C is 1 or 3, and one more with alpha."""
+    count = samples.shape[2]
+    colours = samples[..., :3] if count >= 3 else samples[..., 0]
+    alpha = samples[..., -1] if count in (2, 4) else None
+    return Deep(np.ascontiguousarray(colours), None if alpha is None else np.ascontiguousarray(alpha))

@@ -1,0 +1,100 @@
+"""AVIF and HEIC: read as phones write them, published as JPEG, or as PNG where they are transparent."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+from PIL.AvifImagePlugin import AvifImageFile
+
+from tasks.errors import AnimatedImage, UnsupportedFormat
+from workers.images.coding import LOSSLESS_PNG, standard_jpeg
+from workers.images.colour import alpha_of, own_samples
+from workers.images.metadata import Blocks
+from workers.images.opened import Opened
+from workers.images.transfer import check_not_hdr
+
+__all__ = ["heif_size", "open_avif", "open_heic"]
+
+Size = tuple[int, int]
+
+_QUALITY: Final = 95
+# Properties of the pictures in the file (ISO 14496-12, 23008-12): the size, and what the colours are. They stand at the
+# beginning; a box that only looks like one can but make a check stricter.
+_PROPERTIES_BYTES: Final = 1 << 20
+_SIZE: Final = re.compile(rb"ispe\0\0\0\0(.{4})(.{4})", re.DOTALL)
+_COLOURS: Final = re.compile(rb"colrnclx(..)(..)(..)", re.DOTALL)
+_GAIN_MAPS: Final = (b"hdrgainmap", b"tmap", b"urn:iso:std:iso:ts:21496")
+_EXIF_HEADER: Final = b"Exif\0\0"
+
+
+def heif_size(data: bytes) -> Size | None:
+    """(width, height) of the largest picture in the file; None where none is stated."""
+    found = [
+        (int.from_bytes(width, "big"), int.from_bytes(height, "big"))
+        for width, height in _SIZE.findall(data, 0, _PROPERTIES_BYTES)
+    ]
+    return max(found, key=lambda size: size[0] * size[1], default=None)
+
+
+def open_avif(data: bytes, size: Size) -> Opened:
+    """An AVIF, with Pillow's own decoder, 8 bits a sample."""
+    _check_colours(data)
+    image = AvifImageFile(io.BytesIO(data))
+    _check_size(image, size)
+    if getattr(image, "is_animated", False):
+        raise AnimatedImage("This AVIF is animated. Send one frame as a still image.")
+    image.load()
+    return _opened(image, data)
+
+
+def open_heic(data: bytes, size: Size) -> Opened:
+    """A HEIC, 8 bits a sample.
+
+    Raises:
+        UnsupportedFormat: the library for it is not installed.
+    """
+    _check_colours(data)
+    try:
+        from pi_heif import HeifImageFile  # noqa: PLC0415 - an extra of its own
+    except ImportError as error:
+        raise UnsupportedFormat(
+            "This is a HEIC photograph, and this worker lacks the library for it. "
+            "Install the worker with the extra `heic`, or convert the photograph to JPEG and resubmit it."
+        ) from error
+    image = HeifImageFile(io.BytesIO(data))
+    _check_size(image, size)
+    image.load()
+    return _opened(image, data)
+
+
+def _check_colours(data: bytes) -> None:
+    for _, transfer, _ in _COLOURS.findall(data, 0, _PROPERTIES_BYTES):
+        check_not_hdr(int.from_bytes(transfer, "big"))
+
+
+def _check_size(image: Any, size: Size) -> None:
+    if image.size[0] * image.size[1] > size[0] * size[1]:
+        raise UnsupportedFormat("The file states two sizes. Export the image again and resubmit it.")
+
+
+def _opened(image: Image.Image, data: bytes) -> Opened:
+    alpha = alpha_of(image, 8)
+    if alpha is not None and bool((alpha == 255).all()):
+        alpha = None
+    exif, xmp = image.info.get("exif"), image.info.get("xmp")
+    lost = []
+    head = data[:_PROPERTIES_BYTES]
+    if any(name in head for name in _GAIN_MAPS):
+        lost.append("HDR gain map: the published picture is the standard one, without its HDR version")
+    blocks = Blocks(
+        exif=exif.removeprefix(_EXIF_HEADER) if exif else None,
+        xmp=xmp if isinstance(xmp, bytes) else None,
+        profile=image.info.get("icc_profile") or None,
+        lost=tuple(lost),
+    )
+    coding = standard_jpeg(_QUALITY) if alpha is None else LOSSLESS_PNG
+    return Opened(np.ascontiguousarray(own_samples(image)), alpha, blocks, coding)
