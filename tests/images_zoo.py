@@ -5,6 +5,7 @@ Everything is deterministic, small (a few kilobytes), and fits ``LIMITS`` unless
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import zlib
@@ -48,6 +49,19 @@ class Refused:
 
 
 # ---------------------------------------------------------------------------------------------------- building blocks
+
+
+# A HEIC of 64 × 48 pixels of the colour (200, 40, 40) with EXIF, as libheif's heif-enc writes it; nothing here can.
+HEIC = zlib.decompress(
+    base64.b64decode(
+        "eNpdUTtLA0EQnt0j4YoQg6hIkDwsNFqZJvURkyKgfdrjHslAzix3QRKwidjYiYXYCFa2ClbaqD/CH6CIRaoUFkGUOLt3J5qB2Xl9"
+        "s7P7DQCsuL2BaDtoAYmHbln6HpouAHvxnJ4JoRTbdsePfBBo9WBG0gJ7nvI4aQZtM4QYsEXnDna6FiOnZoAGLGzhidiDLHXFfmx1"
+        "Qoa4/G+uQrqLuOeqSNYXKXC47CJMe98qw5+kekzLRxv+Iamv3kd1xzMKX5C9RWF1yQZ0xTbTxO+/cmP4+p5MAOa0ArUuGyzFplMJ"
+        "0OBEPUGD3D03ilRcrzI2U7ksDBNno7eru5uCjNVRXCVsssaegsdjmrCAgXCiaUaksznJYUZgH9W3dV2XnKHw4vUQe3zIgXPtiKIS"
+        "+o4b78VGr6XYlRymLTuw1AYkO00v3NJSiV033z9GD9PXg+ln5TSfqw6yF2PZ3mhsgq4GzLNwcUnS80MOKbJr0ZCStVGo901PdBz4"
+        "ATwoX2c="
+    )
+)
 
 
 def photo(height: int = 48, width: int = 64) -> Pixels:

@@ -44,6 +44,7 @@ def batch() -> Batch:
         rows=torch.stack([p.rows for p in prepared]),
         columns=torch.stack([p.columns for p in prepared]),
         aspects=torch.tensor([p.aspect for p in prepared]),
+        grey=torch.tensor([p.grey for p in prepared]),
     )
 
 

@@ -24,11 +24,12 @@ __all__ = ["gif_frames", "gif_size", "open_gif", "open_tiff", "tiff_size"]
 Size = tuple[int, int]
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 0x100, 0x101, 0x102, 0x103, 0x106, 0x115
-_TILE_WIDTH, _TILE_HEIGHT, _ACROSS, _DOWN, _UNIT = 0x142, 0x143, 0x11A, 0x11B, 0x128
+_TILE_WIDTH, _TILE_HEIGHT, _ACROSS, _DOWN, _UNIT, _SAMPLE_FORMAT = 0x142, 0x143, 0x11A, 0x11B, 0x128, 0x153
 # None, fax, LZW, JPEG, deflate, PackBits, LZMA, Zstandard, WebP.
 _COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000, 50001})
 # A tile is decoded whole, also where the image is smaller.
 _MAX_TILE_PIXELS: Final = 1 << 24
+_DEPTHS: Final = frozenset({1, 2, 4, 8, 16})
 _WHITE_IS_ZERO: Final = 0
 # Cameras' raw files are TIFFs whose first page is a preview.
 _SUBFILE, _REDUCED = 0xFE, 1
@@ -53,7 +54,9 @@ def gif_size(data: bytes) -> Size:
 
 def open_tiff(data: bytes, size: Size) -> Opened:
     """The first page of a TIFF: grey, RGB or palette of 8 or 16 bits, CMYK of 8."""
-    wanted = frozenset({_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT})
+    wanted = frozenset(
+        {_SUBFILE, _BITS, _SAMPLE_FORMAT, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT}
+    )
     numbers = {tag: values for tag, values in block.numbers_of(data, wanted).items() if values}
     _check_tiff(numbers)
     blocks = _tiff_blocks(data)
@@ -78,6 +81,8 @@ def _check_tiff(numbers: dict[int, tuple[int, ...]]) -> None:
     compression = numbers.get(_COMPRESSION, (1,))[0]
     if compression not in _COMPRESSIONS:
         raise UnsupportedFormat(f"The TIFF's compression ({compression}) is not read. Save it with LZW, or with none.")
+    if not set(numbers.get(_BITS, (1,))) <= _DEPTHS or set(numbers.get(_SAMPLE_FORMAT, (1,))) != {1}:
+        raise UnsupportedFormat("The TIFF's samples are no whole numbers of 8 or 16 bits. Save it with such.")
     if numbers.get(_TILE_WIDTH, (1,))[0] * numbers.get(_TILE_HEIGHT, (1,))[0] > _MAX_TILE_PIXELS:
         raise UnsupportedFormat("The TIFF's tiles are larger than any program writes. Save it in strips.")
 

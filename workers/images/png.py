@@ -20,7 +20,7 @@ _BIT_DEPTH_AT = 24
 MAX_CHUNKS = 256
 MAX_PIXEL_CHUNKS = 65_536
 _PIXEL_CHUNKS = (b"IDAT", b"fdAT", b"fcTL")
-_PICTURE_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_PICTURE_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IEND"})
 _COLOUR_CHUNKS: Final = frozenset({b"cICP", b"sRGB", b"gAMA", b"cHRM"})
 
 
@@ -57,7 +57,11 @@ def read(data: bytes) -> Contents:
     found, colours = Found(), dict[bytes, bytes]()
     for _ in range(MAX_PIXEL_CHUNKS):
         body_end = _checked(view, position)
-        kind = bytes(view[position + 4 : position + 8])
+        kind = data[position + 4 : position + 8]
+        if kind == b"IDAT":
+            kept.append(view[position : body_end + 4])
+            position = body_end + 4
+            continue
         if kind == b"IHDR" and position > _FIRST_CHUNK:
             raise TruncatedImage("The PNG states two sizes. Export the image again and resubmit it.")
         if kind in _PICTURE_CHUNKS:
