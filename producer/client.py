@@ -98,7 +98,7 @@ class Producer:
         """Submit an image to be protected and registered.
 
         Args:
-            image: the bytes of a JPEG, PNG or WebP file, or its path.
+            image: the bytes of a JPEG, PNG, WebP, TIFF, GIF, AVIF or HEIC file, or its path.
             asset_id: the asset's name; default: the sha256 of the image's bytes. Activating an asset once more, with
                 other options perhaps, supersedes the earlier job.
             collection: the collection to register it in; default: AII_DEFAULT_COLLECTION.

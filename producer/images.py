@@ -9,7 +9,7 @@ from typing import Final
 
 from tasks.errors import EmptyImage, NotFound, TooLarge
 
-SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif"})
 
 
 def read_image(image: bytes | str | Path, max_bytes: int) -> tuple[bytes, str]:

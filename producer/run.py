@@ -50,7 +50,7 @@ def prepare(images: Sequence[str]) -> Batch:
     piped = sys.stdin.buffer.read() if "-" in images else None
     found = list(find_images(images, piped))
     if not found:
-        raise click.UsageError(f"There is no JPEG, PNG or WebP file in {', '.join(images)}.")
+        raise click.UsageError(f"There is no image file in {', '.join(images)}.")
     settings = load_settings()
     producer = Producer.connect(settings)
     producer.check()

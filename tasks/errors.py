@@ -65,7 +65,7 @@ class EmptyImage(BadInput):
 
 
 class UnsupportedFormat(BadInput):
-    """The bytes are no JPEG, PNG or WebP image, or one of a kind that is not read.
+    """The bytes are no image of a format, or of a kind, that is read.
 
     What to do: Convert the image and submit it again.
     """

@@ -92,7 +92,7 @@ def _photographs(images: Path | None) -> Iterator[Found]:
 
 def _demo(producer: Producer, found: Sequence[Found], out: Path) -> int:
     if not found:
-        raise click.UsageError("There is no JPEG, PNG or WebP file in that folder.")
+        raise click.UsageError("There is no image file in that folder.")
     began = time.monotonic()
     submissions = _activate(producer, found)
     done = [s for s in submissions if isinstance(s.result, ActivationResult)]

@@ -98,7 +98,8 @@ def _activation_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def activate(images: tuple[str, ...], out: Path | None, timeout_s: float | None, as_json: bool, **chosen: Any) -> None:
     """Protect images and register them, so that edited copies can be found again.
 
-    IMAGE is a JPEG, PNG or WebP file; a FOLDER is searched recursively; - reads one image from standard input.
+    IMAGE is a JPEG, PNG, WebP, TIFF, GIF, AVIF or HEIC file; a FOLDER is searched recursively; - reads one image from
+    standard input.
     """
     from producer import run  # noqa: PLC0415  # Celery and the S3 client take long to import
 

@@ -40,4 +40,4 @@ def test_the_command_line_says_that_no_worker_is_running(
 def test_wrong_usage_ends_with_status_2(stack_environment: dict[str, str], tmp_path: Path) -> None:
     run = aii(stack_environment, "activate", str(tmp_path))
     assert run.returncode == 2
-    assert "There is no JPEG, PNG or WebP file" in run.stderr
+    assert "There is no image file" in run.stderr

