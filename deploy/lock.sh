@@ -9,7 +9,8 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 install audit
 cd "$ROOT"
 
-constraint=$("$BIN/python" -m pip config get global.constraint 2>/dev/null || true)
+# uv does not read pip's configuration; what pip is held to on this machine must be in the lock as well.
+constraint=$("$BIN/python" -m pip config list | sed -n "s/^global\.constraint='\(.*\)'$/\1/p")
 lock() {
     file=deploy/lock/$1.txt
     shift
