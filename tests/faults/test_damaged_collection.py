@@ -27,6 +27,7 @@ from workers.images import Limits
 from workers.index.collection.collection import Collection
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.open_collections import OpenCollections
+from workers.index.collection.pinned import publish
 from workers.index.maintenance import upkeep
 from workers.index.maintenance.verify import verify_collection
 
@@ -110,7 +111,7 @@ def test_a_compaction_that_dies_between_its_writes_leaves_the_old_generation_in_
     add(collection, "new-0", NEW[0])
     manifest = place.files.current()
     half = upkeep.next_generation(place.files, manifest, segments=manifest.segments, journal_entry="0-0")
-    place.files.publish(half)  # as if compaction had died before the journal heard of it
+    publish(place.files, place.journal, half)  # as if compaction had died before the journal heard of it
     assert place.compact().generation == half.generation + 1
     assert collection.follow()
     assert found(collection, NEW[0], k=1) == ["new-0"]

@@ -14,6 +14,7 @@ from workers.index.collection.delta import Delta
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal, entry_order
 from workers.index.collection.manifest import Manifest, SegmentFiles
+from workers.index.collection.pinned import current_manifest
 from workers.index.collection.segment import Hit, Segment
 
 __all__ = ["Answer", "Collection", "check_extractor", "journal_incomplete", "open_segments"]
@@ -54,7 +55,7 @@ class Collection:
         self._journal = journal
         self._extractor = extractor
         self._following = threading.Lock()
-        self._current = self._load(files.current(), None)
+        self._current = self._load(current_manifest(files, journal), None)
 
     @property
     def manifest(self) -> Manifest:
@@ -155,7 +156,7 @@ class Collection:
         The old generation's memory is released after the last query that uses it.
         """
         with self._following:
-            old, manifest = self._current, self._files.current()
+            old, manifest = self._current, current_manifest(self._files, self._journal)
             if manifest == old.manifest:  # not by number only: a collection can be deleted and built again
                 return False
             new = self._load(manifest, old)

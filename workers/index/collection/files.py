@@ -90,18 +90,22 @@ class CollectionStore:
         self._store.delete(Bucket.COLLECTIONS, self._features(digest))
 
     def publish(self, manifest: Manifest) -> None:
-        """Make a generation current: the manifest is written first, the pointer to it last."""
-        data = manifest.model_dump_json(indent=2).encode()
-        current = Pointer(generation=manifest.generation, sha256=sha256_hex(data))
-        self._put(self._generation(current), data)
-        self._put(self._pointer, current.model_dump_json().encode())
+        """Make a generation current: the manifest is written first, the pointer to it last. See
+        :mod:`workers.index.collection.pinned`."""
+        pointer = self.pointer_to(manifest)
+        self._put(self._generation(pointer), _written(manifest))
+        self._put(self._pointer, pointer.model_dump_json().encode())
 
-    def current(self) -> Manifest:
-        """The manifest of the current generation.
+    def pointer_to(self, manifest: Manifest) -> Pointer:
+        """What names this manifest."""
+        return Pointer(generation=manifest.generation, sha256=sha256_hex(_written(manifest)))
+
+    def pointer(self) -> Pointer:
+        """What names the current manifest.
 
         Raises:
             CollectionMissing: nothing is published under this name.
-            CorruptSegment: the manifest is damaged.
+            CorruptSegment: the pointer is damaged.
         """
         try:
             pointer = self._store.get(Bucket.COLLECTIONS, self._pointer, _MAX_DOCUMENT)
@@ -110,13 +114,25 @@ class CollectionStore:
                 f"There is no collection {self._name!r}: check the spelling, or use the collection `starter`."
             ) from None
         try:
-            return self._read(Pointer.model_validate_json(pointer))
+            return Pointer.model_validate_json(pointer)
         except ValidationError as error:
             raise CorruptSegment(f"current.json of collection {self._name!r} is damaged: {error}") from error
 
+    def pointer_if_any(self) -> Pointer | None:
+        """None where nothing is published, or what names it is damaged."""
+        try:
+            return self.pointer()
+        except (CollectionMissing, CorruptSegment):
+            return None
+
+    def current(self) -> Manifest:
+        """The manifest of the current generation as the store says; errors as of :meth:`pointer`, and CorruptSegment
+        for a damaged manifest."""
+        return self.read(self.pointer())
+
     def generations(self) -> list[Manifest]:
         """The kept manifests, oldest first; the last is not always the current one."""
-        return [self._read(current) for current in self._listed()]
+        return [self.read(current) for current in self._listed()]
 
     @property
     def newest(self) -> int:
@@ -128,7 +144,7 @@ class CollectionStore:
         listed = self._listed()
         for current in listed:
             if current.generation == number:
-                return self._read(current)
+                return self.read(current)
         kept = ", ".join(str(current.generation) for current in listed)
         raise NotFound(f"Collection {self._name!r} has no generation {number}: it keeps {kept}.")
 
@@ -141,7 +157,7 @@ class CollectionStore:
         old, left = listed[:-kept], []
         for current in listed[-kept:]:
             try:
-                left.append(self._read(current))
+                left.append(self.read(current))
             except CorruptSegment as error:
                 logger.warning("%s", error)
         needed = set[str]().union(*(manifest.digests for manifest in left))
@@ -206,7 +222,8 @@ class CollectionStore:
         pairs = (name.partition("-") for name in names)
         return [Pointer(generation=int(number), sha256=sha256) for number, _, sha256 in pairs]
 
-    def _read(self, current: Pointer) -> Manifest:
+    def read(self, current: Pointer) -> Manifest:
+        """The manifest of that name; raises CorruptSegment."""
         key = self._generation(current)
         try:
             data = self._store.get_verified(Bucket.COLLECTIONS, key, current.sha256, _MAX_DOCUMENT)
@@ -235,6 +252,10 @@ class CollectionStore:
 
     def _features(self, digest: str) -> str:
         return f"{self._name}/features/{digest}"
+
+
+def _written(manifest: Manifest) -> bytes:
+    return manifest.model_dump_json(indent=2).encode()
 
 
 def prune(cache: Path) -> None:

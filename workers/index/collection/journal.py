@@ -3,6 +3,7 @@
 aii:journal:{name}          stream of changes since the oldest kept generation: late workers and rollbacks need them
 aii:journal:{name}:live     hash: asset_id → its latest change that no segment covers
 aii:journal:{name}:state    hash: `generation`, the newest announced; `cut`, up to which entry the stream is trimmed
+aii:journal:{name}:manifests  hash: generation → sha256 of its manifest; see :mod:`workers.index.collection.pinned`
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from tasks.connection import RedisClient
 from tasks.names import journal_stream
 from workers.index.codec.codec import Codes
+from workers.index.collection.manifest import Pointer
 
 BEGINNING: Final = "0-0"
 _PAGE: Final = 5_000
@@ -95,6 +97,7 @@ class Journal:
         self._stream = journal_stream(collection)
         self._live = f"{self._stream}:live"
         self._state = f"{self._stream}:state"
+        self._manifests = f"{self._stream}:manifests"
         self._append = client.register_script(_APPEND)
         self._forget = client.register_script(_FORGET)
         self._continue_after = client.register_script(_CONTINUE_AFTER)
@@ -152,8 +155,22 @@ class Journal:
         while pairs := list(islice(old, 1_000)):
             self._forget(keys=[self._live], args=[part for pair in pairs for part in pair])
 
+    def noted_manifests(self) -> dict[int, str]:
+        """The digests of manifests that were published, by generation."""
+        return {int(number): sha256 for number, sha256 in self._client.hgetall(self._manifests).items()}
+
+    def note_manifest(self, pointer: Pointer, before: Pointer | None) -> None:
+        """Note a manifest that is about to be published; and the one before it, where it is not noted yet."""
+        pipe = self._client.pipeline(transaction=True)
+        if before:
+            pipe.hsetnx(self._manifests, str(before.generation), before.sha256)
+        pipe.hset(self._manifests, str(pointer.generation), pointer.sha256).execute()
+
+    def forget_manifests(self) -> None:
+        self._client.delete(self._manifests)
+
     def delete(self) -> None:
-        self._client.delete(self._stream, self._live, self._state)
+        self._client.delete(self._stream, self._live, self._state, self._manifests)
 
     def _write(self, asset_id: str, op: str, code: str, meta: str, unless_after: str) -> str:
         return str(self._append(keys=[self._stream, self._live], args=[asset_id, op, code, meta, unless_after]))

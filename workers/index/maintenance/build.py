@@ -16,6 +16,7 @@ from workers.index.codec.trainable import training_sample
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal
 from workers.index.collection.manifest import Manifest
+from workers.index.collection.pinned import publish
 from workers.index.collection.segment import SegmentPaths, write_segment
 from workers.index.collection.workspace import workspace
 from workers.index.maintenance.upkeep import CheckLock
@@ -132,6 +133,6 @@ def publish_first(
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
     check_lock()
-    files.publish(manifest)
+    publish(files, journal, manifest)
     journal.announce(manifest.generation, begins_after, covered=begins_after)
     return manifest

@@ -12,6 +12,7 @@ from workers.index.collection.collection import open_segments
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import BEGINNING, Journal, decode_code, entry_order
 from workers.index.collection.manifest import Manifest
+from workers.index.collection.pinned import pin_current
 from workers.index.collection.segment import meta_text
 from workers.index.maintenance.documents import newest_activations
 
@@ -42,7 +43,7 @@ def repair(
 
     The latest of an asset's newest result document, its noted removal and its journal entry decides.
     """
-    manifest = files.current()
+    manifest = pin_current(files, journal)
     codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
     documents = newest_activations(store, manifest, codec.code_size, progress)
     newest, removals = documents.newest, files.removals.entries()

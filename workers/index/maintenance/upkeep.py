@@ -16,6 +16,7 @@ from workers.index.collection.collection import journal_incomplete, open_segment
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Change, Journal, entry_order, next_entry
 from workers.index.collection.manifest import Manifest, SegmentFiles
+from workers.index.collection.pinned import current_manifest, publish
 from workers.index.collection.segment import Segment, SegmentPaths, meta_text, write_segment
 from workers.index.collection.text_table import TextTable
 from workers.index.collection.workspace import workspace
@@ -40,7 +41,7 @@ def remove(files: CollectionStore, journal: Journal, asset_id: str) -> str:
 
 def which_registered(files: CollectionStore, journal: Journal, assets: AnyCollection[str]) -> set[str]:
     """Those of some assets that the collection holds now."""
-    manifest = files.current()
+    manifest = current_manifest(files, journal)
     tables = [TextTable(files.fetch(part.assets)) for part in manifest.segments]
     registered = {asset for asset in assets if any(asset in table for table in tables)}
     for change in journal.all_after(manifest.journal_entry):
@@ -58,7 +59,7 @@ def compact(files: CollectionStore, journal: Journal, check_lock: CheckLock) -> 
         CorruptSegment: a file of the collection is damaged, or its journal incomplete; the current generation stays.
         DiskUnavailable: the local disk is full.
     """
-    manifest = files.current()
+    manifest = current_manifest(files, journal)
     _finish(files, journal, manifest, check_lock)
     if entry_order(journal.announced().cut) > entry_order(manifest.journal_entry):
         raise journal_incomplete(manifest.collection)
@@ -85,7 +86,7 @@ def rollback(files: CollectionStore, journal: Journal, number: int, check_lock: 
         Conflict: the journal does not reach back to it, because Redis was emptied since.
         CollectionBusy, CorruptSegment: as in :func:`compact`.
     """
-    manifest, old = files.current(), files.generation(number)
+    manifest, old = current_manifest(files, journal), files.generation(number)
     if not journal.announced().generation:
         raise Conflict(
             f"The journal of {manifest.collection!r} is gone, with what was registered last: run "
@@ -123,7 +124,7 @@ def next_generation(
 
 def _publish(files: CollectionStore, journal: Journal, manifest: Manifest, check_lock: CheckLock) -> None:
     check_lock()
-    files.publish(manifest)
+    publish(files, journal, manifest)
     _finish(files, journal, manifest, check_lock)
 
 

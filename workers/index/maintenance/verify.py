@@ -12,6 +12,7 @@ from workers.index.collection.collection import Collection, open_segments
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal
 from workers.index.collection.manifest import Manifest
+from workers.index.collection.pinned import current_manifest
 
 __all__ = ["Verified", "verify_collection"]
 
@@ -51,7 +52,7 @@ def verify_collection(files: CollectionStore, journal: Journal, collection: Coll
     Raises:
         CorruptSegment: a file is missing or damaged; the message names it.
     """
-    manifest = files.current()
+    manifest = current_manifest(files, journal)
     digests = manifest.digests.union(*(kept.digests for kept in files.generations()))
     for digest in sorted(digests):
         files.check(digest)

@@ -1,0 +1,48 @@
+"""The current manifest, pinned: its digest is noted in Redis before the store's pointer names it.
+
+Files are checked against the digests of their manifest, and the manifest against the digest in the pointer. Both are
+objects of one bucket, so who can write there alone could replace them together; not what Redis notes. Where nothing is
+noted, as of a collection of version 0.1.0 or in a Redis that was emptied, the store is believed; the next generation
+notes both its own manifest and the one before it.
+"""
+
+from __future__ import annotations
+
+from tasks.errors import CorruptSegment
+from workers.index.collection.files import CollectionStore
+from workers.index.collection.journal import Journal
+from workers.index.collection.manifest import Manifest
+
+__all__ = ["current_manifest", "pin_current", "publish"]
+
+
+def current_manifest(files: CollectionStore, journal: Journal) -> Manifest:
+    """The manifest of the current generation.
+
+    Raises:
+        CollectionMissing: nothing is published under this name.
+        CorruptSegment: the manifest is damaged, or not the one that was noted.
+    """
+    pointer = files.pointer()
+    noted = journal.noted_manifests()
+    if noted and noted.get(pointer.generation) != pointer.sha256:
+        raise CorruptSegment(
+            f"The manifest of generation {pointer.generation} is not one that was published through Redis. If a backup "
+            "of Redis was restored, or a worker of version 0.1.0 wrote it, run `aii index repair`; else somebody has "
+            "replaced it in the store."
+        )
+    return files.read(pointer)
+
+
+def publish(files: CollectionStore, journal: Journal, manifest: Manifest) -> None:
+    """Note a manifest, then make it current."""
+    journal.note_manifest(files.pointer_to(manifest), files.pointer_if_any())
+    files.publish(manifest)
+
+
+def pin_current(files: CollectionStore, journal: Journal) -> Manifest:
+    """Believe the store, and note what it says: an operator's decision."""
+    pointer = files.pointer()
+    journal.forget_manifests()
+    journal.note_manifest(pointer, None)
+    return files.read(pointer)
