@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import ValidationError
 
 from producer.client import Job, Producer
-from producer.images import Found
+from producer.patience import NoPatience, Patience
+from producer.search import Found
 from tasks.errors import AiiError, DeadlineExceeded, Unavailable, error_of
-from tasks.results import ActivationResult, FailureResult, QueryResult
+from tasks.results import ActivationResult, FailureResult, ImageResult, QueryResult
+
+__all__ = ["Progress", "Submission", "run_batch"]
 
 _UPLOADS = 8
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What became of one image: a result or an error."""
+    """What became of one image: a result or an error; neither, while its job is open. `saved` is its protected file."""
 
     order: int
     found: Found
@@ -24,45 +31,115 @@ class Submission:
     new: bool
     result: ActivationResult | QueryResult | None = None
     error: AiiError | None = None
+    saved: Path | None = None
+    asset_id: str = ""
+
+
+@dataclass
+class Progress:
+    """The jobs that were accepted and are still open, by their ids; it is right whenever the batch is interrupted."""
+
+    open: dict[str, Job] = field(default_factory=dict)
+    images: dict[str, list[Submission]] = field(default_factory=dict)
 
 
 def run_batch(
-    producer: Producer, found: Sequence[Found], submit: Callable[[Found], Job], timeout_s: float | None
+    producer: Producer,
+    found: Sequence[Found],
+    submit: Callable[[Found], Job],
+    timeout_s: float | None,
+    *,
+    patience: Patience | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Submission]:
-    """Yield every image once, as it ends.
+    """Yield every image once, as it ends; those that are not done after `timeout_s` come last, with DeadlineExceeded.
 
     Raises:
-        Unavailable: a service went away while images were submitted.
+        Unavailable: a service went away, and did not come back within the `patience`.
     """
-    waiting: dict[str, list[Submission]] = {}
-    jobs: dict[str, Job] = {}
-    with ThreadPoolExecutor(_UPLOADS) as pool:
-        for order, (image, outcome) in enumerate(zip(found, pool.map(lambda i: _try(submit, i), found), strict=True)):
-            if isinstance(outcome, AiiError):
-                yield Submission(order, image, None, False, error=outcome)
-            else:
-                # Two files of the same content are one job with two names.
-                jobs[outcome.job_id] = outcome
-                waiting.setdefault(outcome.job_id, []).append(Submission(order, image, outcome.job_id, outcome.new))
-    for job, result in producer.wait_all(jobs.values(), timeout_s):
-        for s in waiting.pop(job.job_id):
-            yield _ended(s, result)
-    for submissions in waiting.values():
+    patience, progress = patience or NoPatience, progress or Progress()
+    yield from submit_all(found, submit, patience, progress)
+    yield from wait_for_all(producer, timeout_s, patience, progress)
+    for submissions in progress.images.values():
         for s in submissions:
             late = DeadlineExceeded(f"Not done after {timeout_s} s; the job goes on: run the same command again later.")
-            yield Submission(s.order, s.found, s.job_id, s.new, error=late)
+            yield replace(s, error=late)
 
 
-def _try(submit: Callable[[Found], Job], image: Found) -> Job | AiiError:
-    try:
-        return submit(image)
-    except Unavailable:
-        raise
-    except AiiError as error:
-        return error
+def submit_all(
+    found: Sequence[Found], submit: Callable[[Found], Job], patience: Patience, progress: Progress
+) -> Iterator[Submission]:
+    """Submit every image, and yield those that were refused; the others are in `progress`."""
+    with ThreadPoolExecutor(_UPLOADS) as pool:
+        outcomes = pool.map(lambda image: _try(submit, image, patience), found)
+        for order, (image, outcome) in enumerate(zip(found, outcomes, strict=True)):
+            if isinstance(outcome, AiiError):
+                yield Submission(order, image, None, False, error=outcome)
+                continue
+            # Two files of the same content are one job with two names.
+            asset_id = getattr(outcome.request, "asset_id", "")
+            submission = Submission(order, image, outcome.job_id, outcome.new, asset_id=asset_id)
+            progress.open[outcome.job_id] = outcome
+            progress.images.setdefault(outcome.job_id, []).append(submission)
 
 
-def _ended(s: Submission, result: ActivationResult | QueryResult | FailureResult) -> Submission:
-    if isinstance(result, FailureResult):
-        return Submission(s.order, s.found, s.job_id, s.new, error=error_of(result.code, result.message))
-    return Submission(s.order, s.found, s.job_id, s.new, result=result)
+def wait_for_all(
+    producer: Producer, timeout_s: float | None, patience: Patience, progress: Progress
+) -> Iterator[Submission]:
+    """Yield the images whose jobs end before the deadline; the others remain in `progress`."""
+    for job_id, outcome in _ended_jobs(producer, timeout_s, patience, progress.open):
+        for s in progress.images.pop(job_id):
+            yield _ended(s, outcome)
+
+
+def _ended_jobs(
+    producer: Producer, timeout_s: float | None, patience: Patience, pending: dict[str, Job]
+) -> Iterator[tuple[str, ImageResult | AiiError]]:
+    """Each job that ends, with its result or with why that cannot be read; it is taken out of `pending`."""
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while pending:
+        left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            for job, result in producer.wait_all(list(pending.values()), left_s):
+                del pending[job.job_id]
+                yield job.job_id, result
+        except Unavailable as error:
+            patience.wait(error)
+        except (AiiError, ValidationError):
+            # One of the jobs cannot be told the end of; each is asked by itself which.
+            yield from _one_by_one(producer, pending)
+        else:
+            return
+
+
+def _one_by_one(producer: Producer, pending: dict[str, Job]) -> Iterator[tuple[str, ImageResult | AiiError]]:
+    for job in list(pending.values()):
+        try:
+            outcomes: Iterable[ImageResult | AiiError] = [result for _, result in producer.wait_all([job], 0)]
+        except Unavailable:
+            raise
+        except AiiError as error:
+            outcomes = [error]
+        except ValidationError:
+            outcomes = [AiiError(f"The document of job {job.job_id} cannot be read: is this program an older version?")]
+        for outcome in outcomes:
+            del pending[job.job_id]
+            yield job.job_id, outcome
+
+
+def _try(submit: Callable[[Found], Job], image: Found, patience: Patience) -> Job | AiiError:
+    while True:
+        try:
+            return submit(image)
+        except Unavailable as error:
+            patience.wait(error)
+        except AiiError as error:
+            return error
+
+
+def _ended(s: Submission, outcome: ImageResult | AiiError) -> Submission:
+    if isinstance(outcome, AiiError):
+        return replace(s, error=outcome)
+    if isinstance(outcome, FailureResult):
+        return replace(s, error=error_of(outcome.code, outcome.message))
+    return replace(s, result=outcome)

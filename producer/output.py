@@ -4,35 +4,69 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
-
-import click
+from typing import Any, Final
 
 from producer.batch import Submission
+from producer.search import Search, summary
+from tasks.command_line import echo, printable
+from tasks.errors import NotFound
 from tasks.results import ActivationResult, QueryResult
 
+__all__ = ["activation_line", "note", "query_line", "report"]
+
 _ID_WIDTH = 16
+_NAMED: Final = 10  # of the files that were not read, without --json
 
 
 def note(text: str) -> None:
-    click.echo(text, err=True)
+    echo(text, err=True)
 
 
-def report(submissions: Sequence[Submission], as_json: bool, line: Callable[[Submission], str]) -> int:
-    """Print every image in the order it was named; returns how many failed."""
+def report(
+    submissions: Sequence[Submission], search: Search, *, as_json: bool, line: Callable[[Submission], str]
+) -> int:
+    """Print every image in the order it was named, then what was not read; returns how many failed."""
     for submission in submissions:
-        click.echo(_json_line(submission) if as_json else _line(submission, line))
-    failed = sum(1 for s in submissions if s.error)
-    if not as_json:
-        note(f"{len(submissions) - failed} of {len(submissions)} images done, {failed} failed.")
+        echo(_json_line(submission) if as_json else _line(submission, line))
+    failed = sum(1 for s in submissions if s.error) + len(search.unread)
+    if as_json:
+        _unread_as_json(search)
+        return failed
+    _unread(search)
+    ended = [s for s in submissions if s.result or s.error]
+    if ended or not submissions:
+        total = len(submissions) + len(search.unread)
+        note(f"{sum(1 for s in submissions if s.result and not s.error)} of {total} images done, {failed} failed.")
+    if text := summary(search):
+        note(f"{text}.")
     return failed
 
 
+def _unread(search: Search) -> None:
+    """Name what was not read: every failure, and the first of what was left out."""
+    for unread in search.unread:
+        echo(f"{printable(unread.name)}: FAILED [{NotFound.code}] cannot be read: {unread.reason}")
+    for skipped in search.skipped[:_NAMED]:
+        note(f"{printable(skipped.name)}: skipped ({skipped.reason})")
+    if len(search.skipped) > _NAMED:
+        note(f"… and {len(search.skipped) - _NAMED} more; --json names all.")
+
+
+def _unread_as_json(search: Search) -> None:
+    for unread in search.unread:
+        failure = {"code": NotFound.code, "message": f"It cannot be read: {unread.reason}."}
+        echo(json.dumps({"image": printable(unread.name), "status": "failed", **failure}))
+    for skipped in search.skipped:
+        echo(json.dumps({"image": printable(skipped.name), "status": "skipped", "reason": skipped.reason}))
+
+
 def _line(submission: Submission, line: Callable[[Submission], str]) -> str:
+    name = printable(submission.found.name)
     if submission.error:
-        return f"{submission.found.name}: FAILED [{submission.error.code}] {submission.error.message}"
-    return f"{submission.found.name}: {line(submission)}"
+        return f"{name}: FAILED [{submission.error.code}] {submission.error.message}"
+    if submission.result is None:
+        return f"{name}: submitted, job {submission.job_id}"
+    return f"{name}: {line(submission)}"
 
 
 def activation_line(submission: Submission) -> str:
@@ -64,16 +98,17 @@ def _short(asset_id: str) -> str:
 
 
 def _json_line(submission: Submission) -> str:
-    record: dict[str, Any] = {"image": submission.found.name, "job_id": submission.job_id, "new": submission.new}
+    record: dict[str, Any] = {
+        "image": printable(submission.found.name), "job_id": submission.job_id, "new": submission.new,
+    }  # fmt: skip
+    if submission.asset_id:
+        record["asset_id"] = submission.asset_id
     if submission.error:
         record |= {"status": "failed", "code": submission.error.code, "message": submission.error.message}
     elif submission.result:
         record |= submission.result.model_dump(mode="json")
+    else:
+        record["status"] = "submitted"
+    if submission.saved:
+        record["saved"] = printable(str(submission.saved))
     return json.dumps(record)
-
-
-def save_protected(data: bytes, folder: Path, relative: Path, key: str) -> None:
-    """Write a protected image below `folder`, under its own name and with the suffix of the published object."""
-    path = folder / relative.with_suffix(Path(key).suffix)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)

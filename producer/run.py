@@ -3,107 +3,149 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from producer import output
-from producer.batch import Submission, run_batch
-from producer.client import Job, Producer
-from producer.images import Found, find_images
-from producer.status import warm_workers
+from producer.asset_ids import AssetIdFrom, asset_ids
+from producer.batch import Submission, run_batch, submit_all
+from producer.client import Job
+from producer.outputs import Outputs
+from producer.patience import worker_expected
+from producer.saving import save_protected, write_rows
+from producer.search import Found, Search, find_images, summary
+from producer.session import Batch, Wanted, end_early, missing_worker, prepare, withdraw
 from tasks.command_line import EXIT_FAILED, progress_bar
+from tasks.errors import DeadlineExceeded, Unavailable
 from tasks.messages import ActivationOptions, QueryOptions, validated
-from tasks.results import ActivationResult
-from tasks.settings import load_settings
+from tasks.names import QUEUE_ACTIVATE, QUEUE_QUERY
+from tasks.settings import state_dir
 
-__all__ = ["Batch", "Output", "activate", "prepare", "query"]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The images of one command, and the producer that submits them."""
-
-    producer: Producer
-    found: Sequence[Found]
+__all__ = ["activate", "find", "query"]
 
 
-@dataclass(frozen=True)
-class Output:
-    """How long to wait for results, and what becomes of them; `folder` receives protected images."""
+def find(images: Sequence[str], *, out: Path | None = None, originals: bool = False) -> Search:
+    """The images that arguments name; the state folder and `out` are left out.
 
-    timeout_s: float | None
-    as_json: bool
-    folder: Path | None = None
-
-
-def prepare(images: Sequence[str]) -> Batch:
-    """Find the images and connect.
+    Args:
+        originals: leave out protected files as well.
 
     Raises:
-        UsageError: there is no image.
-        Unavailable: Redis or S3 does not answer within ten seconds.
+        UsageError: there is no image, or `out` is itself one of the folders.
     """
+    if out and any(name != "-" and _same(Path(name), out) for name in images):
+        raise click.UsageError(f"--out {out} is a folder of originals: choose another one for protected files.")
     piped = sys.stdin.buffer.read() if "-" in images else None
-    found = list(find_images(images, piped))
-    if not found:
-        raise click.UsageError(f"There is no image file in {', '.join(images)}.")
-    settings = load_settings()
-    producer = Producer.connect(settings)
-    producer.check()
-    if not warm_workers(settings):
-        output.note("No worker is running, so the jobs wait in the queue: start one with `aii up` or `aii worker`.")
-    return Batch(producer, found)
+    excluded = {state_dir(): "folder of the local stack"} | ({out: "folder of --out"} if out else {})
+    search = find_images(images, piped, excluded=excluded, without_protected=originals)
+    if not search.found and not search.unread:
+        why = summary(search)
+        raise click.UsageError(f"There is no image file in {', '.join(images)}{f' ({why})' if why else ''}.")
+    return search
 
 
-def activate(batch: Batch, wanted: Output, chosen: Mapping[str, Any]) -> None:
+def _same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except (OSError, ValueError):
+        return False
+
+
+def activate(search: Search, wanted: Wanted, ids_from: AssetIdFrom, chosen: Mapping[str, Any]) -> None:
     """Activate all; `chosen` holds the fields of :class:`ActivationOptions` and arguments of Producer.activate."""
     given = {name: value for name, value in chosen.items() if name not in ActivationOptions.model_fields}
     options = validated(ActivationOptions, {name: chosen[name] for name in ActivationOptions.model_fields})
-    producer = batch.producer
+    ids = asset_ids(search.found, ids_from, given.pop("asset_id"))
+    outputs = (
+        Outputs.planned(search.found, wanted.folder, force=wanted.force, lossless=options.lossless)
+        if wanted.folder
+        else None
+    )
+    batch = prepare(search, wanted, QUEUE_ACTIVATE)
 
-    def save(submission: Submission) -> None:
-        result = submission.result
-        if wanted.folder and isinstance(result, ActivationResult):
-            data = producer.protected_image(result)
-            output.save_protected(data, wanted.folder, submission.found.relative, result.protected_key)
+    def submit(image: Found) -> Job:
+        return batch.producer.activate(image.source, options=options, asset_id=ids.get(image), **given)
 
-    _run(
-        batch, wanted, lambda image: producer.activate(image.source, options=options, **given), output.activation_line,
-        save,
-    )  # fmt: skip
+    def keep(submission: Submission) -> Submission:
+        return save_protected(batch, outputs, submission) if outputs else submission
+
+    def write(submissions: Sequence[Submission]) -> None:
+        if wanted.folder:
+            write_rows(submissions, search, wanted.folder)
+            if not wanted.as_json:
+                output.note(f"Protected images, manifest.csv and manifest.jsonl are in {wanted.folder}.")
+
+    _run(batch, wanted, _Course(submit, output.activation_line, keep, write))
 
 
-def query(batch: Batch, wanted: Output, collection: str | None, chosen: Mapping[str, Any]) -> None:
+def query(search: Search, wanted: Wanted, collection: str | None, chosen: Mapping[str, Any]) -> None:
     """Query all; `chosen` holds the fields of :class:`QueryOptions`."""
     options = validated(QueryOptions, dict(chosen))
-    producer = batch.producer
-    _run(
-        batch, wanted, lambda image: producer.query(image.source, collection=collection, options=options),
-        output.query_line,
-    )  # fmt: skip
+    batch = prepare(search, wanted, QUEUE_QUERY)
+
+    def submit(image: Found) -> Job:
+        return batch.producer.query(image.source, collection=collection, options=options)
+
+    def keep(submission: Submission) -> Submission:
+        if not isinstance(submission.error, DeadlineExceeded):
+            return submission
+        withdraw(batch, [submission.job_id or ""])
+        late = DeadlineExceeded(f"Not answered after {wanted.timeout_s} s; the question was withdrawn: ask again.")
+        return replace(submission, error=late)
+
+    _run(batch, wanted, _Course(submit, output.query_line, keep, lambda _: None))
 
 
-def _run(
-    batch: Batch,
-    wanted: Output,
-    submit: Callable[[Found], Job],
-    line: Callable[[Submission], str],
-    save: Callable[[Submission], None] = lambda _: None,
-) -> None:
-    """Submit all, wait for all, report each; exits when an image failed."""
-    submissions = []
-    with progress_bar("images", len(batch.found), hidden=wanted.as_json) as advance:
-        for submission in run_batch(batch.producer, batch.found, submit, wanted.timeout_s):
-            save(submission)
-            submissions.append(submission)
-            advance(len(submissions))
+@dataclass(frozen=True)
+class _Course:
+    """What differs between commands: how an image is submitted, what is printed of its result, what becomes of it when
+    it ends, and what is written of all at the end."""
+
+    submit: Callable[[Found], Job]
+    line: Callable[[Submission], str]
+    keep: Callable[[Submission], Submission]
+    write: Callable[[Sequence[Submission]], None]
+
+
+def _run(batch: Batch, wanted: Wanted, course: _Course) -> None:
+    """Submit all, wait for all, report each. Exits when an image failed, or Ctrl-C was pressed; what had ended by then
+    is reported and kept.
+
+    Raises:
+        Unavailable: a service went away, and did not come back in time; after the report.
+    """
+    submissions: list[Submission] = []
+    stopped: KeyboardInterrupt | Unavailable | None = None
+    try:
+        with (
+            worker_expected(lambda: missing_worker(batch), output.note),
+            progress_bar("images", len(batch.search.found), hidden=wanted.as_json) as advance,
+        ):
+            for submission in _outcomes(batch, wanted, course.submit):
+                submissions.append(course.keep(submission))
+                advance(len(submissions))
+    except (KeyboardInterrupt, Unavailable) as error:
+        stopped = error
     submissions.sort(key=lambda s: s.order)
-    failed = output.report(submissions, wanted.as_json, line)
-    if wanted.folder and not wanted.as_json:
-        output.note(f"Protected images are in {wanted.folder}.")
+    failed = output.report(submissions, batch.search, as_json=wanted.as_json, line=course.line)
+    course.write(submissions)
+    if stopped:
+        end_early(batch, stopped)
     if failed:
         sys.exit(EXIT_FAILED)
+
+
+def _outcomes(batch: Batch, wanted: Wanted, submit: Callable[[Found], Job]) -> Iterator[Submission]:
+    if not wanted.no_wait:
+        yield from run_batch(
+            batch.producer, batch.search.found, submit, wanted.timeout_s, patience=batch.patience,
+            progress=batch.progress,
+        )  # fmt: skip
+        return
+    yield from submit_all(batch.search.found, submit, batch.patience, batch.progress)
+    for accepted in batch.progress.images.values():
+        yield from accepted

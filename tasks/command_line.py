@@ -1,17 +1,20 @@
-"""What all commands of ``aii`` share: exit codes, how errors are shown, commands loaded on demand, the progress bar.
+"""What all commands of ``aii`` share: exit codes, how errors and texts are shown, paths, commands loaded on demand, the
+progress bar.
 
 Imports click only, because it runs before every command, and for ``--help`` and shell completion.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import Any, Final, NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol, TextIO
 
 import click
 
@@ -24,11 +27,15 @@ __all__ = [
     "EXIT_USAGE",
     "Advance",
     "Command",
+    "FilePath",
     "Group",
     "Lazy",
     "LazyGroup",
+    "PathText",
+    "echo",
     "exit_code",
     "exit_on_error",
+    "printable",
     "progress_bar",
 ]
 
@@ -53,10 +60,16 @@ def exit_on_error(program: str) -> Iterator[None]:
     Args:
         program: what the line begins with, such as ``aii worker``.
     """
+    tolerate_terminals()
     try:
         yield
-    except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise  # click reports these itself
+    except KeyboardInterrupt:
+        _exit(program, "interrupted.", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        _discard(sys.stdout)
+        sys.exit(EXIT_FAILED)  # what the reader has not taken, it did not want
     except AiiError as error:
         _exit(program, f"{error.message} [{error.code}]", exit_code(error))
     except OSError as error:
@@ -69,8 +82,60 @@ def exit_on_error(program: str) -> Iterator[None]:
 
 
 def _exit(program: str, text: str, code: int) -> None:
-    click.echo(f"{program}: {text}", err=True)
+    echo(f"{program}: {text}", err=True)
     sys.exit(code)
+
+
+def tolerate_terminals() -> None:
+    """Let messages through to a terminal of any encoding: what it cannot show is spelled out."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line. A reader that has closed its end, as ``head`` does, ends the printing and not the command."""
+    try:
+        click.echo(text, err=err)
+    except BrokenPipeError:
+        _discard(sys.stderr if err else sys.stdout)
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what is still printed nowhere. The buffer holds a rest that could not be written; it is flushed at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with suppress(OSError, ValueError):  # not a file of the system: in a test, for example
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def printable(name: str) -> str:
+    """A file's name as text: bytes that are no UTF-8 are spelled out."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+class FilePath(click.Path):
+    """A file or folder on the command line, as :class:`pathlib.Path`. An empty one is wrong usage: it would be the
+    working folder, which is never what a script with an unset variable means."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(path_type=Path, **kwargs)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = os.fspath(value)
+        if not text.strip():
+            self.fail("the path is empty; name the working folder '.'.", param, ctx)
+        if "\0" in text:
+            self.fail("a path cannot contain the character NUL.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class PathText(FilePath):
+    """The same as text, for an argument that can be something else as well, such as ``-``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        super().convert(value, param, ctx)
+        return value
 
 
 class Command(click.Command):
@@ -154,7 +219,7 @@ class Advance(Protocol):
 @contextmanager
 def progress_bar(label: str, total: int | None = None, *, hidden: bool = False) -> Iterator[Advance]:
     """A bar on standard error, if that is a terminal; without a total, which may also follow later, it only counts."""
-    if hidden or not sys.stderr.isatty():
+    if hidden or sys.stderr is None or not sys.stderr.isatty():
         yield lambda done, total=None: None
         return
     with click.progressbar(length=total or 0, label=label, file=sys.stderr, show_pos=True) as bar:

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import click
 
-from tasks.command_line import EXIT_FAILED, Command
+from tasks.command_line import EXIT_FAILED, Command, FilePath
 
 
 @click.command(cls=Command)
 @click.option(
     "--images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=FilePath(exists=True, file_okay=False),
     help="Folder of photographs; default: those of scikit-image.",
 )
 @click.option(
     "--out",
     default="demo-report",
     show_default=True,
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FilePath(file_okay=False),
     help="Folder for the report.",
 )
 def demo(images: Path | None, out: Path) -> None:

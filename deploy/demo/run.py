@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from deploy.demo.report import Row, write_report
 from producer import Job, Producer
 from producer.batch import Submission, run_batch
-from producer.images import Found, find_images
+from producer.search import Found, find_images
 from tasks.command_line import progress_bar
 from tasks.names import sha256_hex
 from tasks.results import ActivationResult, QueryResult
@@ -78,7 +78,7 @@ def run(images: Path | None, out: Path) -> int:
 
 def _photographs(images: Path | None) -> Iterator[Found]:
     if images:
-        yield from find_images([str(images)], None)
+        yield from find_images([str(images)]).found
         return
     package = importlib.util.find_spec("skimage")
     if package is None or package.origin is None:

@@ -5,21 +5,48 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tasks.command_line import Command
+from tasks.command_line import Command, FilePath, PathText
 from tasks.names import META_KEY_PATTERN
+
+if TYPE_CHECKING:
+    from producer.asset_ids import AssetIdFrom
 
 __all__ = ["activate", "query"]
 
-_images = click.argument("images", nargs=-1, required=True, metavar="IMAGE|FOLDER|-...")
+_WAITING: Final = ("timeout_s", "services_s", "no_wait", "as_json")
+
+
+_images = click.argument("images", nargs=-1, required=True, metavar="IMAGE|FOLDER|-...", type=PathText())
 _collection = click.option("--collection", help="Collection to use; default: AII_DEFAULT_COLLECTION, or `starter`.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image, one a line.")
-_timeout = click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(min=0), help="Seconds to wait for all results; default: no limit."
+_waiting = (
+    click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(min=0),
+        help="Seconds to wait for all results; default: no limit.",
+    ),
+    click.option("--no-wait", is_flag=True, help="Submit, print the jobs' ids, and end: see `aii jobs wait`."),
+    click.option(
+        "--wait-for-services",
+        "services_s",
+        type=click.FloatRange(0, 86_400),
+        metavar="SECONDS",
+        help="Wait so long for Redis or S3 to come back; default: 60, and 0 at the start.",
+    ),
 )
+_force = click.option("--force", is_flag=True, help="Replace files that exist already.")
+
+
+def _waits(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of how long a command waits."""
+    for option in reversed(_waiting):
+        command = option(command)
+    return command
 
 
 def _metadata(option: str, name: str, explanation: str) -> Callable[..., Any]:
@@ -89,24 +116,36 @@ def _activation_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_images
 @_collection
 @click.option("--asset-id", help="Name of the asset, for a single image; default: the sha256 of its bytes.")
+@click.option(
+    "--asset-id-from",
+    "ids_from",
+    default="digest",
+    show_default=True,
+    type=click.Choice(["digest", "name", "path"]),
+    help="Name assets by their bytes, their files' names, or their paths below FOLDER.",
+)
 @_activation_options
 @_metadata("--meta", "meta", "Metadata of the asset (repeatable).")
 @click.option("--again", is_flag=True, help="Activate even if the same request was made before.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the protected images.")
-@_timeout
+@click.option("--out", type=FilePath(file_okay=False), help="Folder for the protected images and their manifest.")
+@_force
+@_waits
 @_json
-def activate(images: tuple[str, ...], out: Path | None, timeout_s: float | None, as_json: bool, **chosen: Any) -> None:
+def activate(images: tuple[str, ...], ids_from: AssetIdFrom, out: Path | None, force: bool, **chosen: Any) -> None:
     """Protect images and register them, so that edited copies can be found again.
 
-    IMAGE is a JPEG, PNG, WebP, TIFF, GIF, AVIF or HEIC file; a FOLDER is searched recursively; - reads one image from
-    standard input.
+    IMAGE is a JPEG, PNG, WebP, TIFF, GIF, AVIF or HEIC file; a FOLDER is searched with all below it, for files that are
+    images by their content; - reads one image from standard input. Protected and hidden files, and those in --out, are
+    left out.
     """
+    if out and chosen["no_wait"]:
+        raise click.UsageError("--no-wait does not wait for the files of --out: fetch them with `aii jobs download`.")
     from producer import run  # noqa: PLC0415  # Celery and the S3 client take long to import
+    from producer.session import Wanted  # noqa: PLC0415
 
-    batch = run.prepare(images)
-    if chosen["asset_id"] and len(batch.found) != 1:
-        raise click.UsageError(f"--asset-id names one image, and {len(batch.found)} were given.")
-    run.activate(batch, run.Output(timeout_s, as_json, out), chosen)
+    waiting = {name: chosen.pop(name) for name in _WAITING}
+    wanted = Wanted(folder=out, force=force, **waiting)
+    run.activate(run.find(images, out=out, originals=True), wanted, ids_from, chosen)
 
 
 @click.command(cls=Command)
@@ -115,12 +154,12 @@ def activate(images: tuple[str, ...], out: Path | None, timeout_s: float | None,
 @click.option("--top", "top_k", default=5, show_default=True, type=click.IntRange(1, 100), help="Matches to return.")
 @click.option("--nprobe", default=1, show_default=True, type=click.IntRange(1, 65536), help="Index cells to search.")
 @_metadata("--where", "where", "Only assets with this metadata (repeatable).")
-@_timeout
+@_waits
 @_json
-def query(
-    images: tuple[str, ...], collection: str | None, timeout_s: float | None, as_json: bool, **options: Any
-) -> None:
+def query(images: tuple[str, ...], collection: str | None, **options: Any) -> None:
     """Find the registered images that these are copies of."""
     from producer import run  # noqa: PLC0415  # as above
+    from producer.session import Wanted  # noqa: PLC0415
 
-    run.query(run.prepare(images), run.Output(timeout_s, as_json), collection, options)
+    waiting = {name: options.pop(name) for name in _WAITING}
+    run.query(run.find(images), Wanted(**waiting), collection, options)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from producer.images import find_images, read_image
+from producer.images import read_image
+from producer.search import find_images
 from tasks.errors import AiiError, EmptyImage, NotFound, TooLarge, TruncatedImage, error_of
 
 
@@ -14,11 +15,11 @@ def test_a_folder_gives_its_images_and_all_below(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     for name in ("b.JPG", "a.png", "sub/c.webp", "notes.txt"):
         (tmp_path / name).touch()
-    assert [str(f.relative) for f in find_images([str(tmp_path)], None)] == ["a.png", "b.JPG", "sub/c.webp"]
+    assert [str(f.relative) for f in find_images([str(tmp_path)]).found] == ["a.png", "b.JPG", "sub/c.webp"]
 
 
 def test_a_dash_is_the_image_on_standard_input() -> None:
-    (found,) = find_images(["-"], b"bytes")
+    (found,) = find_images(["-"], b"bytes").found
     assert found.source == b"bytes"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tasks.command_line import Command
+from tasks.command_line import Command, FilePath
 from tasks.errors import InvalidRequest
 from tasks.settings import Settings, load_settings
 from tasks.storage import ObjectStore
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
-_path = click.Path(exists=True, path_type=Path)
+_path = FilePath(exists=True)
 _SHOWN: Final = 6
 
 
@@ -34,7 +34,7 @@ _SHOWN: Final = 6
 @click.option("--images", "images", multiple=True, type=_path, help="Folder or tar file of images to activate.")
 @click.option("--references", multiple=True, type=_path, help="Folder or tar file of what fills the index.")
 @click.option("--disc", type=_path, help="Folder in DISC21's layout, instead of both.")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the report.")
+@click.option("--out", required=True, type=FilePath(file_okay=False), help="Folder for the report.")
 @click.option("--extractor", help="Name or address of an extractor; default: AII_EXTRACTOR, or `compact`.")
 @click.option("--factory", help="The main index, trained here; default: by the number of references.")
 @click.option("--index", help="A collection whose trained index is the main one, instead.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tasks.command_line import Group
+from tasks.command_line import FilePath, Group
 from tasks.settings import load_settings
 from workers.extractors.training.settings import TrainingSettings
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["extractor"]
 
-_existing = click.Path(exists=True, path_type=Path)
+_existing = FilePath(exists=True)
 
 
 @click.group(cls=Group)
@@ -33,7 +33,7 @@ def extractor() -> None:
 
 @extractor.command()
 @click.option("--images", multiple=True, required=True, type=_existing, help="Folder or tar file; may be given again.")
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File for the weights.")
+@click.option("--out", required=True, type=FilePath(dir_okay=False), help="File for the weights.")
 @click.option("--minutes", required=True, type=click.FloatRange(0, min_open=True), help="How long to train.")
 @click.option("--seed", default=TrainingSettings.seed, show_default=True)
 @click.option(
@@ -74,7 +74,7 @@ def train(out: Path, images: tuple[Path, ...], resume: bool, **given: Any) -> No
 )  # fmt: skip
 @click.option("--extractor", "name", default="compact", show_default=True, help="Its name, or where its weights are.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here as well.")
+@click.option("--json", "path", type=FilePath(dir_okay=False), help="Write the figures here as well.")
 def measure(photos: Path, references: tuple[Path, ...], hold_out: int, name: str, seed: int, path: Path | None) -> None:
     """Measure R@1 of edited photographs in an exact index, and the extractor's speed on one core."""
     import torch  # noqa: PLC0415

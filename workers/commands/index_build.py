@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tasks.command_line import Command, progress_bar
+from tasks.command_line import Command, FilePath, PathText, progress_bar
 from tasks.errors import CollectionExists, CollectionMissing, InvalidRequest
 from tasks.settings import load_settings, state_dir
 from workers.index.collection.opened import Opened, open_collection
@@ -35,7 +35,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 @click.command(cls=Command)
 @_name
 @click.option(
-    "--images", "sources", multiple=True, required=True, metavar="DIR|TAR|s3://BUCKET[/FOLDER]",
+    "--images", "sources", multiple=True, required=True, metavar="DIR|TAR|s3://BUCKET[/FOLDER]", type=PathText(),
     help="Where the images are (repeatable); of buckets, only the service's own.",
 )  # fmt: skip
 @click.option("--factory", help="FAISS factory string, such as IVF4096,PQ8x8; default: by the number of images.")
@@ -177,17 +177,17 @@ def info(name: str, as_json: bool) -> None:
 
 @click.command(cls=Command)
 @click.option(
-    "--references", multiple=True, required=True, metavar="DIR|TAR", type=click.Path(exists=True, path_type=Path),
+    "--references", multiple=True, required=True, metavar="DIR|TAR", type=FilePath(exists=True),
     help="The reference images (repeatable).",
 )  # fmt: skip
 @click.option(
-    "--background", required=True, metavar="DIR|TAR", type=click.Path(exists=True, path_type=Path),
+    "--background", required=True, metavar="DIR|TAR", type=FilePath(exists=True),
     help="Images unrelated to the references, to calibrate the threshold.",
 )  # fmt: skip
 @click.option("--factory", default="IVF512,PQ8x8", show_default=True, help="FAISS factory string.")
 @_fpr
 @click.option("--description", required=True, help="What the reference images are.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder; default: the package's own.")
+@click.option("--out", type=FilePath(file_okay=False), help="Folder; default: the package's own.")
 def make_starter(
     references: tuple[Path, ...], background: Path, factory: str, fpr: float, description: str, out: Path | None
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tasks.command_line import EXIT_FAILED, Command, progress_bar
+from tasks.command_line import EXIT_FAILED, Command, FilePath, progress_bar
 from tasks.names import check_asset_id
 from tasks.settings import load_settings
 from workers.index.collection.opened import open_collection
@@ -151,7 +151,7 @@ def verify(name: str, sample: int, least: float) -> None:
 @click.option(
     "--csv",
     "csv_path",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FilePath(dir_okay=False),
     help="File for a line for each image.",
 )
 def audit(name: str, candidate: str, csv_path: Path | None) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Final
 
 from tasks.errors import BadInput, InvalidRequest
+from tasks.formats import FORMATS
 
 __all__ = ["ImageFile", "image_files", "listed_images", "listing_digest"]
 
-_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif")
+_SUFFIXES: Final = tuple(suffix for kind in FORMATS for suffix in kind.suffixes)
 
 
 @dataclass(frozen=True)

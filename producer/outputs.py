@@ -1,0 +1,189 @@
+"""Names of output files, all known before the first job: never an original, never two on one, never another file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Final
+
+import click
+
+from producer.manifest import CSV_NAME, JSONL_NAME, read_rows
+from producer.search import Found
+from tasks.command_line import printable
+from tasks.errors import Conflict, DiskUnavailable
+from tasks.files import write_atomically
+from tasks.formats import HEAD_BYTES, format_named, format_of
+from tasks.names import sha256_hex
+
+__all__ = ["Outputs", "check_report", "digest_of", "published_name", "save"]
+
+_SHOWN: Final = 5
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the protected file of each image goes.
+
+    Attributes:
+        folder: of all of them, and of their manifest.
+        names: of the images in their order, below `folder`.
+        force: whether a file that is there already may be replaced.
+    """
+
+    folder: Path
+    names: Sequence[Path]
+    force: bool = False
+
+    @classmethod
+    def planned(cls, found: Sequence[Found], folder: Path, *, force: bool, lossless: bool = False) -> Outputs:
+        """Work out all names, and check them. With `lossless`, a JPEG becomes a PNG.
+
+        Raises:
+            UsageError: a name is that of an original, of two images, or of a file that is there already.
+        """
+        names = [_name_of(image, lossless) for image in found]
+        plan = cls(folder, names, force)
+        sources = [image.name for image in found]
+        _refuse(_onto_originals(plan, found), "would be written onto an original", "Choose another folder for --out.")
+        _refuse(
+            _twice(sources, names), "is the name of two protected files",
+            "Run them with different --out, or name the folders that they lie in: those are kept.",
+        )  # fmt: skip
+        if not force:
+            _refuse(_taken(plan, found), "exists already", "--force replaces it.")
+        return plan
+
+    def save(self, order: int, data: bytes, suffix: str) -> Path:
+        """Write the protected file of the image at place `order`; returns its path.
+
+        Args:
+            suffix: that of the published object. Another than planned is appended.
+
+        Raises:
+            Conflict: another file has the name by now, and `force` is not set.
+            DiskUnavailable: it cannot be written.
+        """
+        name = self.names[order]
+        return save(self.folder / published_name(name, suffix), data, force=self.force)
+
+
+def save(path: Path, data: bytes, *, force: bool) -> Path:
+    """Write a file atomically, never over one of other content unless `force`; errors as in :meth:`Outputs.save`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            if path.is_file() and path.read_bytes() == data:
+                return path
+            if not force:
+                raise Conflict(f"{path} exists already, with other content: --force replaces it.")
+        write_atomically(path, data)
+    except OSError as error:
+        raise DiskUnavailable(f"{error.filename or path} cannot be written: {error.strerror or error}.") from error
+    return path
+
+
+def check_report(path: Path | None, found: Iterable[Found], *, force: bool) -> None:
+    """Refuse a report's file that is one of the images, or exists already; raises UsageError."""
+    if path is None:
+        return
+    if _identity(path) & _identities(found).keys():
+        raise click.UsageError(f"{path} is one of the images: choose another name for the report.")
+    if path.exists() and not force:
+        raise click.UsageError(f"{path} exists already: --force replaces it.")
+
+
+def published_name(name: PurePath, suffix: str) -> Path:
+    """A file's own name, if its suffix fits a published file's `suffix` (``.jpeg``, ``.JPG`` and ``.jfif`` fit
+    ``.jpg``); else with that suffix appended, so that ``a.tif`` and ``a.png`` stay two."""
+    own, published = format_named(name.suffix), format_named(suffix)
+    if (own and own == published) or name.suffix.lower() == suffix:
+        return Path(name)
+    return Path(name.with_name(f"{name.name}{suffix}"))
+
+
+def _name_of(image: Found, lossless: bool) -> Path:
+    kind = format_of(_head(image.source)) or format_named(image.relative.suffix)
+    if kind is None:
+        return image.relative
+    return published_name(image.relative, ".png" if lossless and kind.published == ".jpg" else kind.published)
+
+
+def _head(source: Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source[:HEAD_BYTES]
+    try:
+        if not source.is_file():  # reading a pipe would take its bytes away
+            return b""
+        with source.open("rb") as file:
+            return file.read(HEAD_BYTES)
+    except (OSError, ValueError):
+        return b""
+
+
+def _onto_originals(plan: Outputs, found: Sequence[Found]) -> list[str]:
+    originals = _identities(found)
+    hits = []
+    for name in plan.names:
+        for identity in _identity(plan.folder / name) & originals.keys():
+            hits.append(f"{plan.folder / name} ({originals[identity]})")
+            break
+    return hits
+
+
+def _identities(found: Iterable[Found]) -> dict[object, str]:
+    return {key: one.name for one in found if isinstance(one.source, Path) for key in _identity(one.source)}
+
+
+def _identity(path: Path) -> set[object]:
+    """What tells that two paths are one file: the path without links, and the file's number."""
+    try:
+        known: set[object] = {path.resolve()}
+        status = path.stat()
+    except FileNotFoundError:
+        return known
+    except (OSError, ValueError, RuntimeError):
+        return {path}
+    return known | {(status.st_dev, status.st_ino)}
+
+
+def _twice(sources: Sequence[str], names: Sequence[Path]) -> list[str]:
+    first: dict[Path, str] = {}
+    hits = []
+    for source, name in zip(sources, names, strict=True):
+        if name in first:
+            hits.append(f"{name} (of {first[name]} and {source})")
+        first.setdefault(name, source)
+    return hits
+
+
+def _taken(plan: Outputs, found: Sequence[Found]) -> list[str]:
+    """Names of files that exist, and are not an earlier run's output of the same image."""
+    rows = read_rows(plan.folder)
+    earlier = {row.protected_file: row.source_sha256 for row in rows}
+    hits = []
+    for image, name in zip(found, plan.names, strict=True):
+        path, row = plan.folder / name, printable(name.as_posix())
+        if path.exists() and (row not in earlier or earlier[row] != digest_of(image.source)):
+            hits.append(str(path))
+    own = (plan.folder / name for name in (JSONL_NAME, CSV_NAME))
+    return hits if rows else hits + [str(path) for path in own if path.exists()]
+
+
+def digest_of(source: Path | bytes) -> str:
+    """The sha256 of an image; "" of a file that cannot be read."""
+    if isinstance(source, bytes):
+        return sha256_hex(source)
+    try:
+        with source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return ""
+
+
+def _refuse(hits: Sequence[str], what: str, remedy: str) -> None:
+    if hits:
+        more = f" and {len(hits) - _SHOWN} more" if len(hits) > _SHOWN else ""
+        raise click.UsageError(f"{', '.join(hits[:_SHOWN])}{more}: {what}. {remedy}")

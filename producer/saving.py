@@ -1,0 +1,71 @@
+"""Protected files and their manifest: what is written of activations that have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from producer.batch import Submission
+from producer.manifest import Row, write_manifest
+from producer.outputs import Outputs
+from producer.search import Search
+from producer.session import Batch
+from tasks.command_line import printable
+from tasks.errors import AiiError, NotFound
+from tasks.results import ActivationResult
+
+__all__ = ["save_protected", "write_rows"]
+
+
+def save_protected(batch: Batch, outputs: Outputs, submission: Submission) -> Submission:
+    """Save an image's protected file; where that fails, it is this image's failure, and the rest goes on."""
+    result = submission.result
+    if not isinstance(result, ActivationResult):
+        return submission
+    try:
+        data = batch.patience.call(lambda: batch.producer.protected_image(result))
+        return replace(submission, saved=outputs.save(submission.order, data, Path(result.protected_key).suffix))
+    except AiiError as error:
+        return replace(submission, error=error)
+
+
+def write_rows(submissions: Sequence[Submission], search: Search, folder: Path) -> None:
+    """Write the manifest: every image, and every file that was not read; raises OSError."""
+    unread = [
+        Row(printable(one.name), _name(one.name), "failed", error_code=NotFound.code, message=one.reason)
+        for one in search.unread
+    ]
+    skipped = [Row(printable(one.name), _name(one.name), "skipped", message=one.reason) for one in search.skipped]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_manifest(folder, [*(_row(s, folder) for s in submissions), *unread, *skipped])
+
+
+def _row(s: Submission, folder: Path) -> Row:
+    row = Row(printable(s.found.name), _name(s.found.name), "failed", s.asset_id, job_id=s.job_id or "")
+    if isinstance(s.result, ActivationResult):
+        row = _with_result(row, s.result)
+    if s.saved:
+        file = printable(s.saved.relative_to(folder).as_posix())
+        row = replace(row, protected_file=file, protected_bytes=s.saved.stat().st_size)
+    if s.error:
+        row = replace(row, status="failed", error_code=s.error.code, message=s.error.message)
+    return row
+
+
+def _with_result(row: Row, result: ActivationResult) -> Row:
+    return replace(
+        row,
+        status=result.status,
+        asset_id=result.asset_id,
+        psnr_db=result.quality.psnr_db,
+        ssim=result.quality.ssim,
+        verified=result.verification.verified,
+        metadata_lost=tuple(result.metadata_lost),
+        source_sha256=result.source_sha256,
+        protected_sha256=result.protected_sha256,
+    )
+
+
+def _name(path: str) -> str:
+    return printable(Path(path).name)

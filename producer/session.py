@@ -1,0 +1,120 @@
+"""One run of ``aii activate`` or ``aii query``: what it was asked for, whom it talks to, and how it ends early."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NoReturn
+
+from producer import output
+from producer.batch import Progress
+from producer.client import Producer
+from producer.patience import Patience
+from producer.search import Search
+from producer.status import warm_workers
+from tasks.command_line import EXIT_INTERRUPTED
+from tasks.errors import AiiError, Unavailable
+from tasks.ledger.operations import Operations
+from tasks.names import QUEUE_QUERY
+from tasks.settings import Settings, load_settings
+from tasks.storage import ObjectStore
+
+__all__ = ["Batch", "Wanted", "end_early", "missing_worker", "prepare", "withdraw"]
+
+_WAIT_FOR_SERVICES_S: Final = 60.0  # once they have answered
+_LISTED_JOBS: Final = 5
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How long to wait, for results and for services, and what becomes of results.
+
+    Attributes:
+        no_wait: submit only.
+        services_s: seconds to wait for a service that is away; None: not at the start, and a minute later on.
+        folder: receives the protected images and their manifest.
+        force: whether files may be replaced.
+    """
+
+    timeout_s: float | None = None
+    as_json: bool = False
+    no_wait: bool = False
+    services_s: float | None = None
+    folder: Path | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The images of one command, the producer that submits them, and what is known while they are done."""
+
+    producer: Producer
+    settings: Settings
+    search: Search
+    patience: Patience
+    queue: str
+    progress: Progress = field(default_factory=Progress)
+
+
+def prepare(search: Search, wanted: Wanted, queue: str) -> Batch:
+    """Connect.
+
+    Raises:
+        Unavailable: Redis or S3 does not answer within ten seconds, and the time that is granted besides.
+    """
+    settings = load_settings()
+    producer = Producer.connect(settings)
+    Patience(wanted.services_s or 0, output.note).call(producer.check)
+    later_s = _WAIT_FOR_SERVICES_S if wanted.services_s is None else wanted.services_s
+    return Batch(producer, settings, search, Patience(later_s, output.note), queue)
+
+
+def end_early(batch: Batch, stopped: KeyboardInterrupt | Unavailable) -> NoReturn:
+    """Say what goes on, and how to wait for it or cancel it. A question that nobody waits for is withdrawn."""
+    jobs = list(batch.progress.open)
+    if jobs and batch.queue == QUEUE_QUERY:
+        withdraw(batch, jobs)
+        output.note(f"{_counted(jobs)} withdrawn.")
+    elif jobs:
+        named = " ".join(jobs) if len(jobs) <= _LISTED_JOBS else f"- < {_listed(jobs)}"
+        output.note(f"{_counted(jobs)} accepted and not done; the work goes on.")
+        output.note(f"Wait for it: aii jobs wait {named}")
+        output.note(f"Cancel it:   aii jobs cancel {named}")
+    if isinstance(stopped, Unavailable):
+        raise stopped
+    sys.exit(EXIT_INTERRUPTED)
+
+
+def _counted(jobs: Sequence[str]) -> str:
+    return "1 job was" if len(jobs) == 1 else f"{len(jobs)} jobs were"
+
+
+def _listed(jobs: Sequence[str]) -> str:
+    """A file with the ids, one a line."""
+    with tempfile.NamedTemporaryFile("w", prefix="aii-jobs-", suffix=".txt", delete=False) as file:
+        file.write("".join(f"{job_id}\n" for job_id in jobs))
+    return file.name
+
+
+def withdraw(batch: Batch, job_ids: Sequence[str]) -> None:
+    """Cancel jobs; those that end just now, or that this user may not cancel, are left alone."""
+    operations, store = Operations.connect(batch.settings), ObjectStore.connect(batch.settings)
+    for job_id in job_ids:
+        with suppress(AiiError):
+            operations.cancel(job_id, store)
+
+
+def missing_worker(batch: Batch) -> str:
+    """That no worker serves the queue in which jobs of this command wait, and what to do; "" otherwise."""
+    if not batch.progress.open:
+        return ""
+    workers = warm_workers(batch.settings)
+    if any(batch.queue in worker.queues for worker in workers):
+        return ""
+    if workers:
+        return f"No worker serves the queue `{batch.queue}`, in which the jobs wait: start one with `aii worker`."
+    return "No worker is running, so the jobs wait in the queue: start one with `aii up` or `aii worker`."
