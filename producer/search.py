@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import Counter
@@ -159,10 +160,11 @@ class _Walk:
                 return
             with path.open("rb") as file:
                 head = file.read(HEAD_BYTES)
-        except FileNotFoundError:
-            self._skip(path, "dead link" if path.is_symlink() else "deleted meanwhile")
         except OSError as error:
-            self._unreadable(path, error, is_folder=False)
+            if path.is_symlink() and error.errno in (errno.ENOENT, errno.ELOOP):
+                self._skip(path, "dead link")
+            else:
+                self._unreadable(path, error, is_folder=False)
         else:
             # A damaged image is still meant as one: its failure names what is wrong with it.
             if format_of(head) or path.suffix.lower() in _SUFFIXES:

@@ -5,6 +5,7 @@ One table, which the producer's search for images and the workers' decoders shar
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -90,7 +91,7 @@ def kind_of(head: bytes) -> str:
 def _is_text(head: bytes) -> bool:
     """Whether it is UTF-8, which may be cut within a character at the end, without control characters."""
     try:
-        text = head[:-3].decode() if len(head) == HEAD_BYTES else head.decode()
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
-        return head.isascii()
+        return False
     return not re.search(r"[\x00-\x08\x0e-\x1f]", text)

@@ -127,6 +127,7 @@ def _activation_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_activation_options
 @_metadata("--meta", "meta", "Metadata of the asset (repeatable).")
 @click.option("--again", is_flag=True, help="Activate even if the same request was made before.")
+@click.option("--replace", is_flag=True, help="Let an image take the place of another one under the same asset id.")
 @click.option("--out", type=FilePath(file_okay=False), help="Folder for the protected images and their manifest.")
 @_force
 @_waits

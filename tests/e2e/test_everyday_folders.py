@@ -1,0 +1,109 @@
+"""Folders as people have them, through the real command and a real worker."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.photographs import crops
+from tests.stack import WorkerProcess, aii
+
+
+@pytest.fixture(autouse=True)
+def worker(shared_worker: WorkerProcess, settings: object) -> WorkerProcess:
+    return shared_worker
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Images under every kind of name, and what lies beside them."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for name, data in zip(("a.jpg", "a.jpeg", "IMG_1", "c.JPG", "sub/a.jpg"), crops(5), strict=True):
+        (folder / name).write_bytes(data)
+    (folder / "broken.jpg").write_bytes(crops(1)[0][:900])
+    (folder / "notes.txt").write_text("notes")
+    (folder / ".DS_Store").touch()
+    return folder
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_every_image_gets_a_file_and_a_row_and_nothing_is_passed_over(
+    stack_environment: dict[str, str], photos: Path
+) -> None:
+    out = photos / "protected"
+    before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
+    first = aii(stack_environment, "activate", str(photos), "--out", str(out), "--asset-id-from", "path")
+    assert first.returncode == 1, first.stderr
+    assert "5 of 6 images done, 1 failed." in first.stderr
+    assert "2 skipped: 1 hidden, 1 text." in first.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    written = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert written == {"a.jpg", "a.jpeg", "IMG_1.jpg", "c.JPG", "sub/a.jpg", "manifest.csv", "manifest.jsonl"}
+
+    rows = {row["source"]: row for row in lines((out / "manifest.jsonl").read_text())}
+    assert len(rows) == 8
+    row = rows[str(photos / "sub" / "a.jpg")]
+    assert (row["asset_id"], row["protected_file"], row["status"]) == ("sub/a.jpg", "sub/a.jpg", "activated")
+    assert (row["psnr_db"] > 35, 0.9 < row["ssim"] <= 1, row["verified"]) == (True, True, True)
+    assert rows[str(photos / "broken.jpg")]["error_code"] == "truncated"
+    assert rows[str(photos / "notes.txt")]["message"] == "text"
+    with (out / "manifest.csv").open(newline="") as file:
+        assert [dict(row)["job_id"] for row in csv.DictReader(file)] == [row["job_id"] for row in rows.values()]
+
+    # Again: what was protected is no original, and its own files may stay.
+    again = aii(stack_environment, "activate", str(photos), "--out", str(out), "--asset-id-from", "path", "--json")
+    assert again.returncode == 1, again.stderr
+    told = {line["image"]: line for line in lines(again.stdout)}
+    assert told[str(photos / "IMG_1")]["saved"] == str(out / "IMG_1.jpg")
+    assert told[str(photos / "IMG_1")]["new"] is False
+    assert told[str(out)] == {"image": str(out), "status": "skipped", "reason": "folder of --out"}
+
+
+def test_protected_files_are_not_protected_again_from_another_folder(
+    stack_environment: dict[str, str], photos: Path, tmp_path: Path
+) -> None:
+    assert aii(stack_environment, "activate", str(photos / "sub"), "--out", str(photos / "done")).returncode == 0
+    second = aii(stack_environment, "activate", str(photos), "--out", str(tmp_path / "other"), "--json")
+    told = {line["image"]: line for line in lines(second.stdout)}
+    assert told[str(photos / "done" / "a.jpg")]["reason"] == "protected file"
+
+
+def test_a_file_that_cannot_be_saved_is_that_images_failure(
+    stack_environment: dict[str, str], photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "sub").touch()
+    run = aii(stack_environment, "activate", str(photos), "--out", str(out), "--json")
+    told = {line["image"]: line for line in lines(run.stdout)}
+    assert (run.returncode, told[str(photos / "sub" / "a.jpg")]["code"]) == (1, "disk_unavailable")
+    assert (out / "a.jpeg").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["photos", "--out", "photos"], "is a folder of originals"),
+        (["photos/a.jpg", "--out", "photos"], "onto an original"),
+        (["photos/a.jpg", "photos/sub/a.jpg", "--out", "new"], "two protected files"),
+        (["photos", "--asset-id-from", "name"], "would both be the asset 'a.jpg'"),
+        (["photos", "--asset-id", "one"], "names one image"),
+        (["photos/notes.txt", "", "--out", "new"], "the path is empty"),
+        (["photos", "--out", ""], "the path is empty"),
+    ],
+)
+def test_names_that_would_lose_a_file_are_refused_before_the_first_job(
+    stack_environment: dict[str, str], photos: Path, arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    run = aii(stack_environment, "activate", *arguments)
+    assert (run.returncode, said in " ".join(run.stderr.split())) == (2, True), run.stderr
+    assert not (photos.parent / "new").exists()
