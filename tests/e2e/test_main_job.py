@@ -181,7 +181,7 @@ def test_the_command_line_activates_a_folder_and_finds_its_images(
     assert run.returncode == 1, run.stderr + run.stdout
     assert records["broken.jpg"]["code"] == "truncated"
     assert records["coffee.png"]["status"] == "activated"
-    assert sorted(p.name for p in out.iterdir()) == ["coffee.png", "motorcycle_left.png"]
+    assert {"coffee.png", "motorcycle_left.png"} == {p.name for p in out.iterdir() if p.stem != "manifest"}
     found = aii(stack_environment, "query", "-", "--json", stdin=out / "motorcycle_left.png")
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["matches"][0]["asset_id"] == records["motorcycle_left.png"]["asset_id"]
