@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -78,6 +78,11 @@ class Settings(BaseSettings):
         default="compact", description="`compact`, or [ARCHITECTURE@]ADDRESS[#size=SIDE&sha256=DIGEST] of weights"
     )
     device: str = Field(default="auto", description="device of the extractor: auto, cpu, cuda or cuda:N")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="precision in which images are optimised: auto is half where the device computes in it and agrees "
+        "with float32. Codes are registered in float32, or in what gives the same codes",
+    )
     activate_threads: int = Field(default=16, ge=1, description="activations that a worker runs at the same time")
     query_threads: int = Field(default=4, ge=1, description="queries that a worker runs at the same time")
     pixels_in_flight: int = Field(

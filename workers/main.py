@@ -164,7 +164,10 @@ class _Worker:
 
     @cached_property
     def _extractor(self) -> Extractor:
-        return load_extractor(self._settings.extractor, pick_device(self._settings.device), self._store)
+        settings = self._settings
+        return load_extractor(
+            settings.extractor, pick_device(settings.device), self._store, precision=settings.precision
+        )
 
     @cached_property
     def _identity(self) -> Identity:

@@ -57,7 +57,7 @@ def server(weights: Path, tmp_path: Path) -> Iterator[FileServer]:
 
 def load(name: str, store: ObjectStore | None = None) -> torch.Tensor:
     """Features of IMAGES."""
-    return load_extractor(name, CPU, store, half=False)(IMAGES)
+    return load_extractor(name, CPU, store, precision="float32")(IMAGES)
 
 
 def colours() -> torch.Tensor:
@@ -74,7 +74,7 @@ def test_sscd_is_fetched_from_a_url_and_gives_what_a_plain_resnet50_with_gem_giv
     trunk = torch.nn.Sequential(*list(net.children())[:-2])
     with torch.no_grad():
         expected = F.normalize(net.fc(trunk(colours()).clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3)))
-    extractor = load_extractor(server.url("sscd_random.torchvision.pt") + "#size=64", CPU, None, half=False)
+    extractor = load_extractor(server.url("sscd_random.torchvision.pt") + "#size=64", CPU, None, precision="float32")
     assert (extractor.name, extractor.dimension, extractor.input_size) == ("sscd-64", 512, 64)
     assert extractor.sha256 == sha256_hex((weights / "sscd_random.torchvision.pt").read_bytes())
     assert torch.allclose(extractor(IMAGES), expected, atol=1e-5)

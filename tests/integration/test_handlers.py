@@ -53,7 +53,7 @@ IMAGES = crops(6)
 
 @pytest.fixture(scope="module")
 def extractor() -> Extractor:
-    return load_extractor("compact", torch.device("cpu"), half=False)
+    return load_extractor("compact", torch.device("cpu"), precision="float32")
 
 
 @pytest.fixture(scope="module")

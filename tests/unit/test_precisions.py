@@ -1,7 +1,8 @@
-"""What holds whether a worker computes in float32 or bfloat16: which one it takes depends on its processor."""
+"""What holds whether a worker optimises in float32 or bfloat16: which one it takes depends on its processor."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +17,7 @@ from tests.images_zoo import LIMITS
 from tests.photographs import crops
 from workers.activation.compose import compose, prepare
 from workers.activation.engine import Activated, Engine, Work
-from workers.extractors.network import embed
+from workers.extractors.agreement import Form
 from workers.extractors.prepare import PreparedNetwork
 from workers.extractors.registry import NetworkExtractor, load_network
 from workers.images import decode, encode
@@ -35,8 +36,10 @@ OPTIONS = ActivationOptions()
 def extractor(precision: str) -> NetworkExtractor:
     net = load_network("compact").eval().requires_grad_(False)
     side, dtype = 112, PRECISIONS[precision]
-    dimension = embed(net, torch.zeros(1, 3, side, side)).shape[1]
-    return NetworkExtractor("compact", "0" * 64, side, PreparedNetwork(net.to(dtype), dtype, dimension, 1.0), CPU)
+    exact = Form(net)
+    guides = exact if dtype == torch.float32 else Form(copy.deepcopy(net).to(dtype), dtype)
+    dimension = exact.features(torch.zeros(1, 3, side, side)).shape[1]
+    return NetworkExtractor("compact", "0" * 64, side, PreparedNetwork(exact, guides, dimension), CPU)
 
 
 def features(precision: str, files: Sequence[bytes]) -> Features:
@@ -66,7 +69,7 @@ def registered(precision: str) -> Registered:
     works = [Work(p, codec, OPTIONS, OPTIONS.steps) for p in prepared]
     activated = finished(Engine(extractor(precision)).activate(works))
     files = [
-        encode(compose(original.own_pixels, p, a.change), original).data
+        encode(compose(original.samples, p, a.change), original).data
         for original, p, a in zip(originals, prepared, activated, strict=True)
     ]
     index = codec.filled(np.concatenate([codec.encode(own), [a.code for a in activated]]))
@@ -99,6 +102,13 @@ def test_activation_moves_an_image_nearer_to_its_code_in_every_precision(precisi
         assert activated.target.distance(after) < activated.target.distance(activated.feature)
 
 
+def test_workers_of_both_precisions_register_the_same_codes() -> None:
+    one, other = (np.stack([a.code for a in registered(precision).activated]) for precision in PRECISIONS)
+    assert (one == other).all()
+
+
 def test_the_two_precisions_give_nearly_the_same_feature() -> None:
-    one, other = (features(precision, crops(20)) for precision in PRECISIONS)
-    assert (one * other).sum(axis=1).min() > 0.999
+    images = torch.stack([to_input(decode(data, LIMITS).pixels, 112) for data in crops(20)])
+    with torch.no_grad():
+        one, other = (extractor(precision).guide(images) for precision in PRECISIONS)
+    assert (one * other).sum(dim=1).min() > 0.999

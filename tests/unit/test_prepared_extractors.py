@@ -1,18 +1,21 @@
-"""Preparation for speed never changes what an extractor gives by more than a cosine of 0.001."""
+"""Preparation for speed changes no code that is registered, and no gradient by much."""
 
 from __future__ import annotations
 
+import copy
 import logging
 
 import pytest
 import torch
 from torch import nn
 
-from tasks.errors import CorruptExtractor
-from workers.extractors import prepare as preparation
+from tasks.errors import CorruptExtractor, InvalidSetting
+from workers.extractors.agreement import LEAST_COSINE, LEAST_EQUAL_CODES, LEAST_GRADIENT_COSINE, Form, compare
 from workers.extractors.compact import CompactNet
 from workers.extractors.network import embed
-from workers.extractors.prepare import LEAST_COSINE, prepare
+from workers.extractors.prepare import _forms, prepare
+from workers.extractors.probes import probes
+from workers.extractors.registry import load_network
 
 CPU = torch.device("cpu")
 IMAGES = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -44,7 +47,7 @@ class Branching(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x: torch.Tensor = self.bn(self.conv(images))
-        return x.mean(dim=(2, 3)) if float(x.mean()) > 0 else x.amax(dim=(2, 3))
+        return x.mean(dim=(2, 3)) if float(x.detach().mean()) > 0 else x.amax(dim=(2, 3))
 
 
 def batch_norms(net: nn.Module) -> int:
@@ -53,41 +56,64 @@ def batch_norms(net: nn.Module) -> int:
 
 def test_batch_norms_are_folded_and_the_features_stay(net: CompactNet) -> None:
     expected = embed(net, IMAGES)
-    prepared = prepare("compact", net, 64, CPU, half=False)
+    prepared = prepare("compact", net, 64, CPU, "float32")
     assert batch_norms(net) > 0
-    assert batch_norms(prepared.net) == 0
-    assert torch.allclose(embed(prepared.net, IMAGES), expected, atol=1e-5)
+    assert batch_norms(prepared.registers.net) == 0
+    assert prepared.guides is prepared.registers
+    assert torch.allclose(prepared.registers.features(IMAGES), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("seconds", "taken"), [(0.5, torch.bfloat16), (1.0, torch.float32)])
-def test_bfloat16_is_used_where_the_features_agree_and_it_is_faster(
-    net: CompactNet, monkeypatch: pytest.MonkeyPatch, seconds: float, taken: torch.dtype
-) -> None:
-    monkeypatch.setattr(preparation, "_step_s", lambda form, _: 1.0 if form.dtype == torch.float32 else seconds)
-    prepared = prepare("compact", net, 64, CPU, half=True)
-    features = embed(prepared.net, IMAGES, prepared.dtype)
-    assert prepared.dtype == taken
-    assert LEAST_COSINE <= prepared.cosine <= 1 + 1e-6
-    assert features.dtype == torch.float32
-    assert (features * embed(net, IMAGES)).sum(dim=1).min() >= LEAST_COSINE
+def test_in_bfloat16_an_image_may_be_optimised_but_codes_are_registered_in_float32() -> None:
+    net = load_network("compact").eval()
+    prepared = prepare("compact", net, 112, CPU, "bfloat16")
+    assert (prepared.registers.dtype, prepared.guides.dtype) == (torch.float32, torch.bfloat16)
+    assert prepared.agreement.cosine >= LEAST_COSINE
+    assert prepared.agreement.gradient_cosine >= LEAST_GRADIENT_COSINE
+    assert prepared.agreement.equal_codes < LEAST_EQUAL_CODES
+    images = torch.rand(4, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.allclose(prepared.registers.features(images), embed(net, images), atol=1e-5)
+        assert (prepared.guides.features(images) * embed(net, images)).sum(dim=1).min() >= LEAST_COSINE
 
 
-def test_a_network_that_bfloat16_harms_stays_in_float32_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        prepared = prepare("cancelling", Cancelling(), 64, CPU, half=True)
-    assert prepared.dtype == torch.float32
-    assert "cancelling in torch.bfloat16" in caplog.text
+def test_what_is_chosen_does_not_depend_on_how_long_anything_takes(net: CompactNet) -> None:
+    one, other = (prepare("compact", copy.deepcopy(net), 64, CPU, "auto") for _ in range(2))
+    assert one.agreement == other.agreement
+    assert (one.guides.dtype, one.registers.dtype) == (other.guides.dtype, other.registers.dtype)
+
+
+def test_a_network_that_half_precision_harms_is_not_run_in_it_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), pytest.raises(InvalidSetting, match="AII_PRECISION is bfloat16"):
+        prepare("cancelling", Cancelling(), 64, CPU, "bfloat16")
+    assert "cancelling in torch.bfloat16 does not agree" in caplog.text
+    assert prepare("cancelling", Cancelling(), 64, CPU, "auto").guides.dtype == torch.float32
+
+
+def test_the_last_layers_in_float32_bring_a_form_nearer(net: CompactNet) -> None:
+    exact = Form(net)
+    whole, mixed = _forms(net.requires_grad_(False), torch.bfloat16)
+    images = probes(64, CPU)
+    assert compare(mixed, exact, images).equal_codes >= compare(whole, exact, images).equal_codes
+
+
+def test_probes_are_always_the_same_and_have_the_spectrum_of_photographs() -> None:
+    images = probes(64, CPU)
+    assert torch.equal(images, probes(64, CPU))
+    power = torch.fft.rfft2(images - images.mean(dim=(2, 3), keepdim=True)).abs().square().mean(dim=(0, 1))[0]
+    octaves = torch.stack([power[low : 2 * low].mean() for low in (1, 2, 4, 8)])
+    slopes = (octaves[1:] / octaves[:-1]).log2()
+    assert ((slopes < -1) & (slopes > -3)).all()  # power falls with the square of the frequency
 
 
 def test_a_network_that_cannot_be_traced_is_used_as_it_is() -> None:
-    prepared = prepare("branching", Branching(), 64, CPU, half=False)
-    assert batch_norms(prepared.net) == 1
+    prepared = prepare("branching", Branching(), 64, CPU, "float32")
+    assert batch_norms(prepared.registers.net) == 1
     assert prepared.dimension == 8
 
 
 def test_a_network_that_fails_or_gives_no_numbers_is_refused(net: CompactNet) -> None:
     with pytest.raises(CorruptExtractor, match="fails on an image of side 64"):
-        prepare("wrong", nn.Sequential(nn.Flatten(), nn.Linear(5, 5)), 64, CPU, half=False)
+        prepare("wrong", nn.Sequential(nn.Flatten(), nn.Linear(5, 5)), 64, CPU, "float32")
     nn.init.constant_(net.project.weight, float("inf"))
     with pytest.raises(CorruptExtractor, match="no numbers"):
-        prepare("spoilt", net, 64, CPU, half=False)
+        prepare("spoilt", net, 64, CPU, "float32")

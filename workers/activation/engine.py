@@ -117,7 +117,7 @@ class Engine:
             grey=torch.tensor([w.prepared.grey for w in works], device=device),
         )
         first_pass = forward(self.extractor, batch)
-        features = _checked(first_pass.features)
+        features = self.features(batch.images) if self.extractor.half_guides else _checked(first_pass.features)
         codes = first.codec.encode(self._mean_features(batch) if first.options.robust else features)
         targets = [first.codec.target(code[None]) for code in codes]
         objective = Objective.of(Target.join(targets), device)

@@ -150,7 +150,7 @@ def forward(extractor: Extractor, batch: Batch, delta: torch.Tensor | None = Non
     delta = torch.zeros_like(batch.images) if delta is None else delta.detach()
     delta.requires_grad_(True)
     images = changed(batch, torch.tanh(delta))
-    return Forward(delta, images, extractor(images))
+    return Forward(delta, images, extractor.guide(images))
 
 
 def optimise(
@@ -207,7 +207,7 @@ def _gradient(
     (gradient,) = torch.autograd.grad(loss, seen.delta, retain_graph=views > 0)
     # One view after the other, and not all in one batch: activations of a view are freed before the next is made.
     for _ in range(views):
-        view = state.objective.loss(extractor(edited(images, state.batch.aspects, random)))
+        view = state.objective.loss(extractor.guide(edited(images, state.batch.aspects, random)))
         gradient += torch.autograd.grad(view.sum() / (1 + views), seen.delta, retain_graph=True)[0]
     # Adam works on each value by itself: channels with the same gradient never part.
     return torch.where(state.batch.grey[:, None, None, None], gradient.mean(dim=1, keepdim=True), gradient)

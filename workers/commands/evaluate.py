@@ -99,7 +99,9 @@ def _prepared(
 
     settings, more_edits = load_settings(), _more_edits(chosen["augly"])
     store = ObjectStore.connect(settings)
-    extractor = load_extractor(chosen["extractor"] or settings.extractor, pick_device(settings.device), store)
+    extractor = load_extractor(
+        chosen["extractor"] or settings.extractor, pick_device(settings.device), store, precision=settings.precision
+    )
     trained = _trained(chosen["index"], settings, extractor.identity) if chosen["index"] else None
     _, listed = listing_digest(sources.training or sources.references)
     _indexes(chosen, trained, extractor.dimension, listed)

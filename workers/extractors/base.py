@@ -18,6 +18,7 @@ class Extractor(Protocol):
         input_size: side S of the square input, in pixels.
         dimension: length D of a feature.
         device: where the weights live and where ``images`` are expected.
+        half_guides: whether :meth:`guide` is another form of the network than calling it.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Extractor(Protocol):
     input_size: int
     dimension: int
     device: torch.device
+    half_guides: bool
 
     @property
     def identity(self) -> ExtractorIdentity:
@@ -36,4 +38,8 @@ class Extractor(Protocol):
 
         Differentiable with respect to ``images``; the extractor normalises colours itself.
         """
+        ...
+
+    def guide(self, images: torch.Tensor) -> torch.Tensor:
+        """Features to optimise by, as calling it gives them, in the form whose gradient costs least."""
         ...

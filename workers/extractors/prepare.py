@@ -1,31 +1,33 @@
-"""Preparing a network at load: a faster form of it, checked to give the same features.
+"""Preparing a network at load: faster forms of it, checked to agree with the plain float32 network.
 
-Batch norms are folded into the convolutions before them, tensors are laid out channels last, and bfloat16 is used
-where the hardware has it and is faster in it. Each form is checked against the plain float32 network.
+Batch norms are folded into the convolutions before them, and tensors are laid out channels last. Half precision is used
+where the hardware computes in it and the results agree; what is measured is agreement, never time, so that all workers
+with the same hardware choose alike. One form *guides* the optimiser, and may be in half precision; one *registers*
+codes and verifies images, and is in float32 unless half precision gives the same codes: a fleet of mixed hardware
+registers the same ones.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-import time
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
-from tasks.errors import CorruptExtractor
-from workers.extractors.network import embed
+from tasks.errors import CorruptExtractor, InvalidSetting
+from workers.extractors.agreement import Agreement, Form, compare
+from workers.extractors.probes import probes
 
-__all__ = ["PreparedNetwork", "half_precision", "prepare"]
+__all__ = ["PRECISIONS", "PreparedNetwork", "prepare"]
 
 logger = logging.getLogger(__name__)
 
-LEAST_COSINE: Final = 0.999
-_CLEARLY: Final = 1.1  # float32 is kept unless it takes this many times as long: noise must not decide a tie
+PRECISIONS: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -33,68 +35,110 @@ class PreparedNetwork:
     """A network ready to serve.
 
     Attributes:
-        net: for :func:`workers.extractors.network.embed` with ``dtype``.
+        registers: the form whose features are registered, searched and verified.
+        guides: the form that leads the optimiser; often the same.
         dimension: length of a feature.
-        cosine: least cosine between its features and the plain float32 network's, over the probe images.
+        agreement: of `guides` with float32.
     """
 
-    net: nn.Module
-    dtype: torch.dtype
+    registers: Form
+    guides: Form
     dimension: int
-    cosine: float
+    agreement: Agreement = field(default_factory=Agreement)
 
 
-def half_precision(device: torch.device) -> bool:
-    """Whether the hardware computes in bfloat16, instead of imitating it."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported())
-
-
-def prepare(name: str, net: nn.Module, input_size: int, device: torch.device, half: bool) -> PreparedNetwork:
-    """The fastest form of a network that gives its own float32 features, to a cosine of 0.999.
+def prepare(name: str, net: nn.Module, input_size: int, device: torch.device, precision: str) -> PreparedNetwork:
+    """The forms of a network that serve it best on this device.
 
     Args:
-        half: whether bfloat16 is tried. It is taken where it is faster as well, which hardware that has it does not
-            promise: ResNet-50 took 188 ms an image in it, and 121 ms in float32, on two cores with AVX512-BF16.
+        precision: `auto`, or the one of :data:`PRECISIONS` that guides the optimiser.
 
     Raises:
         CorruptExtractor: the network fails on an image, or gives features that are no numbers.
+        InvalidSetting: the network does not agree with itself in the precision that was asked for.
     """
+    _use_whole_float32(device)
     plain = net.eval().to(device)
     for parameter in plain.parameters():
         parameter.requires_grad_(False)
-    probes = _probes(input_size, device)
-    expected = _features(name, plain, probes)
-    folded = _folded(plain).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    forms = [(folded, torch.float32)]
-    if half:
-        forms.append((copy.deepcopy(folded).to(torch.bfloat16), torch.bfloat16))
-    agreeing = []
-    for form, dtype in forms:
-        cosine = float(F.cosine_similarity(_features(name, form, probes, dtype), expected).min())
-        if cosine >= LEAST_COSINE:
-            agreeing.append(PreparedNetwork(form, dtype, expected.shape[1], cosine))
-        else:
-            logger.warning(
-                "Extractor %s in %s: cosine %.5f to its own float32 features, below %s; a slower form is used.",
-                name, dtype, cosine, LEAST_COSINE,
-            )  # fmt: skip
-    if len(agreeing) == 2 and _step_s(agreeing[0], probes) < _CLEARLY * _step_s(agreeing[1], probes):
-        agreeing.pop()
-    return agreeing[-1] if agreeing else PreparedNetwork(plain, torch.float32, expected.shape[1], 1.0)
+    images = probes(input_size, device)
+    dimension = _checked_dimension(name, Form(plain), images)
+    exact = _exact(name, plain, images)
+    for dtype in _candidates(device, precision):
+        for form in _forms(exact.net, dtype):
+            agreement = _agreement(form, exact, images)
+            if agreement.may_guide:
+                return PreparedNetwork(form if agreement.may_register else exact, form, dimension, agreement)
+            logger.warning("Extractor %s in %s does not agree with float32: %s", name, dtype, agreement)
+    if precision not in ("auto", "float32"):
+        raise InvalidSetting(
+            f"AII_PRECISION is {precision}, in which the extractor {name} gives other features or gradients than in "
+            "float32 on this device: set it to auto or float32."
+        )
+    return PreparedNetwork(exact, exact, dimension)
 
 
-def _step_s(form: PreparedNetwork, probes: torch.Tensor) -> float:
-    """Seconds for one step of an optimisation: forward, and backward to the images. The best of three."""
-    images = probes.clone().requires_grad_(True)
-    times = []
-    for _ in range(4):
-        began = time.perf_counter()
-        gradient = torch.autograd.grad(embed(form.net, images, form.dtype)[:, 0].sum(), images)[0]
-        float(gradient.sum())  # waits for the device
-        times.append(time.perf_counter() - began)
-    return min(times[1:])
+def _use_whole_float32(device: torch.device) -> None:
+    """By default CUDA's convolutions round float32 to the ten bits of TF32, and one code of twenty would differ."""
+    if device.type == "cuda":
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        torch.backends.cudnn.benchmark = True  # shapes are few, and warmed
+
+
+def _candidates(device: torch.device, precision: str) -> list[torch.dtype]:
+    """Half precisions to try, best first. float16 rounds eight times finer; CPUs imitate it, and take ten times as long
+    as in float32."""
+    if precision != "auto":
+        return [dtype for name, dtype in PRECISIONS.items() if name == precision != "float32"]
+    if device.type == "cuda":
+        return [torch.float16, torch.bfloat16]
+    computes = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return [torch.bfloat16] if computes else []
+
+
+def _forms(net: nn.Module, dtype: torch.dtype) -> Iterator[Form]:
+    """In half precision throughout, and with the last layers in float32."""
+    yield Form(copy.deepcopy(net).to(dtype), dtype)
+    if not isinstance(net, torch.jit.ScriptModule) and (mixed := _mixed(net, dtype)):
+        yield Form(mixed, dtype)
+
+
+def _mixed(net: nn.Module, dtype: torch.dtype) -> nn.Module | None:
+    """In half precision up to the last layer that shrinks the map; None where none does."""
+    mixed = copy.deepcopy(net).to(dtype)
+    leaves = [module for module in mixed.modules() if not list(module.children())]
+    shrinking = [i for i, m in enumerate(leaves) if isinstance(m, nn.Conv2d) and max(m.stride) > 1]
+    if not shrinking:
+        return None
+    for module in leaves[shrinking[-1] :]:
+        module.float()
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_pre_hook(_cast)
+    return mixed
+
+
+def _cast(module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """The inputs in the precision of the module's weights."""
+    return tuple(x.to(module.weight.dtype) for x in inputs)
+
+
+def _agreement(form: Form, exact: Form, images: torch.Tensor) -> Agreement:
+    try:
+        return compare(form, exact, images)
+    except RuntimeError as error:
+        logger.info("%s cannot be computed here: %s", form.dtype, error)
+        return Agreement(-1.0, -1.0, 0.0)
+
+
+def _exact(name: str, plain: nn.Module, images: torch.Tensor) -> Form:
+    """The fastest form in float32."""
+    folded = Form(_folded(plain).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    agreement = compare(folded, Form(plain), images)
+    if agreement.may_register:
+        return folded
+    logger.warning("Extractor %s with its batch norms folded does not agree with itself: %s", name, agreement)
+    return Form(plain)
 
 
 def _folded(net: nn.Module) -> nn.Module:
@@ -109,25 +153,16 @@ def _folded(net: nn.Module) -> nn.Module:
     return folded
 
 
-def _probes(side: int, device: torch.device) -> torch.Tensor:
-    """Eight images (8, 3, side, side) in [0, 1] with structure at all scales, like photographs; always the same."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.zeros(8, 3, side, side)
-    for cells in (2, 4, 8, 16, 32):
-        noise = torch.randn(8, 3, cells, cells, generator=generator) / cells**0.5
-        images += F.interpolate(noise, (side, side), mode="bilinear")
-    return torch.sigmoid(1.5 * images).to(device)
-
-
-def _features(name: str, net: nn.Module, probes: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def _checked_dimension(name: str, plain: Form, images: torch.Tensor) -> int:
+    """How long a feature is, after checks that there is one."""
     try:
         with torch.no_grad():
-            features = embed(net, probes, dtype)
+            features = plain.features(images)
     except RuntimeError as error:
-        raise CorruptExtractor(f"Extractor {name} fails on an image of side {probes.shape[-1]}: {error}") from error
+        raise CorruptExtractor(f"Extractor {name} fails on an image of side {images.shape[-1]}: {error}") from error
     if features.ndim != 2 or not torch.isfinite(features).all():
         raise CorruptExtractor(
-            f"Extractor {name} gives {tuple(features.shape)} for {len(probes)} images, or values that are no numbers: "
+            f"Extractor {name} gives {tuple(features.shape)} for {len(images)} images, or values that are no numbers: "
             "the weights are damaged, or are no extractor's."
         )
-    return features
+    return features.shape[1]

@@ -16,8 +16,7 @@ from tasks.storage import ObjectStore
 from workers.extractors.backbones import SSCD, backbone, sscd, torchscript
 from workers.extractors.base import Extractor
 from workers.extractors.compact import INPUT_SIZE
-from workers.extractors.network import embed
-from workers.extractors.prepare import PreparedNetwork, half_precision, prepare
+from workers.extractors.prepare import PreparedNetwork, prepare
 from workers.extractors.sources import fetch
 from workers.extractors.spec import Spec, parse_spec
 from workers.extractors.weights_file import read_weights
@@ -40,17 +39,24 @@ class NetworkExtractor:
         self.input_size = input_size
         self.dimension = prepared.dimension
         self.device = device
-        self._net = prepared.net
-        self._dtype = prepared.dtype
+        self.half_guides = prepared.guides is not prepared.registers
+        self._prepared = prepared
 
     @property
     def identity(self) -> ExtractorIdentity:
         return ExtractorIdentity(name=self.name, sha256=self.sha256, dimension=self.dimension)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        self._check(images)
+        return self._prepared.registers.features(images)
+
+    def guide(self, images: torch.Tensor) -> torch.Tensor:
+        self._check(images)
+        return self._prepared.guides.features(images)
+
+    def _check(self, images: torch.Tensor) -> None:
         if images.ndim != 4 or images.shape[1:] != (3, self.input_size, self.input_size):
             raise ValueError(f"expected (B, 3, {self.input_size}, {self.input_size}), got {tuple(images.shape)}")
-        return embed(self._net, images, self._dtype)
 
 
 def pick_device(name: str) -> torch.device:
@@ -61,26 +67,28 @@ def pick_device(name: str) -> torch.device:
 
 
 def load_extractor(
-    name: str, device: torch.device, store: ObjectStore | None = None, *, half: bool = True
+    name: str, device: torch.device, store: ObjectStore | None = None, *, precision: str = "auto"
 ) -> Extractor:
     """The extractor of this name, frozen, prepared and on ``device``.
 
     Args:
         name: ``compact``, or where weights are; see :mod:`workers.extractors.spec`.
         store: needed for names that begin with ``s3://``.
-        half: whether bfloat16 may be used, where it is faster and agrees.
+        precision: `auto`, or what guides the optimiser; see :func:`workers.extractors.prepare.prepare`.
 
     Raises:
         ExtractorMissing: nothing has this name, or the weights are not where it says.
         ExtractorMismatch: the weights are not the ones pinned.
         CorruptExtractor: the weights are damaged, or another network's.
+        InvalidSetting: the network does not agree with itself in this precision.
     """
     spec, net, digest = _found(name, store)
     side = spec.side or INPUT_SIZE
-    prepared = prepare(spec.name, net, side, device, half=half and half_precision(device))
+    prepared = prepare(spec.name, net, side, device, precision)
     logger.info(
-        "Extractor %s (sha256 %s…) from %s: %d-d, side %d, %s on %s, cosine to float32 %.5f",
-        spec.name, digest[:12], spec.address, prepared.dimension, side, prepared.dtype, device, prepared.cosine,
+        "Extractor %s (sha256 %s…) from %s: %d-d, side %d, on %s; registers in %s, optimises in %s (%s)",
+        spec.name, digest[:12], spec.address, prepared.dimension, side, device,
+        prepared.registers.dtype, prepared.guides.dtype, prepared.agreement,
     )  # fmt: skip
     return NetworkExtractor(spec.name, digest, side, prepared, device)
 

@@ -35,7 +35,7 @@ def make_starter(
     Raises:
         InvalidRequest: the index cannot be trained on so few images, or no background image finds a first match.
     """
-    extractor = load_extractor("compact", torch.device("cpu"), half=False)
+    extractor = load_extractor("compact", torch.device("cpu"), precision="float32")
     features = _extracted(extractor, references, limits)
     codec = Codec.train(factory, features)
     codes = codec.encode(features)
