@@ -8,7 +8,7 @@ from celery import Celery
 from kombu import Queue
 from kombu.exceptions import OperationalError
 
-from tasks.connection import SOCKET_OPTIONS, redis_address
+from tasks.connection import SOCKET_OPTIONS, broker_url, redis_address
 from tasks.errors import RedisUnavailable
 from tasks.kinds import QUEUE_OF_TASK
 from tasks.ledger.ledger import Ledger
@@ -20,7 +20,7 @@ from tasks.settings import Settings
 
 def create_app(settings: Settings) -> Celery:
     """Build the application. Connects to nothing."""
-    app = Celery("aii", broker=settings.redis_url.get_secret_value(), set_as_current=False)
+    app = Celery("aii", broker=broker_url(settings), set_as_current=False)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],

@@ -22,6 +22,8 @@ SOCKET_OPTIONS: Final = {
     "socket_keepalive": True,
     "health_check_interval": 5,
 }
+# A Unix socket knows nothing of the others.
+_UNIX_OPTIONS: Final = {name: SOCKET_OPTIONS[name] for name in ("socket_timeout", "health_check_interval")}
 
 
 class RedisClient(redis.Redis):  # type: ignore[misc]  # mypy does not follow redis-py, see pyproject.toml
@@ -54,19 +56,32 @@ class _NamedPipeline(Pipeline):  # type: ignore[misc]
 
 def connect_redis(settings: Settings) -> RedisClient:
     """A thread-safe client that answers in `str`. Does not connect yet."""
+    url = settings.redis_url.get_secret_value()
     client: RedisClient = RedisClient.from_url(
-        settings.redis_url.get_secret_value(),
+        url,
         decode_responses=True,
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 1),
-        **SOCKET_OPTIONS,
+        **(_UNIX_OPTIONS if url.startswith("unix:") else SOCKET_OPTIONS),
     )
     client.address = redis_address(settings)
     return client
 
 
+def broker_url(settings: Settings) -> str:
+    """The address as kombu writes it: it has a scheme and a database of its own for a Unix socket."""
+    url = settings.redis_url.get_secret_value()
+    parts = urlsplit(url)
+    if parts.scheme != "unix":
+        return url
+    database = parts.query.removeprefix("db=") or "0"
+    return f"redis+socket://{parts.netloc}{parts.path}?virtual_host={database}"
+
+
 def redis_address(settings: Settings) -> str:
-    """``host:port``, for messages; never the password."""
+    """``host:port``, or the path of a Unix socket, for messages; never the password."""
     parts = urlsplit(settings.redis_url.get_secret_value())
+    if parts.scheme == "unix":
+        return parts.path
     return f"{parts.hostname}:{parts.port or 6379}"
 
 

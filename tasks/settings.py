@@ -9,27 +9,35 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final, Literal
-from urllib.parse import urlsplit
+from typing import Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tasks.addresses import parsed_redis_url, parsed_s3_endpoint
 from tasks.errors import InvalidSetting
 
 
 def state_dir() -> Path:
-    """Folder of the local stack and of downloaded indexes: ``AII_STATE_DIR``, else the XDG state folder."""
-    configured = os.environ.get("AII_STATE_DIR")
-    if configured:
-        return Path(configured).expanduser().absolute()
+    """Folder of the local stack and of downloaded indexes: ``AII_STATE_DIR``, else the XDG state folder.
+
+    Raises:
+        InvalidSetting: it is below a home folder that does not exist.
+    """
+    configured = os.environ.get("AII_STATE_DIR", "").strip()
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(base).expanduser().absolute() / "aii"
+    try:
+        return Path(configured).expanduser().absolute() if configured else Path(base).expanduser().absolute() / "aii"
+    except RuntimeError:  # an account without a home, as in many containers; or ~NAME of nobody
+        raise InvalidSetting("AII_STATE_DIR: there is no such home folder: set it to the path of a folder.") from None
 
 
 def stack_file() -> Path:
     """Where ``aii up`` notes the addresses and secrets of the stack it started (mode 0600)."""
     return state_dir() / "stack.env"
+
+
+_CONTRADICTION: Final = "http:// and HTTPS"
 
 
 class Settings(BaseSettings):
@@ -39,17 +47,17 @@ class Settings(BaseSettings):
 
     redis_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
-        description="Redis: broker, ledger and journals; `rediss://` for TLS. A secret, since it carries the password",
+        description="Redis: broker, ledger, journals; `rediss://` for TLS, `unix:///PATH?db=0` for a socket. A secret, "
+        "since it carries the password, in which `#`, `/`, `?`, `@`, `%` are written `%23`, `%2F`, `%3F`, `%40`, `%25`",
     )
 
     s3_endpoint: str = Field(
         default="127.0.0.1:9000",
-        pattern=r"^(\[[0-9A-Fa-f:]+\]|[\w.-]+)(:\d{1,5})?(/[\w./-]*)?$",
-        description="S3 service as HOST:PORT: MinIO, AWS, or any other that speaks the protocol",
+        description="S3 service as HOST:PORT, `http://HOST:PORT` or `https://HOST`: MinIO, AWS, or any other",
     )
     s3_access_key: SecretStr = Field(default=SecretStr(""), description="access key of S3")
     s3_secret_key: SecretStr = Field(default=SecretStr(""), description="secret key of S3")
-    s3_secure: bool = Field(default=False, description="reach S3 over HTTPS")
+    s3_secure: bool = Field(default=False, description="reach S3 over HTTPS; so does `https://`")
     s3_region: str = Field(default="us-east-1", description="region that S3 requests are signed for")
     bucket_originals: str = Field(default="originals", description="bucket of submitted images")
     bucket_queries: str = Field(default="queries", description="bucket of queried images; they may expire after a day")
@@ -98,25 +106,57 @@ class Settings(BaseSettings):
         gt=0,
         description="seconds within which a worker ends when told to stop; unfinished jobs are done by others",
     )
-    metrics_port: int = Field(default=0, ge=0, description="port of a worker's /live, /ready and /metrics; 0: closed")
+    metrics_port: int = Field(
+        default=0, ge=0, lt=65_536, description="port of a worker's /live, /ready and /metrics; 0: closed"
+    )
     metrics_address: str = Field(default="127.0.0.1", description="address that this port listens on, without login")
     batch_images: int = Field(default=0, ge=0, description="images optimised in one batch; 0: by device")
 
     flower_address: str = Field(default="127.0.0.1", description="address that Flower listens on")
-    flower_port: int = Field(default=5555, description="port that Flower listens on")
+    flower_port: int = Field(default=5555, gt=0, lt=65_536, description="port that Flower listens on")
     flower_user: str = Field(default="operator", description="user of Flower's login")
     flower_password: SecretStr = Field(
         default=SecretStr(""), description="password of Flower's login; `aii up` generates one"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _scheme_of_s3(cls, given: Any) -> Any:
+        """An endpoint that begins with a scheme says by it whether to use HTTPS."""
+        if not isinstance(given, dict) or not isinstance(given.get("s3_endpoint"), str):
+            return given
+        try:
+            endpoint, secure = parsed_s3_endpoint(given["s3_endpoint"])
+        except ValueError:
+            return given  # named below, with the variable
+        if secure is None:
+            return given
+        if not secure and str(given.get("s3_secure", "")).strip().lower() in ("true", "1", "yes", "on"):
+            return given | {"s3_endpoint": _CONTRADICTION}
+        return given | {"s3_endpoint": endpoint, "s3_secure": secure}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _trimmed(cls, value: Any, info: ValidationInfo) -> Any:
+        """Blanks around a value are never meant; an empty one is meant where that is the default."""
+        if not isinstance(value, str):
+            return value
+        default = cls.model_fields[str(info.field_name)].default
+        if not value.strip() and default not in ("", SecretStr("")):
+            raise ValueError("it is empty: give it a value, or unset it")
+        return value.strip()
+
     @field_validator("redis_url")
     @classmethod
     def _redis_url(cls, value: SecretStr) -> SecretStr:
-        parts = urlsplit(value.get_secret_value())
-        if parts.scheme not in ("redis", "rediss", "unix") or (parts.scheme != "unix" and not parts.hostname):
-            raise ValueError("it must be an address such as redis://:PASSWORD@HOST:PORT/0")
-        _ = parts.port  # raises ValueError when it is no number
-        return value
+        return SecretStr(parsed_redis_url(value.get_secret_value()))
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _s3_endpoint(cls, value: str) -> str:
+        if value == _CONTRADICTION:
+            raise ValueError("it begins with http://, and AII_S3_SECURE asks for HTTPS: correct one of them")
+        return parsed_s3_endpoint(value)[0]
 
 
 # What is read before the settings are, or without them.
@@ -135,8 +175,18 @@ def load_settings() -> Settings:
     Raises:
         InvalidSetting: a variable has a value that cannot be used; the message names it.
     """
+    file = stack_file()
     try:
-        return Settings(_env_file=stack_file())  # type: ignore[call-arg]  # pydantic-settings' own keyword
+        return Settings(_env_file=file)  # type: ignore[call-arg]  # pydantic-settings' own keyword
     except ValidationError as error:
-        problems = "; ".join(f"AII_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-        raise InvalidSetting(f"The environment holds a setting that cannot be used: {problems}") from None
+        problems = "; ".join(_problem(str(e["loc"][0]), e["msg"]) for e in error.errors())
+        raise InvalidSetting(f"The environment holds a setting that cannot be used: {problems}.") from None
+    except (OSError, UnicodeDecodeError):
+        raise InvalidSetting(f"{file} cannot be read: correct its owner, or set AII_STATE_DIR.") from None
+
+
+def _problem(name: str, message: str) -> str:
+    """The variable and the remedy, without the value: it may be a secret."""
+    own = message.removeprefix("Value error, ")
+    remedy = "" if own != message else f" (unset it for the default, {Settings.model_fields[name].default})"
+    return f"AII_{name.upper()}: {own}{remedy}"

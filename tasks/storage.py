@@ -16,6 +16,7 @@ from datetime import timedelta
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError
@@ -24,6 +25,7 @@ from obstore.store import S3Store
 from tasks.errors import DigestMismatch, ObjectMissing, StorageUnavailable, TooLarge
 from tasks.files import replacing
 from tasks.names import check_key, sha256_hex
+from tasks.network import clock_offset_s, is_loopback, opener_for, proxy_of
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 _CHUNK: Final = 1 << 20
 _MISSING: Final = ("NoSuchKey", "NoSuchObject", "ResourceNotFound")
 _REFUSED: Final = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
+_SKEWED: Final = ("RequestTimeTooSkewed", "RequestExpired")
+_CLOCK_TOLERANCE_S: Final = 300  # S3 accepts a quarter of an hour
 _TRIES: Final[RetryConfig] = {
     "max_retries": 1,
     "retry_timeout": timedelta(seconds=10),
@@ -58,10 +62,11 @@ class Bucket(Enum):
 class ObjectStore:
     """Put and get objects by allowlisted keys; every failure is an AiiError. Thread-safe; build one in each process."""
 
-    def __init__(self, stores: dict[Bucket, S3Store], names: dict[Bucket, str], address: str, region: str) -> None:
+    def __init__(self, stores: dict[Bucket, S3Store], names: dict[Bucket, str], url: str, region: str) -> None:
         self._stores = stores
         self._names = names
-        self._address = address
+        self._url = url
+        self._address = urlsplit(url).netloc
         self._region = region
 
     @classmethod
@@ -69,7 +74,7 @@ class ObjectStore:
         """Build a client with short time-outs (obstore's: ten attempts in three minutes). Does not connect yet."""
         names = {bucket: getattr(settings, f"bucket_{bucket.value}") for bucket in Bucket}
         stores = {bucket: _client(settings, name) for bucket, name in names.items()}
-        return cls(stores, names, settings.s3_endpoint, settings.s3_region)
+        return cls(stores, names, _url(settings), settings.s3_region)
 
     def ensure_buckets(self) -> None:
         """Create the buckets that are missing."""
@@ -186,19 +191,23 @@ class ObjectStore:
             return ObjectMissing(f"There is no object {what} in the store.")
         if code == "NoSuchBucket":
             return self._lacking(what)
-        if code in _REFUSED:
-            return StorageUnavailable(
-                f"S3 at {self._address} refuses the keys ({code}): check AII_S3_ACCESS_KEY and AII_S3_SECRET_KEY."
-            )
+        if code in _REFUSED or code in _SKEWED:
+            return StorageUnavailable(f"S3 at {self._address} refuses {_refusal(code, self._url)}")
+        proxy = proxy_of(self._url)
+        through = f" through the proxy {proxy}, which the environment names" if proxy else ""
         if code:
-            return StorageUnavailable(f"S3 at {self._address} answered {code} for {what}.")
+            return StorageUnavailable(f"S3 at {self._address} answered {code} for {what}{through}.")
         return StorageUnavailable(
-            f"S3 at {self._address} does not answer ({_kind_of(error)}): start it with `aii up`, "
-            "or set AII_S3_ENDPOINT."
+            f"S3 at {self._address} does not answer{through} ({_kind_of(error)}): start it with `aii up`, "
+            f"or set {'NO_PROXY or ' if proxy else ''}AII_S3_ENDPOINT."
         )
 
     def _lacking(self, what: str) -> StorageUnavailable:
         return StorageUnavailable(f"S3 at {self._address} lacks a bucket that {what} needs: start `aii up`.")
+
+
+def _url(settings: Settings) -> str:
+    return f"{'https' if settings.s3_secure else 'http'}://{settings.s3_endpoint}"
 
 
 def _client(settings: Settings, bucket: str) -> S3Store:
@@ -214,9 +223,13 @@ def _client(settings: Settings, bucket: str) -> S3Store:
         "read_timeout": "30s",
         "timeout": "1h",  # for all of a large file
     }
+    url = _url(settings)
+    if is_loopback(urlsplit(url).hostname or ""):
+        # A proxy that is named here, and used for no host, keeps the client from those in the environment.
+        client |= {"proxy_url": "http://127.0.0.1:9", "proxy_excludes": "localhost,.localhost,127.0.0.0/8,::1"}
     return S3Store(
         bucket,
-        endpoint=f"{'https' if settings.s3_secure else 'http'}://{settings.s3_endpoint}",
+        endpoint=url,
         region=settings.s3_region,
         virtual_hosted_style_request=False,
         skip_signature=not access_key,
@@ -224,6 +237,17 @@ def _client(settings: Settings, bucket: str) -> S3Store:
         client_options=client,
         retry_config=_TRIES,
     )
+
+
+def _refusal(code: str, url: str) -> str:
+    """What S3 refuses, and what to do. A clock that is off makes it refuse keys that are right."""
+    offset_s = clock_offset_s(url) or 0.0
+    if abs(offset_s) > _CLOCK_TOLERANCE_S:
+        off = f"{abs(offset_s) / 60:,.0f} minutes {'ahead of' if offset_s > 0 else 'behind'}"
+        return f"requests: this machine's clock is {off} the server's ({code}). Set it, by NTP for example."
+    if code in _SKEWED:
+        return f"requests as too old or too new ({code}): set the clocks of both machines, by NTP for example."
+    return f"the keys ({code}): check AII_S3_ACCESS_KEY and AII_S3_SECRET_KEY."
 
 
 def _exists(bucket: S3Store) -> bool:
@@ -244,7 +268,7 @@ def _create(bucket: S3Store, region: str) -> None:
     place = f"<LocationConstraint>{region}</LocationConstraint>" if region != _FIRST_REGION else ""
     body = f"<CreateBucketConfiguration>{place}</CreateBucketConfiguration>".encode() if place else None
     try:
-        urllib.request.urlopen(urllib.request.Request(url, body, method="PUT"), timeout=_CREATION_TIMEOUT_S).close()
+        opener_for(url).open(urllib.request.Request(url, body, method="PUT"), timeout=_CREATION_TIMEOUT_S).close()
     except urllib.error.HTTPError as error:
         if error.code != 409:  # another process has created it meanwhile
             raise

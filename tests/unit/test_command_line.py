@@ -92,7 +92,7 @@ def test_an_address_of_redis_that_is_none_is_refused_without_its_password(value:
     assert (done.returncode, "AII_REDIS_URL" in done.stderr, "secret" in done.stderr) == (EXIT_USAGE, True, False)
 
 
-@pytest.mark.parametrize("value", ["http://127.0.0.1:9000", "no where", "host:port", ""])
+@pytest.mark.parametrize("value", ["http://127.0.0.1:9000/path", "no where", "host:port", ""])
 def test_an_address_of_s3_that_is_none_is_refused(value: str, tmp_path: Path) -> None:
     done = program(tmp_path, "index", "info", "any", AII_S3_ENDPOINT=value)
     assert (done.returncode, "AII_S3_ENDPOINT" in done.stderr) == (EXIT_USAGE, True)
