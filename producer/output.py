@@ -77,19 +77,34 @@ def activation_line(submission: Submission) -> str:
     state = (
         "activated" if result.status == "activated" else "PASSIVE (registered, but the change could not be verified)"
     )
-    return f"{state}, PSNR {psnr}, asset {_short(result.asset_id)}{again}"
+    plain = ", says too little for its copies to be recognised" if result.uninformative else ""
+    return f"{state}, PSNR {psnr}, asset {_short(result.asset_id)}{plain}{again}"
+
+
+_VERDICTS: Final = {
+    "match": ("match", ""),
+    "possible": ("possible match", ""),
+    "no_match": ("no match (nearest:", ")"),
+    "uncalibrated": ("nearest", ""),
+    "uninformative": ("says too little to be told from others (nearest:", ")"),
+}
 
 
 def query_line(submission: Submission) -> str:
     result = submission.result
     assert isinstance(result, QueryResult)
     if not result.matches:
-        return "no match"
+        return "says too little to be told from others" if result.verdict == "uninformative" else "no match"
     first = result.matches[0]
-    verdict = {"match": "match", "no_match": "no match (nearest:", "uncalibrated": "nearest"}[result.verdict]
-    text = f"{verdict} {_short(first.asset_id)} at distance {first.distance:.3f}"
-    limit = "" if result.threshold is None else f", threshold {result.threshold:.3f}"
-    return text + limit + (")" if result.verdict == "no_match" else "")
+    facts = [f"{_short(first.asset_id)} at distance {first.distance:.3f}"]
+    if result.threshold is not None:
+        facts.append(f"threshold {result.threshold:.3f}")
+    if first.probability is not None:
+        facts.append(f"probability {first.probability:.2f}")
+    if result.assessment and result.assessment.view != "as_is":
+        facts.append(f"view {result.assessment.view}")
+    words, end = _VERDICTS[result.verdict]
+    return f"{words} {', '.join(facts)}{end}"
 
 
 def _short(asset_id: str) -> str:

@@ -42,6 +42,8 @@ Metadata = Annotated[
     dict[Annotated[str, Field(pattern=META_KEY_PATTERN)], Annotated[str, Field(max_length=256)]],
     Field(max_length=16),
 ]
+# The names of `tasks.names.VIEWS`.
+View = Literal["mirror", "rotations"]
 _M = TypeVar("_M", bound=BaseModel)
 
 
@@ -109,6 +111,13 @@ class QueryOptions(Frozen):
     top_k: int = Field(default=5, ge=1, le=100)
     nprobe: int = Field(default=1, ge=1, le=65_536)
     where: Metadata = Field(default_factory=dict, description="only assets that carry these metadata")
+    fpr: float | None = Field(
+        default=None, gt=0, lt=1, description="share of unrelated images that may match; default: the collection's"
+    )
+    threshold: float | None = Field(
+        default=None, ge=0, description="distance up to which the first match counts, in place of a calibrated one"
+    )
+    views: tuple[View, ...] = Field(default=(), max_length=2, description="ask for these versions of the image too")
 
 
 def _says_nothing(value: object) -> bool:

@@ -24,6 +24,8 @@ DIGEST_PATTERN: Final = r"^[0-9a-f]{64}$"
 JOB_ID_PATTERN: Final = r"^[0-9a-f]{32}$"
 LONGEST_ASSET_ID: Final = 512
 LONGEST_NAME: Final = 255
+# Versions of a query that are searched beside the image as it is: mirrored; turned by 90, 180 and 270 degrees.
+VIEWS: Final = ("mirror", "rotations")
 META_KEY_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 COLLECTION_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
 # No leading dot, no empty part: a key can never leave its folder or be hidden.

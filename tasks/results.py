@@ -88,6 +88,9 @@ class ActivationResult(Frozen):
     options: ActivationOptions
     quality: Quality
     verification: Verification
+    uninformative: bool = Field(
+        default=False, description="the image looks like too many different ones for its copies to be recognised"
+    )
     metadata_lost: list[str] = Field(
         default_factory=list,
         description="what of the source's metadata, and of further pictures in it, is not published",
@@ -96,16 +99,66 @@ class ActivationResult(Frozen):
 
 
 class Match(Frozen):
-    """One candidate; `distance` is the squared L2 distance between the query's feature and the asset's code."""
+    """One candidate.
+
+    Attributes:
+        distance: the squared L2 distance between the query's feature and the asset's code; Hamming's for LSH.
+        score: the distance relative to those of the images around the query: 0 for a perfect copy, about 1 for an image
+            that is no nearer than any other. None where there was nothing to compare it with.
+        probability: that the query is a copy of it, if copies and unrelated images are asked for equally often; None
+            where no copies were measured.
+    """
 
     asset_id: str
     name: str = Field(default="", description="the file's own name, when it was registered with one")
     distance: float
     meta: Metadata
+    score: float | None = None
+    probability: float | None = None
+
+
+Verdict = Literal["match", "possible", "no_match", "uncalibrated", "uninformative"]
+
+
+class Assessment(Frozen):
+    """What a query's verdict rests on.
+
+    Attributes:
+        reason: in words.
+        assets: how many assets the first match was the best of; thresholds follow their number.
+        false_match_rate: the share of unrelated images that find a first match of this score or a better one.
+        margin: by how much the second match's distance exceeds the first's.
+        nearest_distractor: the distance of the nearest image that belongs to no asset; a first match beyond it comes
+            first among assets only.
+        fpr, threshold: the false-match rate of the verdict `match`, and the score that keeps it.
+        possible_fpr, possible_threshold: the same of the verdict `possible`.
+        view: which version of the query the matches are of: `as_is`, `mirror`, `rotation_90`, `mirror_rotation_90` …
+    """
+
+    reason: str
+    assets: int
+    false_match_rate: float | None = None
+    margin: float | None = None
+    nearest_distractor: float | None = None
+    fpr: float | None = None
+    threshold: float | None = None
+    possible_fpr: float | None = None
+    possible_threshold: float | None = None
+    view: str = "as_is"
 
 
 class QueryResult(Frozen):
-    """The end of a good query. `verdict` holds for the first match against the collection's calibrated threshold."""
+    """The end of a good query.
+
+    Attributes:
+        matches: the nearest assets, nearest first; distractors are never among them.
+        threshold: the distance up to which this query's first match counts as a match; None when that is not known.
+        verdict: of the first match. `match`: at most `assessment.fpr` of unrelated images get this verdict. `possible`:
+            for a person to look at; at most `assessment.possible_fpr` get this or the former. `no_match`: neither.
+            `uncalibrated`: the collection has too few unrelated images to tell. `uninformative`: the query looks like
+            too many different images for a match to mean anything (one colour, a page of text).
+        assessment: documents of version 0.1.0 lack it.
+    """
 
     status: Literal["answered"] = "answered"
     task: Literal["aii.query"] = "aii.query"
@@ -117,7 +170,8 @@ class QueryResult(Frozen):
     extractor: ExtractorIdentity
     matches: list[Match]
     threshold: float | None
-    verdict: Literal["match", "no_match", "uncalibrated"]
+    verdict: Verdict
+    assessment: Assessment | None = None
     options: QueryOptions
     provenance: Provenance
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tasks.command_line import Command, FilePath, PathText
-from tasks.names import META_KEY_PATTERN
+from tasks.names import META_KEY_PATTERN, VIEWS
 
 if TYPE_CHECKING:
     from producer.asset_ids import AssetIdFrom
@@ -149,10 +149,29 @@ def activate(images: tuple[str, ...], ids_from: AssetIdFrom, out: Path | None, f
     run.activate(run.find(images, out=out, originals=True), wanted, ids_from, chosen)
 
 
+def _views(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    """Names of views, by commas."""
+    views = tuple(name.strip() for name in value.split(",") if name.strip())
+    if unknown := [name for name in views if name not in VIEWS]:
+        raise click.BadParameter(f"{unknown[0]!r} is no view: choose from {', '.join(VIEWS)}.")
+    return tuple(dict.fromkeys(views))
+
+
 @click.command(cls=Command)
 @_images
 @_collection
 @click.option("--top", "top_k", default=5, show_default=True, type=click.IntRange(1, 100), help="Matches to return.")
+@click.option(
+    "--fpr", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of unrelated images that may match; default: the collection's.",
+)  # fmt: skip
+@click.option(
+    "--threshold", type=click.FloatRange(0), help="Distance up to which the first match counts; default: calibrated."
+)
+@click.option(
+    "--views", callback=_views, default="", metavar="mirror,rotations",
+    help="Ask for the mirrored and the turned image too.",
+)  # fmt: skip
 @click.option("--nprobe", default=1, show_default=True, type=click.IntRange(1, 65536), help="Index cells to search.")
 @_metadata("--where", "where", "Only assets with this metadata (repeatable).")
 @_waits

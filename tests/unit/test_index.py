@@ -22,7 +22,7 @@ from workers.index.collection.delta import Delta
 from workers.index.collection.journal import Change
 from workers.index.collection.segment import Segment, SegmentPaths, meta_text, write_segment
 from workers.index.collection.text_table import TextTable
-from workers.index.maintenance.build import threshold_of, train_collection
+from workers.index.maintenance.build import train_collection
 
 FACTORIES = ["Flat", "IVF16,Flat", "IVF16,PQ4x4", "PQ4x4", "OPQ4_8,PQ4x4", "PCA8,LSH", "IVF16_HNSW8,PQ4x4"]
 
@@ -160,14 +160,6 @@ def test_a_removed_asset_is_not_found_and_masks_older_segments(codec: Codec, fea
     assert delta.supersedes("a", delta.changes)
     assert not delta.supersedes("a", 0)
     assert not delta.supersedes("b", delta.changes)
-
-
-def test_the_threshold_is_the_largest_distance_that_not_too_many_reach() -> None:
-    assert threshold_of([1, 2, 3, 4], 0.5) == 2
-    assert threshold_of([5, 5, 5, 6], 0.5) == pytest.approx(5)
-    assert threshold_of([5, 5, 5, 6], 0.5) < 5  # type: ignore[operator]  # of equal ones, all would pass
-    assert threshold_of([1, np.inf, np.inf, np.inf], 0.5) == 1
-    assert threshold_of([np.inf], 0.01) is None
 
 
 def test_a_collection_of_one_image_has_no_threshold(features: Features) -> None:

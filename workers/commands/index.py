@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "rollback": Lazy(f"{_UPKEEP}:rollback", "Return to an earlier generation."),
     "repair": Lazy(f"{_UPKEEP}:repair", "Re-register what Redis has lost, from the documents in S3."),
     "delete": Lazy(f"{_UPKEEP}:delete", "Delete a collection."),
+    "duplicates": Lazy(f"{_UPKEEP}:duplicates", "List the near-duplicates that the build found."),
     "verify": Lazy(f"{_UPKEEP}:verify", "Check a collection's files, and that its entries are found."),
     "audit": Lazy(f"{_UPKEEP}:audit", "Count the images that would not fit another codec's codes."),
 }

@@ -18,13 +18,16 @@ from workers.index.collection.opened import Opened, open_collection
 if TYPE_CHECKING:
     from workers.extractors.base import Extractor
     from workers.index.collection.manifest import Manifest
+    from workers.index.verdicts.background import Background
 
 __all__ = ["build", "info", "make_starter", "plan"]
 
 _name = click.argument("name")
+_DEFAULT_FPR = 0.01
+_CURVE_FPRS = (0.001, 0.003, 0.01, 0.03, 0.1)
 _fpr = click.option(
     "--fpr",
-    default=0.01,
+    default=_DEFAULT_FPR,
     show_default=True,
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Share of unrelated images that may count as a match.",
@@ -41,9 +44,20 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 @click.option("--factory", help="FAISS factory string, such as IVF4096,PQ8x8; default: by the number of images.")
 @click.option("--extractor", help="Name or address of an extractor; default: AII_EXTRACTOR, or `compact`.")
 @_fpr
+@click.option(
+    "--background", "unrelated", multiple=True, metavar="DIR|TAR", type=FilePath(exists=True),
+    help="Images that are unrelated to all of these, to calibrate verdicts by (repeatable); extracted in this "
+    "process. Default: what comes with the package for `compact`, or the images themselves.",
+)  # fmt: skip
 @click.option("--here", is_flag=True, help="Extract in this process; default: as jobs, shared by all workers.")
 def build(
-    name: str, sources: tuple[str, ...], factory: str | None, extractor: str | None, fpr: float, here: bool
+    name: str,
+    sources: tuple[str, ...],
+    factory: str | None,
+    extractor: str | None,
+    fpr: float,
+    unrelated: tuple[Path, ...],
+    here: bool,
 ) -> None:
     """Build the collection NAME from images, which become its first assets, named by the sha256 of their files.
 
@@ -52,12 +66,14 @@ def build(
     """
     from workers.extractors.registry import load_extractor, pick_device  # noqa: PLC0415  # loads torch
     from workers.index.maintenance import build as building  # noqa: PLC0415
+    from workers.index.maintenance.starter import shipped_background  # noqa: PLC0415
 
     settings = load_settings()
     opened = open_collection(settings, name, create_buckets=True)
     _refuse_an_existing(opened)
     _refuse_missing(sources, here)
     loaded = load_extractor(extractor or settings.extractor, pick_device(settings.device), opened.store)
+    background = _background(opened, loaded, unrelated) if unrelated else shipped_background(loaded.identity)
     extract = _extracted_here if here else _extracted_by_workers
     with extract(opened, loaded, sources) as (assets, features, skipped):
         for line in skipped:
@@ -66,7 +82,7 @@ def build(
             raise InvalidRequest(f"No image in {', '.join(sources)} can be read.")
         chosen = factory or building.suggested_factory(len(assets), loaded.identity.dimension)
         click.echo(f"Training {chosen} on {len(assets):,} images …", err=True)
-        new, codes = building.train_collection(name, chosen, loaded.identity, features, fpr)
+        new, codes = building.train_collection(name, chosen, loaded.identity, features, fpr, background)
         with opened.write_lock() as lock:
             _refuse_an_existing(opened)  # another process may have built it meanwhile
             manifest = building.publish_first(opened.files, opened.journal, new, assets, codes, lock.check)
@@ -77,9 +93,42 @@ def build(
 
 
 def _threshold(manifest: Manifest) -> str:
-    if manifest.threshold is None:
-        return "no threshold: there were too few images to calibrate one"
-    return f"threshold {manifest.threshold:.4f} at a false-positive rate of {manifest.threshold_fpr}"
+    calibration = manifest.calibration
+    if calibration is None or manifest.threshold is None:
+        return _threshold_distance(manifest)
+    threshold = calibration.threshold(calibration.fpr, 1, manifest.assets)
+    return (
+        f"threshold {threshold:.3f} (score) at a false-positive rate of {calibration.fpr:g}, calibrated on "
+        f"{calibration.queries:,} {calibration.background}"
+    )
+
+
+def _threshold_distance(manifest: Manifest) -> str:
+    from workers.index.verdicts.calibration import needed_queries  # noqa: PLC0415
+
+    if manifest.threshold is not None:  # of version 0.1.0
+        return f"threshold {manifest.threshold:.4f} (distance) at a false-positive rate of {manifest.threshold_fpr}"
+    wanted = manifest.calibration.fpr if manifest.calibration else _DEFAULT_FPR
+    return (
+        f"no threshold: a false-positive rate of {wanted:g} takes {needed_queries(wanted):,} unrelated images to "
+        "calibrate (--background)"
+    )
+
+
+def _background(opened: Opened, extractor: Extractor, sources: tuple[Path, ...]) -> Background:
+    """Features of unrelated images."""
+    from workers.extractors.features import FeatureFolder  # noqa: PLC0415
+    from workers.images import Limits  # noqa: PLC0415
+    from workers.index.verdicts.background import Background  # noqa: PLC0415
+
+    made = FeatureFolder(state_dir() / "build" / f"{opened.name}-background", extractor, sources)
+    with progress_bar("background", _listed(tuple(map(str, sources)))) as progress:
+        made.fill(Limits.of(opened.settings), progress)
+    features = made.features.copy()
+    if not len(features):
+        raise InvalidRequest(f"No image in {', '.join(map(str, sources))} can be read.")
+    made.remove()
+    return Background(features, len(features))
 
 
 _Extracted = tuple[list[str], Any, list[str]]  # assets, features (N, D), a line for each skipped image
@@ -161,7 +210,7 @@ def info(name: str, as_json: bool) -> None:
     manifest = opened.files.current()
     journal = sum(1 for _ in opened.journal.all_after(manifest.journal_entry))
     kept = [kept.generation for kept in opened.files.generations()]
-    pinned, count = manifest.extractor, sum(part.count for part in manifest.segments)
+    pinned, count = manifest.extractor, manifest.assets
     size = opened.files.size(manifest)
     if as_json:
         click.echo(json.dumps(manifest.model_dump() | {"kept": kept, "journal_length": journal, "bytes": size}))
@@ -173,6 +222,24 @@ def info(name: str, as_json: bool) -> None:
     click.echo(f"images      {count:,} in {len(manifest.segments)} segments, {journal:,} changes in the journal")
     click.echo(f"files       {size:,} bytes, {size / max(count, 1):.1f} an image")
     click.echo(f"verdict     {_threshold(manifest)}, at nprobe 1")
+    for line in _curve(manifest, count):
+        click.echo(line)
+
+
+def _curve(manifest: Manifest, assets: int) -> Iterator[str]:
+    """False-match rates, the scores that keep them, and the share of copies found within those."""
+    calibration = manifest.calibration
+    if calibration is None:
+        return
+    yield f"\nfalse matches, of {calibration.background}, among {assets:,} assets"
+    yield f"{'nprobe':>8}{'rate':>8}{'score':>8}{'copies found':>14}"
+    for curve in calibration.curves:
+        for rate in _CURVE_FPRS:
+            threshold = calibration.threshold(rate, curve.nprobe, assets)
+            if threshold is not None:
+                found = calibration.copies(threshold, curve.nprobe)
+                share = "not measured" if found is None else f"{found:.3f}"
+                yield f"{curve.nprobe:>8}{rate:>8.1%}{threshold:>8.3f}{share:>14}"
 
 
 @click.command(cls=Command)
@@ -180,27 +247,19 @@ def info(name: str, as_json: bool) -> None:
     "--references", multiple=True, required=True, metavar="DIR|TAR", type=FilePath(exists=True),
     help="The reference images (repeatable).",
 )  # fmt: skip
-@click.option(
-    "--background", required=True, metavar="DIR|TAR", type=FilePath(exists=True),
-    help="Images unrelated to the references, to calibrate the threshold.",
-)  # fmt: skip
 @click.option("--factory", default="IVF512,PQ8x8", show_default=True, help="FAISS factory string.")
 @_fpr
 @click.option("--description", required=True, help="What the reference images are.")
 @click.option("--out", type=FilePath(file_okay=False), help="Folder; default: the package's own.")
-def make_starter(
-    references: tuple[Path, ...], background: Path, factory: str, fpr: float, description: str, out: Path | None
-) -> None:
+def make_starter(references: tuple[Path, ...], factory: str, fpr: float, description: str, out: Path | None) -> None:
     """Make the files of the starter collection, which come with the package (for its maintainers)."""
     from workers.images import Limits  # noqa: PLC0415
     from workers.index.maintenance import make_starter as making  # noqa: PLC0415  # loads torch
     from workers.index.maintenance.starter import FOLDER  # noqa: PLC0415
 
     limits, folder = Limits.of(load_settings()), out or FOLDER
-    card = making.make_starter(
-        references, background, folder, limits, factory=factory, fpr=fpr, description=description
-    )
-    click.echo(f"{card.count:,} codes in {folder}, threshold {card.threshold:.4f} at a false-positive rate of {fpr}.")
+    card = making.make_starter(references, folder, limits, factory=factory, fpr=fpr, description=description)
+    click.echo(f"{card.count:,} codes in {folder}, calibrated on {card.calibration.queries:,} unrelated images.")
 
 
 def _refuse_an_existing(opened: Opened) -> None:

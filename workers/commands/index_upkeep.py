@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tasks.names import check_asset_id
 from tasks.settings import load_settings
 from workers.index.collection.opened import open_collection
 
-__all__ = ["audit", "compact", "delete", "remove", "repair", "rollback", "verify"]
+__all__ = ["audit", "compact", "delete", "duplicates", "remove", "repair", "rollback", "verify"]
 
 _name = click.argument("name")
 
@@ -43,6 +44,23 @@ def remove(name: str, assets: tuple[str, ...]) -> None:
 
 @click.command(cls=Command)
 @_name
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list of groups.")
+def duplicates(name: str, as_json: bool) -> None:
+    """List the groups of near-duplicates that the build of the collection NAME found among its images: versions of one
+    picture, by their exact features. They were left out of the calibration, and stay assets of their own."""
+    opened = open_collection(load_settings(), name)
+    digest = opened.files.current().duplicates
+    groups = json.loads(opened.files.fetch(digest).read_text("utf-8")) if digest else []
+    if as_json:
+        click.echo(json.dumps(groups))
+        return
+    for group in groups:
+        click.echo("  ".join(group))
+    click.echo(f"{len(groups):,} groups of near-duplicates, {sum(map(len, groups)):,} images in them.", err=True)
+
+
+@click.command(cls=Command)
+@_name
 def compact(name: str) -> None:
     """Merge the journal of the collection NAME into its next generation.
 
@@ -57,7 +75,7 @@ def compact(name: str) -> None:
     if manifest.generation == before:
         click.echo(f"The journal of {name} is empty: generation {before} stays.")
         return
-    count = sum(part.count for part in manifest.segments)
+    count = manifest.assets
     click.echo(f"Generation {manifest.generation} of {name} is current, with {count:,} images.")
 
 
@@ -111,7 +129,7 @@ def delete(name: str, yes: bool) -> None:
     from workers.index.maintenance import upkeep  # noqa: PLC0415
 
     opened = open_collection(load_settings(), name)
-    count = sum(part.count for part in opened.files.current().segments)
+    count = opened.files.current().assets
     if not yes:
         click.confirm(f"Delete the collection {name} of {count:,} images?", abort=True)
     with opened.write_lock() as lock:

@@ -5,8 +5,6 @@ Network, decoding, composing and encoding happen here, one thread an image, whil
 
 from __future__ import annotations
 
-from typing import Literal
-
 from tasks.messages import ActivateRequest, QueryRequest
 from tasks.names import protected_key, sha256_hex
 from tasks.results import ActivationResult, QueryResult, Verification
@@ -14,10 +12,12 @@ from tasks.storage import Bucket
 from workers.activation.quality import quality
 from workers.delivery.job import Running
 from workers.handlers.protect import Protector
+from workers.handlers.query_views import views_of
 from workers.handlers.resources import Resources
 from workers.images import decode
 from workers.images.tensors import to_input
 from workers.index.collection.journal import decode_code, encode_code
+from workers.index.verdicts.judge import judge
 
 
 class ImageHandlers:
@@ -82,6 +82,7 @@ class ImageHandlers:
                 loss_after=protected.after.loss,
             ),
             metadata_lost=list(protected.encoded.lost),
+            uninformative=collection.uninformative(found.feature),
             provenance=running.provenance(),
         )
 
@@ -105,13 +106,20 @@ class ImageHandlers:
         """
         collection = self._resources.collections.get(request.collection)
         data = self._resources.fetch(Bucket.QUERIES, request.source.sha256, running)
+        options = request.options
         with running.watch.stage("decode"):
             image = to_input(decode(data, self._resources.limits).pixels, self._resources.input_size)
+            views = views_of(image, options.views)
         with running.watch.stage("extract"):
-            feature = self._resources.device.extract(image)
-        options = request.options
+            features = {view: self._resources.device.extract(pixels) for view, pixels in views.items()}
         with running.watch.stage("search"):
-            answer = collection.search(feature, options.top_k, options.nprobe, options.where)
+            answers = {
+                view: collection.search(feature, options.top_k, options.nprobe, options.where)
+                for view, feature in features.items()
+            }
+            view = min(answers, key=lambda name: answers[name].evidence.rank)
+            answer = answers[view]
+            judgement = judge(answer.evidence, options.fpr, options.threshold, len(views))
         return QueryResult(
             job_id=running.job_id,
             collection=request.collection,
@@ -120,14 +128,9 @@ class ImageHandlers:
             source_sha256=request.source.sha256,
             extractor=self._resources.extractor,
             matches=answer.matches,
-            threshold=answer.threshold,
-            verdict=_verdict(answer.matches[0].distance if answer.matches else None, answer.threshold),
+            threshold=judgement.threshold,
+            verdict=judgement.verdict,
+            assessment=judgement.assessment.model_copy(update={"view": view}),
             options=options,
             provenance=running.provenance(),
         )
-
-
-def _verdict(distance: float | None, threshold: float | None) -> Literal["match", "no_match", "uncalibrated"]:
-    if threshold is None:
-        return "uncalibrated"
-    return "match" if distance is not None and distance <= threshold else "no_match"

@@ -59,7 +59,7 @@ class IndexHandlers:
             job_id=running.job_id,
             collection=request.collection,
             generation=manifest.generation,
-            entries=sum(part.count for part in manifest.segments),
+            entries=manifest.assets,
             provenance=running.provenance(),
         )
 

@@ -37,6 +37,11 @@ class Probe:
     cells: Any | None
     distances: Any | None
 
+    @property
+    def nprobe(self) -> int:
+        """How many cells are searched; 1 for an index without."""
+        return 1 if self.cells is None else int(self.cells.shape[1])
+
 
 class Codec:
     """Quantises features exactly as the index does: it *is* the index, without entries. Immutable, thread-safe."""
@@ -112,6 +117,11 @@ class Codec:
         features: Features = self._index.sa_decode(np.ascontiguousarray(codes, dtype=np.uint8))
         return features
 
+    def transformed(self, features: Features) -> Features:
+        """Features (N, D) float32 in the space of the index, (N, T)."""
+        moved: Features = self._family.transformed(np.ascontiguousarray(features, dtype=np.float32))
+        return moved
+
     def probe(self, feature: Features, nprobe: int) -> Probe:
         """Prepare a search for one feature (D,), once for all indexes of this codec."""
         query = self._family.transformed(np.ascontiguousarray(feature[None], dtype=np.float32))
@@ -185,6 +195,16 @@ def search(index: Any, probe: Probe, k: int) -> Sequence[tuple[int, float]]:
     if probe.cells is None:
         return _pairs(*inner.search(probe.query, k))
     return _pairs(*_search_cells(inner, probe, k, None))
+
+
+def search_many(codec: Codec, index: Any, features: Features, nprobe: int, k: int) -> tuple[Features, Positions]:
+    """The same for many features (Q, D) at once: distances and positions (Q, k), a position of −1 where there are
+    fewer."""
+    queries = codec.transformed(features)
+    inner = Family(index).inner
+    asked = faiss.SearchParametersIVF(nprobe=nprobe) if codec.has_cells else None
+    distances, positions = inner.search(queries, k, params=asked)
+    return distances.astype(np.float32), positions
 
 
 def search_among(codec: Codec, index: Any, probe: Probe, k: int, positions: Positions) -> Sequence[tuple[int, float]]:

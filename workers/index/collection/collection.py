@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,18 +16,22 @@ from workers.index.collection.journal import Journal, entry_order
 from workers.index.collection.manifest import Manifest, SegmentFiles
 from workers.index.collection.pinned import current_manifest
 from workers.index.collection.segment import Hit, Segment
+from workers.index.verdicts.background import Background
+from workers.index.verdicts.judge import Evidence
+from workers.index.verdicts.score import COHORT, LEFT_OUT, cohort
 
 __all__ = ["Answer", "Collection", "check_extractor", "journal_incomplete", "open_segments"]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The assets nearest to a query, nearest first, and the state of the index they come from."""
+    """The assets nearest to a query, nearest first, the state of the index they come from, and what its verdict rests
+    on."""
 
     matches: list[Match]
     generation: int
     journal_entry: str
-    threshold: float | None
+    evidence: Evidence
 
 
 @dataclass
@@ -37,6 +41,8 @@ class _Generation:
     manifest: Manifest
     codec: Codec
     segments: list[Segment]
+    distractors: list[Segment]
+    background: Background | None
     delta: Delta
     read_up_to: str
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -75,7 +81,7 @@ class Collection:
         return self._current.delta.changes
 
     def __len__(self) -> int:
-        """Entries in the segments (journal not counted)."""
+        """Assets in the segments (journal not counted)."""
         return sum(len(segment) for segment in self._current.segments)
 
     # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -101,16 +107,22 @@ class Collection:
 
         All that was registered before the call is included, and the answer comes from one generation.
         """
-        generation, probe, hits, changes, entry = self._search_delta(feature, k, nprobe, where or {})
+        where, depth = where or {}, max(k, LEFT_OUT + COHORT + 1)
+        generation, probe, hits, changes, entry = self._search_delta(feature, depth, nprobe, where)
 
         def wanted(hit: Hit) -> bool:
             return not generation.delta.supersedes(hit.asset_id, changes)
 
         for segment in generation.segments:
-            hits += _best(partial(segment.search, probe, where=where or {}), k, wanted)
+            hits += _best(partial(segment.search, probe, where=where), depth, wanted)
         hits.sort(key=lambda hit: hit.distance)
-        matches = [Match(asset_id=hit.asset_id, distance=hit.distance, meta=dict(hit.meta)) for hit in hits[:k]]
-        return Answer(matches, generation.manifest.generation, entry, generation.manifest.threshold)
+        evidence = _evidence(generation, probe, feature, hits, k)
+        return Answer(_matches(hits[:k], evidence), generation.manifest.generation, entry, evidence)
+
+    def uninformative(self, feature: Features) -> bool:
+        """Whether a feature (D,) lies where many different images do, so that no match of it means anything."""
+        background = self._current.background
+        return background is not None and background.uninformative(feature)
 
     def _search_delta(
         self, feature: Features, k: int, nprobe: int, where: Mapping[str, str]
@@ -173,8 +185,43 @@ class Collection:
         else:
             codec = Codec.read(self._files.fetch(manifest.codec), manifest.factory)
             codec.warm()
-        segments = open_segments(self._files, manifest, codec)
-        return _Generation(manifest, codec, segments, Delta(codec), manifest.journal_entry)
+        opened = open_segments(self._files, manifest, codec)
+        parts = list(zip(manifest.segments, opened, strict=True))
+        return _Generation(
+            manifest, codec,
+            [segment for part, segment in parts if not part.distractors],
+            [segment for part, segment in parts if part.distractors],
+            Background.read(self._files.fetch(manifest.background)) if manifest.background else None,
+            Delta(codec), manifest.journal_entry,
+        )  # fmt: skip
+
+
+def _evidence(generation: _Generation, probe: Probe, feature: Features, hits: list[Hit], k: int) -> Evidence:
+    """What the verdict of a search rests on, by all its hits, of which the first `k` are the answer's."""
+    distances = [hit.distance for hit in hits]
+    others = sorted(d for segment in generation.distractors for d in segment.distances(probe, COHORT + 1))
+    manifest, background = generation.manifest, generation.background
+    return Evidence(
+        distances=distances[:k],
+        cohort=cohort(others, distances),
+        nearest_distractor=others[0] if others else None,
+        assets=manifest.assets + len(generation.delta),
+        nprobe=probe.nprobe,
+        uninformative=background is not None and background.uninformative(feature),
+        calibration=manifest.calibration,
+        threshold=manifest.threshold,
+    )
+
+
+def _matches(hits: list[Hit], evidence: Evidence) -> list[Match]:
+    scores: Sequence[float | None] = evidence.scores or [None] * len(hits)
+    return [
+        Match(
+            asset_id=hit.asset_id, distance=hit.distance, meta=dict(hit.meta), score=score,
+            probability=None if score is None else evidence.probability(score),
+        )
+        for hit, score in zip(hits, scores, strict=True)
+    ]  # fmt: skip
 
 
 def open_segments(files: CollectionStore, manifest: Manifest, codec: Codec) -> list[Segment]:

@@ -31,6 +31,10 @@ class Delta:
         """How many changes were applied so far."""
         return self._changes
 
+    def __len__(self) -> int:
+        """Assets that the journal added and did not remove since."""
+        return len(self._position_of)
+
     def apply(self, changes: Sequence[Change]) -> None:
         """Apply additions and removals in order; an addition replaces an earlier one of the same asset."""
         added = [change.code for change in changes if change.code is not None]

@@ -6,17 +6,20 @@ from pydantic import Field
 
 from tasks.messages import Digest, Frozen
 from tasks.results import ExtractorIdentity
+from workers.index.verdicts.calibration import Calibration
 
 __all__ = ["Manifest", "Pointer", "SegmentFiles"]
 
 
 class SegmentFiles(Frozen):
-    """The files of a segment, by digest."""
+    """The files of a segment, by digest. The entries of a segment of `distractors` belong to no asset: they are what
+    matches are compared with, and no answer names them."""
 
     index: Digest
     assets: Digest
     meta: Digest
     count: int = Field(ge=0)
+    distractors: bool = False
 
 
 class Manifest(Frozen):
@@ -26,8 +29,12 @@ class Manifest(Frozen):
         factory: FAISS factory string of the codec.
         codec: digest of the codec's file.
         journal_entry: the last journal entry that the segments cover.
-        threshold: the distance up to which a query's first match counts as a match; None when it was not calibrated.
+        threshold: the distance up to which a query's first match counts as a match, in manifests of version 0.1.0;
+            in later ones that of the usual query at nprobe 1; None when it was not calibrated.
         threshold_fpr: the share of unrelated images below the threshold, as calibrated.
+        calibration: what scores are worth; manifests of version 0.1.0 lack it.
+        background: the file of the background images' features, where there are any.
+        duplicates: the file with the groups of near-duplicates that the build found, where there were any.
     """
 
     collection: str
@@ -40,11 +47,20 @@ class Manifest(Frozen):
     threshold: float | None
     threshold_fpr: float | None
     created_at: str
+    calibration: Calibration | None = None
+    background: Digest | None = None
+    duplicates: Digest | None = None
 
     @property
     def digests(self) -> set[str]:
         """The digests of all its files."""
-        return {self.codec, *(d for part in self.segments for d in (part.index, part.assets, part.meta))}
+        others = {digest for digest in (self.background, self.duplicates) if digest}
+        return {self.codec, *others, *(d for part in self.segments for d in (part.index, part.assets, part.meta))}
+
+    @property
+    def assets(self) -> int:
+        """Entries that belong to assets (journal not counted)."""
+        return sum(part.count for part in self.segments if not part.distractors)
 
 
 class Pointer(Frozen):

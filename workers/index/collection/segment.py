@@ -96,6 +96,10 @@ class Segment:
         """All codes (N, code_size) uint8, by position: a copy in memory."""
         return codes_of(self._index)
 
+    def distances(self, probe: Probe, k: int) -> list[float]:
+        """Of the `k` nearest entries, ascending, whatever they are."""
+        return [distance for _, distance in search(self._index, probe, k)]
+
     def search(self, probe: Probe, k: int, where: Mapping[str, str]) -> Iterator[Hit]:
         """The `k` nearest entries that have the metadata `where`, nearest first."""
         found = (

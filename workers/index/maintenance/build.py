@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from tasks.results import ExtractorIdentity
-from workers.index.codec.codec import Codec, Codes, Features, search
+from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.codec.plan import BYTE_CENTROIDS, product_bytes, usual_cells
 from workers.index.codec.trainable import training_sample
 from workers.index.collection.files import CollectionStore
@@ -20,18 +22,26 @@ from workers.index.collection.pinned import publish
 from workers.index.collection.segment import SegmentPaths, write_segment
 from workers.index.collection.workspace import workspace
 from workers.index.maintenance.upkeep import CheckLock
+from workers.index.verdicts.background import Background
+from workers.index.verdicts.calibration import Calibration
+from workers.index.verdicts.duplicates import groups_of, near_distance, neighbours
+from workers.index.verdicts.measure import Contents, Queries, calibrate
 
 __all__ = [
     "NewCollection",
-    "calibrate",
+    "distractor_id",
     "encode_all",
     "publish_first",
     "suggested_factory",
-    "threshold_of",
     "train_collection",
 ]
 
-_CALIBRATION_QUERIES: Final = 2_000
+_CALIBRATION_QUERIES: Final = 1_000
+# Fewer of a collection's own images say less about a rate of 1 % than the background does.
+_FEWEST_OWN_QUERIES: Final = 300
+_FEWEST_TO_CALIBRATE: Final = 30
+# Near-duplicates are looked for by comparing all pairs.
+_MOST_COMPARED: Final = 100_000
 
 
 def suggested_factory(count: int, dimension: int = 512) -> str:
@@ -48,17 +58,32 @@ def encode_all(codec: Codec, features: Features) -> Codes:
 
 @dataclass(frozen=True)
 class NewCollection:
-    """A collection to be published, without its assets."""
+    """A collection to be published, without its assets.
+
+    Attributes:
+        distractors: codes (B, code_size), which belong to no asset.
+        background: features that the collection keeps; see :class:`Background`.
+        duplicates: positions of near-duplicates among the assets, group by group.
+    """
 
     name: str
     codec: Codec
     extractor: ExtractorIdentity
     threshold: float | None = None
     threshold_fpr: float | None = None
+    calibration: Calibration | None = None
+    distractors: Codes | None = None
+    background: Background | None = None
+    duplicates: Sequence[Sequence[int]] = ()
 
 
 def train_collection(
-    name: str, factory: str, extractor: ExtractorIdentity, features: Features, fpr: float
+    name: str,
+    factory: str,
+    extractor: ExtractorIdentity,
+    features: Features,
+    fpr: float,
+    background: Background | None = None,
 ) -> tuple[NewCollection, Codes]:
     """Train a codec on features (N, D), encode them and calibrate; returns the collection and its codes (N, code_size).
 
@@ -67,40 +92,37 @@ def train_collection(
     """
     codec = Codec.train(factory, training_sample(features))
     codes = encode_all(codec, features)
-    probes = np.sort(np.random.default_rng(1).permutation(len(features))[:_CALIBRATION_QUERIES])
-    threshold = calibrate(codec, codes, features[probes], fpr, own=probes)
-    return NewCollection(name, codec, extractor, threshold, None if threshold is None else fpr), codes
+    distractors = codec.encode(background.features) if background else None
+    new = NewCollection(name, codec, extractor, distractors=distractors, background=background)
+    if background is None and len(features) < _FEWEST_TO_CALIBRATE:
+        return new, codes
+    near = near_distance(background.features[: background.photographs] if background else features)
+    contents = Contents(codec, codes if distractors is None else np.concatenate([codes, distractors]), len(codes))
+    calibration = calibrate(contents, list(_queries(features, background, near)), fpr, _named(background))
+    threshold = calibration.threshold(fpr, 1, len(codes))
+    return replace(
+        new,
+        threshold=None if threshold is None else threshold * calibration.curve(1).scale,
+        threshold_fpr=None if threshold is None else fpr,
+        calibration=calibration,
+        duplicates=groups_of(features, near) if len(features) <= _MOST_COMPARED else (),
+    ), codes
 
 
-def calibrate(
-    codec: Codec, codes: Codes, background: Features, fpr: float, own: Sequence[int] | np.ndarray | None = None
-) -> float | None:
-    """The distance up to which at most a share `fpr` of unrelated features (N, D) find a first match, at nprobe 1; None
-    when none of them finds anything.
-
-    Args:
-        own: where the features are the collection's, the position of each one's own code, which is left out.
-    """
-    index = codec.filled(codes)
-    distances = []
-    for i, feature in enumerate(background):
-        hits = [d for p, d in search(index, codec.probe(feature, 1), 2) if own is None or p != own[i]]
-        distances.append(hits[0] if hits else np.inf)
-    return threshold_of(distances, fpr)
+def _queries(features: Features, background: Background | None, near: float) -> Iterator[Queries]:
+    """Unrelated queries: the background's photographs, and images of the collection where they are enough to tell; each
+    with the entries that it may be a copy of."""
+    whole = features if background is None else np.concatenate([features, background.features])
+    if background is not None:
+        photographs = background.features[: background.photographs]
+        yield Queries(photographs, list(neighbours(photographs, whole, near)))
+    if background is None or len(features) >= _FEWEST_OWN_QUERIES:
+        chosen = np.sort(np.random.default_rng(1).permutation(len(features))[:_CALIBRATION_QUERIES])
+        yield Queries(features[chosen], list(neighbours(features[chosen], whole, near)))
 
 
-def threshold_of(distances: Sequence[float], fpr: float) -> float | None:
-    """The largest of the distances that at most a share `fpr` of them do not exceed; just below the smallest one when
-    even that is too many. None when no distance is finite.
-
-    Not a quantile, because Hamming distances are often equal: all of the equal ones would pass.
-    """
-    finite = np.asarray(distances, dtype=np.float32)
-    values, counts = np.unique(finite[np.isfinite(finite)], return_counts=True)
-    if not len(values):
-        return None
-    allowed = values[np.cumsum(counts) <= fpr * len(distances)]
-    return float(allowed[-1] if len(allowed) else np.nextafter(values[0], np.float32(-np.inf)))
+def _named(background: Background | None) -> str:
+    return "the collection's own images" if background is None else "background images"
 
 
 def publish_first(
@@ -119,6 +141,11 @@ def publish_first(
     with workspace(files) as folder:
         paths, codec_path = SegmentPaths.below(folder), folder / "codec"
         write_segment(new.codec, codes, assets, ("" for _ in assets), paths)
+        segments = [files.upload_segment(paths)]
+        if new.distractors is not None:
+            named = (distractor_id(i) for i in range(len(new.distractors)))
+            write_segment(new.codec, new.distractors, named, ("" for _ in new.distractors), paths)
+            segments.append(files.upload_segment(paths).model_copy(update={"distractors": True}))
         new.codec.write(codec_path)
         manifest = Manifest(
             collection=new.name,
@@ -126,13 +153,37 @@ def publish_first(
             factory=new.codec.factory,
             extractor=new.extractor,
             codec=files.upload(codec_path),
-            segments=[files.upload_segment(paths)],
+            segments=segments,
             journal_entry=begins_after,
             threshold=new.threshold,
             threshold_fpr=new.threshold_fpr,
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            calibration=new.calibration,
+            background=_uploaded(files, folder / "background", new.background),
+            duplicates=_uploaded_groups(files, folder / "duplicates", new.duplicates, assets),
         )
     check_lock()
     publish(files, journal, manifest)
     journal.announce(manifest.generation, begins_after, covered=begins_after)
     return manifest
+
+
+def distractor_id(number: int) -> str:
+    """How an entry is named that belongs to no asset; no answer shows it."""
+    return f"distractor-{number:06d}"
+
+
+def _uploaded(files: CollectionStore, path: Path, background: Background | None) -> str | None:
+    if background is None:
+        return None
+    background.write(path)
+    return files.upload(path)
+
+
+def _uploaded_groups(
+    files: CollectionStore, path: Path, groups: Sequence[Sequence[int]], assets: Sequence[str]
+) -> str | None:
+    if not groups:
+        return None
+    path.write_text(json.dumps([[assets[position] for position in group] for group in groups]))
+    return files.upload(path)

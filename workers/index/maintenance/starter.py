@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from tasks.errors import CollectionBusy, CollectionMissing
 from tasks.messages import Frozen
+from tasks.names import sha256_hex
 from tasks.results import ExtractorIdentity
 from workers.index.codec.codec import Codec, Codes
 from workers.index.collection.collection import check_extractor
@@ -24,11 +25,15 @@ from workers.index.collection.journal import Journal
 from workers.index.collection.lock import WriteLock
 from workers.index.collection.manifest import Manifest
 from workers.index.maintenance.build import NewCollection, publish_first
+from workers.index.maintenance.upkeep import recalibrated, separated
+from workers.index.verdicts.background import Background
+from workers.index.verdicts.calibration import Calibration
 
 NAME: Final = "starter"
 FOLDER: Final = Path(__file__).parents[1] / "starter_data"
-CODEC, CODES, CARD = "codec.faiss", "codes.npz", "starter.json"
+CODEC, CODES, CARD, BACKGROUND = "codec.faiss", "codes.npz", "starter.json", "background.npz"
 _RETRY_EVERY_S: Final = 0.2
+_USUAL_ASSETS: Final = 1_000
 
 
 class Card(Frozen):
@@ -37,8 +42,7 @@ class Card(Frozen):
     factory: str
     extractor: ExtractorIdentity
     count: int
-    threshold: float
-    threshold_fpr: float
+    calibration: Calibration
     description: str
 
 
@@ -53,16 +57,17 @@ def read_codes() -> Codes:
     return codes
 
 
-def reference_id(number: int) -> str:
-    """The `asset_id` of a reference image."""
-    return f"reference-{number:05d}"
+def shipped_background(extractor: ExtractorIdentity) -> Background | None:
+    """The background that comes with the package; None when it was made with another extractor."""
+    return Background.read(FOLDER / BACKGROUND) if read_card().extractor == extractor else None
 
 
 def publish_starter(
     files: CollectionStore, journal: Journal, extractor: ExtractorIdentity,
     write_lock: Callable[[str], AbstractContextManager[WriteLock]],
 ) -> Manifest:  # fmt: skip
-    """The starter's manifest; publishes the collection first when the store does not have it.
+    """The starter's manifest; publishes the collection first when the store does not have it, and calibrates one that
+    version 0.1.0 published.
 
     Of several workers that start at once, one publishes it and the others wait for that.
 
@@ -74,18 +79,50 @@ def publish_starter(
     """
     while True:
         try:
-            return files.current()
+            manifest = files.current()
+            if manifest.calibration is not None or manifest.codec != _codec_digest():
+                return manifest
         except CollectionMissing:
             check_extractor(NAME, read_card().extractor, extractor)
+            manifest = None
         try:
             with write_lock(NAME) as lock:
-                return _publish(files, journal, lock)
+                if manifest is None:
+                    return _publish(files, journal, lock)
+                return recalibrated(files, journal, _verdicts(files, files.current()), lock.check)
         except CollectionBusy:
             time.sleep(_RETRY_EVERY_S)
 
 
 def _publish(files: CollectionStore, journal: Journal, lock: WriteLock) -> Manifest:
-    card, codes = read_card(), read_codes()
-    codec = Codec.read(FOLDER / CODEC, card.factory)
-    new = NewCollection(NAME, codec, card.extractor, card.threshold, card.threshold_fpr)
-    return publish_first(files, journal, new, [reference_id(i) for i in range(len(codes))], codes, lock.check)
+    card = read_card()
+    codec, background = Codec.read(FOLDER / CODEC, card.factory), Background.read(FOLDER / BACKGROUND)
+    distractors = np.concatenate([read_codes(), plain_codes(codec, background)])
+    threshold, fpr = _usual_threshold(card.calibration)
+    new = NewCollection(NAME, codec, card.extractor, threshold, fpr, card.calibration, distractors, background)
+    return publish_first(files, journal, new, [], np.empty((0, codec.code_size), dtype=np.uint8), lock.check)
+
+
+def plain_codes(codec: Codec, background: Background) -> Codes:
+    """Of the background's plain images; its photographs are among the references."""
+    return codec.encode(background.features[background.photographs :])
+
+
+def _verdicts(files: CollectionStore, manifest: Manifest) -> dict[str, Any]:
+    """What a starter that version 0.1.0 published lacks."""
+    calibration = read_card().calibration
+    threshold, fpr = _usual_threshold(calibration)
+    return {
+        "segments": separated(files, manifest), "calibration": calibration, "threshold": threshold,
+        "threshold_fpr": fpr, "background": files.upload(FOLDER / BACKGROUND),
+    }  # fmt: skip
+
+
+def _usual_threshold(calibration: Calibration) -> tuple[float | None, float | None]:
+    """As a distance, for readers of version 0.1.0."""
+    threshold = calibration.threshold(calibration.fpr, 1, _USUAL_ASSETS)
+    return (None, None) if threshold is None else (threshold * calibration.curve(1).scale, calibration.fpr)
+
+
+def _codec_digest() -> str:
+    return sha256_hex((FOLDER / CODEC).read_bytes())

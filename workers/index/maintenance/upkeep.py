@@ -4,9 +4,11 @@ generation becomes current by one write, after all its files are stored."""
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Collection as AnyCollection
 from itertools import chain
+from typing import Any, Final
 
 import numpy as np
 
@@ -21,7 +23,9 @@ from workers.index.collection.segment import Segment, SegmentPaths, meta_text, w
 from workers.index.collection.text_table import TextTable
 from workers.index.collection.workspace import workspace
 
-__all__ = ["CheckLock", "compact", "delete", "remove", "rollback", "which_registered"]
+__all__ = ["CheckLock", "compact", "delete", "recalibrated", "remove", "rollback", "separated", "which_registered"]
+
+_REFERENCE: Final = re.compile(r"reference-\d{5}")
 
 # Called right before a generation is published; raises CollectionBusy when the collection's lock was lost.
 CheckLock = Callable[[], None]
@@ -42,7 +46,7 @@ def remove(files: CollectionStore, journal: Journal, asset_id: str) -> str:
 def which_registered(files: CollectionStore, journal: Journal, assets: AnyCollection[str]) -> set[str]:
     """Those of some assets that the collection holds now."""
     manifest = current_manifest(files, journal)
-    tables = [TextTable(files.fetch(part.assets)) for part in manifest.segments]
+    tables = [TextTable(files.fetch(part.assets)) for part in manifest.segments if not part.distractors]
     registered = {asset for asset in assets if any(asset in table for table in tables)}
     for change in journal.all_after(manifest.journal_entry):
         if change.asset_id in assets:
@@ -67,12 +71,7 @@ def compact(files: CollectionStore, journal: Journal, check_lock: CheckLock) -> 
     if not changes:
         return manifest
     last = max((change.entry for change in changes.values()), key=entry_order)
-    codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
-    with workspace(files) as folder:
-        paths = SegmentPaths.below(folder)
-        _merge(codec, open_segments(files, manifest, codec), changes, paths)
-        segment = files.upload_segment(paths)
-    following = next_generation(files, manifest, segments=[segment], journal_entry=last)
+    following = next_generation(files, manifest, segments=_merged(files, manifest, changes), journal_entry=last)
     _publish(files, journal, following, check_lock)
     return following
 
@@ -96,7 +95,21 @@ def rollback(files: CollectionStore, journal: Journal, number: int, check_lock: 
     if entry_order(journal.announced().cut) > entry_order(old.journal_entry):
         raise Conflict(f"The journal does not reach back to generation {number}: what came after it would be lost.")
     open_segments(files, old, Codec.read(files.fetch(old.codec), old.factory))
-    following = next_generation(files, manifest, segments=old.segments, journal_entry=old.journal_entry)
+    mixed = old.calibration is None and manifest.calibration is not None
+    segments = separated(files, old) if mixed else old.segments
+    following = next_generation(files, manifest, segments=segments, journal_entry=old.journal_entry)
+    _publish(files, journal, following, check_lock)
+    return following
+
+
+def recalibrated(
+    files: CollectionStore, journal: Journal, changed: Mapping[str, Any], check_lock: CheckLock
+) -> Manifest:
+    """Publish the current generation with other facts about it, such as its calibration, as the next one."""
+    manifest = current_manifest(files, journal)
+    _finish(files, journal, manifest, check_lock)
+    same = next_generation(files, manifest, segments=manifest.segments, journal_entry=manifest.journal_entry)
+    following = same.model_copy(update=dict(changed))
     _publish(files, journal, following, check_lock)
     return following
 
@@ -141,24 +154,48 @@ def _finish(files: CollectionStore, journal: Journal, manifest: Manifest, check_
     journal.announce(manifest.generation, max(cut, needed, key=entry_order), manifest.journal_entry)
 
 
-def _merge(codec: Codec, segments: list[Segment], changes: Mapping[str, Change], paths: SegmentPaths) -> None:
-    """Write one segment of the entries that no change supersedes, and of the added ones."""
-    kept = [np.array([asset not in changes for asset in s.assets], dtype=bool) for s in segments]
+def _merged(files: CollectionStore, manifest: Manifest, changes: Mapping[str, Change]) -> list[SegmentFiles]:
+    """One segment of all assets, and those of the distractors as they are."""
+    codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
+    opened = zip(manifest.segments, open_segments(files, manifest, codec), strict=True)
+    segments = [segment for part, segment in opened if not part.distractors]
     added = [change for change in changes.values() if change.code is not None]
-    codes = [s.codes[keep] for s, keep in zip(segments, kept, strict=True)]
+    merged = _written(files, codec, segments, lambda asset: asset not in changes, added)
+    return [merged, *(part for part in manifest.segments if part.distractors)]
+
+
+def separated(files: CollectionStore, manifest: Manifest) -> list[SegmentFiles]:
+    """The segments of a starter collection of version 0.1.0, which did not tell its reference images from assets: one
+    of assets, one of distractors."""
+    codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
+    segments = open_segments(files, manifest, codec)
+    assets = _written(files, codec, segments, lambda asset: not _REFERENCE.fullmatch(asset), [])
+    references = _written(files, codec, segments, lambda asset: bool(_REFERENCE.fullmatch(asset)), [])
+    return [assets, references.model_copy(update={"distractors": True})]
+
+
+def _written(
+    files: CollectionStore, codec: Codec, segments: list[Segment], keep: Callable[[str], bool], added: list[Change]
+) -> SegmentFiles:
+    """One segment of the entries whose assets are kept, and of the added ones."""
+    kept = [np.array([keep(asset) for asset in s.assets], dtype=bool) for s in segments]
+    codes = [s.codes[chosen] for s, chosen in zip(segments, kept, strict=True)]
     codes.append(_stacked(codec, added))
 
     def texts(table: Callable[[Segment], Iterable[str]], new: Callable[[Change], str]) -> Iterator[str]:
-        old = (_chosen(table(s), keep) for s, keep in zip(segments, kept, strict=True))
+        old = (_chosen(table(s), chosen) for s, chosen in zip(segments, kept, strict=True))
         return chain(chain.from_iterable(old), map(new, added))
 
-    write_segment(
-        codec,
-        np.concatenate(codes),
-        texts(lambda s: s.assets, lambda change: change.asset_id),
-        texts(lambda s: s.metas, lambda change: meta_text(change.meta)),
-        paths,
-    )
+    with workspace(files) as folder:
+        paths = SegmentPaths.below(folder)
+        write_segment(
+            codec,
+            np.concatenate(codes),
+            texts(lambda s: s.assets, lambda change: change.asset_id),
+            texts(lambda s: s.metas, lambda change: meta_text(change.meta)),
+            paths,
+        )
+        return files.upload_segment(paths)
 
 
 def _stacked(codec: Codec, added: list[Change]) -> Codes:

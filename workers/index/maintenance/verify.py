@@ -26,7 +26,7 @@ class Verified:
 
     Attributes:
         files: files read in the store, all of them undamaged.
-        entries: entries in the segments.
+        entries: assets in the segments.
         journal: changes in the journal that the segments do not cover.
         asked: entries that were searched by the reconstructions of their codes.
         found_at_1, found_at_16: how many of these were among the first matches, by nprobe. A reconstruction may lie
@@ -60,7 +60,7 @@ def verify_collection(files: CollectionStore, journal: Journal, collection: Coll
     assets, codes = _sampled(files, manifest, codec, sample)
     features = codec.decode(codes) if len(codes) else np.empty((0, codec.dimension), dtype=np.float32)
     found = [sum(_finds(collection, f, a, nprobe) for f, a in zip(features, assets, strict=True)) for nprobe in (1, 16)]
-    entries = sum(part.count for part in manifest.segments)
+    entries = manifest.assets
     changes = sum(1 for _ in journal.all_after(manifest.journal_entry))
     return Verified(len(digests), entries, changes, len(assets), *found)
 
@@ -69,8 +69,10 @@ def _sampled(files: CollectionStore, manifest: Manifest, codec: Codec, sample: i
     """Assets and codes (N, code_size) of some entries of the segments."""
     random = np.random.default_rng(0)
     assets: list[str] = []
-    codes: list[Codes] = []
-    for segment in open_segments(files, manifest, codec):
+    codes = [np.empty((0, codec.code_size), dtype=np.uint8)]
+    for part, segment in zip(manifest.segments, open_segments(files, manifest, codec), strict=True):
+        if part.distractors:
+            continue
         chosen = np.sort(random.permutation(len(segment))[:sample])
         assets += [segment.assets[int(position)] for position in chosen]
         codes.append(segment.codes[chosen])

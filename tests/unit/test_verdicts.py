@@ -1,0 +1,256 @@
+"""Scores, calibration and verdicts, on features of real photographs: what the starter collection's codes stand for."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.results import ExtractorIdentity
+from workers.index.codec.codec import Codec, Features, search
+from workers.index.maintenance import starter
+from workers.index.maintenance.build import NewCollection, train_collection
+from workers.index.maintenance.plain_images import plain_images
+from workers.index.verdicts.background import Background
+from workers.index.verdicts.calibration import Calibration, needed_queries, wilson
+from workers.index.verdicts.duplicates import groups_of, near_distance
+from workers.index.verdicts.judge import Evidence, judge
+from workers.index.verdicts.score import COHORT, LEFT_OUT, cohort, score
+
+EXTRACTOR = ExtractorIdentity(name="compact", sha256="0" * 64, dimension=256)
+FPR = 0.01
+
+
+@cache
+def shipped() -> Background:
+    return Background.read(starter.FOLDER / starter.BACKGROUND)
+
+
+@cache
+def background() -> Background:
+    """A part of what is shipped, for speed."""
+    return Background(shipped().features[:600], 600)
+
+
+@cache
+def pictures() -> Features:
+    """(N, 256) of norm 1, none of them near the background."""
+    codec = Codec.read(starter.FOLDER / starter.CODEC, starter.read_card().factory)
+    features = _unit(codec.decode(starter.read_codes()[:9_000]))
+    near = (2 - 2 * features @ shipped().features.T).min(axis=1) < 0.7
+    return features[~near]
+
+
+def moved(features: Features, by: float, seed: int) -> Features:
+    """Edited versions: each feature moved by a distance in a random direction."""
+    noise = np.random.default_rng(seed).standard_normal(features.shape).astype(np.float32)
+    return _unit(features + by * _unit(noise))
+
+
+def _unit(features: Features) -> Features:
+    unit: Features = features / np.linalg.norm(features, axis=1, keepdims=True)
+    return unit
+
+
+# ── score ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_score_is_the_distance_over_the_mean_of_the_others() -> None:
+    assert score(0.5, [1.0, 1.0, 1.0], 2.0) == 0.5
+    assert score(0.5, [0.5, 1.0, 1.0], 2.0) == 0.5  # its own distance is left out
+    assert score(0.5, [], 2.0) == 0.25
+    assert score(0.5, [0.0], 2.0) == 1.0
+
+
+def test_the_nearest_assets_may_be_versions_of_the_match_and_are_no_cohort() -> None:
+    assert cohort([], [0.1] * LEFT_OUT) == []
+    assert cohort([0.9, 1.0], [*[0.1] * LEFT_OUT, 0.95]) == [0.9, 0.95, 1.0]
+    assert len(cohort([1.0] * 100, [0.5] * 100)) == COHORT + 1
+
+
+# ── calibration ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("nprobe", [1, 3, 16, 64, 1_000])
+def test_a_threshold_falls_with_the_number_of_assets_and_rises_with_the_rate(nprobe: int) -> None:
+    calibration = starter.read_card().calibration
+    by_size = [calibration.threshold(FPR, nprobe, count) for count in (10, 200, 5_000, 40_000, 2_000_000)]
+    by_rate = [calibration.threshold(rate, nprobe, 5_000) for rate in (0.1, 0.01, 0.001)]
+    for falling in (by_size, by_rate):
+        assert all(a is not None and b is not None and a > b for a, b in pairwise(falling))
+
+
+def test_a_rate_that_too_few_images_can_show_has_no_threshold_and_the_verdict_says_how_many_it_takes() -> None:
+    calibration = starter.read_card().calibration
+    assert calibration.threshold(1 / calibration.queries, 1, 100) is None
+    judged = judge(_evidence(0.4, calibration), fpr=0.0001)
+    assert judged.verdict == "uncalibrated"
+    assert f"{needed_queries(0.0001):,}" in judged.assessment.reason
+
+
+def test_a_better_score_is_a_more_probable_copy() -> None:
+    calibration = starter.read_card().calibration
+    found = [calibration.probability(s, 1, 1_000) for s in (0.4, 0.75, 0.85, 0.99)]
+    assert all(a is not None and b is not None and a >= b for a, b in pairwise(found))
+    assert found[0] == pytest.approx(1, abs=0.01)
+    assert found[-1] == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.parametrize("successes", [0, 1, 50, 100])
+def test_wilsons_interval_holds_the_share_and_stays_within_one(successes: int) -> None:
+    low, high = wilson(successes, 100)
+    assert 0 <= low <= successes / 100 <= high + 1e-9 <= 1 + 1e-9
+
+
+# ── verdicts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _evidence(distance: float | None, calibration: Calibration | None, **changed: object) -> Evidence:
+    found = {
+        "distances": [] if distance is None else [distance, distance + 0.2], "cohort": [1.0] * COHORT,
+        "nearest_distractor": 1.0, "assets": 1_000, "nprobe": 1, "uninformative": False, "calibration": calibration,
+        "threshold": None,
+    }  # fmt: skip
+    return Evidence(**(found | changed))  # type: ignore[arg-type]
+
+
+def test_scores_are_told_apart_in_three_bands_with_their_rates() -> None:
+    calibration = starter.read_card().calibration
+    near, middling, far = (judge(_evidence(d, calibration)) for d in (0.5, 0.88, 0.98))
+    assert (near.verdict, middling.verdict, far.verdict) == ("match", "possible", "no_match")
+    facts = near.assessment
+    assert (facts.fpr, facts.possible_fpr, facts.margin) == (0.01, 0.1, pytest.approx(0.2))
+    assert facts.threshold is not None
+    assert facts.possible_threshold is not None
+    assert facts.threshold < facts.possible_threshold
+    assert near.threshold == pytest.approx(facts.threshold)  # the cohort's mean is 1
+
+
+def test_what_the_query_asks_for_overrides_the_collections_threshold() -> None:
+    calibration = starter.read_card().calibration
+    assert judge(_evidence(0.8, calibration)).verdict == "match"
+    assert judge(_evidence(0.8, calibration), fpr=0.001).verdict == "possible"
+    assert judge(_evidence(0.8, calibration), threshold=0.7).verdict == "no_match"
+    assert judge(_evidence(0.8, None), threshold=0.9).verdict == "match"
+
+
+def test_views_share_the_rate_of_one_query() -> None:
+    calibration = starter.read_card().calibration
+    one, eight = (judge(_evidence(0.5, calibration), views=count).assessment for count in (1, 8))
+    assert eight.threshold == pytest.approx(calibration.threshold(0.01 / 8, 1, 1_000))
+    assert one.threshold is not None
+    assert eight.threshold is not None
+    assert eight.threshold < one.threshold
+
+
+def test_a_collection_of_version_0_1_0_is_judged_by_distance_as_before() -> None:
+    assert judge(_evidence(0.4, None, threshold=0.5)).verdict == "match"
+    assert judge(_evidence(0.6, None, threshold=0.5)).verdict == "no_match"
+    assert judge(_evidence(None, None, threshold=0.5)).verdict == "no_match"
+    assert judge(_evidence(0.4, None)).verdict == "uncalibrated"
+
+
+def test_an_uninformative_query_matches_nothing_however_near() -> None:
+    calibration = starter.read_card().calibration
+    assert judge(_evidence(0.1, calibration, uninformative=True)).verdict == "uninformative"
+
+
+# ── background ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_background_survives_its_file(tmp_path: Path) -> None:
+    background().write(tmp_path / "background")
+    again = Background.read(tmp_path / "background")
+    assert again.photographs == 600
+    np.testing.assert_allclose(again.features, background().features, atol=0.005)
+
+
+def test_plain_images_are_crowded_and_photographs_are_not() -> None:
+    others = shipped().features[shipped().photographs :][::40]
+    assert np.mean([shipped().uninformative(feature) for feature in others]) > 0.8
+    assert np.mean([shipped().uninformative(feature) for feature in pictures()[:300]]) < 0.01
+
+
+def test_plain_images_are_the_same_for_the_same_seed() -> None:
+    one, again, other = (list(plain_images(12, seed)) for seed in (0, 0, 1))
+    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not any(a.shape == b.shape and np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+# ── archives ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def archive(count: int, duplicates: float) -> Features:
+    """`count` pictures, a share of which are near-duplicates of others among them."""
+    versions = round(count * duplicates)
+    originals = _unrelated_to_each_other(count)[: count - versions]
+    again = originals[np.arange(versions) % len(originals)]
+    return np.concatenate([originals, moved(again, 0.2, 1)])
+
+
+def strangers(count: int) -> Features:
+    """400 pictures that :func:`archive` of that count holds no version of."""
+    return _unrelated_to_each_other(count)[-400:]
+
+
+def _unrelated_to_each_other(count: int) -> Features:
+    """Exact features where there are enough of them; reconstructions lie nearer to each other."""
+    return shipped().features[600 : shipped().photographs] if count <= 1_000 else pictures()
+
+
+def judged(new: NewCollection, codes: np.ndarray, features: Features) -> list[tuple[int, str]]:
+    """The first asset and the verdict of each query, at nprobe 1."""
+    assert new.distractors is not None
+    assets, others = new.codec.filled(codes), new.codec.filled(new.distractors)
+    answers = []
+    for feature in features:
+        probe = new.codec.probe(feature, 1)
+        hits, distractors = search(assets, probe, 60), search(others, probe, COHORT + 1)
+        distances = [d for _, d in hits]
+        evidence = Evidence(
+            distances[:2], cohort([d for _, d in distractors], distances), None, len(codes), probe.nprobe, False,
+            new.calibration, None,
+        )  # fmt: skip
+        answers.append((hits[0][0] if hits else -1, judge(evidence).verdict))
+    return answers
+
+
+@pytest.mark.parametrize("duplicates", [0.0, 0.01, 0.05, 0.5])
+@pytest.mark.parametrize("count", [2, 10, 40, 200, 5_000])
+def test_near_duplicates_in_an_archive_of_any_size_spoil_no_threshold(count: int, duplicates: float) -> None:
+    features = archive(count, duplicates)
+    factory = "Flat" if count <= 1_000 else "IVF16,Flat"  # product quantisers take long to train
+    new, codes = train_collection("archive", factory, EXTRACTOR, features, FPR, background())
+    assert {*range(count - round(count * duplicates), count)} <= {p for group in new.duplicates for p in group}
+    asked = np.arange(len(features))[:100]
+    copies = judged(new, codes, moved(features[asked], 0.45, 2))
+    pictured = 2 - 2 * features[asked] @ features.T < 0.3  # any version of the picture is right
+    right = [position >= 0 and bool(pictured[i, position]) for i, (position, _) in enumerate(copies)]
+    matched = [ok and verdict == "match" for ok, (_, verdict) in zip(right, copies, strict=True)]
+    assert sum(matched) >= 0.9 * sum(right) > 0
+    unrelated = judged(new, codes, strangers(count))
+    assert sum(verdict == "match" for _, verdict in unrelated) <= 12  # 1 % of 400 is 4
+
+
+def test_near_duplicates_are_grouped_by_their_exact_features() -> None:
+    features = pictures()[:300]
+    versions = np.concatenate([features, moved(features[:5], 0.2, 1), moved(features[:1], 0.2, 2)])
+    assert groups_of(versions, near_distance(features)) == [[0, 300, 305], [1, 301], [2, 302], [3, 303], [4, 304]]
+
+
+def test_too_few_images_without_a_background_have_no_threshold() -> None:
+    for count in (2, 100):
+        new, _ = train_collection("archive", "Flat", EXTRACTOR, pictures()[:count], FPR)
+        assert (new.threshold, new.threshold_fpr) == (None, None)
+
+
+def test_an_archive_without_a_background_is_calibrated_on_its_own_images() -> None:
+    features = archive(1_200, 0.05)
+    new, _ = train_collection("archive", "IVF16,PQ8x4", EXTRACTOR, features, FPR)
+    assert new.calibration is not None
+    assert new.calibration.background == "the collection's own images"
+    assert new.threshold is not None
+    assert new.threshold_fpr == FPR

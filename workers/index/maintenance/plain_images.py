@@ -1,0 +1,80 @@
+"""Images that say nothing: pages of text, flat colours, gradients and noise, drawn for the background of a collection.
+
+They stand for a kind of image of which all look alike to an extractor, so that a query of that kind finds itself in a
+crowd, and no match of it counts.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+__all__ = ["plain_images"]
+
+_PAGES_OF_TEN: Final = 7
+_LETTERS: Final = "eeettaaooinnshrdlucmfwypvbgkjqxz"
+_SHAPES: Final = ((595, 842), (612, 792), (842, 595), (640, 480), (480, 640), (720, 720), (420, 900))
+_PAPERS: Final = ("white", "white", "white", "white", "ivory", "whitesmoke", "lavender", "black")
+
+
+def plain_images(count: int, seed: int = 0) -> Iterator[npt.NDArray[np.uint8]]:
+    """`count` images (H, W, 3) uint8, the same ones for the same seed."""
+    for number in range(count):
+        draw = random.Random(f"{seed} {number}")
+        yield np.asarray(_page(draw)) if number % 10 < _PAGES_OF_TEN else _surface(draw)
+
+
+def _page(draw: random.Random) -> Image.Image:
+    """A page of text, in one to three columns, with headings and paragraphs."""
+    width, height = (round(side * draw.uniform(0.6, 1.3)) for side in draw.choice(_SHAPES))
+    paper = draw.choice(_PAPERS)
+    page = Image.new("RGB", (width, height), paper)
+    pen, ink = ImageDraw.Draw(page), "white" if paper == "black" else draw.choice(("black", "black", "#333344"))
+    size = draw.randint(8, 26)
+    font, margin, columns = ImageFont.load_default(size), round(width * draw.uniform(0.04, 0.16)), draw.randint(1, 3)
+    column = (width - margin * (columns + 1)) / columns
+    top = round(height * draw.uniform(0.04, 0.15))
+    if draw.random() < 0.5:
+        pen.text((margin, top), _words(draw, 3), fill=ink, font=ImageFont.load_default(round(size * 2)))
+        top += size * 4
+    bottom = height * (draw.uniform(0.3, 0.95) if draw.random() < 0.4 else 0.94)
+    for number in range(columns):
+        left, y = margin + number * (column + margin), float(top)
+        while y < bottom:
+            if draw.random() > 0.08:
+                pen.text((left, y), _line(draw, column, font), fill=ink, font=font)
+            y += size * draw.choice((1.2, 1.2, 1.2, 1.6))
+    return page
+
+
+def _line(draw: random.Random, width: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Words that fill a width in pixels, or part of it at the end of a paragraph."""
+    text, width = "", width * (draw.uniform(0.2, 1) if draw.random() < 0.12 else 1)
+    while font.getlength(longer := f"{text}{_words(draw, 1)} ") < width:
+        text = longer
+    return text
+
+
+def _words(draw: random.Random, count: int) -> str:
+    return " ".join("".join(draw.choices(_LETTERS, k=draw.randint(1, 10))) for _ in range(count))
+
+
+def _surface(draw: random.Random) -> npt.NDArray[np.uint8]:
+    """One colour, a gradient between two, or noise around one."""
+    height, width = draw.randint(80, 600), draw.randint(80, 600)
+    first, second = (np.array([draw.randint(0, 255) for _ in range(3)], dtype=np.float64) for _ in range(2))
+    kind = draw.randint(0, 3)
+    pixels = np.broadcast_to(first, (height, width, 3)).copy()
+    if kind == 1:
+        pixels += (second - first) * np.linspace(0, 1, width)[None, :, None]
+    elif kind == 2:
+        pixels += (second - first) * np.linspace(0, 1, height)[:, None, None]
+    elif kind == 3:
+        noise = np.random.default_rng(draw.randint(0, 2**32))
+        pixels += noise.normal(0, draw.choice((2, 6, 20)), pixels.shape)
+    return np.clip(pixels, 0, 255).astype(np.uint8)

@@ -1,0 +1,77 @@
+"""Background images: unrelated to every asset, so that what they match is a false match.
+
+A collection keeps their features to calibrate by, their codes as distractors, and tells by them which queries lie where
+many different images do, so that a code says nothing about which of them it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from tasks.errors import CorruptSegment
+from workers.index.codec.codec import Features
+
+__all__ = ["Background"]
+
+_NEIGHBOURS: Final = 10
+# Of photographs, one in a thousand lies in a place as crowded as those that are called uninformative.
+_CROWDED_QUANTILE: Final = 0.001
+_FEWEST: Final = 1_000
+
+
+@dataclass(frozen=True)
+class Background:
+    """Features (B, D) float32 of norm 1; the first `photographs` rows are of photographs, the others of plain images:
+    pages of text, flat colours, gradients, noise."""
+
+    features: Features
+    photographs: int
+
+    @classmethod
+    def read(cls, path: Path) -> Background:
+        """Raises CorruptSegment for a file that is no background."""
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                features = archive["features"].astype(np.float32) * np.float32(archive["scale"])
+                return cls(features, int(archive["photographs"]))
+        except (KeyError, ValueError, OSError) as error:
+            raise CorruptSegment(f"{path} holds no background: {error}") from error
+
+    def write(self, path: Path) -> None:
+        """As 8-bit integers, which move a distance by less than a thousandth."""
+        scale = np.float32(np.abs(self.features).max() / 127)
+        with path.open("wb") as file:
+            np.savez_compressed(
+                file, features=np.round(self.features / scale).astype(np.int8), scale=scale,
+                photographs=np.int64(self.photographs),
+            )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def uninformative(self, feature: Features) -> bool:
+        """Whether a feature (D,) lies closer to its background neighbours than nearly every photograph does."""
+        if self._crowded is None:
+            return False
+        return bool(self._nearness(feature[None])[0] < self._crowded)
+
+    @cached_property
+    def _crowded(self) -> float | None:
+        """The mean squared distance to the nearest neighbours that few photographs are below; None when there are too
+        few to tell."""
+        if self.photographs < _FEWEST:
+            return None
+        nearness = [self._nearness(part, own=1) for part in np.array_split(self.features[: self.photographs], 16)]
+        return float(np.quantile(np.concatenate(nearness), _CROWDED_QUANTILE))
+
+    def _nearness(self, features: Features, own: int = 0) -> np.ndarray:
+        """(Q,) mean squared distance to the nearest neighbours, but for the `own` nearest."""
+        distances = 2 - 2 * features @ self.features.T
+        nearest = np.partition(distances, own + _NEIGHBOURS, axis=1)[:, : own + _NEIGHBOURS]
+        mean: np.ndarray = np.sort(nearest, axis=1)[:, own:].mean(axis=1)
+        return mean

@@ -1,0 +1,134 @@
+"""What a score is worth in one collection: shares of unrelated images and of copies that have it, or a better one."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from tasks.messages import Frozen
+
+__all__ = ["Calibration", "Curve", "needed_queries", "wilson"]
+
+_Z95: Final = 1.96
+# By the rule of three, no false match among 3 / rate queries means at most that rate, with 95 % confidence.
+_QUERIES_TIMES_RATE: Final = 3
+# A rate is a mean over all assets that might be there. Of a few, one that resembles many images weighs more than that:
+# measured with 2 and with 10 photographs, unrelated ones matched at 1.8 to 2.4 % instead of 1 %.
+_FEWEST_ASSETS: Final = 100
+
+
+class Curve(Frozen):
+    """Calibration at one nprobe.
+
+    Attributes:
+        scale: the median of the cohorts' means.
+        rates: for each number of assets of :attr:`Calibration.assets`, for each of :attr:`Calibration.scores`, the
+            share of unrelated queries for which some asset has that score or a better one: the upper end of its
+            one-sided 95 % confidence interval.
+        copies: for each score, the share of edited copies whose own asset has that score or a better one and is the
+            first match; empty when no copies were measured.
+    """
+
+    nprobe: int = Field(ge=1)
+    scale: float
+    rates: list[list[float]]
+    copies: list[float] = Field(default_factory=list)
+
+
+class Calibration(Frozen):
+    """False-match rates of one codec by score, number of assets and nprobe.
+
+    The rate grows with the number of assets, each of which could be the false match; so a collection's threshold
+    follows its size.
+
+    Attributes:
+        fpr: the rate that verdicts use unless the query asks for another.
+        background: what the unrelated queries were.
+        queries: how many there were.
+        entries: how many entries of the index were tried as the false match.
+        assets: ascending numbers of assets.
+        scores: ascending.
+    """
+
+    fpr: float = Field(gt=0, lt=1)
+    background: str
+    queries: int = Field(ge=1)
+    entries: int = Field(ge=1)
+    assets: list[int]
+    scores: list[float]
+    curves: list[Curve] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _shapes(self) -> Self:
+        for curve in self.curves:
+            if [len(row) for row in curve.rates] != [len(self.scores)] * len(self.assets):
+                raise ValueError("a curve has a rate for each number of assets and each score")
+            if curve.copies and len(curve.copies) != len(self.scores):
+                raise ValueError("a curve has a share of copies for each score")
+        return self
+
+    def curve(self, nprobe: int) -> Curve:
+        """The curve for a search: of the least nprobe that is not below its own, since more cells give more false
+        matches."""
+        deeper = [curve for curve in self.curves if curve.nprobe >= nprobe]
+        return min(deeper, key=lambda c: c.nprobe) if deeper else max(self.curves, key=lambda c: c.nprobe)
+
+    def rate(self, score: float, nprobe: int, assets: int) -> float:
+        """Share of unrelated queries that have a match of this score or a better one."""
+        return float(np.interp(score, self.scores, self._rates(nprobe, assets), left=0.0))
+
+    def copies(self, score: float, nprobe: int) -> float | None:
+        """Share of copies found with this score or a better one; None when it was not measured."""
+        found = self.curve(nprobe).copies
+        return float(np.interp(score, self.scores, found)) if found else None
+
+    def threshold(self, fpr: float, nprobe: int, assets: int) -> float | None:
+        """The highest score at which at most a share `fpr` of unrelated queries match; None when there were too few
+        queries to tell, or even the best score is reached by more."""
+        if self.queries < needed_queries(fpr):
+            return None
+        rates = self._rates(nprobe, assets)
+        passed = int(np.searchsorted(rates, fpr, side="right"))
+        if passed == 0:
+            return None
+        if passed == len(rates):
+            return self.scores[-1]
+        low, high = rates[passed - 1], rates[passed]
+        part = (fpr - low) / (high - low)
+        return float(self.scores[passed - 1] + part * (self.scores[passed] - self.scores[passed - 1]))
+
+    def probability(self, score: float, nprobe: int, assets: int) -> float | None:
+        """How likely a copy is, where copies and unrelated images are asked for equally often: the share of copies that
+        look this bad or worse, beside the share of unrelated images that look this good or better."""
+        found = self.curve(nprobe).copies
+        if not found or found[-1] <= 0:
+            return None
+        worse = 1.0 - float(np.interp(score, self.scores, found, left=0.0)) / found[-1]
+        better = self.rate(score, nprobe, assets)
+        return worse / (worse + better) if worse + better > 0 else 0.5
+
+    def _rates(self, nprobe: int, assets: int) -> np.ndarray:
+        """(S,) by score, ascending: between two numbers of assets, by their logarithms."""
+        rows = np.asarray(self.curve(nprobe).rates)
+        place = np.interp(math.log(max(assets, _FEWEST_ASSETS)), np.log(self.assets), np.arange(len(self.assets)))
+        low = int(place)
+        high = min(low + 1, len(self.assets) - 1)
+        return np.maximum.accumulate(rows[low] + (place - low) * (rows[high] - rows[low]))
+
+
+def needed_queries(fpr: float) -> int:
+    """How many unrelated queries a false-positive rate takes to be measured."""
+    return math.ceil(_QUERIES_TIMES_RATE / fpr)
+
+
+def wilson(successes: float, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share (Wilson, 1927)."""
+    if not trials:
+        return 0.0, 1.0
+    share, z2 = successes / trials, _Z95**2
+    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = _Z95 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
+    return max(0.0, middle - half), min(1.0, middle + half)

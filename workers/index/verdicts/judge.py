@@ -1,0 +1,147 @@
+"""The verdict of a query: whether its first match is a copy, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tasks.results import Assessment, Verdict
+from workers.index.verdicts.calibration import Calibration, needed_queries
+from workers.index.verdicts.score import score
+
+__all__ = ["Evidence", "Judgement", "judge"]
+
+_POSSIBLE_TIMES: Final = 10
+_MOST_POSSIBLE: Final = 0.1
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one search found.
+
+    Attributes:
+        distances: of the matches, ascending.
+        cohort: distances that they are compared with, ascending.
+        nearest_distractor: None where there is none.
+        assets: how many could have been found.
+        nprobe: cells that were searched.
+        uninformative: whether the query lies where many different images do.
+        calibration: None for collections of version 0.1.0, which have `threshold`, a distance, instead.
+    """
+
+    distances: Sequence[float]
+    cohort: Sequence[float]
+    nearest_distractor: float | None
+    assets: int
+    nprobe: int
+    uninformative: bool
+    calibration: Calibration | None
+    threshold: float | None
+
+    @property
+    def scores(self) -> list[float] | None:
+        """Of the matches; None where there is no calibration to give them a meaning."""
+        if self.calibration is None:
+            return None
+        scale = self.calibration.curve(self.nprobe).scale
+        return [score(distance, self.cohort, scale) for distance in self.distances]
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Of several searches, the one with the least has the best first match."""
+        scores = self.scores
+        nearest = self.distances[0] if self.distances else math.inf
+        return (scores[0] if scores else math.inf), nearest
+
+    def probability(self, score: float) -> float | None:
+        if self.calibration is None:
+            return None
+        return self.calibration.probability(score, self.nprobe, self.assets)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """`threshold`: the distance up to which the first match would count."""
+
+    verdict: Verdict
+    threshold: float | None
+    assessment: Assessment
+
+
+def judge(evidence: Evidence, fpr: float | None = None, threshold: float | None = None, views: int = 1) -> Judgement:
+    """Judge a query by its first match.
+
+    Args:
+        fpr: the false-match rate to keep; the collection's by default.
+        threshold: a distance to use in place of a calibrated score.
+        views: how many versions of the query were searched, each of which could have given a false match.
+    """
+    if threshold is None and evidence.calibration is not None:
+        return _by_score(evidence, evidence.calibration, fpr or evidence.calibration.fpr, views)
+    limit = evidence.threshold if threshold is None else threshold
+    first = evidence.distances[0] if evidence.distances else None
+    facts = _facts(evidence)
+    if limit is None:
+        return Judgement("uncalibrated", None, Assessment(reason="The collection has no threshold.", **facts))
+    if first is None:
+        return Judgement("no_match", limit, Assessment(reason="No asset was found in the searched cells.", **facts))
+    near = first <= limit
+    reason = f"The distance {first:.3f} is {'within' if near else 'beyond'} the threshold {limit:.3f}."
+    return Judgement("match" if near else "no_match", limit, Assessment(reason=reason, **facts))
+
+
+def _by_score(evidence: Evidence, calibration: Calibration, fpr: float, views: int) -> Judgement:
+    possible_fpr = max(fpr, min(_POSSIBLE_TIMES * fpr, _MOST_POSSIBLE))
+    limit, possible = (calibration.threshold(r / views, evidence.nprobe, evidence.assets) for r in (fpr, possible_fpr))
+    scores = evidence.scores or []
+    first = scores[0] if scores else None
+    facts = _facts(evidence) | {
+        "fpr": fpr, "threshold": limit, "possible_fpr": possible_fpr, "possible_threshold": possible,
+        "false_match_rate": None if first is None
+        else min(1.0, views * calibration.rate(first, evidence.nprobe, evidence.assets)),
+    }  # fmt: skip
+    verdict, reason = _banded(evidence, first, limit, possible, fpr)
+    if verdict == "uncalibrated":
+        reason = _too_few(calibration, fpr / views)
+    distance = None
+    if limit is not None and first:
+        distance = limit * evidence.distances[0] / first
+    return Judgement(verdict, distance, Assessment(reason=reason, **facts))
+
+
+def _banded(
+    evidence: Evidence, first: float | None, limit: float | None, possible: float | None, fpr: float
+) -> tuple[Verdict, str]:
+    if evidence.uninformative:
+        return "uninformative", (
+            "The image looks like too many different ones, such as pages of text or plain surfaces, for a match to "
+            "mean anything."
+        )
+    if first is None:
+        return "no_match", "No asset was found in the searched cells: a higher nprobe searches more."
+    if limit is None:
+        return "uncalibrated", ""
+    among = f"{fpr:.2g} of unrelated images reach among {evidence.assets:,} assets"
+    if first <= limit:
+        return "match", f"The score {first:.3f} is within {limit:.3f}, which at most {among}."
+    if possible is not None and first <= possible:
+        return "possible", f"The score {first:.3f} is beyond {limit:.3f}, which at most {among}, but close to it."
+    return "no_match", f"The score {first:.3f} is beyond {limit:.3f}, which at most {among}."
+
+
+def _too_few(calibration: Calibration, fpr: float) -> str:
+    needed = needed_queries(fpr)
+    if calibration.queries >= needed:
+        return f"Even the best score does not keep a false-match rate of {fpr:.2g} among so many assets."
+    return (
+        f"A false-match rate of {fpr:.2g} takes {needed:,} unrelated images to measure, and the collection has "
+        f"{calibration.queries:,}: build it with `--background`, or ask for a higher rate."
+    )
+
+
+def _facts(evidence: Evidence) -> dict[str, Any]:
+    distances = evidence.distances
+    margin = distances[1] - distances[0] if len(distances) > 1 else None
+    return {"assets": evidence.assets, "margin": margin, "nearest_distractor": evidence.nearest_distractor}

@@ -1,0 +1,127 @@
+"""Measures a calibration: what unrelated queries, and edited copies, score in one index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from workers.index.codec.codec import Codec, Codes, Features, search, search_many
+from workers.index.verdicts.calibration import Calibration, Curve
+from workers.index.verdicts.score import COHORT, cohort, score
+
+__all__ = ["Contents", "Queries", "calibrate", "copies_found"]
+
+_NPROBES: Final = (1, 4, 16, 64)
+_SCORES: Final = tuple(round(float(s), 4) for s in np.linspace(0.3, 1.0, 57))
+_ASSETS: Final = tuple(10**n for n in range(9))
+_CANDIDATES: Final = 200  # of one query
+_TOGETHER: Final = 256  # queries searched at once
+_CONFIDENT: Final = 1.645  # standard errors, for a bound that holds with 95 % confidence
+
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """An index to be calibrated: codes (M, code_size), of which the first `assets` belong to assets and the others to
+    distractors."""
+
+    codec: Codec
+    codes: Codes
+    assets: int
+
+    @cached_property
+    def index(self) -> Any:
+        """Made once."""
+        return self.codec.filled(self.codes)
+
+    @property
+    def nprobes(self) -> tuple[int, ...]:
+        return _NPROBES if self.codec.has_cells else (1,)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Unrelated features (Q, D). `related[i]` are the positions of entries that query i may be a copy of, such as its
+    own: they count neither as matches nor in the cohort."""
+
+    features: Features
+    related: Sequence[frozenset[int]]
+
+
+def calibrate(contents: Contents, sets: Sequence[Queries], fpr: float, background: str) -> Calibration:
+    """Try every entry of the index as the asset that an unrelated query might be taken for.
+
+    With n of M entries scoring at most s for a query, N assets like them contain none of those n with the probability
+    (1 - n / M) ** N; what remains is this query's rate, and the mean over the queries is the false-match rate. Of
+    several sets of queries, the higher rate counts.
+    """
+    curves = [_curve(contents, sets, nprobe) for nprobe in contents.nprobes]
+    return Calibration(
+        fpr=fpr, background=background, queries=max(len(some.features) for some in sets), entries=len(contents.codes),
+        assets=list(_ASSETS), scores=list(_SCORES), curves=curves,
+    )  # fmt: skip
+
+
+def copies_found(contents: Contents, curve: Curve, copies: Features, own: Sequence[int]) -> list[float]:
+    """For each score of a calibration, the share of edited copies (Q, D) whose own asset, at the position `own` of the
+    index, is the first match with that score or a better one."""
+    scores = np.full(len(copies), np.inf)
+    for i, (feature, position) in enumerate(zip(copies, own, strict=True)):
+        hits = search(contents.index, contents.codec.probe(feature, curve.nprobe), _CANDIDATES)
+        assets = [(p, d) for p, d in hits if p < contents.assets]
+        if assets and assets[0][0] == position:
+            others = cohort([d for p, d in hits if p >= contents.assets], [d for _, d in assets])
+            scores[i] = score(assets[0][1], others, curve.scale)
+    return [round(float(np.mean(scores <= limit)), 5) for limit in _SCORES]
+
+
+def _curve(contents: Contents, sets: Sequence[Queries], nprobe: int) -> Curve:
+    found = [list(_found(contents, queries, nprobe)) for queries in sets]
+    means = [np.mean(others) for some in found for _, others in some if len(others)]
+    scale = float(np.median(means)) if means else 1.0
+    rates = np.max([_rates(some, scale, len(contents.codes)) for some in found], axis=0)
+    return Curve(nprobe=nprobe, scale=scale, rates=[[float(f"{rate:.4g}") for rate in row] for row in rates])
+
+
+def _rates(found: Sequence[tuple[Scores, Scores]], scale: float, entries: int) -> Scores:
+    """(assets, scores): upper ends of the false-match rates' confidence intervals."""
+    passing = [np.searchsorted(np.sort(_scores(*pair, scale)), _SCORES, side="right") for pair in found]
+    share = np.minimum(np.stack(passing) / entries, 1.0)
+    rows = []
+    for count in _ASSETS:
+        rate = 1 - (1 - share) ** count
+        rows.append(rate.mean(axis=0) + _CONFIDENT * rate.std(axis=0) / np.sqrt(len(rate)))
+    bounded: Scores = np.minimum(np.stack(rows), 1.0)
+    return bounded
+
+
+def _scores(distances: Scores, others: Scores, scale: float) -> Scores:
+    """(K,) as :func:`workers.index.verdicts.score.score` gives them one by one."""
+    if not len(others):
+        return distances / scale
+    nearest = others[:COHORT]
+    means = np.full(len(distances), nearest.mean())
+    inside = np.isin(distances, nearest)
+    if len(others) > 1:
+        means[inside] = (others.sum() - distances[inside]) / (len(others) - 1)
+    scores: Scores = distances / np.maximum(means, np.finfo(np.float64).tiny)
+    return scores
+
+
+def _found(contents: Contents, queries: Queries, nprobe: int) -> Iterator[tuple[Scores, Scores]]:
+    """For each query, the distances of its nearest entries, and of its cohort."""
+    for start in range(0, len(queries.features), _TOGETHER):
+        part = slice(start, start + _TOGETHER)
+        related = queries.related[part]
+        depth = min(_CANDIDATES + max(map(len, related), default=0), len(contents.codes))
+        found = search_many(contents.codec, contents.index, queries.features[part], nprobe, depth)
+        for distances, positions, own in zip(*found, related, strict=True):
+            counted = (positions >= 0) & ~np.isin(positions, list(own))
+            kept, assets = distances[counted].astype(np.float64), positions[counted] < contents.assets
+            yield kept, np.array(cohort(kept[~assets].tolist(), kept[assets].tolist()))
