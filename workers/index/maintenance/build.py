@@ -24,8 +24,8 @@ from workers.index.collection.workspace import workspace
 from workers.index.maintenance.upkeep import CheckLock
 from workers.index.verdicts.background import Background
 from workers.index.verdicts.calibration import Calibration
-from workers.index.verdicts.duplicates import groups_of, near_distance, neighbours
-from workers.index.verdicts.measure import Contents, Queries, calibrate
+from workers.index.verdicts.duplicates import groups_of, near_distance
+from workers.index.verdicts.measure import Contents, Queries, calibrate, entries_as_queries
 
 __all__ = [
     "NewCollection",
@@ -114,11 +114,11 @@ def _queries(features: Features, background: Background | None, near: float) -> 
     with the entries that it may be a copy of."""
     whole = features if background is None else np.concatenate([features, background.features])
     if background is not None:
-        photographs = background.features[: background.photographs]
-        yield Queries(photographs, list(neighbours(photographs, whole, near)))
+        yield entries_as_queries(whole, len(features) + np.arange(background.photographs), near)
     if background is None or len(features) >= _FEWEST_OWN_QUERIES:
-        chosen = np.sort(np.random.default_rng(1).permutation(len(features))[:_CALIBRATION_QUERIES])
-        yield Queries(features[chosen], list(neighbours(features[chosen], whole, near)))
+        yield entries_as_queries(
+            whole, np.random.default_rng(1).permutation(len(features))[:_CALIBRATION_QUERIES], near
+        )
 
 
 def _named(background: Background | None) -> str:

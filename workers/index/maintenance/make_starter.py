@@ -20,8 +20,8 @@ from workers.index.codec.codec import Codec
 from workers.index.maintenance.plain_images import plain_images
 from workers.index.maintenance.starter import BACKGROUND, CARD, CODEC, CODES, Card
 from workers.index.verdicts.background import Background
-from workers.index.verdicts.duplicates import near_distance, neighbours
-from workers.index.verdicts.measure import Contents, Queries, calibrate
+from workers.index.verdicts.duplicates import near_distance
+from workers.index.verdicts.measure import Contents, calibrate, entries_as_queries
 
 __all__ = ["make_starter", "write_starter"]
 
@@ -59,7 +59,7 @@ def write_starter(
     codes = codec.encode(features)
     some = np.sort(np.random.default_rng(0).permutation(len(features))[:_PHOTOGRAPHS])
     background = Background(np.concatenate([features[some], plain]), len(some))
-    queries = Queries(features[some], list(neighbours(features[some], features, near_distance(features))))
+    queries = entries_as_queries(features, some, near_distance(features))
     contents = Contents(codec, np.concatenate([codes, codec.encode(plain)]), 0)
     card = Card(
         factory=factory,

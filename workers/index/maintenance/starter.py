@@ -80,18 +80,31 @@ def publish_starter(
     while True:
         try:
             manifest = files.current()
-            if manifest.calibration is not None or manifest.codec != _codec_digest():
-                return manifest
         except CollectionMissing:
             check_extractor(NAME, read_card().extractor, extractor)
-            manifest = None
+        else:
+            if not _of_version_0_1_0(manifest):
+                return manifest
         try:
             with write_lock(NAME) as lock:
-                if manifest is None:
-                    return _publish(files, journal, lock)
-                return recalibrated(files, journal, _verdicts(files, files.current()), lock.check)
+                return _published(files, journal, lock)
         except CollectionBusy:
             time.sleep(_RETRY_EVERY_S)
+
+
+def _of_version_0_1_0(manifest: Manifest) -> bool:
+    """Whether it is the starter as that version published it; a collection that took its name is left alone."""
+    return manifest.calibration is None and manifest.codec == sha256_hex((FOLDER / CODEC).read_bytes())
+
+
+def _published(files: CollectionStore, journal: Journal, lock: WriteLock) -> Manifest:
+    try:
+        manifest = files.current()
+    except CollectionMissing:
+        return _publish(files, journal, lock)
+    if not _of_version_0_1_0(manifest):
+        return manifest  # another worker was first
+    return recalibrated(files, journal, _verdicts(files, manifest), lock.check)
 
 
 def _publish(files: CollectionStore, journal: Journal, lock: WriteLock) -> Manifest:
@@ -122,7 +135,3 @@ def _usual_threshold(calibration: Calibration) -> tuple[float | None, float | No
     """As a distance, for readers of version 0.1.0."""
     threshold = calibration.threshold(calibration.fpr, 1, _USUAL_ASSETS)
     return (None, None) if threshold is None else (threshold * calibration.curve(1).scale, calibration.fpr)
-
-
-def _codec_digest() -> str:
-    return sha256_hex((FOLDER / CODEC).read_bytes())

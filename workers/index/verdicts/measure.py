@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from workers.index.codec.codec import Codec, Codes, Features, search, search_many
 from workers.index.verdicts.calibration import Calibration, Curve
+from workers.index.verdicts.duplicates import neighbours
 from workers.index.verdicts.score import COHORT, cohort, score
 
-__all__ = ["Contents", "Queries", "calibrate", "copies_found"]
+__all__ = ["Contents", "Queries", "calibrate", "copies_found", "entries_as_queries"]
 
 _NPROBES: Final = (1, 4, 16, 64)
-_SCORES: Final = tuple(round(float(s), 4) for s in np.linspace(0.3, 1.0, 57))
+_SCORES: Final = tuple(round(float(s), 4) for s in np.linspace(0.1, 1.0, 73))
 _ASSETS: Final = tuple(10**n for n in range(9))
 _CANDIDATES: Final = 200  # of one query
 _TOGETHER: Final = 256  # queries searched at once
@@ -52,6 +53,17 @@ class Queries:
 
     features: Features
     related: Sequence[frozenset[int]]
+
+
+def entries_as_queries(entries: Features, positions: npt.NDArray[np.int64], near: float) -> Queries:
+    """Some of the features (M, D) of an index as queries, each unrelated to all but itself and its near-duplicates.
+
+    Args:
+        near: the squared distance below which two features are of one picture.
+    """
+    features = entries[positions]
+    related = zip(positions.tolist(), neighbours(features, entries, near), strict=True)
+    return Queries(features, [near_ones | {own} for own, near_ones in related])
 
 
 def calibrate(contents: Contents, sets: Sequence[Queries], fpr: float, background: str) -> Calibration:

@@ -1,0 +1,104 @@
+"""Verdicts of collections on a real Redis and a real S3 server: what answers say, and what later generations keep."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.settings import Settings
+from tests.collections import EXTRACTOR, Place, add, anyway, found, trained_codec, unit_vectors
+from workers.index.collection.lock import write_lock
+from workers.index.maintenance import starter
+from workers.index.maintenance.build import NewCollection, publish_first, train_collection
+from workers.index.maintenance.verify import verify_collection
+from workers.index.verdicts.background import Background
+from workers.index.verdicts.judge import judge
+
+ASSETS, UNRELATED = unit_vectors(300, 0), unit_vectors(900, 5)
+
+
+@pytest.fixture
+def calibrated(settings: Settings, tmp_path: Path) -> Place:
+    """300 assets, and a background of 600 images."""
+    place = Place(f"verdicts-{uuid.uuid4().hex[:12]}", settings, tmp_path)
+    background = Background(UNRELATED[:600], 600)
+    new, codes = train_collection(place.name, "IVF8,Flat", EXTRACTOR, ASSETS, 0.05, background)
+    publish_first(place.files, place.journal, new, [f"asset-{i}" for i in range(300)], codes, anyway)
+    return place
+
+
+def test_an_answer_names_no_distractor_and_scores_what_it_names(calibrated: Place) -> None:
+    collection = calibrated.open()
+    answer = collection.search(UNRELATED[0], 1_000, 8)  # a distractor itself
+    assert {match.asset_id for match in answer.matches} == {f"asset-{i}" for i in range(300)}
+    assert answer.evidence.nearest_distractor == pytest.approx(0, abs=1e-3)
+    scores = [match.score for match in answer.matches]
+    assert scores == sorted(scores)  # type: ignore[type-var]
+    assert judge(answer.evidence).verdict == "no_match"
+    original = collection.search(ASSETS[7], 2, 8)
+    assert original.matches[0].asset_id == "asset-7"
+    assert judge(original.evidence).verdict == "match"
+
+
+def test_at_most_the_calibrated_share_of_unrelated_images_matches(calibrated: Place) -> None:
+    collection = calibrated.open()
+    for nprobe in (1, 2, 8):
+        verdicts = [judge(collection.search(f, 1, nprobe).evidence).verdict for f in UNRELATED[600:]]
+        assert verdicts.count("match") / len(verdicts) <= 0.08  # 5 % of 300, and chance
+
+
+def test_compaction_and_rollback_keep_distractors_apart(calibrated: Place) -> None:
+    collection = calibrated.open()
+    add(collection, "new", UNRELATED[700])
+    calibrated.remove("asset-3")
+    before = [found(collection, feature, k=20) for feature in ASSETS[:30]]
+    for change in (calibrated.compact, lambda: calibrated.rollback(1)):
+        manifest = change()
+        assert collection.follow()
+        assert [part.count for part in manifest.segments if part.distractors] == [600]
+        assert manifest.calibration is not None
+        assert [found(collection, feature, k=20) for feature in ASSETS[:30]] == before
+        assert found(collection, UNRELATED[700], k=1) == ["new"]
+
+
+def test_verification_asks_for_assets_only(calibrated: Place) -> None:
+    seen = verify_collection(calibrated.files, calibrated.journal, calibrated.open(), 1_000)
+    assert (seen.entries, seen.asked, seen.found_at_16) == (300, 300, 300)
+
+
+def test_a_starter_of_version_0_1_0_is_told_apart_and_calibrated(settings: Settings, tmp_path: Path) -> None:
+    place = Place(starter.NAME, settings, tmp_path)
+    place.files.delete_all()
+    card, codes = starter.read_card(), starter.read_codes()[:500]
+    codec = starter.Codec.read(starter.FOLDER / starter.CODEC, card.factory)
+    old = NewCollection(place.name, codec, card.extractor, 0.5, 0.01)
+    publish_first(place.files, place.journal, old, [f"reference-{i:05d}" for i in range(500)], codes, anyway)
+    collection = place.open(card.extractor)
+    feature = codec.decode(codes[:1])[0]
+    add(collection, "mine", feature)
+    assert len(found(collection, feature, k=5)) == 5  # references were answers
+
+    manifest = starter.publish_starter(
+        place.files, place.journal, card.extractor, lambda name: write_lock(place.redis, name)
+    )
+    assert [(part.count, part.distractors) for part in manifest.segments] == [(0, False), (500, True)]
+    assert manifest.calibration == card.calibration
+    assert collection.follow()
+    assert found(collection, feature, k=5) == ["mine"]
+    again = starter.publish_starter(
+        place.files, place.journal, card.extractor, lambda name: write_lock(place.redis, name)
+    )
+    assert again.generation == manifest.generation
+    assert [part.count for part in place.rollback(1).segments] == [0, 500]
+    place.files.delete_all()
+
+
+def test_a_collection_without_calibration_answers_by_distance(settings: Settings, tmp_path: Path) -> None:
+    place = Place.published(settings, tmp_path)
+    feature = trained_codec().decode(trained_codec().encode(unit_vectors(1, 0)))[0]
+    evidence = place.open().search(feature, 1, 16).evidence
+    assert (evidence.scores, judge(evidence).verdict, judge(evidence).threshold) == (None, "match", 0.5)
+    assert np.isfinite(evidence.distances[0])
