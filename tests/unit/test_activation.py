@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from skimage.color import deltaE_ciede2000
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from tests.photographs import pixels
+from workers.activation.colour_difference import ciede2000, visible_difference
 from workers.activation.compose import compose, prepare
 from workers.activation.jnd import jnd_map
 from workers.activation.quality import luminance_psnr_db, quality, ssim
@@ -70,13 +73,13 @@ def test_an_image_of_many_strips_gives_what_one_of_a_single_strip_would() -> Non
     assert (composed != expected).float().mean() < 1e-3  # rounding at a half
 
 
-def test_the_visibility_is_that_of_the_published_formula() -> None:
+def test_the_visibility_is_that_of_the_published_formula_with_seven_levels_in_the_dark() -> None:
     image = torch.from_numpy(pixels("chelsea.png").transpose(2, 0, 1).astype(np.float32))
     luminance = (image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0)[None, None]
     near = torch.tensor([[1, 1, 1, 1, 1], [1, 2, 2, 2, 1], [1, 2, 0, 2, 1], [1, 2, 2, 2, 1], [1, 1, 1, 1, 1.0]]) / 32
     background = F.conv2d(F.pad(luminance, (2,) * 4, mode="replicate"), near[None, None])
     dark, bright = 17 * (1 - (background / 127).sqrt()) + 3, 3 / 128 * (background - 127) + 3
-    adaptation = torch.where(background < 127, dark, bright)
+    adaptation = torch.where(background < 127, dark.clamp(max=7), bright)
     sobel = torch.tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1.0]])
     around = F.pad(luminance, (1,) * 4, mode="replicate")
     contrast2 = sum(F.conv2d(around, s[None, None]).square() for s in (sobel, sobel.T))
@@ -102,6 +105,41 @@ def test_under_an_linf_bound_no_value_changes_by_more_than_alpha() -> None:
     assert np.median(composed - image) == 4
 
 
+def test_a_grey_picture_s_change_is_one_of_luminance_alone() -> None:
+    grey = pixels("chelsea.png")[..., 1]
+    rgb = np.repeat(grey[..., np.newaxis], 3, axis=2)
+    prepared = prepare(rgb, SIZE, 6.0, grey=True)
+    change = torch.rand(1, SIZE, SIZE).expand(3, SIZE, SIZE)
+    assert prepared.mask.std(dim=0).max() == 0
+    assert (compose(rgb, prepared, change) == compose(grey, prepared, change)[..., np.newaxis]).all()
+
+
+def test_16_bits_change_as_8_bits_do_and_finer() -> None:
+    image = pixels("chelsea.png")
+    prepared = prepare(image, SIZE, 6.0)
+    change = torch.rand(3, SIZE, SIZE)
+    deep = compose(image.astype(np.uint16) * np.uint16(257), prepared, change)
+    assert np.abs(deep / 257 - compose(image, prepared, change)).max() <= 0.51
+    assert len(np.unique(deep % 257)) > 100
+
+
+def test_inks_change_so_that_the_colours_they_make_do() -> None:
+    image = pixels("chelsea.png")
+    inks = np.dstack([255 - image, np.full(image.shape[:2], 100, np.uint8)])
+    shown = np.asarray(Image.frombuffer("CMYK", inks.shape[1::-1], inks.tobytes()).convert("RGB"))
+    prepared = prepare(shown, SIZE, 6.0)
+    changed = compose(inks, prepared, torch.ones(3, SIZE, SIZE))
+    assert (changed[..., 3] == 100).all()
+    seen = np.asarray(Image.frombuffer("CMYK", inks.shape[1::-1], changed.tobytes()).convert("RGB"))
+    wanted = compose(shown, prepared, torch.ones(3, SIZE, SIZE)).astype(int)
+    inside = (changed[..., :3] > 0) & (changed[..., :3] < 255)
+    assert np.abs(seen.astype(int) - wanted)[inside].max() <= 2
+
+
+def test_the_dark_may_change_less_than_texture_and_not_more_than_seven_levels() -> None:
+    assert jnd_map(torch.full((3, 20, 20), 2.0)).max() <= 7 / 255 + 1e-6
+
+
 def test_half_the_strength_is_half_the_change() -> None:
     image = pixels("chelsea.png")
     prepared = prepare(image, SIZE, 6.0)
@@ -119,9 +157,36 @@ def test_quality_agrees_with_scikit_image() -> None:
     )
     assert measured.psnr_db == pytest.approx(peak_signal_noise_ratio(image, noisy), abs=1e-3)
     assert measured.ssim == pytest.approx(theirs, abs=2e-3)
+    assert measured.delta_e == pytest.approx(visible_difference(image, noisy), abs=1e-3)
     theirs_y = peak_signal_noise_ratio(image @ weights, noisy @ weights, data_range=255)
     assert luminance_psnr_db(image, noisy) == pytest.approx(theirs_y, abs=1e-3)
     assert measured.linf == np.abs(image.astype(int) - noisy).max()
+
+
+def test_a_large_image_s_similarity_is_that_of_its_shrunk_version() -> None:
+    image = np.repeat(np.repeat(pixels("chelsea.png"), 3, axis=0), 3, axis=1)
+    noisy = np.clip(image + np.random.default_rng(0).normal(0, 9, image.shape), 0, 255).astype(np.uint8)
+    factor = round(image.shape[0] / 256)
+    shrunk = (np.asarray(Image.fromarray(i[: i.shape[0] // factor * factor]).reduce(factor)) for i in (image, noisy))
+    assert ssim(image, noisy) == pytest.approx(ssim(*(s[:, : s.shape[1]] for s in shrunk)), abs=5e-3)
+
+
+def test_the_difference_of_colours_agrees_with_scikit_image() -> None:
+    random = np.random.default_rng(0)
+    one, other = (random.uniform((0, -90, -90), (100, 90, 90), (500, 3)) for _ in range(2))
+    near = one + random.normal(0, 2, one.shape)
+    for second in (other, near, one * (1, 0, 0)):
+        ours = ciede2000(torch.from_numpy(one.T), torch.from_numpy(second.T)).numpy()
+        assert ours == pytest.approx(deltaE_ciede2000(one, second), abs=1e-4)
+
+
+def test_a_tint_of_a_dark_sky_is_told_from_noise_of_the_same_energy() -> None:
+    sky = np.full((1200, 1600, 3), 12, np.uint8)
+    patch, noise = sky.copy(), sky.copy()
+    patch[:600, :, 2] += 6
+    noise[..., 2] += np.random.default_rng(0).choice([0, 6], (1200, 1600)).astype(np.uint8)
+    assert quality(sky, patch).psnr_db == pytest.approx(quality(sky, noise).psnr_db, abs=0.1)
+    assert visible_difference(sky, patch) > 1.5 * visible_difference(sky, noise)
 
 
 def test_equal_images_have_no_psnr_and_full_similarity() -> None:

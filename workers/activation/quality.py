@@ -8,8 +8,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 
 from tasks.results import Quality
+from workers.activation.colour_difference import visible_difference
 from workers.images.tensors import planes, strips
 
 Pixels = npt.NDArray[np.uint8]
@@ -21,17 +23,29 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 def quality(original: Pixels, protected: Pixels) -> Quality:
     """Compare two images (H, W, 3) uint8 of one size."""
-    psnr = psnr_db(original, protected)
+    mse, linf = _errors(original, protected)
     return Quality(
-        psnr_db=round(psnr, 3) if math.isfinite(psnr) else None,
+        psnr_db=round(_psnr_db(mse), 3) if mse else None,
         ssim=round(ssim(original, protected), 5),
-        linf=int(np.abs(_difference(original, protected)).max()),
+        linf=linf,
+        delta_e=round(visible_difference(original, protected), 3),
     )
 
 
 def psnr_db(original: Pixels, protected: Pixels) -> float:
     """Peak signal-to-noise ratio of two images (H, W, 3) uint8; infinite for equal ones."""
-    return _psnr_db(float(np.mean(np.square(_difference(original, protected), dtype=np.int32), dtype=np.float64)))
+    return _psnr_db(_errors(original, protected)[0])
+
+
+def _errors(original: Pixels, protected: Pixels) -> tuple[float, int]:
+    """The mean of the squared differences, and the largest one; strip by strip, in the processor's cache."""
+    total, largest = 0.0, 0
+    for rows in strips(*original.shape[:2]):
+        difference = (protected[rows].astype(np.int16) - original[rows]).ravel()
+        largest = max(largest, int(difference.max()), -int(difference.min()))
+        exact = difference.astype(np.float32)
+        total += float(exact @ exact)
+    return total / original.size, largest
 
 
 def luminance_psnr_db(original: Pixels, protected: Pixels) -> float:
@@ -44,17 +58,18 @@ def _psnr_db(mse: float) -> float:
     return 10 * math.log10(255**2 / mse) if mse else math.inf
 
 
-def _difference(original: Pixels, protected: Pixels) -> npt.NDArray[np.int16]:
-    difference: npt.NDArray[np.int16] = protected.astype(np.int16) - original.astype(np.int16)
-    return difference
-
-
 def ssim(first: Pixels, second: Pixels) -> float:
     """Structural similarity of luminance (Wang et al. 2004: 11 × 11 Gaussian window of 1.5 pixels), 1 for equal images.
+
+    As its authors advise and their own program does, images whose shorter side is of 384 pixels or more are shrunk
+    first: by averaging squares of round(side / 256) pixels.
 
     Our own few lines, because scikit-image's would bring that library and SciPy into every worker; a test holds the two
     against each other.
     """
+    factor = max(1, round(min(first.shape[:2]) / 256))
+    if factor > 1:
+        return ssim(_shrunk(first, factor), _shrunk(second, factor))
     height, width = first.shape[:2]
     if min(height, width) <= 2 * _RADIUS:
         margins = ((_RADIUS, _RADIUS), (_RADIUS, _RADIUS), (0, 0))
@@ -64,6 +79,12 @@ def ssim(first: Pixels, second: Pixels) -> float:
         seen = slice(rows.start, rows.stop + 2 * _RADIUS)
         total += float(_similarity(_luminance(first[seen]), _luminance(second[seen])).sum(dtype=torch.float64))
     return float(total / ((height - 2 * _RADIUS) * (width - 2 * _RADIUS)))
+
+
+def _shrunk(pixels: Pixels, factor: int) -> Pixels:
+    """Means of squares, rounded; what does not fill a square at the right and the bottom is left out."""
+    height, width = (side // factor * factor for side in pixels.shape[:2])
+    return np.asarray(Image.fromarray(pixels[:height, :width]).reduce(factor))
 
 
 def _similarity(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
@@ -59,6 +60,7 @@ class VariantRow:
     linf: float
     verified: float
     ms_per_image: float
+    delta_e: float = math.nan
 
 
 @dataclass
@@ -87,6 +89,7 @@ def variant_row(variant: str, alpha: float, recall: float, images: Sequence[Publ
         variant, alpha, len(images), recall, _mean([i.psnr_db for i in images]), _mean([i.psnr_y_db for i in images]),
         float(np.mean([i.ssim for i in images])), float(np.mean([i.linf for i in images])),
         float(np.mean([i.verified for i in images])), float(np.mean([i.ms for i in images])),
+        _mean([i.delta_e for i in images]),
     )  # fmt: skip
 
 
@@ -104,8 +107,11 @@ def write_tables(findings: Findings, folder: Path) -> None:
     )
     _write(folder / "recall.csv", ["index", "nprobe", "activated", "edit", "recall_at_1"], recalls)
     _write(folder / "search.csv", _names(SearchRow), map(_rounded, findings.searches))
-    images = ([i.image, _text(i.psnr_db), _text(i.ssim), i.linf, i.steps, _text(i.ms)] for i in findings.images)
-    _write(folder / "images.csv", ["image", "psnr_db", "ssim", "linf", "steps", "ms"], images)
+    images = (
+        [i.image, _text(i.psnr_db), _text(i.ssim), i.linf, i.steps, _text(i.ms), _text(i.delta_e)]
+        for i in findings.images
+    )
+    _write(folder / "images.csv", ["image", "psnr_db", "ssim", "linf", "steps", "ms", "delta_e"], images)
     for name, rows in (("ways", findings.variants), ("strengths", findings.strengths)):
         _write(folder / f"{name}.csv", ["way", *_names(VariantRow)[1:]], map(_rounded, rows))
     points = (

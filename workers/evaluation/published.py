@@ -43,6 +43,7 @@ class Published:
 
     Attributes:
         code: base64, under which it is registered.
+        delta_e: as in :class:`tasks.results.Quality`.
         psnr_db, psnr_y_db: of all channels, and of luminance; None when nothing changed.
         steps: of the last try.
         verified: whether the file fits its code better than the original; if not, it is published unchanged.
@@ -59,6 +60,7 @@ class Published:
     steps: int
     verified: bool
     ms: float
+    delta_e: float | None = None
 
 
 class PublishedSet:
@@ -134,6 +136,7 @@ class PublishedSet:
             psnr_y_db=psnr_y_db if math.isfinite(psnr_y_db) else None,
             ssim=figures.ssim,
             linf=figures.linf,
+            delta_e=figures.delta_e,
             steps=protected.steps,
             verified=protected.verified,
             ms=sum(stages[stage] for stage in _COUNTED_STAGES),

@@ -162,7 +162,13 @@ def quality_sentence(findings: Findings) -> str:
     """Means ± standard deviations over the published images, with the paper's; and how many were verified."""
     psnr = [image.psnr_db for image in findings.images if image.psnr_db is not None]
     ssim, linf = ([getattr(image, name) for image in findings.images] for name in ("ssim", "linf"))
-    parts = ((psnr, "PSNR", " dB", 2), (ssim, "SSIM", "", 4), (linf, "L∞", " grey levels", 1))
+    delta_e = [image.delta_e for image in findings.images if image.delta_e is not None]
+    parts = (
+        (psnr, "PSNR", " dB", 2),
+        (ssim, "SSIM", "", 4),
+        (linf, "L∞", " grey levels", 1),
+        (delta_e, "ΔE", " (CIEDE2000, 99th percentile)", 1),
+    )
     texts = (f"{n} {np.mean(v):.{d}f} ± {np.std(v):.{d}f}{u}" for v, n, u, d in parts if v)
     verified = sum(image.verified for image in findings.images)
     return f"{', '.join(texts)} (the paper: {QUALITY}). {verified:,} of {len(findings.images):,} files were verified."
