@@ -13,9 +13,9 @@ from workers.images.tensors import to_input
 
 __all__ = ["ciede2000", "visible_difference"]
 
-# Differences are looked at on this many pixels: the change is found at the extractor's size and smooth on larger images,
-# and the eye hardly sees finer differences of colour.
-_SIDE: Final = 256
+# The side of the images that are compared: a change is found at about this size and smooth on larger images, and the
+# eye hardly sees finer differences of colour, which noise is full of.
+_SIDE: Final = 96
 _PERCENTILE: Final = 99.0
 _TO_XYZ: Final = (
     (0.4124564, 0.3575761, 0.1804375),
@@ -26,7 +26,7 @@ _WHITE: Final = (0.95047, 1.0, 1.08883)
 
 
 def visible_difference(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> float:
-    """The 99th percentile of CIEDE2000 of two sRGB images (H, W, 3), each squashed to 256 pixels squared. 1 is what an
+    """The 99th percentile of CIEDE2000 of two sRGB images (H, W, 3), each squashed to 96 × 96 pixels. 1 is what an
     eye just notices between two flat patches side by side.
 
     PSNR and SSIM do not tell a faint, wide patch of colour in a dark sky from noise of the same energy; this does.
