@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Sequence
 from typing import Final
@@ -10,16 +11,19 @@ import click
 
 from producer import output
 from tasks.app import Sender, create_app
+from tasks.connection import connect_redis
 from tasks.documents import read_document
 from tasks.errors import ObjectMissing
+from tasks.ledger.dead_letters import DeadLetter, DeadLetters
 from tasks.ledger.operations import Operations
 from tasks.ledger.records import JobRecord
 from tasks.ledger.states import JobState
 from tasks.settings import load_settings
 from tasks.storage import ObjectStore
 
-__all__ = ["cancel_jobs", "list_jobs", "retry_jobs", "show_job"]
+__all__ = ["cancel_jobs", "dead_letters", "list_jobs", "retry_jobs", "show_job"]
 
+_SHOWN_BYTES: Final = 120
 _UNSETTLED: Final = (JobState.RUNNING, JobState.QUEUED, JobState.FAILED)
 
 
@@ -55,6 +59,24 @@ def cancel_jobs(job_ids: Sequence[str]) -> None:
     for job_id in job_ids:
         before = operations.cancel(job_id, store)
         output.note(f"{job_id} was {before.value}, and is cancelled.")
+
+
+def dead_letters(limit: int, resend: Sequence[str], drop: Sequence[str]) -> None:
+    """Send some again, forget some, or, with neither, print the newest."""
+    letters = DeadLetters(connect_redis(load_settings()))
+    for entry in resend:
+        output.note(f"{entry} is in the queue {letters.resend(entry)} again.")
+    if drop:
+        output.note(f"{letters.drop(drop)} dead letters are forgotten.")
+    if not resend and not drop:
+        for letter in letters.newest(limit):
+            click.echo(_dead_line(letter))
+
+
+def _dead_line(letter: DeadLetter) -> str:
+    at = datetime.datetime.fromtimestamp(letter.at, datetime.UTC).isoformat(timespec="seconds")
+    shown = letter.content[:_SHOWN_BYTES].decode(errors="replace")
+    return f"{letter.entry}  {at}  {letter.origin}  {letter.reason}  {letter.size} bytes: {shown!a}"
 
 
 def _line(record: JobRecord) -> str:

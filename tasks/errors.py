@@ -12,12 +12,12 @@
     ├── Mismatch              two things that must agree do not
     │   ├── ExtractorMismatch, CorruptExtractor, CorruptSegment
     ├── Unavailable           a service, or space on a disk, is missing; retried
-    │   ├── RedisUnavailable, StorageUnavailable, DiskUnavailable, NotReady
-    ├── Poison                the job was started too often and never finished
+    │   ├── RedisUnavailable, StorageUnavailable (and of that, StorageRefused), DiskUnavailable, DeviceFull, NotReady
+    ├── Poison                workers died of the job
     ├── Cancelled             an operator ended the job
     ├── LeaseLost             another worker holds the job now
     ├── WorkerStopping        the worker is stopping, and another one gets the job
-    ├── DeadlineExceeded      the caller's time limit passed before the job ended
+    ├── DeadlineExceeded      a time limit passed, of the job or of its caller
     └── DeviceFailure         the extractor failed on this image
 
 ``code`` is what a person or a program branches on: it is stable, and result documents contain it. ``retryable`` says
@@ -285,6 +285,8 @@ class Unavailable(AiiError):
 
     code = "unavailable"
     retryable = True
+    # How many tries a job has that meets this error; None for any number.
+    most_tries: int | None = None
 
 
 class RedisUnavailable(Unavailable):
@@ -297,12 +299,22 @@ class RedisUnavailable(Unavailable):
 
 
 class StorageUnavailable(Unavailable):
-    """S3 does not answer, refuses the keys, or lacks a bucket.
+    """S3 does not answer, or does not know the keys.
 
-    What to do: Start it (`aii up`), or correct AII_S3_ENDPOINT and the keys, as the message says.
+    What to do: Start it (`aii up`), or correct AII_S3_ENDPOINT and the keys, as the message says; jobs wait for it.
     """
 
     code = "storage_unavailable"
+
+
+class StorageRefused(StorageUnavailable):
+    """S3 answers, and refuses an object, or lacks its bucket. A job fails after five tries in about twenty seconds.
+
+    What to do: Correct the policy or the bucket, as the message says, then `aii jobs retry`.
+    """
+
+    code = "storage_refused"
+    most_tries = 5
 
 
 class DiskUnavailable(Unavailable):
@@ -312,6 +324,16 @@ class DiskUnavailable(Unavailable):
     """
 
     code = "disk_unavailable"
+
+
+class DeviceFull(Unavailable):
+    """The device has no memory for a single image. A job fails after five tries in about twenty seconds.
+
+    What to do: Free the device's memory, or use a device with more, then `aii jobs retry`.
+    """
+
+    code = "device_full"
+    most_tries = 5
 
 
 class NotReady(Unavailable):
@@ -324,7 +346,7 @@ class NotReady(Unavailable):
 
 
 class Poison(AiiError):
-    """Every worker that started the job died before its end (AII_MAX_ATTEMPTS).
+    """The image ended the decoder of a process of its own, or workers died while the job ran alone (AII_MAX_ATTEMPTS).
 
     What to do: Check the image and the worker's log, then `aii jobs retry`.
     """
@@ -360,9 +382,10 @@ class WorkerStopping(AiiError):
 
 
 class DeadlineExceeded(AiiError):
-    """The caller's time limit passed before the job ended.
+    """A time limit passed: of the job or one of its stages (AII_JOB_TIMEOUT_S, AII_STAGE_TIMEOUT_S), which has failed;
+    or of the caller, while the job goes on.
 
-    What to do: Wait again, or run the same command again: the job goes on.
+    What to do: Check the image, or raise the limit, then `aii jobs retry`; a caller waits again.
     """
 
     code = "deadline_exceeded"

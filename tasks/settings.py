@@ -78,8 +78,27 @@ class Settings(BaseSettings):
         default=10.0, ge=0, description="seconds that a message may be late before its job is sent again"
     )
     reconcile_every_s: float = Field(default=2.0, gt=0, description="seconds between two searches for lost jobs")
-    # One more than the three that blame a job: three worker deaths in a row must not condemn an innocent neighbour.
-    max_attempts: int = Field(default=4, ge=1, description="how often a job is started before it fails as `poison`")
+    # One start in company, two alone: a worker that is killed from outside must not condemn what it was doing.
+    max_attempts: int = Field(
+        default=4,
+        ge=1,
+        description="start at which a job fails as `poison`, when workers died at those before; from the second on it "
+        "runs alone",
+    )
+    stage_timeout_s: float = Field(
+        default=120.0,
+        gt=0,
+        description="seconds that a stage of a job may take, decoding for example, before the job fails with "
+        "`deadline_exceeded`; stages that wait for the device are bounded by the job's limit only",
+    )
+    job_timeout_s: float = Field(
+        default=3600.0, gt=0, description="seconds that an activation or a query may run before it fails likewise"
+    )
+    index_job_timeout_s: float = Field(
+        default=6 * 3600.0,
+        gt=0,
+        description="seconds that a compaction or an extraction may run",
+    )
     keep_closed_s: int = Field(default=30 * 86_400, gt=0, description="seconds that a finished job stays in the ledger")
 
     extractor: str = Field(
@@ -96,7 +115,12 @@ class Settings(BaseSettings):
     pixels_in_flight: int = Field(
         default=60_000_000,
         gt=0,
-        description="pixels that a worker holds at the same time, at about 60 bytes each",
+        description="pixels of activations and extractions in work at the same time, at about 60 bytes each",
+    )
+    query_pixels_in_flight: int = Field(
+        default=20_000_000,
+        gt=0,
+        description="pixels of queries in work at the same time, at about 25 bytes each",
     )
     compact_after: int = Field(
         default=10_000, ge=0, description="changes in a journal at which workers compact it by themselves; 0: never"

@@ -22,7 +22,7 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError
 from obstore.store import S3Store
 
-from tasks.errors import DigestMismatch, ObjectMissing, StorageUnavailable, TooLarge
+from tasks.errors import DigestMismatch, ObjectMissing, StorageRefused, StorageUnavailable, TooLarge
 from tasks.files import replacing
 from tasks.names import check_key, sha256_hex
 from tasks.network import clock_offset_s, is_loopback, opener_for, proxy_of
@@ -42,6 +42,8 @@ _TRIES: Final[RetryConfig] = {
     "retry_timeout": timedelta(seconds=10),
     "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=1), "base": 2},
 }
+# Answers of a server that is there and cannot serve now (S3's API reference, error responses); it is asked again.
+_AWAY: Final = ("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted", "HTTP 429")
 _CREATION_TIMEOUT_S: Final = 10
 _CODE_OF_STATUS: Final = {"401": "AccessDenied", "403": "AccessDenied", "404": "NoSuchKey"}
 _FIRST_REGION: Final = "us-east-1"
@@ -192,7 +194,11 @@ class ObjectStore:
         if code == "NoSuchBucket":
             return self._lacking(what)
         if code in _REFUSED or code in _SKEWED:
-            return StorageUnavailable(f"S3 at {self._address} refuses {_refusal(code, self._url)}")
+            # A key that may not do this is refused this object; a key or a clock that is wrong, everything.
+            kind = StorageRefused if code == "AccessDenied" else StorageUnavailable
+            return kind(f"S3 at {self._address} refuses {_refusal(code, self._url)}")
+        if code and code not in _AWAY and not code.startswith("HTTP 5"):
+            return StorageRefused(f"S3 at {self._address} answered {code} for {what}.")
         proxy = proxy_of(self._url)
         through = f" through the proxy {proxy}, which the environment names" if proxy else ""
         if code:
@@ -202,8 +208,8 @@ class ObjectStore:
             f"or set {'NO_PROXY or ' if proxy else ''}AII_S3_ENDPOINT."
         )
 
-    def _lacking(self, what: str) -> StorageUnavailable:
-        return StorageUnavailable(f"S3 at {self._address} lacks a bucket that {what} needs: start `aii up`.")
+    def _lacking(self, what: str) -> StorageRefused:
+        return StorageRefused(f"S3 at {self._address} lacks a bucket that {what} needs: start `aii up`.")
 
 
 def _url(settings: Settings) -> str:

@@ -15,6 +15,7 @@ from celery.exceptions import CPendingDeprecationWarning
 from tasks.app import Sender, create_app, submit
 from tasks.connection import connect_redis
 from tasks.errors import ExtractorMismatch
+from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.ledger import Ledger
 from tasks.monitoring.metrics import Metrics
 from tasks.monitoring.presence import WorkerNote
@@ -23,12 +24,15 @@ from tasks.periodic import PeriodicThread
 from tasks.settings import Settings, state_dir
 from tasks.storage import ObjectStore
 from workers.activation.engine import BATCH_IMAGES
+from workers.delivery.company import Company
+from workers.delivery.handing_back import hand_back_and_end
 from workers.delivery.identity import Identity
-from workers.delivery.job_runner import JobRunner
+from workers.delivery.job_runner import JobRunner, Services
 from workers.delivery.lanes import lanes_for, run_lanes, worker_app
 from workers.delivery.leases import Leases
 from workers.delivery.reconciler import LostPlaces, Reconciler
 from workers.delivery.retry_policy import RetryPolicy
+from workers.delivery.set_aside import SetAside
 from workers.delivery.stopping import StopDeadline
 from workers.device.device import Device
 from workers.extractors.base import Extractor
@@ -78,8 +82,9 @@ class _Worker:
         self._warm_device(running)
         background = self._start_background(running)
         self._readiness.started(self._checks(background))
-        StopDeadline(self._settings.stop_timeout_s, self._leases.count, self._retry_policy.stop).watch()
-        make_app = partial(worker_app, self._settings, self._runner, kinds_of_jobs(self._resources))
+        StopDeadline(self._settings.stop_timeout_s, self._leases.count, self._give_up_waiting).watch()
+        kinds = kinds_of_jobs(self._resources, self._settings)
+        make_app = partial(worker_app, self._settings, self._runner, kinds, self._set_aside)
         lanes = lanes_for(self._queues, self._settings)
         return run_lanes(lanes, self._identity.worker, make_app, self._presence.start)
 
@@ -129,14 +134,22 @@ class _Worker:
             self._collections, self._settings.compact_after, partial(submit, self._ledger, self._sender)
         )
         reconciler = PeriodicThread("reconciler", self._settings.reconcile_every_s, self._reconciler.run_once)
-        background = [self._recorder.thread, self._leases.thread, follower.thread, reconciler]
+        background = [
+            self._recorder.thread, self._leases.thread, follower.thread, reconciler, self._set_aside.thread,
+            self._runner.deadlines.thread,
+        ]  # fmt: skip
         running.callback(self._recorder.publish)  # what was counted until the end
         for thread in background:
             thread.start()
             running.callback(thread.stop)
-        running.callback(self._retry_policy.stop)
+        running.callback(self._give_up_waiting)
         running.callback(self._presence.stop)
         return background
+
+    def _give_up_waiting(self) -> None:
+        """What waits for a service, or for other jobs to end, ends now: the jobs are left to other workers."""
+        self._retry_policy.stop()
+        self._company.stop()
 
     def _checks(self, background: Sequence[PeriodicThread]) -> dict[str, Check]:
         """What being ready consists of."""
@@ -192,13 +205,24 @@ class _Worker:
     @cached_property
     def _reconciler(self) -> Reconciler:
         places = {queue: LostPlaces(self._settings.grace_s) for queue in QUEUES}
-        return Reconciler(self._ledger, self._sender, self._redis, self._settings.reconcile_every_s, places)
+        every_s = self._settings.reconcile_every_s
+        return Reconciler(self._ledger, self._sender, self._redis, every_s, places, self._set_aside)
+
+    @cached_property
+    def _set_aside(self) -> SetAside:
+        return SetAside(DeadLetters(self._redis, self._identity.worker))
+
+    @cached_property
+    def _company(self) -> Company:
+        return Company()
 
     @cached_property
     def _runner(self) -> JobRunner:
-        return JobRunner(
-            self._ledger, self._store, self._leases, self._identity, self._retry_policy, self._recorder.observe
+        services = Services(
+            self._ledger, self._store, self._leases, self._identity, self._retry_policy, self._company, self._set_aside
         )
+        end = partial(hand_back_and_end, self._ledger, self._leases, self._sender)
+        return JobRunner(services, self._settings.stage_timeout_s, self._recorder.observe, end)
 
     @cached_property
     def _resources(self) -> Resources:
@@ -210,6 +234,8 @@ class _Worker:
             input_size=self._extractor.input_size,
             limits=Limits.of(self._settings),
             budget=PixelBudget(self._settings.pixels_in_flight),
+            query_budget=PixelBudget(self._settings.query_pixels_in_flight),
+            trial_timeout_s=self._settings.stage_timeout_s / 2,
         )
 
     # ── what it says of itself ───────────────────────────────────────────────────────────────────────────────────────

@@ -1,4 +1,4 @@
-"""``aii jobs``: list jobs, show, retry and cancel them. How that is done is in :mod:`producer.jobs`."""
+"""``aii jobs``: list jobs, show, retry and cancel them, and dead letters. It is done in :mod:`producer.jobs`."""
 
 from __future__ import annotations
 
@@ -52,3 +52,19 @@ def cancel(job_ids: tuple[str, ...]) -> None:
     from producer import jobs  # noqa: PLC0415
 
     jobs.cancel_jobs(job_ids)
+
+
+@jobs.command()
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1_000))
+@click.option(
+    "--resend", multiple=True, metavar="ENTRY", help="Put a message back into its queue as it was. Repeatable."
+)
+@click.option("--drop", multiple=True, metavar="ENTRY", help="Forget one. Repeatable.")
+def dead(limit: int, resend: tuple[str, ...], drop: tuple[str, ...]) -> None:
+    """List dead letters: messages and records that no worker could use, newest first.
+
+    Each line has an entry (its name), when and where it was found, why it could not be used, and how it begins.
+    """
+    from producer import jobs  # noqa: PLC0415
+
+    jobs.dead_letters(limit, resend, drop)

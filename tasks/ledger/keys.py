@@ -32,6 +32,10 @@ def since_key(queue: str) -> str:
     return f"aii:since:{queue}"
 
 
+def later_key(queue: str) -> str:
+    return f"aii:later:{queue}"
+
+
 def closed_key(state: str) -> str:
     return f"aii:closed:{state}"
 

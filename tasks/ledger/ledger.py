@@ -7,6 +7,7 @@ stays closed. Transitions are in :mod:`tasks.ledger.scripts`.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from tasks.ledger.keys import (
     closed_key,
     head_key,
     job_key,
+    later_key,
     open_key,
     seq_key,
     since_key,
@@ -33,7 +35,7 @@ from tasks.ledger.keys import (
 from tasks.ledger.records import JobRecord, Resend, record_of, submit_args
 from tasks.ledger.states import JobState
 from tasks.messages import Request
-from tasks.names import canonical_json
+from tasks.names import QUEUES, canonical_json
 from tasks.settings import Settings
 
 _MESSAGE_BOUND: Final = 2_000
@@ -42,17 +44,26 @@ _WINDOW: Final = 200
 # notice that, and a thousand waiting producers do not keep Redis busy.
 _SHORTEST_PAUSE_S: Final = 0.004
 _LONGEST_PAUSE_S: Final = 0.1
+# Between two tries of a job that is put off; the longest is what it waits at most once a service is back.
+_FIRST_DELAY_MS: Final = 1_000
+_LONGEST_DELAY_MS: Final = 30_000
 
 
 class Claim(StrEnum):
     """The answer to a worker that wants to start a job."""
 
     CLAIMED = "claimed"
+    SUSPECT = "suspect"  # the same, and a worker died with the job in flight: it runs alone, see Ledger.run_alone
     MISSING = "missing"
     CLOSED = "closed"
     LEASED = "leased"
     COMMITTED = "committed"  # by a worker that died before it closed the job: the lease is granted, to do that
-    EXHAUSTED = "exhausted"  # started too often; the lease is granted nevertheless, to close the job
+    EXHAUSTED = "exhausted"  # workers died of it; the lease is granted nevertheless, to close the job
+
+    @property
+    def granted(self) -> bool:
+        """Whether the caller holds the job's lease now."""
+        return self in (Claim.CLAIMED, Claim.SUSPECT, Claim.COMMITTED, Claim.EXHAUSTED)
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,10 @@ class Ledger:
         self._restore = client.register_script(commit_scripts.RESTORE)
         self._requeue = client.register_script(scripts.REQUEUE)
         self._resend = client.register_script(scripts.RESEND)
+        self._run_alone = client.register_script(scripts.RUN_ALONE)
+        self._postpone = client.register_script(scripts.POSTPONE)
+        self._release = client.register_script(scripts.RELEASE)
+        self._set_aside = client.register_script(scripts.SET_ASIDE)
         self._states = client.register_script(scripts.STATES)
 
     @classmethod
@@ -97,8 +112,10 @@ class Ledger:
         self._client.close()
 
     @property
-    def max_attempts(self) -> int:
-        return self._max_attempts
+    def deaths_alone(self) -> int:
+        """How many workers die of a job that runs alone before it is to blame. The start in company before that, and
+        the one that closes the job, are of the attempts as well."""
+        return max(1, self._max_attempts - 2)
 
     def check(self) -> None:
         """Raise RedisUnavailable unless Redis answers and lets us in."""
@@ -131,7 +148,7 @@ class Ledger:
     def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
         """The state of each job, in order; None for a job the ledger does not know."""
         states = self._states(keys=[job_key(job_id) for job_id in job_ids])
-        return [JobState(state) if state else None for state in states]
+        return [JobState(state) if state in _STATES else None for state in states]
 
     # ── workers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -139,9 +156,36 @@ class Ledger:
         """Try to start a job: counts the attempt and takes the lease under `token`."""
         answer = self._claim(
             keys=[job_key(job_id), open_key(queue), head_key(queue), LEASES, since_key(queue)],
-            args=[job_id, token, self._lease_ms, self._max_attempts, worker],
+            args=[job_id, token, self._lease_ms, self.deaths_alone, worker],
         )
         return Claim(answer)
+
+    def run_alone(self, job_id: str, token: str) -> bool:
+        """Note that a suspect runs in a process without other jobs: if the worker dies now, it died of this one. False
+        when the job is no longer the caller's."""
+        return bool(self._run_alone(keys=[job_key(job_id)], args=[token]))
+
+    def postpone(self, job_id: str, queue: str, token: str, most: int | None) -> float | None:
+        """Put a running job off: it is sent again after a pause that doubles each time.
+
+        Args:
+            most: how many tries the job has in all; None for any number. The two are counted apart.
+
+        Returns:
+            Seconds of the pause; a negative number when the tries are used up, and the caller keeps the job; None when
+            it is no longer the caller's.
+        """
+        field = "postponed" if most is None else "refused"
+        pause = self._postpone(
+            keys=[job_key(job_id), LEASES, later_key(queue), since_key(queue)],
+            args=[job_id, token, field, most or 0, _FIRST_DELAY_MS, _LONGEST_DELAY_MS, random.uniform(0.5, 1.5)],
+        )
+        return None if pause is None else int(pause) / 1000
+
+    def stored(self, job_id: str) -> Resend | None:
+        """The message of a job as it was submitted; None for one that the ledger does not know, or keeps without."""
+        task, queue, payload = self._client.hmget(job_key(job_id), "task", "queue", "payload")
+        return Resend(job_id, task, queue, payload) if task and queue and payload else None
 
     def adopt(self, job_id: str, task: str, queue: str, payload: Any) -> None:
         """Add a job whose message was delivered although the ledger does not know it; the payload may be anything."""
@@ -252,11 +296,13 @@ class Ledger:
 
     def requeue(self, job_id: str, token: str = "") -> Resend | None:
         """Put a running job back into its queue: one whose lease ran out, or one that the holder of `token` gives
-        up."""
+        up. Raises ValueError for a job of an unknown queue."""
         queue = self._field(job_id, "queue")
         if queue is None:
             self._client.zrem(LEASES, job_id)
             return None
+        if queue not in QUEUES:
+            raise ValueError(f"unknown queue {queue[:80]!r}")
         keys = [job_key(job_id), LEASES, open_key(queue), seq_key(queue), COUNTS, since_key(queue)]
         return _resend_of(job_id, self._requeue(keys=keys, args=[job_id, token]))
 
@@ -276,6 +322,22 @@ class Ledger:
         """Give a queued job whose message is gone a new place; None when its state or place has changed."""
         keys = [job_key(job_id), open_key(queue), seq_key(queue), COUNTS]
         return _resend_of(job_id, self._resend(keys=keys, args=[job_id, place]))
+
+    def due(self, queue: str, limit: int = 500) -> list[str]:
+        """Jobs that were put off, and whose pause is over."""
+        return list(self._client.zrangebyscore(later_key(queue), "-inf", self._now_ms(), start=0, num=limit))
+
+    def release(self, job_id: str, queue: str) -> Resend | None:
+        """Give such a job a new place in its queue; None when it has moved on meanwhile."""
+        keys = [job_key(job_id), later_key(queue), open_key(queue), seq_key(queue)]
+        return _resend_of(job_id, self._release(keys=keys, args=[job_id]))
+
+    def set_aside(self, job_id: str, reason: str) -> dict[str, str]:
+        """Take a record that no job can be made of out of all lists, so that it is found no more; a job that can be
+        read as one has failed. Returns what the record held."""
+        lists = [key(queue) for queue in QUEUES for key in (open_key, since_key, later_key)]
+        held = self._set_aside(keys=[job_key(job_id), LEASES, *lists], args=[job_id, reason, self._keep_closed_s])
+        return dict(zip(held[::2], held[1::2], strict=True))
 
     def _field(self, job_id: str, name: str) -> str | None:
         value = self._client.hget(job_key(job_id), name)
@@ -307,6 +369,9 @@ def wait_until_closed(
             return
         if pending and not closed:
             time.sleep(min(max(waited_s / 10, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S))
+
+
+_STATES: Final = frozenset(JobState)
 
 
 def _lost(job_id: str) -> LeaseLost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import re
 from typing import Any
 
@@ -10,7 +11,17 @@ from tasks.connection import RedisClient, connect_redis
 from tasks.documents import last_commit, write_result
 from tasks.errors import Cancelled, Conflict, InvalidRequest, JobMissing
 from tasks.ledger import scripts
-from tasks.ledger.keys import CLOSED_BOUND, COUNTS, LEASES, closed_key, job_key, open_key, since_key, submit_keys
+from tasks.ledger.keys import (
+    CLOSED_BOUND,
+    COUNTS,
+    LEASES,
+    closed_key,
+    job_key,
+    later_key,
+    open_key,
+    since_key,
+    submit_keys,
+)
 from tasks.ledger.records import JobRecord, Resend, record_of, submit_args
 from tasks.ledger.states import JobState
 from tasks.names import JOB_ID_PATTERN, QUEUES
@@ -19,6 +30,8 @@ from tasks.settings import Settings
 from tasks.storage import ObjectStore
 
 __all__ = ["Operations"]
+
+logger = logging.getLogger(__name__)
 
 
 class Operations:
@@ -37,7 +50,7 @@ class Operations:
     # ── figures ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def counts(self) -> dict[str, int]:
-        """Counters since the ledger began: submitted, done, failed, cancelled, resent_lease, resent_lost."""
+        """Counters since the ledger began: submitted, done, failed, cancelled, resent_lease, resent_lost, dead."""
         return {name: int(value) for name, value in self._client.hgetall(COUNTS).items()}
 
     def running(self) -> int:
@@ -46,11 +59,11 @@ class Operations:
     def waiting(self, queue: str) -> tuple[int, float | None]:
         """How many jobs wait in a queue, and for how many seconds the one that was submitted first has."""
         pipe = self._client.pipeline(transaction=True)
-        pipe.zcard(open_key(queue)).zrange(since_key(queue), 0, 0, withscores=True).time()
-        count, oldest, (seconds, micros) = pipe.execute()
+        pipe.zcard(open_key(queue)).zcard(later_key(queue)).zrange(since_key(queue), 0, 0, withscores=True).time()
+        count, later, oldest, (seconds, micros) = pipe.execute()
         if not oldest:
-            return int(count), None
-        return int(count), max(0.0, seconds + micros / 1e6 - oldest[0][1] / 1000)
+            return count + later, None
+        return count + later, max(0.0, seconds + micros / 1e6 - oldest[0][1] / 1000)
 
     def failed(self) -> int:
         """How many failed jobs are kept, and can be retried."""
@@ -82,7 +95,12 @@ class Operations:
             return part
         if not re.fullmatch(r"[0-9a-f]{4,32}", part):
             raise InvalidRequest(f"{part!r} is no job id: at least 4 of its 32 hex digits are needed.")
-        lists = [*map(open_key, QUEUES), LEASES, *(closed_key(state) for state in JobState if state.closed)]
+        lists = [
+            *map(open_key, QUEUES),
+            *map(later_key, QUEUES),
+            LEASES,
+            *(closed_key(state) for state in JobState if state.closed),
+        ]
         found = sorted({job for key in lists for job, _ in self._client.zscan_iter(key, f"{part}*", count=1_000)})
         if not found:
             raise JobMissing(f"The ledger lists no job {part}…: give the whole id, or look with `aii jobs list`.")
@@ -92,7 +110,8 @@ class Operations:
 
     def _ids(self, state: JobState, limit: int) -> list[str]:
         if state is JobState.QUEUED:
-            return [job for queue in QUEUES for job in self._client.zrange(open_key(queue), 0, limit - 1)]
+            lists = [key(queue) for queue in QUEUES for key in (open_key, later_key)]
+            return [job for name in lists for job in self._client.zrange(name, 0, limit - 1)]
         if state is JobState.RUNNING:
             return list(self._client.zrevrange(LEASES, 0, limit - 1))
         return list(self._client.zrevrange(closed_key(state), 0, limit - 1))
@@ -101,7 +120,8 @@ class Operations:
         pipe = self._client.pipeline(transaction=False)
         for job_id in job_ids:
             pipe.hgetall(job_key(job_id))
-        return [record_of(job, fields) for job, fields in zip(job_ids, pipe.execute(), strict=True) if fields]
+        answers = zip(job_ids, pipe.execute(raise_on_error=False), strict=True)
+        return [record for job, fields in answers if fields and (record := _readable(job, fields))]
 
     # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -142,6 +162,15 @@ class Operations:
         before, number = answer
         write_result(store, job_id, _cancelled(record), int(number))
         return JobState(before)
+
+
+def _readable(job_id: str, fields: Any) -> JobRecord | None:
+    """None for a record of another version, or damaged: one of those must not hide the others."""
+    try:
+        return record_of(job_id, fields)
+    except (KeyError, ValueError, TypeError):
+        logger.warning("The ledger's record of job %s cannot be read", job_id)
+        return None
 
 
 def _cancelled(record: JobRecord) -> FailureResult:

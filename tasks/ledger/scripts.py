@@ -5,15 +5,19 @@ script's effects to the append-only file as one MULTI … EXEC.
 
     queued ──claim──▶ running ──close──▶ done | failed | cancelled
       ▲                  │
-      └──── requeue ─────┘  (the lease ran out)
+      └──── requeue ─────┤  the lease ran out, or its holder gave the job back
+      └──── postpone ────┘  a service is away: to be sent again later
 
 Keys:
     aii:job:{id}       hash: state, task, queue, payload, asset, name, replace, seq, attempts, token, publishing,
                        times, error; commits, how often it ended; document, committed and not closed yet;
-                       superseded_by, removed_ms: what became of the asset it activated
+                       superseded_by, removed_ms: what became of the asset it activated;
+                       deaths: leases of it that ran out; alone: it runs in a process without other jobs; died_alone:
+                       leases that ran out then; postponed, refused: how often it was put off; later: it is put off now
     aii:open:{queue}   sorted set of queued jobs by `seq`, their place in the queue
     aii:since:{queue}  sorted set of the same by the time (ms) they were submitted: one sent again gets a
                        new place and keeps its age
+    aii:later:{queue}  sorted set of jobs that are put off, by the time (ms) at which they are sent again
     aii:seq:{queue}    last place given out
     aii:head:{queue}   furthest place that was ever started
     aii:leases         sorted set of running jobs by the time (ms) their lease runs out
@@ -27,6 +31,14 @@ from typing import Final
 NOW: Final = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+"""
+
+# A worker that died with a job in flight may have died of it.
+_MARK_DEATH: Final = """
+local function mark_death(job)
+  redis.call('HINCRBY', job, 'deaths', 1)
+  if redis.call('HDEL', job, 'alone') == 1 then redis.call('HINCRBY', job, 'died_alone', 1) end
+end
 """
 
 # KEYS job, open, seq, counts, since, failed, cancelled, done;
@@ -46,7 +58,7 @@ if state and not again then
 end
 local seq = redis.call('INCR', KEYS[3])
 redis.call('HDEL', KEYS[1], 'token', 'publishing', 'worker', 'started_ms', 'finished_ms', 'error_code', 'error_message',
-           'document', 'replace')
+           'document', 'replace', 'deaths', 'alone', 'died_alone', 'postponed', 'refused', 'later')
 redis.call('PERSIST', KEYS[1])
 redis.call('HSET', KEYS[1], 'state', 'queued', 'task', ARGV[2], 'queue', ARGV[3], 'payload', ARGV[4],
            'asset', ARGV[5], 'name', ARGV[6], 'seq', seq, 'attempts', 0, 'submitted_ms', now)
@@ -59,10 +71,11 @@ return {1, 'queued'}
 """
 )
 
-# KEYS job, open, head, leases, since; ARGV id, token, lease_ms, max_attempts, worker.
-# Returns claimed | missing | closed | leased | exhausted | committed.
+# KEYS job, open, head, leases, since; ARGV id, token, lease_ms, most deaths alone, worker.
+# Returns claimed | suspect | missing | closed | leased | exhausted | committed.
 CLAIM: Final = (
     NOW
+    + _MARK_DEATH
     + """
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return 'missing' end
@@ -72,17 +85,29 @@ if seq > tonumber(redis.call('GET', KEYS[3]) or 0) then redis.call('SET', KEYS[3
 if state == 'running' then
   local expiry = redis.call('ZSCORE', KEYS[4], ARGV[1])
   if expiry and tonumber(expiry) > now then return 'leased' end
+  mark_death(KEYS[1])
 end
+redis.call('HDEL', KEYS[1], 'later')
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[5], ARGV[1])
 redis.call('ZADD', KEYS[4], now + ARGV[3], ARGV[1])
 redis.call('HSET', KEYS[1], 'state', 'running', 'token', ARGV[2], 'worker', ARGV[5], 'started_ms', now)
-local attempts = redis.call('HINCRBY', KEYS[1], 'attempts', 1)
+redis.call('HINCRBY', KEYS[1], 'attempts', 1)
 if redis.call('HEXISTS', KEYS[1], 'document') == 1 then return 'committed' end
-if attempts > tonumber(ARGV[4]) then return 'exhausted' end
+local deaths = redis.call('HMGET', KEYS[1], 'deaths', 'died_alone')
+if tonumber(deaths[2] or 0) >= tonumber(ARGV[4]) then return 'exhausted' end
+if tonumber(deaths[1] or 0) > 0 then return 'suspect' end
 return 'claimed'
 """
 )
+
+# KEYS job; ARGV token.  Returns 1 if the caller still holds the job, which from now on runs alone in its process.
+RUN_ALONE: Final = """
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] or redis.call('HGET', KEYS[1], 'state') ~= 'running' then return 0
+end
+redis.call('HSET', KEYS[1], 'alone', 1)
+return 1
+"""
 
 # KEYS leases, job…; ARGV lease_ms, id, token, id, token, …  Returns the ids that are no longer the caller's.
 RENEW: Final = (
@@ -91,7 +116,8 @@ RENEW: Final = (
 local lost = {}
 for i = 2, #KEYS do
   local id, token = ARGV[2 * i - 2], ARGV[2 * i - 1]
-  if redis.call('HGET', KEYS[i], 'token') == token and redis.call('HGET', KEYS[i], 'state') == 'running' then
+  -- pcall: something else under one job's key must not cost the others their leases
+  if redis.pcall('HGET', KEYS[i], 'token') == token and redis.call('HGET', KEYS[i], 'state') == 'running' then
     redis.call('ZADD', KEYS[1], now + ARGV[1], id)
   else
     table.insert(lost, id)
@@ -137,6 +163,7 @@ return 1
 # Without a token, only a job whose lease ran out is requeued; with one, its holder gives the job back before that.
 REQUEUE: Final = (
     NOW
+    + _MARK_DEATH
     + """
 local expiry = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if not expiry or (tonumber(expiry) > now and ARGV[2] == '') then return nil end
@@ -144,13 +171,62 @@ local job = redis.call('HMGET', KEYS[1], 'state', 'task', 'queue', 'payload', 't
 if ARGV[2] ~= '' and job[5] ~= ARGV[2] then return nil end
 redis.call('ZREM', KEYS[2], ARGV[1])
 if job[1] ~= 'running' then return nil end
+if ARGV[2] == '' then mark_death(KEYS[1]) end
 local seq = redis.call('INCR', KEYS[4])
 redis.call('HSET', KEYS[1], 'state', 'queued', 'seq', seq)
-redis.call('HDEL', KEYS[1], 'token')
+redis.call('HDEL', KEYS[1], 'token', 'alone')
 redis.call('ZADD', KEYS[3], seq, ARGV[1])
 redis.call('ZADD', KEYS[6], job[6], ARGV[1])
 redis.call('HINCRBY', KEYS[5], 'resent_lease', 1)
 return {job[2], job[3], job[4]}
+"""
+)
+
+# KEYS job, leases, later, since; ARGV id, token, field that counts, most or 0, first_ms, longest_ms, jitter.
+# Returns for how many ms the job is put off; -1 when it was put off often enough; nil when it is not the caller's.
+# Each pause is twice as long as the one before; jitter is a factor.
+POSTPONE: Final = (
+    NOW
+    + """
+local job = redis.call('HMGET', KEYS[1], 'state', 'token', 'submitted_ms')
+if job[1] ~= 'running' or job[2] ~= ARGV[2] then return nil end
+local count = redis.call('HINCRBY', KEYS[1], ARGV[3], 1)
+if tonumber(ARGV[4]) > 0 and count >= tonumber(ARGV[4]) then return -1 end
+local pause = math.floor(math.min(ARGV[5] * 2 ^ math.min(count - 1, 30), ARGV[6]) * ARGV[7])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('HSET', KEYS[1], 'state', 'queued', 'later', 1)
+redis.call('HDEL', KEYS[1], 'token', 'alone')
+redis.call('ZADD', KEYS[3], now + pause, ARGV[1])
+redis.call('ZADD', KEYS[4], job[3], ARGV[1])
+return pause
+"""
+)
+
+# KEYS job, later, open, seq; ARGV id.  Returns {task, queue, payload} of a job that was put off and is to be sent now,
+# or nil for one that has moved on meanwhile.
+RELEASE: Final = """
+redis.call('ZREM', KEYS[2], ARGV[1])
+local job = redis.call('HMGET', KEYS[1], 'state', 'later', 'task', 'queue', 'payload')
+if job[1] ~= 'queued' or not job[2] then return nil end
+redis.call('HDEL', KEYS[1], 'later')
+local seq = redis.call('INCR', KEYS[4])
+redis.call('HSET', KEYS[1], 'seq', seq)
+redis.call('ZADD', KEYS[3], seq, ARGV[1])
+return {job[3], job[4], job[5]}
+"""
+
+# KEYS job, leases, then open, since and later of each queue; ARGV id, error message, keep_s.  Returns what the record
+# held, field and value in turns. It is in no list any more; a job that can be read as one has failed.
+SET_ASIDE: Final = (
+    NOW
+    + """
+for i = 2, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return {} end
+local held = redis.call('HGETALL', KEYS[1])
+redis.call('HSET', KEYS[1], 'state', 'failed', 'finished_ms', now, 'error_code', 'internal', 'error_message', ARGV[2])
+redis.call('HDEL', KEYS[1], 'token')
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return held
 """
 )
 
@@ -194,6 +270,9 @@ return {job[2], job[3], job[4]}
 # producer asks for hundreds, again and again, while it waits.
 STATES: Final = """
 local states = {}
-for i, job in ipairs(KEYS) do states[i] = redis.call('HGET', job, 'state') end
+for i, job in ipairs(KEYS) do
+  local state = redis.pcall('HGET', job, 'state')
+  states[i] = type(state) == 'string' and state
+end
 return states
 """

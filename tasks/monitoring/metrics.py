@@ -12,6 +12,7 @@ of whoever reads loses nothing. Their size is bounded by stages and buckets, not
 from __future__ import annotations
 
 import bisect
+import contextlib
 import json
 import threading
 from collections import Counter
@@ -124,21 +125,25 @@ class Counters:
             yield f"steps|{mode}", count
 
     def read(self, stored: Mapping[str, str]) -> None:
-        """Add what such a hash holds."""
+        """Add what such a hash holds; what cannot be read, of another version perhaps, is left out."""
         for name, value in stored.items():
-            kind, *parts = name.split("|")
-            if kind == "sum":
-                self.stages.setdefault((parts[0], parts[1]), Histogram()).sum_ms += int(value) / 1000
-            elif kind == "in":
-                self.stages.setdefault((parts[0], parts[1]), Histogram()).counts[int(parts[2])] += int(value)
-            elif kind == "out":
-                self.outcomes[parts[0], parts[1]] += int(value)
-            elif kind == "fail":
-                self.failures[parts[0]] += int(value)
-            elif kind == "psnr":
-                self.psnr[int(parts[0])] += int(value)
-            elif kind == "steps":
-                self.steps[parts[0]] += int(value)
+            with contextlib.suppress(ValueError, IndexError):
+                self._read(name, value)
+
+    def _read(self, name: str, value: str) -> None:
+        kind, *parts = name.split("|")
+        if kind == "sum":
+            self.stages.setdefault((parts[0], parts[1]), Histogram()).sum_ms += int(value) / 1000
+        elif kind == "in":
+            self.stages.setdefault((parts[0], parts[1]), Histogram()).counts[int(parts[2])] += int(value)
+        elif kind == "out":
+            self.outcomes[parts[0], parts[1]] += int(value)
+        elif kind == "fail":
+            self.failures[parts[0]] += int(value)
+        elif kind == "psnr":
+            self.psnr[int(parts[0])] += int(value)
+        elif kind == "steps":
+            self.steps[parts[0]] += int(value)
 
 
 @dataclass(frozen=True)
@@ -225,8 +230,8 @@ class Metrics:
         """The last failure with each code, newest first; of the last day."""
         since = self._now_s() - _FAILURES_KEPT_S
         stored: Any = self._client.hvals(_FAILURES)
-        found = (Failure(**json.loads(text)) for text in stored)
-        return sorted((failure for failure in found if failure.at > since), key=lambda f: -f.at)
+        found = [failure for text in stored if (failure := _failure_of(text)) and failure.at > since]
+        return sorted(found, key=lambda f: -f.at)
 
     def latest(self) -> list[str]:
         """Job ids of the last activations, newest first."""
@@ -236,6 +241,15 @@ class Metrics:
         """On Redis' clock, which all workers share."""
         seconds, micros = self._client.time()
         return float(seconds + micros / 1e6)
+
+
+def _failure_of(text: str) -> Failure | None:
+    """None for what is no such record, or one of another version."""
+    try:
+        failure = Failure(**json.loads(text))
+        return failure if isinstance(failure.at, int | float) else None
+    except (ValueError, TypeError):
+        return None
 
 
 def _slot_key(number: float) -> str:

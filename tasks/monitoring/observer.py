@@ -8,6 +8,7 @@ from typing import Final
 
 from tasks.connection import connect_redis
 from tasks.kinds import KINDS, QUEUE_OF_TASK
+from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.operations import Operations
 from tasks.ledger.records import JobRecord
 from tasks.ledger.states import JobState
@@ -51,6 +52,7 @@ class Observer:
         self._client = connect_redis(settings)
         self._metrics = Metrics(self._client)
         self._operations = Operations(self._client, settings.keep_closed_s)
+        self._dead_letters = DeadLetters(self._client)
         self._history_s = history_s
         self._points: dict[int, Point] = {}
 
@@ -88,6 +90,7 @@ class Observer:
             failures=[_failure(failure, counted) for failure in self._metrics.failures()],
             failed=self._operations.failed(),
             failed_jobs=[_failed(record) for record in self._operations.jobs(JobState.FAILED, _FAILED_JOBS)],
+            dead=self._dead_letters.count(),
             history=self._history(slots) if self._history_s else [],
         )
 

@@ -109,7 +109,7 @@ class Overview(Frozen):
     """The state of the whole system `at` some time: figures of the last `window_s` seconds, rates of the last minute.
 
     `counts` are since Redis was last emptied; `failed` is how many failed jobs are kept, of which `failed_jobs` are the
-    latest.
+    latest; `dead`, how many dead letters.
     """
 
     at: float
@@ -128,4 +128,5 @@ class Overview(Frozen):
     failures: list[FailureState]
     failed: int
     failed_jobs: list[FailedJob]
+    dead: int = 0
     history: list[Point]

@@ -28,7 +28,7 @@ _FAMILIES: Final = (
 )
 # By Prometheus' name for a bound, in seconds: the last bucket below it.
 _BOUNDS: Final = {f"{le_ms / 1000:g}": BOUNDS_MS.index(le_ms) for le_ms in EXPOSED_MS}
-_TRANSITIONS: Final = ("submitted", "done", "failed", "cancelled", "resent_lease", "resent_lost")
+_TRANSITIONS: Final = ("submitted", "done", "failed", "cancelled", "resent_lease", "resent_lost", "dead")
 
 
 class CountersCollector(Collector):
@@ -115,10 +115,12 @@ def _gauges(view: Overview) -> Iterator[_Metric]:
     running.add_metric([], view.running)
     failed = GaugeMetricFamily("aii_failed_jobs", "Failed jobs that are kept, and can be retried.")
     failed.add_metric([], view.failed)
+    dead = GaugeMetricFamily("aii_dead_letters", "Messages and records that could not be used, kept for an operator.")
+    dead.add_metric([], view.dead)
     moved = CounterMetricFamily("aii_ledger_transitions", "Jobs that the ledger moved.", labels=["to"])
     for name, count in (dict.fromkeys(_TRANSITIONS, 0) | view.counts).items():
         moved.add_metric([name], count)
-    yield from (paper, waiting, oldest, running, failed, moved)
+    yield from (paper, waiting, oldest, running, failed, dead, moved)
 
 
 def _of_workers(view: Overview) -> Iterator[_Metric]:

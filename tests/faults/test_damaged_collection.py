@@ -177,7 +177,7 @@ def test_an_object_that_was_cut_short_is_sent_again(place: Place, tmp_path: Path
 def test_a_compaction_without_room_ends_as_failed_and_keeps_no_thread(place: Place, ledger: Ledger) -> None:
     add(place.open(), "new-0", NEW[0])
     collections = OpenCollections(place.store, place.redis, place.cache, EXTRACTOR)
-    resources = Resources(place.store, collections, None, EXTRACTOR, 8, Limits(1, 1), PixelBudget(1))  # type: ignore[arg-type]
+    resources = Resources(place.store, collections, None, EXTRACTOR, 8, Limits(1, 1), PixelBudget(1), PixelBudget(1))  # type: ignore[arg-type]
     handlers = IndexHandlers(resources)
     request = CompactRequest(collection=place.name, nonce="1")
     ledger.submit([request])

@@ -76,7 +76,7 @@ def resources(
     with connect_redis(settings) as client:
         collections = OpenCollections(store, client, tmp_path / "cache", extractor.identity)
         budget = PixelBudget(LIMITS.max_pixels)
-        yield Resources(store, collections, device, extractor.identity, extractor.input_size, LIMITS, budget)
+        yield Resources(store, collections, device, extractor.identity, extractor.input_size, LIMITS, budget, budget)
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def activation(store: ObjectStore, collection: str, image: bytes, asset_id: str 
 
 
 def test_every_kind_of_job_has_a_handler(resources: Resources) -> None:
-    assert [kind.task for kind in kinds_of_jobs(resources)] == [kind.task for kind in KINDS]
+    assert [kind.task for kind in kinds_of_jobs(resources, Settings())] == [kind.task for kind in KINDS]
 
 
 def test_an_activated_image_is_published_registered_and_found(

@@ -11,6 +11,7 @@ from tasks.ledger.operations import Operations
 from tasks.ledger.states import JobState
 from tasks.messages import ActivateRequest, Source
 from tasks.settings import Settings
+from tasks.storage import ObjectStore
 from tests.waiting import wait_for
 
 QUEUE = "activate"
@@ -153,14 +154,73 @@ def test_a_worker_whose_lease_was_given_away_cannot_close(settings: Settings) ->
     ledger.disconnect()
 
 
-def test_a_job_that_was_started_too_often_is_exhausted(settings: Settings) -> None:
-    ledger = brief(settings, max_attempts=2)
+def test_a_job_of_which_workers_died_while_it_ran_alone_is_exhausted(settings: Settings) -> None:
+    ledger = brief(settings, max_attempts=4)
     job_id = submitted(ledger)
-    for expected in (Claim.CLAIMED, Claim.CLAIMED, Claim.EXHAUSTED):
+    for expected in (Claim.CLAIMED, Claim.SUSPECT, Claim.SUSPECT, Claim.EXHAUSTED):
         assert claim(ledger, job_id) is expected
+        if expected is Claim.SUSPECT:
+            assert ledger.run_alone(job_id, "t")
         wait_for(ledger.expired, "the lease did not run out")
         ledger.requeue(job_id)
     ledger.disconnect()
+
+
+def test_a_job_that_workers_died_beside_is_never_exhausted(settings: Settings) -> None:
+    ledger = brief(settings, max_attempts=1)
+    job_id = submitted(ledger)
+    assert claim(ledger, job_id) is Claim.CLAIMED
+    for _ in range(6):
+        wait_for(ledger.expired, "the lease did not run out")
+        assert claim(ledger, job_id) is Claim.SUSPECT
+    ledger.disconnect()
+
+
+def test_a_job_that_its_worker_gave_back_is_no_suspect(ledger: Ledger) -> None:
+    job_id = submitted(ledger)
+    claim(ledger, job_id)
+    assert ledger.requeue(job_id, "t")
+    assert claim(ledger, job_id) is Claim.CLAIMED
+
+
+def test_a_job_that_is_put_off_waits_twice_as_long_each_time_and_then_is_sent_again(ledger: Ledger) -> None:
+    job_id = submitted(ledger)
+    pauses = []
+    for _ in range(2):
+        claim(ledger, job_id)
+        pauses.append(ledger.postpone(job_id, QUEUE, "t", None))
+        assert (ledger.get(job_id).state, ledger.waiting_up_to(QUEUE, 99)) == (JobState.QUEUED, [])
+    assert 0.5 <= pauses[0] <= 1.5
+    assert 1 <= pauses[1] <= 3
+    wait_for(lambda: ledger.due(QUEUE), "the pause does not end")
+    message = ledger.release(job_id, QUEUE)
+    assert message
+    assert message.job_id == job_id
+    assert ledger.release(job_id, QUEUE) is None
+    assert [job for job, _ in ledger.waiting_up_to(QUEUE, 99)] == [job_id]
+
+
+def test_the_tries_of_a_job_that_is_refused_are_counted_and_only_its_holder_can_put_it_off(ledger: Ledger) -> None:
+    job_id = submitted(ledger)
+    claim(ledger, job_id)
+    assert ledger.postpone(job_id, QUEUE, "another", 2) is None
+    assert (ledger.postpone(job_id, QUEUE, "t", 2) or 0) > 0
+    claim(ledger, job_id)
+    assert (ledger.postpone(job_id, QUEUE, "t", 2) or 0) < 0
+    assert ledger.get(job_id).state is JobState.RUNNING
+
+
+def test_a_job_that_was_cancelled_while_it_was_put_off_is_not_sent_again(
+    ledger: Ledger, settings: Settings, store: ObjectStore
+) -> None:
+    job_id = submitted(ledger)
+    claim(ledger, job_id)
+    ledger.postpone(job_id, QUEUE, "t", None)
+    operations = Operations.connect(settings)
+    assert operations.waiting(QUEUE)[0] == 1
+    assert [record.job_id for record in operations.jobs(JobState.QUEUED, 5)] == [job_id]
+    operations.cancel(job_id, store)
+    assert ledger.release(job_id, QUEUE) is None
 
 
 def test_a_job_sent_again_gets_a_new_place_at_the_tail(ledger: Ledger) -> None:

@@ -30,12 +30,10 @@ from tasks.settings import Settings
 from tasks.storage import ObjectStore
 from tests.integration.test_ledger import QUEUE, claim, request
 from tests.photographs import crops
+from tests.running import Runs
 from tests.waiting import LIMIT_S, wait_for
-from workers.delivery.identity import Identity
 from workers.delivery.job import Kind, Running
-from workers.delivery.job_runner import JobRunner
 from workers.delivery.leases import Leases
-from workers.delivery.retry_policy import RetryPolicy
 from workers.monitoring.health import HealthServer, Readiness
 from workers.monitoring.recorder import Recorder
 
@@ -143,13 +141,10 @@ class Work:
 
 @pytest.mark.parametrize("early", [True, False])
 def test_a_job_is_either_cancelled_or_published(
-    early: bool, ledger: Ledger, operations: Operations, store: ObjectStore
+    early: bool, settings: Settings, ledger: Ledger, operations: Operations, store: ObjectStore
 ) -> None:
-    made, work, seen = submitted(ledger), Work(operations, store, early=early), []
-    leases, identity = Leases(ledger, lease_s=20), Identity("worker", "cpu", {})
-    runner = JobRunner(ledger, store, leases, identity, RetryPolicy(), seen.append)
-    kind = Kind(ActivateRequest, work)
-    how = runner.run(kind, made.job_id, made.model_dump(mode="json"))
+    made, work, runs = submitted(ledger), Work(operations, store, early=early), Runs(settings, ledger, store)
+    how, seen = runs.runner.run(Kind(ActivateRequest, work), made.job_id, made.model_dump(mode="json")), runs.seen
     document = read_result(store, made.job_id)
     assert isinstance(document, FailureResult)
     state = ledger.get(made.job_id).state

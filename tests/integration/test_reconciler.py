@@ -9,11 +9,13 @@ import redis
 
 from tasks.app import Sender, create_app
 from tasks.connection import connect_redis
+from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.ledger import Claim, Ledger
 from tasks.names import QUEUES
 from tasks.settings import Settings
 from tests.integration.test_ledger import QUEUE, claim, request
 from workers.delivery.reconciler import LostPlaces, Reconciler
+from workers.delivery.set_aside import SetAside
 
 
 class Clock:
@@ -45,7 +47,7 @@ def sender(settings: Settings) -> Sender:
 @pytest.fixture
 def reconcile(ledger: Ledger, sender: Sender, client: redis.Redis, clock: Clock) -> Callable[[], int]:
     places = {queue: LostPlaces(10.0, clock) for queue in QUEUES}
-    return Reconciler(ledger, sender, client, 1.0, places).run_once
+    return Reconciler(ledger, sender, client, 1.0, places, SetAside(DeadLetters(client))).run_once
 
 
 def submit(ledger: Ledger, sender: Sender, count: int) -> list[str]:

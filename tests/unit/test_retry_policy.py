@@ -7,7 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tasks.errors import InvalidRequest, StorageUnavailable, WorkerStopping
+from tasks.errors import (
+    InvalidRequest,
+    RedisUnavailable,
+    StorageRefused,
+    StorageUnavailable,
+    Unavailable,
+    WorkerStopping,
+)
 from tests.waiting import LIMIT_S, wait_for
 from workers.delivery.retry_policy import RetryPolicy
 
@@ -15,22 +22,39 @@ from workers.delivery.retry_policy import RetryPolicy
 class Service:
     """Is away for the first `failures` calls."""
 
-    def __init__(self, failures: float) -> None:
+    def __init__(self, failures: float, error: type[Unavailable] = RedisUnavailable) -> None:
         self.calls = 0
         self._failures = failures
+        self._error = error
 
     def __call__(self) -> str:
         self.calls += 1
         if self.calls <= self._failures:
-            raise StorageUnavailable("S3 does not answer.")
+            raise self._error("It does not answer.")
         return "answer"
 
 
 def test_a_call_is_repeated_until_the_service_is_back(caplog: pytest.LogCaptureFixture) -> None:
-    service = Service(failures=3)
-    assert RetryPolicy(first_s=0.001)(service) == "answer"
-    assert service.calls == 4
-    assert caplog.text.count("S3 does not answer. Trying again in") == 3
+    service = Service(failures=9)
+    assert RetryPolicy(first_s=0.001, longest_s=0.001)(service) == "answer"
+    assert service.calls == 10
+    assert caplog.text.count("It does not answer. Trying again in") == 9
+
+
+def test_s3_is_waited_for_through_a_restart_but_no_longer() -> None:
+    policy = RetryPolicy(first_s=0.001, longest_s=0.001, tries=4)
+    assert policy(Service(failures=3, error=StorageUnavailable)) == "answer"
+    away = Service(failures=float("inf"), error=StorageUnavailable)
+    with pytest.raises(StorageUnavailable):
+        policy(away)
+    assert away.calls == 4
+
+
+def test_what_s3_refuses_is_not_asked_for_again_at_once() -> None:
+    refused = Service(failures=float("inf"), error=StorageRefused)
+    with pytest.raises(StorageRefused):
+        RetryPolicy()(refused)
+    assert refused.calls == 1
 
 
 def test_other_errors_pass_at_once() -> None:
@@ -59,7 +83,7 @@ def test_threads_wait_independently() -> None:
 
     def away() -> str:
         if not back.is_set():
-            raise StorageUnavailable("S3 does not answer.")
+            raise RedisUnavailable("Redis does not answer.")
         return "late"
 
     with ThreadPoolExecutor(2) as pool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -20,12 +21,16 @@ _R = TypeVar("_R", bound=Request)
 
 @dataclass(frozen=True)
 class Running:
-    """A job that this worker holds, as its handler sees it."""
+    """A job that this worker holds, as its handler sees it.
+
+    `suspect`: a worker died with this job in flight; nothing else runs in this process now.
+    """
 
     job_id: str
     watch: Stopwatch
     leases: Leases
     identity: Identity
+    suspect: bool = False
 
     def wanted(self) -> bool:
         """Whether the job is still this worker's; asks no server, see :meth:`Leases.held`."""
@@ -65,11 +70,13 @@ class Kind(Generic[_R]):
         restore: for work that need not be repeated. Given the committed result of an earlier attempt, it restores what
             may have been lost since (Redis can be emptied, S3 keeps the document), and says whether the result still
             holds. Without it, every delivery of a job does the work.
+        timeout_s: how long the work may take.
     """
 
     model: type[_R]
     work: Callable[[_R, Running], Result]
     restore: Callable[[Any], bool] | None = None
+    timeout_s: float = math.inf
 
     @property
     def task(self) -> str:

@@ -3,31 +3,49 @@
 The order is the promise. Effects come first and are repeatable (fixed keys, an upsert in the journal); the result
 document commits them; closing the ledger's entry comes last. A worker that dies anywhere leaves a lease that runs
 out, and the next one either repeats the effects or finds the document and only closes.
+
+A job that was in flight when a worker died is a suspect: it is repeated without company in its process. While S3 is
+away, or refuses, a job is put off instead of keeping its thread.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from tasks.documents import last_commit, read_result, write_result
-from tasks.errors import AiiError, Cancelled, InvalidRequest, LeaseLost, ObjectMissing, Poison, WorkerStopping
+from tasks.errors import (
+    AiiError,
+    Cancelled,
+    DeadlineExceeded,
+    InvalidRequest,
+    LeaseLost,
+    ObjectMissing,
+    Poison,
+    Unavailable,
+    WorkerStopping,
+)
 from tasks.ledger.ledger import Claim, Ledger
 from tasks.ledger.states import JobState
 from tasks.messages import validated
-from tasks.names import JOB_ID_PATTERN
 from tasks.results import FailureResult, Result
 from tasks.storage import ObjectStore
+from workers.delivery.company import Company
+from workers.delivery.deadlines import Deadlines, Watched
 from workers.delivery.identity import Identity
 from workers.delivery.job import Kind, Running
 from workers.delivery.leases import Leases
 from workers.delivery.retry_policy import RetryPolicy
+from workers.delivery.set_aside import SetAside
 from workers.monitoring.stopwatch import Stopwatch
+
+__all__ = ["JobRunner", "Services"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,44 +53,145 @@ logger = logging.getLogger(__name__)
 _NOT_OURS: Final = (LeaseLost, Cancelled, WorkerStopping)
 
 
+@dataclass(frozen=True)
+class Services:
+    """What jobs are run with; one for a process."""
+
+    ledger: Ledger
+    store: ObjectStore
+    leases: Leases
+    identity: Identity
+    retry_policy: RetryPolicy
+    company: Company
+    set_aside: SetAside
+
+
+@dataclass(frozen=True)
+class _Message:
+    """What a message says of its job, and what is wrong with it, if that is known."""
+
+    payload: Any
+    problem: AiiError | None
+
+
 class JobRunner:
-    """Runs jobs, one a call; `observe` is given the result of each that was closed here. Thread-safe."""
+    """Runs jobs, one a call. Thread-safe.
+
+    Args:
+        stage_timeout_s: how long a stage may take, see :class:`Deadlines`.
+        observe: is given the result of each job that was closed here.
+        end_process: called when a thread is lost to a job that took too long.
+    """
 
     def __init__(
         self,
-        ledger: Ledger,
-        store: ObjectStore,
-        leases: Leases,
-        identity: Identity,
-        retry_policy: RetryPolicy,
+        services: Services,
+        stage_timeout_s: float,
         observe: Callable[[Result], None],
+        end_process: Callable[[], None],
     ) -> None:
-        self._ledger = ledger
-        self._store = store
-        self._leases = leases
-        self._identity = identity
-        self._retry_policy = retry_policy
+        self._ledger = services.ledger
+        self._store = services.store
+        self._leases = services.leases
+        self._identity = services.identity
+        self._retry_policy = services.retry_policy
+        self._company = services.company
+        self._set_aside = services.set_aside
         self._observe = observe
+        self.deadlines = Deadlines(stage_timeout_s, self._fail_late, end_process)
 
-    def run(self, kind: Kind[Any], job_id: str, payload: Any) -> str:
-        """Do one delivered job; returns how it ended, for the log and Flower. No failure of a job is raised."""
-        if not re.fullmatch(JOB_ID_PATTERN, job_id):
-            logger.error("A message without a usable job id was dropped: send jobs with `producer.Producer`")
-            return "dropped"
-        token = uuid.uuid4().hex
+    def run(self, kind: Kind[Any], job_id: str, payload: Any, problem: AiiError | None = None) -> str:
+        """Do one delivered job; returns how it ended, for the log and Flower. No failure of a job is raised.
+
+        A job with a `problem` fails with that.
+        """
+        token, message = uuid.uuid4().hex, _Message(payload, problem)
         try:
-            claim = self._claim(kind, job_id, payload, token)
-            if claim not in (Claim.CLAIMED, Claim.EXHAUSTED):
-                return claim.value
-            self._leases.hold(job_id, token)
-            running = Running(job_id, Stopwatch(), self._leases, self._identity)
-            result = self._result(kind, running, payload, exhausted=claim is Claim.EXHAUSTED)
-            return self._close(job_id, token, result)
+            with self._company.shared():
+                claim = self._claim(kind, job_id, payload, token)
+                if not claim.granted:
+                    return claim.value
+                self._leases.hold(job_id, token)
+                if claim is not Claim.SUSPECT:
+                    return self._run(kind, job_id, token, message, claim)
+            with self._company.alone():
+                self._run_alone(job_id, token)
+                return self._run(kind, job_id, token, message, claim)
         except _NOT_OURS as error:
             logger.warning("%s", error, extra={"job_id": job_id})
             return "left"
+        except Exception as error:  # of the ledger's record, say: that of the work itself has ended the job
+            logger.exception("A job could not be run", extra={"job_id": job_id})
+            self._give_up(kind, job_id, payload, error)
+            return "set aside"
         finally:
             self._leases.drop(job_id)
+
+    def refuse(self, job_id: str, queue: str, reason: str, kinds: Sequence[Kind[Any]]) -> str:
+        """End the job of a message that could not be used (`reason`), unless the ledger knows what the job really is:
+        then the message only says that it waits."""
+        stored = self._retry_policy(lambda: self._ledger.stored(job_id))
+        if stored and stored.queue != queue:
+            return "left"
+        of_queue = [kind for kind in kinds if kind.queue == queue]
+        known = next((kind for kind in of_queue if stored and kind.task == stored.task), None)
+        if stored and known:
+            return self.run(known, job_id, _parsed(stored.payload))
+        return self.run(of_queue[0], job_id, {}, InvalidRequest(reason))
+
+    def _run(self, kind: Kind[Any], job_id: str, token: str, message: _Message, claim: Claim) -> str:
+        running = Running(job_id, Stopwatch(), self._leases, self._identity, suspect=claim is Claim.SUSPECT)
+        try:
+            result = self._result(kind, running, message, exhausted=claim is Claim.EXHAUSTED)
+            return self._close(job_id, token, result)
+        except Unavailable as error:
+            return self._put_off(kind, running, token, error)
+
+    def _run_alone(self, job_id: str, token: str) -> None:
+        """Note that nothing else runs here now: it is this job that a death would tell of."""
+        logger.warning("A worker died with this job in flight: it runs alone", extra={"job_id": job_id})
+        if not self._retry_policy(lambda: self._ledger.run_alone(job_id, token)):
+            raise LeaseLost(f"Job {job_id} is no longer this worker's: its lease ran out.")
+
+    def _put_off(self, kind: Kind[Any], running: Running, token: str, error: Unavailable) -> str:
+        """Give a job back until later; one whose tries are used up fails."""
+        job_id, most = running.job_id, error.most_tries
+        self._leases.drop(job_id)
+        pause_s = self._retry_policy(lambda: self._ledger.postpone(job_id, kind.queue, token, most))
+        if pause_s is None:
+            return "left"
+        if pause_s >= 0:
+            logger.warning("%s The job is tried again in %.1f s", error, pause_s, extra={"job_id": job_id})
+            return f"put off {error.code}"
+        self._leases.hold(job_id, token)
+        return self._end(running, token, _failure(kind, running, error.code, error.message))
+
+    def _fail_late(self, job: Watched, error: DeadlineExceeded) -> None:
+        """End a job in the name of a thread that may never come back; if it does, it finds that the lease is gone."""
+        token = self._leases.drop(job.running.job_id)
+        if token and self._ledger.begin_publishing(job.running.job_id, token):
+            self._end(job.running, token, _failure(job.kind, job.running, error.code, error.message))
+
+    def _end(self, running: Running, token: str, failure: FailureResult) -> str:
+        """Commit a failure, unless an earlier run of the job ended well, and close the job. Where S3 does not take the
+        document, the ledger alone says how the job ended."""
+        try:
+            if self._committed(running.job_id) is None:
+                self._commit(running.job_id, failure)
+        except Unavailable as error:
+            logger.error("%s The job has no result document.", error, extra={"job_id": running.job_id})
+        return self._close(running.job_id, token, failure)
+
+    def _give_up(self, kind: Kind[Any], job_id: str, payload: Any, error: Exception) -> None:
+        """Set aside a job whose record is beyond use; it must not come back for ever."""
+        reason = f"Job {job_id} cannot be run ({type(error).__name__}: {error})"
+        try:
+            self._ledger.set_aside(job_id, reason)
+        except Exception:
+            logger.exception("The job's record could not be set aside", extra={"job_id": job_id})
+        self._set_aside.add(
+            "ledger", reason, json.dumps({"job_id": job_id, "task": kind.task, "payload": payload}).encode()
+        )
 
     def _claim(self, kind: Kind[Any], job_id: str, payload: Any, token: str) -> Claim:
         """Claim the job. One that the ledger does not know (Redis was emptied, or the message was sent
@@ -84,14 +203,14 @@ class JobRunner:
             claim = self._retry_policy(lambda: self._ledger.claim(job_id, kind.queue, token, worker))
         return claim
 
-    def _result(self, kind: Kind[Any], running: Running, payload: Any, *, exhausted: bool) -> Result:
+    def _result(self, kind: Kind[Any], running: Running, message: _Message, *, exhausted: bool) -> Result:
         """The committed result of an earlier attempt, or that of this one, committed."""
         earlier = self._committed(running.job_id) if kind.restore else None
         if kind.restore and earlier:
             self._retry_policy(running.begin_publishing)
             if self._restored(kind.restore, earlier):
                 return earlier
-        result = self._poisoned(kind, running) if exhausted else self._do(kind, running, payload)
+        result = self._poisoned(kind, running) if exhausted else self._do(kind, running, message)
         self._retry_policy(running.begin_publishing)
         # A failure never takes the place of a good document: that may be all that is left to register the asset again.
         if earlier is None or not isinstance(result, FailureResult):
@@ -101,20 +220,20 @@ class JobRunner:
     def _restored(self, restore: Callable[[Any], bool], earlier: Result) -> bool:
         try:
             return self._retry_policy(lambda: restore(earlier))
-        except _NOT_OURS:
+        except (*_NOT_OURS, Unavailable):
             raise
         except AiiError as error:
             logger.warning("An earlier result cannot be taken over: %s", error, extra={"job_id": earlier.job_id})
             return False
 
-    def _do(self, kind: Kind[Any], running: Running, payload: Any) -> Result:
+    def _do(self, kind: Kind[Any], running: Running, message: _Message) -> Result:
         try:
-            request = validated(kind.model, payload)
-            if request.job_id != running.job_id:
-                raise InvalidRequest("The job id is not that of the request: send jobs with `producer.Producer`.")
+            if message.problem:
+                raise message.problem
+            request = self._request(kind, running.job_id, message.payload)
             # A service that goes away in the middle only delays: all effects of the work can be repeated.
-            return self._retry_policy(lambda: kind.work(request, running))
-        except _NOT_OURS:
+            return self._retry_policy(lambda: self._work(kind, request, running))
+        except (*_NOT_OURS, Unavailable):
             raise
         except AiiError as error:
             return _failure(kind, running, error.code, error.message)
@@ -123,9 +242,28 @@ class JobRunner:
             text = f"{type(error).__name__}; the worker's log has the rest, under job {running.job_id}."
             return _failure(kind, running, AiiError.code, text)
 
+    def _request(self, kind: Kind[Any], job_id: str, payload: Any) -> Any:
+        """The request of a message, or, where that is not the job's, what the ledger has: a message under a job's id
+        does not change what the job is.
+
+        Raises:
+            InvalidRequest: neither can be used.
+        """
+        try:
+            return _request_of(kind, job_id, payload)
+        except InvalidRequest:
+            stored = self._retry_policy(lambda: self._ledger.stored(job_id))
+            if stored is None or stored.task != kind.task:
+                raise
+            return _request_of(kind, job_id, _parsed(stored.payload))
+
+    def _work(self, kind: Kind[Any], request: Any, running: Running) -> Result:
+        with self.deadlines.watch(kind, running):
+            return kind.work(request, running)
+
     def _poisoned(self, kind: Kind[Any], running: Running) -> Result:
         text = (
-            f"Started {self._ledger.max_attempts} times, and each time the worker died before the end: "
+            f"{self._ledger.deaths_alone} workers died while they ran this job and nothing else: "
             "check the image and the worker's log."
         )
         return _failure(kind, running, Poison.code, text)
@@ -156,3 +294,17 @@ def _failure(kind: Kind[Any], running: Running, code: str, message: str) -> Fail
     return FailureResult(
         task=kind.task, job_id=running.job_id, code=code, message=message, provenance=running.provenance()
     )
+
+
+def _request_of(kind: Kind[Any], job_id: str, payload: Any) -> Any:
+    request = validated(kind.model, payload)
+    if request.job_id != job_id:
+        raise InvalidRequest("The job id is not that of the request: send jobs with `producer.Producer`.")
+    return request
+
+
+def _parsed(payload: str) -> Any:
+    try:
+        return json.loads(payload)
+    except ValueError:
+        return None

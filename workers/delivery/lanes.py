@@ -23,8 +23,11 @@ from celery.worker.consumer import Consumer
 from tasks.app import create_app
 from tasks.names import QUEUE_ACTIVATE, QUEUE_INDEX, QUEUE_QUERY
 from tasks.settings import Settings
+from workers.delivery.envelope import REFUSED_TASK
 from workers.delivery.job import Kind
 from workers.delivery.job_runner import JobRunner
+from workers.delivery.set_aside import SetAside
+from workers.delivery.transport import screened_connection
 from workers.device.priority import lower_priority
 
 logger = logging.getLogger(__name__)
@@ -133,6 +136,24 @@ class ShortPollConnection:
 
 
 class _Consumer(Consumer):  # type: ignore[misc]  # celery has no types
+    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
+        """Celery's, behind a guard: messages were screened (:mod:`workers.delivery.envelope`), and if Celery stumbles
+        over one nevertheless, that one is set aside. Let through, the error would end the lane, and Celery would put
+        the message back for the next worker."""
+        handle, set_aside = super().create_task_handler(*args, **options), self.app.set_aside
+
+        def guarded(message: Any) -> None:
+            try:
+                handle(message)
+            except self.connection_errors[:-1]:  # the last is KeyError, which kombu adds for its own poller
+                raise
+            except Exception as error:
+                if state.should_stop is not None:  # the pool is closed: another worker gets the message
+                    raise
+                set_aside.message(message, error)
+
+        return guarded
+
     def loop_args(self) -> tuple[Any, ...]:
         consumer, connection, tasks, *others = super().loop_args()
         return consumer, ShortPollConnection(connection, tasks.channel, consumer.event_dispatcher), tasks, *others
@@ -150,11 +171,14 @@ class _Consumer(Consumer):  # type: ignore[misc]  # celery has no types
             logger.warning("A lost connection could not be closed in order", exc_info=True)
 
 
-def worker_app(settings: Settings, runner: JobRunner, kinds: Sequence[Kind[Any]]) -> Celery:
+def worker_app(settings: Settings, runner: JobRunner, kinds: Sequence[Kind[Any]], set_aside: SetAside) -> Celery:
     """A Celery application whose tasks give their jobs to `runner`; every lane needs one of its own."""
     app = create_app(settings)
+    app.amqp.Connection = screened_connection(set_aside.screen)
+    app.set_aside = set_aside
     for kind in kinds:
         _register(app, runner, kind)
+    _register_refusal(app, runner, kinds)
     return app
 
 
@@ -163,6 +187,14 @@ def _register(app: Celery, runner: JobRunner, kind: Kind[Any]) -> None:
     def task(self: Any, request: Any = None) -> str:
         _prepare_thread(low_priority=kind.queue != QUEUE_QUERY)
         return runner.run(kind, self.request.id, request)
+
+
+def _register_refusal(app: Celery, runner: JobRunner, kinds: Sequence[Kind[Any]]) -> None:
+    @app.task(name=REFUSED_TASK, bind=True, shared=False)  # type: ignore[untyped-decorator]
+    def task(self: Any, request: Any = None) -> str:
+        queue = self.request.delivery_info["routing_key"]
+        _prepare_thread(low_priority=queue != QUEUE_QUERY)
+        return runner.refuse(self.request.id, queue, str(request), kinds)
 
 
 _prepared = threading.local()

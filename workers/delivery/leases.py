@@ -27,9 +27,16 @@ class Leases:
         with self._lock:
             self._held[job_id] = token
 
-    def drop(self, job_id: str) -> None:
+    def drop(self, job_id: str) -> str | None:
+        """Give up a lease here, without asking the ledger; returns its token, None when it is not held."""
         with self._lock:
-            self._held.pop(job_id, None)
+            return self._held.pop(job_id, None)
+
+    def drop_all(self) -> dict[str, str]:
+        """Give up every lease here; returns the token of each job. The ledger is not asked."""
+        with self._lock:
+            held, self._held = self._held, {}
+        return held
 
     def count(self) -> int:
         """How many jobs this process holds."""

@@ -1,16 +1,18 @@
 """The reconciler: finds jobs that no worker will do, and sends their messages again.
 
-Two kinds of jobs are found: those whose lease ran out (their worker died), and queued ones whose message is gone. A
+Three kinds of jobs are found: those whose lease ran out (their worker died), those that were put off until now, and
+queued ones whose message is gone. A
 queue is first in, first out, so a job that merely waits is never taken for lost. It is lost only when jobs submitted
 *after* it have started, or the queue has been empty, and a grace time has passed since.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -24,6 +26,7 @@ from tasks.errors import RedisUnavailable
 from tasks.ledger.ledger import Ledger, QueueState
 from tasks.ledger.records import Resend
 from tasks.names import QUEUES
+from workers.delivery.set_aside import SetAside
 
 logger = logging.getLogger(__name__)
 
@@ -82,31 +85,56 @@ class Reconciler:
     client: RedisClient
     every_s: float
     places: dict[str, LostPlaces]
+    set_aside: SetAside
 
     def run_once(self) -> int:
         """Send again what has to be; returns how many messages that were."""
         with self._alone() as alone:
             if not alone:
                 return 0
-            return self._expired_leases() + sum(self._lost_messages(queue) for queue in QUEUES)
+            return self._expired_leases() + sum(self._of_queue(queue) for queue in QUEUES)
 
     def _expired_leases(self) -> int:
-        messages = [self.ledger.requeue(job_id) for job_id in self.ledger.expired()]
-        return self._send(m for m in messages if m)
+        return sum(self._send(job_id, self.ledger.requeue) for job_id in self.ledger.expired())
+
+    def _of_queue(self, queue: str) -> int:
+        """What one queue lacks; what cannot be read of it keeps no other queue waiting."""
+        try:
+            return self._put_off(queue) + self._lost_messages(queue)
+        except RedisUnavailable:
+            raise
+        except Exception:
+            logger.exception("The queue %s could not be searched for lost jobs", queue)
+            return 0
+
+    def _put_off(self, queue: str) -> int:
+        return sum(self._send(job_id, lambda job: self.ledger.release(job, queue)) for job_id in self.ledger.due(queue))
 
     def _lost_messages(self, queue: str) -> int:
         lost = self.places[queue].observe(self.ledger.queue_state(queue))
         waiting = self.ledger.waiting_up_to(queue, lost) if lost else []
-        messages = [self.ledger.resend(job_id, queue, place) for job_id, place in waiting]
-        return self._send(m for m in messages if m)
+        return sum(self._send(job, lambda j, p=place: self.ledger.resend(j, queue, p)) for job, place in waiting)  # type: ignore[misc]
 
-    def _send(self, messages: Iterable[Resend]) -> int:
-        count = 0
-        for message in messages:
-            logger.warning("Sending a job again", extra={"job_id": message.job_id, "queue": message.queue})
+    def _send(self, job_id: str, move: Callable[[str], Resend | None]) -> bool:
+        """Move one job in the ledger and send its message; a record that no message can be made of is set aside."""
+        try:
+            message = move(job_id)
+            if message is None:
+                return False
+            logger.info("Sending a job again", extra={"job_id": job_id, "queue": message.queue})
             self.sender.send_again(message)
-            count += 1
-        return count
+            return True
+        except RedisUnavailable:
+            raise
+        except Exception as error:
+            self._give_up(
+                job_id, f"The ledger's record of job {job_id} cannot be used ({type(error).__name__}: {error})"
+            )
+            return False
+
+    def _give_up(self, job_id: str, reason: str) -> None:
+        held = self.ledger.set_aside(job_id, reason)
+        self.set_aside.add("ledger", reason, json.dumps({"job_id": job_id, **held}).encode())
 
     @contextmanager
     def _alone(self) -> Iterator[bool]:

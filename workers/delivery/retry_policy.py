@@ -1,4 +1,4 @@
-"""What a job does while a service is away: it waits."""
+"""What a job does while a service is away: for Redis it waits, for anything else only a moment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import tenacity
 
-from tasks.errors import Unavailable, WorkerStopping
+from tasks.errors import RedisUnavailable, Unavailable, WorkerStopping
 
 __all__ = ["RetryPolicy"]
 
@@ -19,20 +19,23 @@ _T = TypeVar("_T")
 
 
 class RetryPolicy:
-    """Repeats a call for as long as a service is away. Thread-safe.
+    """Repeats a call while a service is away. Thread-safe.
 
-    A job must not fail because S3 was restarted. Its lease is renewed meanwhile, and the thread that waits here takes
-    no new job, which is the back-pressure wanted.
+    Without Redis there is neither a next job nor a way to put this one off, so its thread waits. While S3 is away, or
+    a disk is full, a few tries bridge a restart; then the error is the caller's, who puts the job off: a service that
+    stays away, or refuses one object, must not hold the threads that other jobs need.
 
     Args:
         first_s: the first pause; each is twice as long as the one before.
         longest_s: the longest pause.
+        tries: how many for what is not Redis.
     """
 
-    def __init__(self, first_s: float = 0.25, longest_s: float = 10.0) -> None:
+    def __init__(self, first_s: float = 0.25, longest_s: float = 10.0, tries: int = 4) -> None:
         self._stop = threading.Event()
+        self._tries = tries
         self._retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(Unavailable),
+            retry=self._is_worth_it,
             wait=tenacity.wait_exponential(multiplier=first_s, max=longest_s),
             stop=tenacity.stop_when_event_set(self._stop),
             sleep=tenacity.sleep_using_event(self._stop),
@@ -45,12 +48,19 @@ class RetryPolicy:
         self._stop.set()
 
     def __call__(self, call: Callable[[], _T]) -> _T:
-        """The answer of `call`, repeated until it raises no Unavailable; other errors pass.
+        """The answer of `call`; errors that are not Unavailable pass.
 
         Raises:
+            Unavailable: but for Redis, after the last try; at once when the service is there and refuses.
             WorkerStopping: :meth:`stop` was called before the service was back.
         """
         return self._retrying(call)
+
+    def _is_worth_it(self, state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, RedisUnavailable):
+            return True
+        return isinstance(error, Unavailable) and error.most_tries is None and state.attempt_number < self._tries
 
 
 def _log(state: tenacity.RetryCallState) -> None:

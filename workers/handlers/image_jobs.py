@@ -14,8 +14,6 @@ from workers.delivery.job import Running
 from workers.handlers.protect import Protector
 from workers.handlers.query_views import views_of
 from workers.handlers.resources import Resources
-from workers.images import decode
-from workers.images.tensors import to_input
 from workers.index.collection.journal import decode_code, encode_code
 from workers.index.verdicts.judge import judge
 
@@ -37,9 +35,7 @@ class ImageHandlers:
         """
         collection = self._resources.collections.get(request.collection)
         data = self._resources.fetch(Bucket.ORIGINALS, request.source.sha256, running)
-        with running.watch.stage("decode"):
-            original = decode(data, self._resources.limits)
-        with self._resources.budget.hold(original.pixels.shape[0] * original.pixels.shape[1]):
+        with self._resources.decoded(data, self._resources.budget, running) as original:
             found, protected = self._protector.protect(
                 original, request.options, collection.codec, running.watch, running.wanted
             )
@@ -107,8 +103,8 @@ class ImageHandlers:
         collection = self._resources.collections.get(request.collection)
         data = self._resources.fetch(Bucket.QUERIES, request.source.sha256, running)
         options = request.options
+        image = self._resources.input_of(data, self._resources.query_budget, running)
         with running.watch.stage("decode"):
-            image = to_input(decode(data, self._resources.limits).pixels, self._resources.input_size)
             views = views_of(image, options.views)
         with running.watch.stage("extract"):
             features = {view: self._resources.device.extract(pixels) for view, pixels in views.items()}

@@ -14,8 +14,6 @@ from tasks.results import CompactionResult, ExtractionResult, FailureResult
 from tasks.storage import Bucket
 from workers.delivery.job import Running
 from workers.handlers.resources import Resources
-from workers.images import decode
-from workers.images.tensors import to_input
 from workers.index.codec.codec import Features
 from workers.index.maintenance.upkeep import compact
 
@@ -100,8 +98,7 @@ class IndexHandlers:
         for digest in digests:
             try:
                 data = self._resources.fetch(Bucket.ORIGINALS, digest, running)
-                with running.watch.stage("decode"):
-                    inputs.append(to_input(decode(data, self._resources.limits).pixels, self._resources.input_size))
+                inputs.append(self._resources.input_of(data, self._resources.budget, running))
             except (BadInput, NotFound) as error:
                 skipped[digest] = f"{error.message} [{error.code}]"
         return inputs

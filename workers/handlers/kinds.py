@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tasks.messages import ActivateRequest, CompactRequest, ExtractRequest, QueryRequest
+from tasks.settings import Settings
 from workers.delivery.job import Kind
 from workers.handlers.image_jobs import ImageHandlers
 from workers.handlers.index_jobs import IndexHandlers
@@ -13,12 +14,13 @@ from workers.handlers.resources import Resources
 __all__ = ["kinds_of_jobs"]
 
 
-def kinds_of_jobs(resources: Resources) -> list[Kind[Any]]:
+def kinds_of_jobs(resources: Resources, settings: Settings) -> list[Kind[Any]]:
     """All kinds of jobs, with what is done for each."""
     image, index = ImageHandlers(resources), IndexHandlers(resources)
+    image_s, index_s = settings.job_timeout_s, settings.index_job_timeout_s
     return [
-        Kind(ActivateRequest, image.activate, image.restore_activation),
-        Kind(QueryRequest, image.query),
-        Kind(CompactRequest, index.compact),
-        Kind(ExtractRequest, index.extract),
+        Kind(ActivateRequest, image.activate, image.restore_activation, timeout_s=image_s),
+        Kind(QueryRequest, image.query, timeout_s=image_s),
+        Kind(CompactRequest, index.compact, timeout_s=index_s),
+        Kind(ExtractRequest, index.extract, timeout_s=index_s),
     ]

@@ -6,8 +6,8 @@ safe to call from many threads at once: they touch no module-level state of ours
 
 from __future__ import annotations
 
-from workers.images.decode import decode
+from workers.images.decode import decode, pixels_of
 from workers.images.encode import encode
 from workers.images.model import DecodedImage, EncodedImage, Limits
 
-__all__ = ["DecodedImage", "EncodedImage", "Limits", "decode", "encode"]
+__all__ = ["DecodedImage", "EncodedImage", "Limits", "decode", "encode", "pixels_of"]

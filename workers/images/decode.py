@@ -38,13 +38,24 @@ def decode(data: bytes, limits: Limits) -> DecodedImage:
         EmptyImage, TooLarge, TooSmall, UnsupportedFormat, AnimatedImage: as named; nothing has been decoded.
         TruncatedImage: incomplete or damaged, found before or during decoding.
     """
+    source_format, size = _checked_header(data, limits)
+    with _errors_named(source_format):
+        opened = _READERS[source_format](data, size)
+        return _decoded(opened, source_format)
+
+
+def pixels_of(data: bytes, limits: Limits) -> int:
+    """Width × height as the header states them; no pixel is decoded. Errors as in :func:`decode`, before decoding."""
+    _, (width, height) = _checked_header(data, limits)
+    return width * height
+
+
+def _checked_header(data: bytes, limits: Limits) -> tuple[SourceFormat, tuple[int, int]]:
     _check_bytes(data, limits)
     source_format = recognise(data)
     size = size_of(data, source_format)
     _check_size(size, limits)
-    with _errors_named(source_format):
-        opened = _READERS[source_format](data, size)
-        return _decoded(opened, source_format)
+    return source_format, size
 
 
 def _decoded(opened: Opened, source_format: SourceFormat) -> DecodedImage:
