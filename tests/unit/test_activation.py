@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 import torch
@@ -10,12 +12,14 @@ from PIL import Image
 from skimage.color import deltaE_ciede2000
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from tests import images_zoo as zoo
 from tests.photographs import pixels
 from workers.activation.colour_difference import ciede2000, visible_difference
 from workers.activation.compose import compose, prepare
 from workers.activation.jnd import jnd_map
 from workers.activation.quality import luminance_psnr_db, quality, ssim
 from workers.activation.scale import round_trip_matrix
+from workers.images import decode, encode
 from workers.images.tensors import resize, strips, to_input
 
 SIZE = 112
@@ -138,6 +142,22 @@ def test_inks_change_so_that_the_colours_they_make_do() -> None:
 
 def test_the_dark_may_change_less_than_texture_and_not_more_than_seven_levels() -> None:
     assert jnd_map(torch.full((3, 20, 20), 2.0)).max() <= 7 / 255 + 1e-6
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_change_of_samples_in_linear_light_looks_like_the_same_change_in_srgb(channels: int) -> None:
+    ramp = np.tile(np.linspace(4_000, 60_000, 160).astype(">u2"), (120, 1))
+    samples = np.repeat(ramp[..., np.newaxis], channels, axis=2)
+    linear = zoo.chunk(b"gAMA", struct.pack(">I", 100_000))
+    data = zoo.with_png_chunks(zoo.png((160, 120), 16, {1: 0, 3: 2}[channels], zoo.rows_of(samples)), linear)
+    original = decode(data, zoo.LIMITS)
+    prepared = prepare(original.pixels, SIZE, 6.0, grey=True)
+    change = torch.ones(3, SIZE, SIZE)
+    changed = compose(original.samples, prepared, change, tone=original.tone)
+    seen = decode(encode(changed, original).data, zoo.LIMITS).pixels.astype(int)
+    wanted = compose(original.pixels, prepared, change).astype(int)
+    assert np.abs(wanted - original.pixels).max() >= 3
+    assert np.abs(seen - wanted).max() <= 1
 
 
 def test_half_the_strength_is_half_the_change() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from workers.activation.jnd import CHANNEL_WEIGHTS, REACH, jnd_map
@@ -87,12 +88,19 @@ def _visibility(pixels: Pixels, input_size: int) -> tuple[torch.Tensor, torch.Te
     return visibility, narrow
 
 
-def compose(samples: Samples, prepared: PreparedImage, change: torch.Tensor, strength: float = 1.0) -> Samples:
+def compose(
+    samples: Samples,
+    prepared: PreparedImage,
+    change: torch.Tensor,
+    strength: float = 1.0,
+    tone: npt.NDArray[np.float32] | None = None,
+) -> Samples:
     """Apply a change (3, S, S) in [-1, 1], times `strength`, to an image at its own size.
 
     Args:
-        samples: grey (H, W), RGB (H, W, 3) or CMYK (H, W, 4), of 8 or 16 bits; in colours that are not quite those of
-            sRGB, the change is applied to them as if they were.
+        samples: grey (H, W), RGB (H, W, 3) or CMYK (H, W, 4), of 8 or 16 bits.
+        tone: for samples that are not in sRGB, by how much one of each level changes for one level of sRGB; see
+            :class:`workers.images.model.DecodedImage`. Other primaries than sRGB's are taken for them.
     """
     height, width = samples.shape[:2]
     most = int(np.iinfo(samples.dtype).max)
@@ -105,8 +113,10 @@ def compose(samples: Samples, prepared: PreparedImage, change: torch.Tensor, str
         image = planes(samples[rows] if samples.ndim == 3 else samples[rows, :, np.newaxis])
         if len(image) == 4:
             _add_to_inks(image, enlarged, visibility, most)
-        else:
+        elif tone is None:
             image.addcmul_(enlarged, visibility)
+        else:
+            image.addcmul_(enlarged * torch.from_numpy(tone)[(image * (255 / most)).long()], visibility)
         changed = image.round_().clamp_(0, most).permute(1, 2, 0).numpy()
         result[rows] = changed.reshape(result[rows].shape).astype(samples.dtype)
     return result

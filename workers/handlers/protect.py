@@ -138,7 +138,7 @@ class Protector:
         """A file, the file decoded, and how much of the change is in it."""
         original = draft.original
         with watch.stage("compose"):
-            samples = compose(original.samples, draft.prepared, draft.found.change, strength)
+            samples = compose(original.samples, draft.prepared, draft.found.change, strength, original.tone)
         encoded, decoded = self._encoded(samples, draft, coding, watch)
         with watch.stage("verify"):
             return encoded, decoded, _kept(original.samples, samples, decoded.samples)

@@ -27,6 +27,10 @@ _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 _SRGB_TOLERANCE = 1
 
 
+# When a change is applied to a sample, its level is worth at most so many of sRGB's, and at least such a part of one.
+_MOST_TONE = 8.0
+
+
 class Stated(NamedTuple):
     """What a file says of its colours: an ICC profile, and PNG's chunks cICP, sRGB, gAMA and cHRM."""
 
@@ -35,13 +39,14 @@ class Stated(NamedTuple):
 
 
 class Colours(NamedTuple):
-    """``srgb`` is (H, W, 3) uint8; ``own`` and ``profile`` as :class:`workers.images.model.DecodedImage` has them;
-    ``problem`` says why a profile was not used."""
+    """``srgb`` is (H, W, 3) uint8; ``own``, ``profile`` and ``tone`` as :class:`workers.images.model.DecodedImage` has
+    them; ``problem`` says why a profile was not used."""
 
     srgb: Pixels
     own: Samples | None
     profile: bytes | None
     problem: str | None
+    tone: NDArray[np.float32] | None = None
 
 
 def to_srgb(own: Samples, stated: Stated) -> Colours:
@@ -54,6 +59,25 @@ def to_srgb(own: Samples, stated: Stated) -> Colours:
     Raises:
         UnsupportedFormat: the colours are those of HDR video.
     """
+    colours = _converted(own, stated)
+    if colours.own is None or _is_cmyk(own):
+        return colours
+    greys = np.arange(256, dtype=np.uint8)[np.newaxis]
+    ramp = greys if own.ndim == 2 else np.repeat(greys[..., np.newaxis], 3, axis=2)
+    return colours._replace(tone=_tone(_converted(ramp, stated).srgb))
+
+
+def _tone(shown: Pixels) -> NDArray[np.float32] | None:
+    """From the ramp of greys as sRGB (1, 256, 3): by how much a sample changes for one level of sRGB."""
+    curve = shown[0].astype(np.float64).mean(axis=1)
+    if np.abs(curve - np.arange(256)).max() <= _SRGB_TOLERANCE:
+        return None
+    smooth = np.convolve(np.pad(curve, 4, mode="reflect", reflect_type="odd"), np.full(9, 1 / 9), mode="valid")
+    slope: NDArray[np.float64] = np.gradient(smooth)
+    return (1 / slope.clip(1 / _MOST_TONE, _MOST_TONE)).astype(np.float32)
+
+
+def _converted(own: Samples, stated: Stated) -> Colours:
     transfer = transfer_of(stated.chunks, stated.profile is not None)
     if transfer is not None:
         return Colours(transfer.to_srgb(own), own, None, None)
@@ -150,23 +174,23 @@ def _bare(image: Image.Image) -> Image.Image:
     return image
 
 
-class _Converted(NamedTuple):
+class _Applied(NamedTuple):
     image: Image.Image
     understood: bool
 
 
-def _apply_profile(image: Image.Image, profile: bytes) -> _Converted:
+def _apply_profile(image: Image.Image, profile: bytes) -> _Applied:
     """RGB after the conversion; the same image where the profile is sRGB or cannot be used."""
     try:
         if image.mode == "L":
             grey = _grey_converted(image, _transform(profile, "L", _FLAGS | ImageCms.Flags.NOOPTIMIZE))
-            return _Converted(grey, understood=True)
+            return _Applied(grey, understood=True)
         transform = _transform(profile, image.mode, _FLAGS)
         same = image.mode == "RGB" and _is_identity(transform)
-        return _Converted(image if same else transform.apply(image), understood=True)
+        return _Applied(image if same else transform.apply(image), understood=True)
     except (ImageCms.PyCMSError, OSError, ValueError) as error:
         logger.info("ICC profile not usable, image read as sRGB: %s", error, extra={"profile_bytes": len(profile)})
-        return _Converted(image, understood=False)
+        return _Applied(image, understood=False)
 
 
 def _transform(profile: bytes, mode: str, flags: ImageCms.Flags) -> ImageCms.ImageCmsTransform:

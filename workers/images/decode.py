@@ -76,6 +76,7 @@ def _decoded(opened: Opened, source_format: SourceFormat) -> DecodedImage:
         profile=colours.profile,
         chunks=opened.chunks,
         own=colours.own,
+        tone=colours.tone,
     )
 
 

@@ -47,6 +47,7 @@ class DecodedImage:
         blocks: metadata as found, with the density; what of it may be published, :meth:`Blocks.publishable` says.
         profile: the ICC profile that ``samples`` are in; None when absent or unusable.
         chunks: PNG's chunks that say what colours ``samples`` are in; they are published again as they are.
+        tone: float32 (256,), by how much a sample of each level (of 8 bits) changes for one level of sRGB; None for 1.
         own: see ``samples``; None where ``pixels`` are the same.
     """
 
@@ -58,6 +59,7 @@ class DecodedImage:
     profile: bytes | None = None
     chunks: Mapping[bytes, bytes] = field(default_factory=dict)
     own: Samples | None = None
+    tone: NDArray[np.float32] | None = None
 
     @property
     def samples(self) -> Samples:
@@ -75,7 +77,7 @@ class DecodedImage:
     def without_profile(self) -> DecodedImage:
         """The picture in plain sRGB, where that loses no depth and no ink: of 8-bit RGB."""
         plain = self.samples.ndim == 3 and self.samples.shape[2] == 3 and self.samples.dtype == np.uint8
-        return replace(self, profile=None, chunks={}, own=None) if plain else self
+        return replace(self, profile=None, chunks={}, own=None, tone=None) if plain else self
 
 
 def _colourless(pixels: Pixels) -> bool:
