@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from tests.photographs import pixels
 from workers.activation.compose import prepare
 from workers.activation.objective import Objective
-from workers.activation.optimiser import Batch, Forward, Optimised, Schedule, changed, forward, optimise
+from workers.activation.optimiser import Optimised, Pace, Runner, optimise
+from workers.activation.step import Batch, Forward, Schedule, changed, forward
 from workers.activation.views import edited, mean_views
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor
@@ -62,12 +63,11 @@ def run(
     objective: Objective,
     schedule: Schedule,
     wanted: Callable[[], list[bool]] | None = None,
+    pace: Pace | None = None,
 ) -> tuple[Optimised, int]:
     """What was found, and how often the loop yielded."""
-    steps, yields = (
-        optimise(extractor, batch, objective, schedule, forward(extractor, batch), wanted or all_of(batch)),
-        0,
-    )
+    first = forward(extractor, batch) if pace is None else None
+    steps, yields = optimise(Runner(extractor, pace), batch, objective, schedule, wanted or all_of(batch), first), 0
     while True:
         try:
             next(steps)
@@ -209,3 +209,29 @@ def test_views_are_images_of_the_same_shape_that_carry_a_gradient(batch: Batch, 
     assert torch.equal(mean_views(batch.images, batch.aspects)[0], batch.images)
     again = [F.mse_loss(a, b) for a, b in zip(*(mean_views(batch.images, batch.aspects) for _ in "ab"), strict=True)]
     assert max(again) == 0
+
+
+@pytest.mark.parametrize("schedule", [Schedule(30, 1.0, settle=0.1), Schedule(3, 1.0)], ids=["settling", "all steps"])
+def test_a_batch_of_fixed_size_whose_decisions_are_read_late_gives_the_same_changes(
+    features: Features, extractor: Extractor, batch: Batch, schedule: Schedule
+) -> None:
+    objective = objective_of(Codec.train("IVF16,PQ4x4", features), extractor, batch)
+    found, _ = run(extractor, batch, objective, schedule)
+    late, _ = run(extractor, batch, objective, schedule, pace=Pace((1, 2, 8), late=True))
+    assert late.steps.tolist() == found.steps.tolist()
+    for one, other in zip(found.change, late.change, strict=True):
+        assert (one - other).abs().mean() < 0.01  # rounding may flip one of Adam's signs
+
+
+def test_images_that_are_no_longer_wanted_stop_in_a_batch_of_fixed_size_too(
+    features: Features, extractor: Extractor, batch: Batch
+) -> None:
+    objective = objective_of(Codec.train("IVF16,PQ4x4", features), extractor, batch)
+    asked: list[int] = []
+
+    def wanted() -> list[bool]:
+        asked.append(1)
+        return [True, len(asked) < 3, len(asked) < 5]
+
+    found, _ = run(extractor, batch, objective, Schedule(6, 1.0), wanted, Pace((1, 4), late=True))
+    assert found.steps.tolist() == [6, 2, 4]

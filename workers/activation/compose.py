@@ -29,7 +29,7 @@ _MOST_INK: Final = 4.0
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """One image ready for the optimiser: see :class:`workers.activation.optimiser.Batch` for the shapes, without B.
+    """One image ready for the optimiser: see :class:`workers.activation.step.Batch` for the shapes, without B.
 
     Attributes:
         visibility: (1, H, W) float32 at the image's own size, or (1, 1, 1): by how much a value may change, in parts of

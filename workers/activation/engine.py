@@ -15,7 +15,8 @@ from tasks.errors import DeviceFailure
 from tasks.messages import ActivationOptions
 from workers.activation.compose import PreparedImage
 from workers.activation.objective import Objective
-from workers.activation.optimiser import Batch, Optimised, Schedule, forward, optimise
+from workers.activation.optimiser import Optimised, Runner, optimise
+from workers.activation.step import Batch, Schedule, forward
 from workers.activation.views import mean_views
 from workers.extractors.base import Extractor
 from workers.index.codec.codec import Codec, Codes, Features
@@ -98,6 +99,7 @@ class Engine:
 
     def __init__(self, extractor: Extractor) -> None:
         self.extractor = extractor
+        self._runner = Runner(extractor)
 
     def features(self, images: torch.Tensor) -> Features:
         """(B, D) float32 of images (B, 3, S, S) in [0, 1]; raises DeviceFailure for values that are no numbers."""
@@ -109,21 +111,22 @@ class Engine:
         device, first = self.extractor.device, works[0]
         clock = _Clock()
         batch = Batch(
-            images=torch.stack([w.prepared.image for w in works]).to(device),
-            masks=torch.stack([w.prepared.mask for w in works]).to(device),
-            rows=torch.stack([w.prepared.rows for w in works]).to(device),
-            columns=torch.stack([w.prepared.columns for w in works]).to(device),
+            images=_stacked([w.prepared.image for w in works], device),
+            masks=_stacked([w.prepared.mask for w in works], device),
+            rows=_stacked([w.prepared.rows for w in works], device),
+            columns=_stacked([w.prepared.columns for w in works], device),
             aspects=torch.tensor([w.prepared.aspect for w in works], device=device),
             grey=torch.tensor([w.prepared.grey for w in works], device=device),
         )
-        first_pass = forward(self.extractor, batch)
-        features = self.features(batch.images) if self.extractor.half_guides else _checked(first_pass.features)
+        # The first forward pass leads the first step too, unless another form of the network does, or a captured step.
+        shared = device.type == "cpu" and not self.extractor.half_guides
+        first_pass = forward(self.extractor, batch) if shared else None
+        features = _checked(first_pass.features) if first_pass else self.features(batch.images)
         codes = first.codec.encode(self._mean_features(batch) if first.options.robust else features)
         targets = [first.codec.target(code[None]) for code in codes]
         objective = Objective.of(Target.join(targets), device)
-        steps = optimise(
-            self.extractor, batch, objective, first.schedule, first_pass, lambda: [w.wanted() for w in works]
-        )
+        wanted = lambda: [w.wanted() for w in works]  # noqa: E731  # asked before every step
+        steps = optimise(self._runner, batch, objective, first.schedule, wanted, first_pass)
         while True:
             try:
                 next(steps)
@@ -147,6 +150,12 @@ class Engine:
             total = sum(self.extractor(view) for view in mean_views(batch.images, batch.aspects))
         mean: Features = F.normalize(torch.as_tensor(total), dim=1).cpu().numpy()
         return mean
+
+
+def _stacked(parts: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """On the device; to a GPU from pinned memory, without waiting for the copy."""
+    stacked = torch.stack(list(parts))
+    return stacked.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else stacked
 
 
 def _checked(features: torch.Tensor) -> Features:

@@ -24,11 +24,13 @@ _CELL_WEIGHT: Final = 0.1
 _CELL_TEMPERATURE: Final = 0.05
 # Signed distances beyond this need no more pushing: features have norm 1, so edits rarely move a projection further.
 _SIGN_MARGIN: Final = 0.25
+_SHARED: Final = ("matrix", "offset")
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The targets of B images on the device; :class:`~workers.index.codec.target.Target` has their shapes."""
+    """The targets of B images on the device; :class:`~workers.index.codec.target.Target` has their shapes, except that
+    one `matrix` (T, D) and one `offset` (T,) serve all images."""
 
     points: torch.Tensor | None
     signs: torch.Tensor | None
@@ -38,9 +40,10 @@ class Objective:
 
     @classmethod
     def of(cls, target: Target, device: torch.device) -> Objective:
-        return cls(
-            **{name: None if part is None else torch.from_numpy(part).to(device) for name, part in vars(target).items()}
-        )
+        parts = {name: part for name, part in vars(target).items() if part is not None}
+        parts |= {name: parts[name][0] for name in _SHARED if name in parts}
+        on_device = {name: torch.from_numpy(part).to(device, non_blocking=True) for name, part in parts.items()}
+        return cls(**(dict.fromkeys(vars(target)) | on_device))
 
     def loss(self, features: torch.Tensor) -> torch.Tensor:
         """(B,) float32: the lower, the better do features (B, D) of norm 1 fit their codes."""
@@ -56,10 +59,12 @@ class Objective:
 
     def take(self, rows: torch.Tensor) -> Objective:
         """Those of some images only, by their numbers (b,)."""
-        return Objective(**{name: None if part is None else part[rows] for name, part in vars(self).items()})
+        return Objective(
+            **{name: part if part is None or name in _SHARED else part[rows] for name, part in vars(self).items()}
+        )
 
     def _in_index(self, features: torch.Tensor) -> torch.Tensor:
         """Features (B, D) in the space of the index (B, T)."""
         if self.matrix is None or self.offset is None:
             return features
-        return (self.matrix @ features[:, :, None])[:, :, 0] + self.offset
+        return features @ self.matrix.T + self.offset

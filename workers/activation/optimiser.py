@@ -6,67 +6,63 @@ It is a generator that yields after every step, so that the device can serve a w
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
 import torch
 
+from workers.activation.captured import CapturedSteps, TakeStep
 from workers.activation.objective import Objective
-from workers.activation.views import edited
+from workers.activation.step import Batch, Forward, Schedule, State, forward, step
 from workers.extractors.base import Extractor
-from workers.extractors.network import IMAGENET_STD
 
-__all__ = ["Batch", "Forward", "Optimised", "Schedule", "changed", "forward", "optimise"]
-
-_IMAGE_WEIGHT: Final = 0.01  # of the mean squared change of the image beside the loss of features (section 4.1)
-# Of what the gradient promises, a second step brings 0.6 (ResNet-50) to 0.95 (PQ8x8): measured on 40 photographs.
-_KEPT: Final = 0.6
-_BETAS: Final = (0.9, 0.999)
-_EPSILON: Final = 1e-8
+__all__ = ["PACES", "Optimised", "Pace", "Runner", "optimise"]
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Images of one batch, S being the extractor's input size.
+class Pace:
+    """How the loop follows the device.
 
     Attributes:
-        images: (B, 3, S, S) float32 in [0, 1].
-        masks: (B, 3, S, S) float32, how far each value may move.
-        rows, columns: (B, S, S) float32, what survives of a change that is enlarged to the image's own size and shrunk
-            again (:func:`workers.activation.scale.round_trip_matrix`).
-        aspects: (B,) float32, width over height of the images at their own size.
-        grey: (B,) bool, whose channels change alike.
+        buckets: the sizes that batches are filled up to, ascending; empty for any size, so that a batch shrinks with
+            every image that is done.
+        late: whether what a step decided is read after the next one was begun, so that the device never waits.
     """
 
-    images: torch.Tensor
-    masks: torch.Tensor
-    rows: torch.Tensor
-    columns: torch.Tensor
-    aspects: torch.Tensor
-    grey: torch.Tensor
+    buckets: tuple[int, ...] = ()
+    late: bool = False
 
-    def take(self, rows: torch.Tensor) -> Batch:
-        """Some images only, by their numbers (b,)."""
-        return Batch(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+    def size(self, images: int) -> int:
+        """Of a batch for so many images."""
+        return next((bucket for bucket in self.buckets if bucket >= images), images)
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How many steps are taken, and how large they are.
+# On a CPU a decision costs nothing to read, and no work is done for images that are done. A GPU takes hardly longer for
+# a few images more, and much longer for a shape that it has never seen.
+PACES: Final = {"cpu": Pace(), "cuda": Pace((1, 4, 16, 64), late=True)}
 
-    Attributes:
-        steps: of Adam, at most.
-        learning_rate: of Adam.
-        views: edited views a step, beside the image itself (robust mode).
-        settle: an image stops once its last step brought, or was sure to bring, less than this part of all that was
-            gained; 0 to go on.
-    """
 
-    steps: int
-    learning_rate: float
-    views: int = 0
-    settle: float = 0.0
+class Runner:
+    """Takes steps with one extractor, at the pace of its device."""
+
+    def __init__(self, extractor: Extractor, pace: Pace | None = None) -> None:
+        self.extractor = extractor
+        self.pace = pace or PACES[extractor.device.type]
+        self._captured = CapturedSteps(extractor) if extractor.device.type == "cuda" else None
+
+    def bind(self, state: State, schedule: Schedule, random: np.random.Generator) -> tuple[State, TakeStep]:
+        """The state to use from now on, and a call that takes a step from it."""
+        # Robust steps are not captured: their views are drawn anew each time.
+        if self._captured and not schedule.views and (bound := self._captured.bind(state, schedule)):
+            return bound
+        stopped = None if self.pace.late else lambda: not bool(state.active.any())
+
+        def take_step(seen: Forward | None = None) -> None:
+            seen = seen or forward(self.extractor, state.batch, state.delta)
+            step(self.extractor, state, schedule, random, seen, stopped)
+
+        return state, take_step
 
 
 class Optimised(NamedTuple):
@@ -77,89 +73,13 @@ class Optimised(NamedTuple):
     steps: torch.Tensor
 
 
-@dataclass
-class _State:
-    """The images that still move: their numbers in the whole batch, Adam's moments of their changes, their losses at
-    the start and before the last step."""
-
-    numbers: torch.Tensor
-    batch: Batch
-    objective: Objective
-    delta: torch.Tensor
-    mean: torch.Tensor
-    square: torch.Tensor
-    start: torch.Tensor
-    previous: torch.Tensor
-
-    @classmethod
-    def of(cls, batch: Batch, objective: Objective) -> _State:
-        zeros, unknown = torch.zeros_like(batch.images), batch.aspects.new_full((len(batch.images),), torch.inf)
-        numbers = torch.arange(len(zeros), device=zeros.device)
-        return cls(numbers, batch, objective, zeros, zeros.clone(), zeros.clone(), unknown, unknown.clone())
-
-    def leave(self, done: torch.Tensor, found: Optimised, steps: int) -> None:
-        """Note what was found for those that are `done` (B,) bool after so many steps, and go on with the others."""
-        if not bool(done.any()):
-            return
-        found.change[self.numbers[done]] = torch.tanh(self.delta[done])
-        found.steps[self.numbers[done]] = steps
-        rows = (~done).nonzero()[:, 0]
-        self.batch, self.objective = self.batch.take(rows), self.objective.take(rows)
-        for name in ("numbers", "delta", "mean", "square", "start", "previous"):
-            setattr(self, name, getattr(self, name)[rows])
-
-    def unsettled(self, losses: torch.Tensor, part: float) -> torch.Tensor:
-        """Which images (B,) bool shall go on, and takes note of their losses (B,)."""
-        if bool(torch.isinf(self.previous).all()):
-            self.start = losses
-            going_on = torch.ones_like(losses, dtype=torch.bool)
-        else:
-            gained = self.start - losses
-            # A step that made it worse is no sign of having settled where all steps are to be taken.
-            going_on = (self.previous - losses >= part * gained) | (gained <= 0) | (part == 0)
-        self.previous = losses
-        return going_on
-
-    def settling(self, before: torch.Tensor, gradient: torch.Tensor, part: float) -> torch.Tensor:
-        """Which images (B,) bool need no forward pass after the last step, from the delta `before` along
-        its `gradient`, (B, 3, S, S) both.
-
-        The change times its gradient is what the step promises. Where it is too little, a forward pass, half the time
-        of a step, would only confirm it.
-        """
-        inside = torch.tanh(before.detach())
-        slope = (1 - inside.square()).clamp(min=_EPSILON)  # of tanh: the gradient is with respect to what is inside
-        promised = -(gradient / slope * (torch.tanh(self.delta) - inside)).sum(dim=(1, 2, 3))
-        gained, coming = self.start - self.previous, _KEPT * promised
-        return (coming < part * (gained + coming)) & (gained > 0)
-
-
-class Forward(NamedTuple):
-    """What the extractor makes of B images as they are now, with the graph that leads back to ``delta``.
-
-    ``delta`` and ``images`` are (B, 3, S, S), ``features`` (B, D) of norm 1.
-    """
-
-    delta: torch.Tensor
-    images: torch.Tensor
-    features: torch.Tensor
-
-
-def forward(extractor: Extractor, batch: Batch, delta: torch.Tensor | None = None) -> Forward:
-    """The features of images that are changed by tanh(delta); without a delta, of the images as they came."""
-    delta = torch.zeros_like(batch.images) if delta is None else delta.detach()
-    delta.requires_grad_(True)
-    images = changed(batch, torch.tanh(delta))
-    return Forward(delta, images, extractor.guide(images))
-
-
 def optimise(
-    extractor: Extractor,
+    runner: Runner,
     batch: Batch,
     objective: Objective,
     schedule: Schedule,
-    first: Forward,
     wanted: Callable[[], Sequence[bool]],
+    first: Forward | None = None,
 ) -> Generator[None, None, Optimised]:
     """Find the change of every image; yields once a step.
 
@@ -167,63 +87,104 @@ def optimise(
     image's neighbours in the batch do not touch it, since the loss is a sum and Adam works on each value by itself.
 
     Args:
-        first: the forward pass of the images as they came, from which the caller chose their targets.
         wanted: asked before every step for which of the B images the change is still wanted; the others stop.
+        first: the forward pass of the images as they came, where the caller has it.
     """
-    state = _State.of(batch, objective)
-    found = Optimised(torch.zeros_like(batch.images), torch.full_like(state.numbers, schedule.steps))
-    random = np.random.default_rng(0)
-    seen = first
-    for step in range(1, schedule.steps + 1):
-        losses = state.objective.loss(seen.features)
-        going_on = state.unsettled(losses.detach(), schedule.settle)
-        going_on &= torch.tensor(wanted(), device=going_on.device)[state.numbers]
-        if not bool(going_on.any()):
-            state.leave(~going_on, found, step - 1)
-            return found
-        gradient = _gradient(extractor, state, seen, losses, schedule.views, random)[going_on]
-        state.leave(~going_on, found, step - 1)
-        before = state.delta
-        _adam(state, gradient, step, schedule.learning_rate)
+    moving = _Moving(runner, batch, objective, schedule)
+    for number in range(schedule.steps):
+        if not moving.keep(wanted()):
+            break
+        moving.take_step(first if number == 0 else None)
         yield
-        if step > 1 and schedule.settle:
-            state.leave(state.settling(before, gradient, schedule.settle), found, step)
-            if not len(state.numbers):
-                return found
-        if step < schedule.steps:
-            seen = forward(extractor, state.batch, state.delta)
-    state.leave(torch.ones_like(state.numbers, dtype=torch.bool), found, schedule.steps)
-    return found
+        if number + 1 < schedule.steps and not moving.shrink():
+            break
+    return moving.found()
 
 
-def _gradient(
-    extractor: Extractor, state: _State, seen: Forward, losses: torch.Tensor, views: int, random: np.random.Generator
-) -> torch.Tensor:
-    """Of the loss with respect to delta (B, 3, S, S)."""
-    images = seen.images
-    std = images.new_tensor(IMAGENET_STD)[:, None, None]  # the paper measures the change on normalised pixel values
-    loss = _IMAGE_WEIGHT * ((images - state.batch.images) / std).square().mean(dim=(1, 2, 3)).sum()
-    loss = loss + losses.sum() / (1 + views)
-    (gradient,) = torch.autograd.grad(loss, seen.delta, retain_graph=views > 0)
-    # One view after the other, and not all in one batch: activations of a view are freed before the next is made.
-    for _ in range(views):
-        view = state.objective.loss(extractor.guide(edited(images, state.batch.aspects, random)))
-        gradient += torch.autograd.grad(view.sum() / (1 + views), seen.delta, retain_graph=True)[0]
-    # Adam works on each value by itself: channels with the same gradient never part.
-    return torch.where(state.batch.grey[:, None, None, None], gradient.mean(dim=1, keepdim=True), gradient)
+class _Moving:
+    """The images that still move, in a batch that shrinks to the size they need, and what was found of the others."""
+
+    def __init__(self, runner: Runner, batch: Batch, objective: Objective, schedule: Schedule) -> None:
+        self._runner, self._schedule, self._random = runner, schedule, np.random.default_rng(0)
+        self._count = len(batch.images)
+        whole = State.of(batch, objective)
+        self._change, self._steps = torch.zeros_like(whole.delta), torch.zeros_like(whole.taken)
+        self._numbers = list(range(self._count))
+        self._use(whole, self._numbers)
+
+    def _use(self, state: State, rows: list[int]) -> None:
+        """Go on with some rows of a state, in a batch of a size that the device knows."""
+        size = self._runner.pace.size(len(rows))
+        self._numbers = [self._numbers[row] for row in rows]
+        if size != len(state.active) or rows != list(range(size)):
+            padded = rows + [rows[0]] * (size - len(rows))
+            state = state.take(_indexes(padded, state))
+            state.active[len(rows) :] = False
+        self.state, self.take_step = self._runner.bind(state, self._schedule, self._random)
+        self._late = _LateFlags(len(rows)) if self._runner.pace.late else None
+        self._stopped: set[int] = set()
+
+    def keep(self, wanted: Sequence[bool]) -> bool:
+        """Stop the images that are no longer wanted; False when none is left."""
+        stopped = {row for row, number in enumerate(self._numbers) if not wanted[number]}
+        if stopped - self._stopped:
+            flags = [row not in stopped for row in range(len(self.state.active))]
+            self.state.active.logical_and_(torch.tensor(flags, device=self.state.active.device))
+            self._stopped = stopped
+            return self.shrink()
+        return True
+
+    def shrink(self) -> bool:
+        """Leave out images that are done where the batch gets smaller by it; False when all are done."""
+        flags = self._late.read(self.state.active) if self._late else self.state.active.tolist()
+        going_on = [row for row in range(len(self._numbers)) if flags[row] and row not in self._stopped]
+        if not going_on:
+            return False
+        if self._runner.pace.size(len(going_on)) < len(self.state.active):
+            self._note()
+            self._use(self.state, going_on)
+        return True
+
+    def found(self) -> Optimised:
+        self._note()
+        return Optimised(self._change[: self._count], self._steps[: self._count])
+
+    def _note(self) -> None:
+        """Note what was found so far of all images that are here."""
+        numbers = self.state.numbers[: len(self._numbers)]
+        self._change[numbers] = torch.tanh(self.state.delta[: len(numbers)])
+        self._steps[numbers] = self.state.taken[: len(numbers)]
 
 
-def _adam(state: _State, gradient: torch.Tensor, step: int, learning_rate: float) -> None:
-    """One step of Adam (Kingma & Ba, 2015). Not torch's, whose state belongs to a tensor of fixed shape: here images
-    leave the batch on the way."""
-    state.mean = torch.lerp(gradient, state.mean, _BETAS[0])
-    state.square = torch.lerp(gradient.square(), state.square, _BETAS[1])
-    mean, square = state.mean / (1 - _BETAS[0] ** step), state.square / (1 - _BETAS[1] ** step)
-    state.delta = state.delta - learning_rate * mean / (square.sqrt() + _EPSILON)
+class _LateFlags:
+    """Reads flags (B,) bool as they were a step ago, without waiting for the step that the device is at.
+
+    Flags only ever change to False, so reading them late costs at most a step, and changes no result.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._copied: tuple[torch.Tensor, torch.cuda.Event | None] | None = None
+
+    def read(self, flags: torch.Tensor) -> list[bool]:
+        before, self._copied = self._copied, self._copy(flags)
+        if before is None:
+            return [True] * self._count
+        copy, event = before
+        if event is not None:
+            event.synchronize()
+        return copy.tolist()  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _copy(flags: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
+        if not flags.is_cuda:
+            return flags.clone(), None
+        copy = torch.empty(flags.shape, dtype=torch.bool, pin_memory=True)
+        copy.copy_(flags, non_blocking=True)
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        return copy, event
 
 
-def changed(batch: Batch, change: torch.Tensor) -> torch.Tensor:
-    """The images (B, 3, S, S) in [0, 1] as the extractor will see them with a change (B, 3, S, S) in [-1, 1]
-    applied."""
-    survives = batch.rows[:, None] @ change @ batch.columns[:, None].mT
-    return (batch.images + batch.masks * survives).clamp(0, 1)
+def _indexes(rows: list[int], state: State) -> torch.Tensor:
+    return torch.tensor(rows, device=state.active.device)

@@ -1,12 +1,13 @@
 """What the networks of all extractors share: colours normalised before, GeM pooling inside, L2 norm 1 behind."""
 
+from functools import lru_cache
 from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-__all__ = ["IMAGENET_STD", "GeM", "embed"]
+__all__ = ["IMAGENET_STD", "GeM", "colour_std", "embed"]
 
 # Colour statistics of natural photographs, which torchvision's models and SSCD were trained with.
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
@@ -38,11 +39,23 @@ class GeM(nn.Module):
         return pooled.to(x.dtype)
 
 
+def colour_std(device: torch.device) -> torch.Tensor:
+    """(3, 1, 1) float32, by which normalised colours were divided."""
+    return _constant(IMAGENET_STD, device)
+
+
+@lru_cache(maxsize=16)
+def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Made once a device: a new one would be a copy that a GPU waits for."""
+    return torch.tensor(values, device=device)[:, None, None]
+
+
 def embed(net: nn.Module, images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Features (B, D) float32 of norm 1, by a network that runs in ``dtype``, of images (B, 3, S, S) in [0, 1].
 
     Colours are normalised in float32, because in bfloat16 neighbouring bright values are whole grey levels apart.
     """
-    mean, std = (images.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
-    colours = ((images - mean) / std).to(dtype, memory_format=torch.channels_last)
+    colours = ((images - _constant(IMAGENET_MEAN, images.device)) / colour_std(images.device)).to(
+        dtype, memory_format=torch.channels_last
+    )
     return F.normalize(net(colours).float(), dim=1)
