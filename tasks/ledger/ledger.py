@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -380,3 +380,15 @@ def _lost(job_id: str) -> LeaseLost:
 
 def _resend_of(job_id: str, answer: Any) -> Resend | None:
     return Resend(job_id, *answer) if answer else None
+
+
+def mark_outdated(client: RedisClient, superseded: Mapping[str, str], removed: Mapping[str, int]) -> None:
+    """Say of jobs, where the ledger knows them, by which job they were superseded, or when (ms) their asset was
+    removed."""
+    mark = client.register_script(scripts.MARK)
+    pipe = client.pipeline(transaction=False)
+    for job_id, by in superseded.items():
+        mark(keys=[job_key(job_id)], args=["superseded_by", by], client=pipe)
+    for job_id, at_ms in removed.items():
+        mark(keys=[job_key(job_id)], args=["removed_ms", at_ms], client=pipe)
+    pipe.execute()

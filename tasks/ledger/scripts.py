@@ -276,3 +276,8 @@ for i, job in ipairs(KEYS) do
 end
 return states
 """
+
+# KEYS job; ARGV field, value. Sets it in a job that is known, and not there yet.
+MARK: Final = """
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) end
+"""

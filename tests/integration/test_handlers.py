@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tasks.connection import connect_redis
+from tasks.documents import read_result
 from tasks.errors import Cancelled, CollectionMissing, ExtractorMismatch, LeaseLost, TooLarge, TruncatedImage
 from tasks.kinds import KINDS
 from tasks.ledger.ledger import Ledger
@@ -25,12 +26,15 @@ from tasks.messages import (
     Source,
 )
 from tasks.names import sha256_hex
+from tasks.results import ActivationResult, Result
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.photographs import crops
 from workers.delivery.identity import Identity
 from workers.delivery.job import Running
+from workers.delivery.job_runner import JobRunner
 from workers.delivery.leases import Leases
+from workers.delivery.retry_policy import RetryPolicy
 from workers.device.device import Device
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor
@@ -116,6 +120,16 @@ def activation(store: ObjectStore, collection: str, image: bytes, asset_id: str 
     )
 
 
+def done(resources: Resources, ledger: Ledger, request: ActivateRequest) -> Result:
+    """Submit an activation, let a worker run it, and read its document."""
+    ledger.submit([request])
+    leases, identity = Leases(ledger, 20), Identity("worker", "cpu", {})
+    runner = JobRunner(ledger, resources.store, leases, identity, RetryPolicy(), lambda _: None)
+    kind = next(kind for kind in kinds_of_jobs(resources) if kind.model is ActivateRequest)
+    runner.run(kind, request.job_id, request.model_dump(mode="json"))
+    return read_result(resources.store, request.job_id)
+
+
 def test_every_kind_of_job_has_a_handler(resources: Resources) -> None:
     assert [kind.task for kind in kinds_of_jobs(resources, Settings())] == [kind.task for kind in KINDS]
 
@@ -125,7 +139,8 @@ def test_an_activated_image_is_published_registered_and_found(
 ) -> None:
     handlers, store = ImageHandlers(resources), resources.store
     request = activation(store, collection, IMAGES[0])
-    result = handlers.activate(request, claimed(ledger, request))
+    result = done(resources, ledger, request)
+    assert isinstance(result, ActivationResult)
     published = store.get(Bucket.PROTECTED, result.protected_key, LIMITS.max_bytes)
     assert sha256_hex(published) == result.protected_sha256
     assert (result.asset_id, result.width, result.height) == ("mine", 128, 128)
@@ -179,7 +194,7 @@ def test_a_query_of_an_unknown_collection_is_refused(resources: Resources, ledge
 
 def test_compaction_makes_the_journal_a_new_generation(resources: Resources, ledger: Ledger, collection: str) -> None:
     request = activation(resources.store, collection, IMAGES[2])
-    ImageHandlers(resources).activate(request, claimed(ledger, request))
+    done(resources, ledger, request)
     compaction = CompactRequest(collection=collection, nonce="1")
     result = IndexHandlers(resources).compact(compaction, claimed(ledger, compaction))
     assert (result.status, result.generation, result.entries) == ("compacted", 2, 5)

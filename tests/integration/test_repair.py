@@ -32,15 +32,14 @@ def test_a_failure_never_takes_the_place_of_a_good_document(place: Place, ledger
     collections = OpenCollections(place.store, place.redis, place.cache, foreign)
     request = ActivateRequest(collection=place.name, asset_id="mine", source=Source(sha256="a" * 64, size=1))
     place.document("mine", CODES[0], "5-0", job_id=request.job_id)
-    before = read_document(place.store, request.job_id)
+    before = read_document(place.store, request.job_id, 1)
 
     def work(request: ActivateRequest, _: Running) -> ActivationResult:
         collections.get(request.collection)
         raise AssertionError("a foreign extractor was accepted")
 
-    def restore(result: ActivationResult) -> bool:
+    def restore(result: ActivationResult) -> None:
         collections.get(result.collection)
-        return True
 
     leases = Leases(ledger, 20)
     runner = JobRunner(ledger, place.store, leases, Identity("worker", "cpu", {}), RetryPolicy(), lambda _: None)
@@ -50,8 +49,9 @@ def test_a_failure_never_takes_the_place_of_a_good_document(place: Place, ledger
     ended = runner.run(kind, request.job_id, request.model_dump(mode="json"))
     assert ended == f"failed {ExtractorMismatch.code}"
     assert ledger.get(request.job_id).state is JobState.FAILED
-    assert read_document(place.store, request.job_id) == before
-    assert not isinstance(read_result(place.store, request.job_id), FailureResult)
+    assert read_document(place.store, request.job_id, 1) == before
+    assert isinstance(read_result(place.store, request.job_id), FailureResult)
+    assert place.repair().registered == 1
 
 
 def test_repair_brings_back_codes_and_metadata_and_nothing_a_second_time(place: Place) -> None:

@@ -1,8 +1,9 @@
-"""The life of a job in a worker: claim it, do it, commit its result, close it; whatever goes wrong.
+"""The life of a job in a worker: claim it, do it, commit its end, publish that, close it; whatever goes wrong.
 
-The order is the promise. Effects come first and are repeatable (fixed keys, an upsert in the journal); the result
-document commits them; closing the ledger's entry comes last. A worker that dies anywhere leaves a lease that runs
-out, and the next one either repeats the effects or finds the document and only closes.
+The order is the promise. What is stored before the commit has keys of its own, and nothing refers to it. The commit is
+one step in Redis, under the job's token; how a job ends from there on is in :mod:`workers.delivery.job_end`. A worker
+that dies anywhere leaves a lease that runs out. The next one does the work again, or finds it committed and only
+finishes it.
 
 A job that was in flight when a worker died is a suspect: it is repeated without company in its process. While S3 is
 away, or refuses, a job is put off instead of keeping its thread.
@@ -17,29 +18,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import ValidationError
-
-from tasks.documents import last_commit, read_result, write_result
 from tasks.errors import (
     AiiError,
     Cancelled,
     DeadlineExceeded,
     InvalidRequest,
     LeaseLost,
-    ObjectMissing,
     Poison,
     Unavailable,
     WorkerStopping,
 )
+from tasks.ledger.commits import Commit
 from tasks.ledger.ledger import Claim, Ledger
-from tasks.ledger.states import JobState
 from tasks.messages import validated
 from tasks.results import FailureResult, Result
 from tasks.storage import ObjectStore
 from workers.delivery.company import Company
 from workers.delivery.deadlines import Deadlines, Watched
 from workers.delivery.identity import Identity
-from workers.delivery.job import Kind, Running
+from workers.delivery.job import HeldJob, Kind, Publication, Running
+from workers.delivery.job_end import JobEnd
 from workers.delivery.leases import Leases
 from workers.delivery.retry_policy import RetryPolicy
 from workers.delivery.set_aside import SetAside
@@ -91,13 +89,12 @@ class JobRunner:
         end_process: Callable[[], None],
     ) -> None:
         self._ledger = services.ledger
-        self._store = services.store
         self._leases = services.leases
         self._identity = services.identity
         self._retry_policy = services.retry_policy
         self._company = services.company
         self._set_aside = services.set_aside
-        self._observe = observe
+        self._end = JobEnd(services.ledger, services.store, services.leases, services.retry_policy, observe)
         self.deadlines = Deadlines(stage_timeout_s, self._fail_late, end_process)
 
     def run(self, kind: Kind[Any], job_id: str, payload: Any, problem: AiiError | None = None) -> str:
@@ -141,11 +138,37 @@ class JobRunner:
 
     def _run(self, kind: Kind[Any], job_id: str, token: str, message: _Message, claim: Claim) -> str:
         running = Running(job_id, Stopwatch(), self._leases, self._identity, suspect=claim is Claim.SUSPECT)
+        job = HeldJob(kind, running, token)
         try:
-            result = self._result(kind, running, message, exhausted=claim is Claim.EXHAUSTED)
-            return self._close(job_id, token, result)
+            if claim is Claim.COMMITTED:
+                return self._end.finish_committed(job)
+            job = self._end.with_documents(job)
+            return self._end.take_over(job) or self._end.finish(job, self._committed(job, message, claim))
         except Unavailable as error:
-            return self._put_off(kind, running, token, error)
+            return self._put_off(job, error)
+
+    def _committed(self, job: HeldJob, message: _Message, claim: Claim) -> Commit:
+        """Do the work and commit its result, or why it has none."""
+        if claim is Claim.EXHAUSTED:
+            return self._end.commit(job, self._poisoned(job))
+        try:
+            return self._end.commit(job, self._made(job, message))
+        except (*_NOT_OURS, Unavailable):
+            raise
+        except AiiError as error:
+            failure = _failure(job, error.code, error.message)
+        except Exception as error:
+            logger.exception("A job failed with an unforeseen error", extra={"job_id": job.job_id})
+            text = f"{type(error).__name__}; the worker's log has the rest, under job {job.job_id}."
+            failure = _failure(job, AiiError.code, text)
+        return self._end.commit(job, failure)
+
+    def _made(self, job: HeldJob, message: _Message) -> Result | Publication:
+        if message.problem:
+            raise message.problem
+        request = self._request(job.kind, job.job_id, message.payload)
+        # A service that goes away in the middle only delays: all effects of the work can be repeated.
+        return self._retry_policy(lambda: self._work(job.kind, request, job.running))
 
     def _run_alone(self, job_id: str, token: str) -> None:
         """Note that nothing else runs here now: it is this job that a death would tell of."""
@@ -153,34 +176,26 @@ class JobRunner:
         if not self._retry_policy(lambda: self._ledger.run_alone(job_id, token)):
             raise LeaseLost(f"Job {job_id} is no longer this worker's: its lease ran out.")
 
-    def _put_off(self, kind: Kind[Any], running: Running, token: str, error: Unavailable) -> str:
-        """Give a job back until later; one whose tries are used up fails."""
-        job_id, most = running.job_id, error.most_tries
-        self._leases.drop(job_id)
-        pause_s = self._retry_policy(lambda: self._ledger.postpone(job_id, kind.queue, token, most))
+    def _put_off(self, job: HeldJob, error: Unavailable) -> str:
+        """Give a job back until later; one whose tries are used up fails, unless its end is committed already."""
+        committed = self._retry_policy(lambda: self._ledger.committed(job.job_id))
+        most = None if committed else error.most_tries
+        self._leases.drop(job.job_id)
+        pause_s = self._retry_policy(lambda: self._ledger.postpone(job.job_id, job.kind.queue, job.token, most))
         if pause_s is None:
             return "left"
         if pause_s >= 0:
-            logger.warning("%s The job is tried again in %.1f s", error, pause_s, extra={"job_id": job_id})
+            logger.warning("%s The job is tried again in %.1f s", error, pause_s, extra={"job_id": job.job_id})
             return f"put off {error.code}"
-        self._leases.hold(job_id, token)
-        return self._end(running, token, _failure(kind, running, error.code, error.message))
+        self._leases.hold(job.job_id, job.token)
+        return self._end.fail(job, _failure(job, error.code, error.message))
 
-    def _fail_late(self, job: Watched, error: DeadlineExceeded) -> None:
+    def _fail_late(self, late: Watched, error: DeadlineExceeded) -> None:
         """End a job in the name of a thread that may never come back; if it does, it finds that the lease is gone."""
-        token = self._leases.drop(job.running.job_id)
-        if token and self._ledger.begin_publishing(job.running.job_id, token):
-            self._end(job.running, token, _failure(job.kind, job.running, error.code, error.message))
-
-    def _end(self, running: Running, token: str, failure: FailureResult) -> str:
-        """Commit a failure, unless an earlier run of the job ended well, and close the job. Where S3 does not take the
-        document, the ledger alone says how the job ended."""
-        try:
-            if self._committed(running.job_id) is None:
-                self._commit(running.job_id, failure)
-        except Unavailable as error:
-            logger.error("%s The job has no result document.", error, extra={"job_id": running.job_id})
-        return self._close(running.job_id, token, failure)
+        token = self._leases.drop(late.running.job_id)
+        if token and self._ledger.begin_publishing(late.running.job_id, token):
+            job = HeldJob(late.kind, late.running, token)
+            self._end.fail(job, _failure(job, error.code, error.message))
 
     def _give_up(self, kind: Kind[Any], job_id: str, payload: Any, error: Exception) -> None:
         """Set aside a job whose record is beyond use; it must not come back for ever."""
@@ -203,45 +218,6 @@ class JobRunner:
             claim = self._retry_policy(lambda: self._ledger.claim(job_id, kind.queue, token, worker))
         return claim
 
-    def _result(self, kind: Kind[Any], running: Running, message: _Message, *, exhausted: bool) -> Result:
-        """The committed result of an earlier attempt, or that of this one, committed."""
-        earlier = self._committed(running.job_id) if kind.restore else None
-        if kind.restore and earlier:
-            self._retry_policy(running.begin_publishing)
-            if self._restored(kind.restore, earlier):
-                return earlier
-        result = self._poisoned(kind, running) if exhausted else self._do(kind, running, message)
-        self._retry_policy(running.begin_publishing)
-        # A failure never takes the place of a good document: that may be all that is left to register the asset again.
-        if earlier is None or not isinstance(result, FailureResult):
-            self._commit(running.job_id, result)
-        return result
-
-    def _restored(self, restore: Callable[[Any], bool], earlier: Result) -> bool:
-        try:
-            return self._retry_policy(lambda: restore(earlier))
-        except (*_NOT_OURS, Unavailable):
-            raise
-        except AiiError as error:
-            logger.warning("An earlier result cannot be taken over: %s", error, extra={"job_id": earlier.job_id})
-            return False
-
-    def _do(self, kind: Kind[Any], running: Running, message: _Message) -> Result:
-        try:
-            if message.problem:
-                raise message.problem
-            request = self._request(kind, running.job_id, message.payload)
-            # A service that goes away in the middle only delays: all effects of the work can be repeated.
-            return self._retry_policy(lambda: self._work(kind, request, running))
-        except (*_NOT_OURS, Unavailable):
-            raise
-        except AiiError as error:
-            return _failure(kind, running, error.code, error.message)
-        except Exception as error:
-            logger.exception("A job failed with an unforeseen error", extra={"job_id": running.job_id})
-            text = f"{type(error).__name__}; the worker's log has the rest, under job {running.job_id}."
-            return _failure(kind, running, AiiError.code, text)
-
     def _request(self, kind: Kind[Any], job_id: str, payload: Any) -> Any:
         """The request of a message, or, where that is not the job's, what the ledger has: a message under a job's id
         does not change what the job is.
@@ -257,42 +233,21 @@ class JobRunner:
                 raise
             return _request_of(kind, job_id, _parsed(stored.payload))
 
-    def _work(self, kind: Kind[Any], request: Any, running: Running) -> Result:
+    def _work(self, kind: Kind[Any], request: Any, running: Running) -> Result | Publication:
         with self.deadlines.watch(kind, running):
             return kind.work(request, running)
 
-    def _poisoned(self, kind: Kind[Any], running: Running) -> Result:
+    def _poisoned(self, job: HeldJob) -> FailureResult:
         text = (
             f"{self._ledger.deaths_alone} workers died while they ran this job and nothing else: "
             "check the image and the worker's log."
         )
-        return _failure(kind, running, Poison.code, text)
-
-    def _committed(self, job_id: str) -> Result | None:
-        try:
-            result = self._retry_policy(lambda: read_result(self._store, job_id))
-        except (ObjectMissing, ValidationError):
-            return None
-        return None if result.status == "failed" else result
-
-    def _commit(self, job_id: str, result: Result) -> None:
-        number = self._retry_policy(lambda: max(1, last_commit(self._store, job_id)))
-        self._retry_policy(lambda: write_result(self._store, job_id, result, number))
-
-    def _close(self, job_id: str, token: str, result: Result) -> str:
-        failed = isinstance(result, FailureResult)
-        state = JobState.FAILED if failed else JobState.DONE
-        code, message = (result.code, result.message) if isinstance(result, FailureResult) else ("", "")
-        self._leases.drop(job_id)  # first: a renewal just after the closing would take the lease for lost
-        if self._retry_policy(lambda: self._ledger.close(job_id, token, state, code, message)):
-            self._observe(result)
-        logger.info("Job %s", result.status, extra={"job_id": job_id, "error_code": code})
-        return f"{result.status} {code}".strip()
+        return _failure(job, Poison.code, text)
 
 
-def _failure(kind: Kind[Any], running: Running, code: str, message: str) -> FailureResult:
+def _failure(job: HeldJob, code: str, message: str) -> FailureResult:
     return FailureResult(
-        task=kind.task, job_id=running.job_id, code=code, message=message, provenance=running.provenance()
+        task=job.kind.task, job_id=job.job_id, code=code, message=message, provenance=job.running.provenance()
     )
 
 

@@ -5,16 +5,19 @@ Network, decoding, composing and encoding happen here, one thread an image, whil
 
 from __future__ import annotations
 
+from tasks.ledger.commits import Registration, Seen
 from tasks.messages import ActivateRequest, QueryRequest
 from tasks.names import protected_key, sha256_hex
 from tasks.results import ActivationResult, QueryResult, Verification
 from tasks.storage import Bucket
 from workers.activation.quality import quality
-from workers.delivery.job import Running
+from workers.delivery.job import Publication, Restoration, Running
 from workers.handlers.protect import Protector
 from workers.handlers.query_views import views_of
 from workers.handlers.resources import Resources
-from workers.index.collection.journal import decode_code, encode_code
+from workers.index.collection.assets import AssetRecord, facts_of
+from workers.index.collection.journal import encode_code, journal_meta, named
+from workers.index.maintenance.records import record_old_assets
 from workers.index.verdicts.judge import judge
 
 
@@ -27,13 +30,14 @@ class ImageHandlers:
 
     # ── activate ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def activate(self, request: ActivateRequest, running: Running) -> ActivationResult:
-        """Protect one image, register its code, publish the file.
+    def activate(self, request: ActivateRequest, running: Running) -> Publication:
+        """Protect one image and store the file; its asset's new state is committed by the caller.
 
         Raises:
             AiiError: one of the tree, for an image or a request that cannot be used.
         """
         collection = self._resources.collections.get(request.collection)
+        record_old_assets(self._resources.collections, request.collection)
         data = self._resources.fetch(Bucket.ORIGINALS, request.source.sha256, running)
         with self._resources.decoded(data, self._resources.budget, running) as original:
             found, protected = self._protector.protect(
@@ -44,11 +48,15 @@ class ImageHandlers:
         digest = sha256_hex(protected.encoded.data)
         key = protected_key(request.collection, request.asset_id, digest, protected.encoded.extension)
         running.begin_publishing()
-        with running.watch.stage("upload"):
-            self._resources.store.put(Bucket.PROTECTED, key, protected.encoded.data, protected.encoded.content_type)
-        with running.watch.stage("journal"):
-            entry = collection.register(request.asset_id, found.code, request.meta)
-        return ActivationResult(
+
+        def look_up() -> Seen:
+            with running.watch.stage("upload"):
+                self._resources.store.put(Bucket.PROTECTED, key, protected.encoded.data, protected.encoded.content_type)
+            with running.watch.stage("journal"):
+                return collection.look_up(request.asset_id)
+
+        seen = look_up()
+        result = ActivationResult(
             status="activated" if protected.verified else "passive",
             job_id=running.job_id,
             collection=request.collection,
@@ -63,7 +71,7 @@ class ImageHandlers:
             extractor=self._resources.extractor,
             codec=collection.manifest.codec,
             code=encode_code(found.code),
-            journal_entry=entry,
+            journal_entry="",
             meta=request.meta,
             options=request.options,
             quality=measured,
@@ -81,16 +89,24 @@ class ImageHandlers:
             uninformative=collection.uninformative(found.feature),
             provenance=running.provenance(),
         )
+        return Publication(result, _registration(result, replace=request.replace), seen, look_up)
 
-    def restore_activation(self, result: ActivationResult) -> bool:
-        """Register an asset again from its result document, unless it was removed since; False when another extractor,
-        or another collection of that name, made that."""
+    def restore_activation(self, result: ActivationResult) -> Restoration | None:
+        """What may be taken over of an earlier result; None when its asset is not as it left it any more, or when
+        another extractor, or another collection of that name, made it."""
         collection = self._resources.collections.get(result.collection)
         if result.extractor != self._resources.extractor or result.codec not in (collection.manifest.codec, None):
-            return False
-        if not collection.removed_since(result.asset_id, result.journal_entry):
-            collection.register(result.asset_id, decode_code(result.code), result.meta)
-        return True
+            return None
+        record_old_assets(self._resources.collections, result.collection)
+        seen = collection.look_up(result.asset_id)
+        if seen.state is None or seen.state.job_id != result.job_id:
+            return None
+        covered = collection.covers(result.journal_entry)
+        return Restoration(_registration(result), result.journal_entry, seen, covered)
+
+    def record_activation(self, result: ActivationResult, commit: int) -> None:
+        """Keep a committed activation on record; `commit` is the number of its document."""
+        self._resources.collections.files(result.collection).assets.put(AssetRecord.of(result, commit))
 
     # ── query ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -130,3 +146,8 @@ class ImageHandlers:
             options=options,
             provenance=running.provenance(),
         )
+
+
+def _registration(result: ActivationResult, *, replace: bool = False) -> Registration:
+    meta = journal_meta(named(result.meta, result.name))
+    return Registration(result.collection, result.asset_id, result.code, meta, facts_of(result), replace)

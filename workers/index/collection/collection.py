@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tasks.errors import CorruptSegment, ExtractorMismatch
+from tasks.ledger.commits import Seen
 from tasks.results import ExtractorIdentity, Match
 from workers.index.codec.codec import Codec, Codes, Features, Probe
+from workers.index.collection.assets import look_up
 from workers.index.collection.delta import Delta
 from workers.index.collection.files import CollectionStore
-from workers.index.collection.journal import Journal, entry_order
+from workers.index.collection.journal import Journal, entry_order, name_in
 from workers.index.collection.manifest import Manifest, SegmentFiles
 from workers.index.collection.pinned import current_manifest
 from workers.index.collection.segment import Hit, Segment
@@ -61,6 +63,7 @@ class Collection:
         self._journal = journal
         self._extractor = extractor
         self._following = threading.Lock()
+        self._all_recorded = False
         self._current = self._load(current_manifest(files, journal), None)
 
     @property
@@ -90,10 +93,18 @@ class Collection:
         """Add an asset's code (code_size,) to the journal, where every worker finds it; returns the journal entry."""
         return self._journal.add(asset_id, code, meta)
 
-    def removed_since(self, asset_id: str, entry: str) -> bool:
-        """Whether an asset was removed after the journal entry `entry`."""
-        removal = self._files.removals.entry(asset_id)
-        return removal is not None and entry_order(removal) > entry_order(entry)
+    def look_up(self, asset_id: str) -> Seen:
+        """An asset's current state; see :func:`workers.index.collection.assets.look_up`."""
+        return look_up(self._journal, self._files.assets, self._files.removals, asset_id)
+
+    def all_recorded(self) -> bool:
+        """Whether every asset has records; asks S3 until it has."""
+        self._all_recorded = self._all_recorded or self._files.assets.complete()
+        return self._all_recorded
+
+    def covers(self, entry: str) -> bool:
+        """Whether the segments hold what was registered at a journal entry, unless it changed later."""
+        return entry_order(entry) <= entry_order(self.manifest.journal_entry)
 
     def superseded(self, asset_id: str) -> bool:
         """Whether the journal, as far as it was read, changed an asset that is in the segments."""
@@ -215,13 +226,15 @@ def _evidence(generation: _Generation, probe: Probe, feature: Features, hits: li
 
 def _matches(hits: list[Hit], evidence: Evidence) -> list[Match]:
     scores: Sequence[float | None] = evidence.scores or [None] * len(hits)
-    return [
-        Match(
-            asset_id=hit.asset_id, distance=hit.distance, meta=dict(hit.meta), score=score,
-            probability=None if score is None else evidence.probability(score),
-        )
-        for hit, score in zip(hits, scores, strict=True)
-    ]  # fmt: skip
+    return [_match(hit, score, evidence) for hit, score in zip(hits, scores, strict=True)]
+
+
+def _match(hit: Hit, score: float | None, evidence: Evidence) -> Match:
+    name, meta = name_in(hit.meta)
+    probability = None if score is None else evidence.probability(score)
+    return Match(
+        asset_id=hit.asset_id, name=name, distance=hit.distance, meta=meta, score=score, probability=probability
+    )
 
 
 def open_segments(files: CollectionStore, manifest: Manifest, codec: Codec) -> list[Segment]:

@@ -4,7 +4,8 @@ collections/{name}/objects/{sha256}                 codec, index files and table
 collections/{name}/generations/{n}-{sha256}.json    the manifest of generation n, named by its own digest as well
 collections/{name}/current.json                     which generation is current; written last
 collections/{name}/features/{sha256}                features of images, for a build
-collections/{name}/removed/{asset_id}.json          an asset's removal, see :mod:`workers.index.collection.removals`
+collections/{name}/assets/{asset_key}/{entry}.json  what was committed, see :mod:`workers.index.collection.assets`
+collections/{name}/removed/{asset_key}.json         an asset's removal, see :mod:`workers.index.collection.removals`
 
 All processes of a machine share one folder of local copies, named by their digests too.
 """
@@ -27,6 +28,7 @@ from pydantic import ValidationError
 from tasks.errors import CollectionMissing, CorruptSegment, DigestMismatch, DiskUnavailable, NotFound, ObjectMissing
 from tasks.names import check_collection, sha256_hex
 from tasks.storage import Bucket, ObjectStore
+from workers.index.collection.assets import AssetRecords
 from workers.index.collection.manifest import Manifest, Pointer, SegmentFiles
 from workers.index.collection.removals import Removals
 from workers.index.collection.segment import SegmentPaths
@@ -51,6 +53,7 @@ class CollectionStore:
         self._name = check_collection(collection)
         self._cache = cache
         self.removals = Removals(store, self._name)
+        self.assets = AssetRecords(store, self._name)
 
     @property
     def workspace(self) -> Path:

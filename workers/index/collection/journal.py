@@ -1,9 +1,13 @@
 """The journal: additions to a collection and removals from it, a Redis stream that every worker reads.
 
-aii:journal:{name}          stream of changes since the oldest kept generation: late workers and rollbacks need them
-aii:journal:{name}:live     hash: asset_id → its latest change that no segment covers
-aii:journal:{name}:state    hash: `generation`, the newest announced; `cut`, up to which entry the stream is trimmed
-aii:journal:{name}:manifests  hash: generation → sha256 of its manifest; see :mod:`workers.index.collection.pinned`
+aii:journal:{name}             stream of changes since the oldest kept generation: late workers and rollbacks need them
+aii:journal:{name}:live        hash: asset_id → its latest change that no segment covers
+aii:journal:{name}:state       hash: `generation`, the newest announced; `cut`, up to which entry the stream is trimmed
+aii:journal:{name}:manifests   hash: generation → sha256 of its manifest; see :mod:`workers.index.collection.pinned`
+aii:journal:{name}:unrecorded  hash: asset_id → the entry of a change that S3 has no record of yet
+aii:journal:{name}:purging     set: protected files that are just being deleted
+
+Activations are added by :meth:`tasks.ledger.ledger.Ledger.commit`, together with the end of their jobs.
 """
 
 from __future__ import annotations
@@ -18,42 +22,17 @@ from typing import Any, Final
 import numpy as np
 
 from tasks.connection import RedisClient
-from tasks.names import journal_stream
+from tasks.ledger import commit_scripts
+from tasks.ledger.commits import AssetState, JobFacts, Seen
+from tasks.ledger.keys import JournalKeys
 from workers.index.codec.codec import Codes
 from workers.index.collection.manifest import Pointer
 
 BEGINNING: Final = "0-0"
+MOVED: Final = "moved"
+# Under this key, which no user's metadata can have, the file's own name is kept among an asset's metadata.
+_NAME_KEY: Final = "_name"
 _PAGE: Final = 5_000
-
-# KEYS stream, live; ARGV asset, op, code, meta, entry or nothing. Returns the change's entry.
-# An upsert: a job that runs again, because its worker died after registering, finds its entry and adds none.
-# With an entry given, writes nothing and returns '' when the asset changed after it.
-_APPEND: Final = """
-local function later(one, other)
-  local a, b = string.match(one, '(%d+)-(%d+)')
-  local c, d = string.match(other, '(%d+)-(%d+)')
-  a, b, c, d = tonumber(a), tonumber(b), tonumber(c), tonumber(d)
-  return a > c or (a == c and b > d)
-end
-local change = ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4]
-local known = redis.call('HGET', KEYS[2], ARGV[1])
-if known then
-  local entry, old = string.match(known, '^(%S+) (.*)$')
-  if old == change then return entry end
-  if ARGV[5] ~= '' and later(entry, ARGV[5]) then return '' end
-end
-local entry = redis.call('XADD', KEYS[1], '*', 'op', ARGV[2], 'asset', ARGV[1], 'code', ARGV[3], 'meta', ARGV[4])
-redis.call('HSET', KEYS[2], ARGV[1], entry .. ' ' .. change)
-return entry
-"""
-
-# KEYS live; ARGV asset, entry, asset, entry … Deletes these assets' changes, unless they changed again since.
-_FORGET: Final = """
-for i = 1, #ARGV, 2 do
-  local known = redis.call('HGET', KEYS[1], ARGV[i])
-  if known and string.match(known, '^(%S+)') == ARGV[i + 1] then redis.call('HDEL', KEYS[1], ARGV[i]) end
-end
-"""
 
 # KEYS stream; ARGV entry. Redis refuses to add an entry of that name when the stream is past it already.
 _CONTINUE_AFTER: Final = """
@@ -89,29 +68,70 @@ class Announced:
     cut: str
 
 
+@dataclass(frozen=True)
+class Live:
+    """What the journal says of one asset: its latest change that no segment covers, if there is one; see
+    :class:`tasks.ledger.keys.JournalKeys` for `announcements`.
+
+    Attributes:
+        state: job and source are "" in a change that no job made, or one of version 0.1.0.
+    """
+
+    announcements: str
+    state: AssetState | None
+    removed: bool = False
+
+
 class Journal:
     """The journal of one collection. Thread-safe. Entries are named ``milliseconds-number``, in ascending order."""
 
     def __init__(self, client: RedisClient, collection: str) -> None:
         self._client = client
-        self._stream = journal_stream(collection)
-        self._live = f"{self._stream}:live"
-        self._state = f"{self._stream}:state"
-        self._manifests = f"{self._stream}:manifests"
-        self._append = client.register_script(_APPEND)
-        self._forget = client.register_script(_FORGET)
+        self._keys = keys = JournalKeys.of(collection)
+        self._stream, self._live, self._state = keys.stream, keys.live, keys.state
+        self._manifests = f"{keys.stream}:manifests"
+        self._register = client.register_script(commit_scripts.REGISTER)
+        self._recorded = client.register_script(commit_scripts.RECORDED)
+        self._forget = client.register_script(commit_scripts.FORGET)
         self._continue_after = client.register_script(_CONTINUE_AFTER)
 
-    def add(self, asset_id: str, code: Codes, meta: Mapping[str, str], unless_after: str = "") -> str:
+    def add(
+        self, asset_id: str, code: Codes, meta: Mapping[str, str], unless_after: str = "", facts: JobFacts | None = None
+    ) -> str:
         """Register a code; returns the entry, the old one when the asset has this code and these metadata already.
 
         With `unless_after`, an asset that changed after that entry stays as it is, and "" is returned.
-        """
-        return self._write(asset_id, "add", encode_code(code), json.dumps(dict(meta), sort_keys=True), unless_after)
 
-    def remove(self, asset_id: str, unless_after: str = "") -> str:
-        """Remove an asset; returns what :meth:`add` does."""
-        return self._write(asset_id, "remove", "", "", unless_after)
+        Args:
+            facts: of the job that made the code, where it is known.
+        """
+        text = facts.text() if facts else ""
+        return self._write([asset_id, "add", encode_code(code), journal_meta(meta), text, unless_after], None)
+
+    def remove(self, asset_id: str, unless_after: str = "", seen: Seen | None = None) -> str:
+        """Remove an asset; returns what :meth:`add` does. The job that the asset is of says from now on that it was.
+
+        Args:
+            seen: the asset's state before, for one that may have left the journal. When that is out of date, nothing is
+                written and MOVED returned.
+        """
+        return self._write([asset_id, "remove", "", "", "", unless_after], seen)
+
+    def live(self, asset_id: str) -> Live:
+        """The asset's latest change that no segment covers."""
+        pipe = self._client.pipeline(transaction=True)
+        change, announcements = pipe.hget(self._live, asset_id).hget(self._state, "announcements").execute()
+        if change is None:
+            return Live(announcements or "0", None)
+        head, _, facts = change.partition("\n")
+        entry, op = head.split(" ", 2)[:2]
+        said = json.loads(facts) if facts else {}
+        state = AssetState(entry, said.get("job", ""), said.get("source", ""))
+        return Live(announcements or "0", state, removed=op == "remove")
+
+    def recorded(self, asset_id: str, entry: str) -> None:
+        """Say that S3 has a record of a change, which may leave the journal now when segments cover it."""
+        self._recorded(keys=[self._keys.unrecorded], args=[asset_id, entry])
 
     def read_after(self, entry: str) -> Page:
         """The next changes after an entry, at most a page."""
@@ -148,12 +168,13 @@ class Journal:
         """
         pipe = self._client.pipeline(transaction=True)
         pipe.hset(self._state, mapping={"generation": generation, "cut": cut})
+        pipe.hincrby(self._state, "announcements")
         pipe.xtrim(self._stream, minid=cut, approximate=False)
         pipe.execute()
         known = ((asset, change.partition(" ")[0]) for asset, change in self._client.hscan_iter(self._live))
         old = (pair for pair in known if entry_order(pair[1]) <= entry_order(covered))
         while pairs := list(islice(old, 1_000)):
-            self._forget(keys=[self._live], args=[part for pair in pairs for part in pair])
+            self._forget(keys=[self._live, self._keys.unrecorded], args=[part for pair in pairs for part in pair])
 
     def noted_manifests(self) -> dict[int, str]:
         """The digests of manifests that were published, by generation."""
@@ -170,10 +191,12 @@ class Journal:
         self._client.delete(self._manifests)
 
     def delete(self) -> None:
-        self._client.delete(self._stream, self._live, self._state, self._manifests)
+        self._client.delete(*self._keys.all, self._manifests)
 
-    def _write(self, asset_id: str, op: str, code: str, meta: str, unless_after: str) -> str:
-        return str(self._append(keys=[self._stream, self._live], args=[asset_id, op, code, meta, unless_after]))
+    def _write(self, change: list[str], seen: Seen | None) -> str:
+        job_id = seen.state.job_id if seen and seen.state else ""
+        keys = [self._stream, self._live, self._state, self._keys.unrecorded]
+        return str(self._register(keys=keys, args=[*change, seen.announcements if seen else "", job_id]))
 
 
 def entry_order(entry: str) -> tuple[int, int]:
@@ -186,6 +209,21 @@ def next_entry(entry: str) -> str:
     """The lowest possible entry after this one."""
     milliseconds, number = entry_order(entry)
     return f"{milliseconds}-{number + 1}"
+
+
+def journal_meta(meta: Mapping[str, str]) -> str:
+    """Metadata as the journal holds them: JSON without line breaks."""
+    return json.dumps(dict(meta), sort_keys=True)
+
+
+def named(meta: Mapping[str, str], name: str) -> dict[str, str]:
+    """Metadata, with the file's own name among them."""
+    return {**meta, _NAME_KEY: name} if name else dict(meta)
+
+
+def name_in(meta: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """The file's own name, and the user's metadata."""
+    return meta.get(_NAME_KEY, ""), {key: value for key, value in meta.items() if key != _NAME_KEY}
 
 
 def encode_code(code: Codes) -> str:

@@ -38,13 +38,16 @@ class WriteLock:
 
 
 @contextmanager
-def write_lock(client: RedisClient, collection: str) -> Iterator[WriteLock]:
+def write_lock(client: RedisClient, collection: str, purpose: str = "writing") -> Iterator[WriteLock]:
     """Hold the collection's lock. It is renewed meanwhile, and expires within 15 seconds after its holder died.
+
+    Args:
+        purpose: `writing` the next generation, or something else that only one process at a time may do.
 
     Raises:
         CollectionBusy: another process holds it.
     """
-    lock = client.lock(f"aii:writing:{collection}", timeout=_LIFE_S, blocking=False, thread_local=False)
+    lock = client.lock(f"aii:{purpose}:{collection}", timeout=_LIFE_S, blocking=False, thread_local=False)
     if not lock.acquire():
         raise CollectionBusy(f"Collection {collection!r} is being written by another process: try again later.")
     renewal = PeriodicThread("collection-lock", _LIFE_S / 3, partial(_renew, lock))

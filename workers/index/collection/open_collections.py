@@ -21,8 +21,8 @@ class OpenCollections:
     """Opens a collection at its first use and keeps it. Thread-safe."""
 
     def __init__(self, store: ObjectStore, client: RedisClient, cache: Path, extractor: ExtractorIdentity) -> None:
-        self._store = store
-        self._client = client
+        self.store = store
+        self.client = client
         self._cache = cache
         self._extractor = extractor
         prune(cache)
@@ -70,11 +70,11 @@ class OpenCollections:
 
     def files(self, name: str) -> CollectionStore:
         """Where the collection's files are published and cached."""
-        return CollectionStore(self._store, name, self._cache)
+        return CollectionStore(self.store, name, self._cache)
 
     def journal(self, name: str) -> Journal:
-        return Journal(self._client, name)
+        return Journal(self.client, name)
 
     def write_lock(self, name: str) -> AbstractContextManager[WriteLock]:
         """Hold the collection's lock; see :func:`workers.index.collection.lock.write_lock`."""
-        return write_lock(self._client, name)
+        return write_lock(self.client, name)

@@ -1,6 +1,6 @@
 """Removals of assets, noted in S3, so that they outlast the loss of Redis.
 
-`collections/{name}/removed/{asset_id}.json` holds the journal entry of the asset's last removal.
+`collections/{name}/removed/{asset_key}.json` holds the journal entry of the asset's last removal.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from tasks.errors import CorruptSegment, ObjectMissing
 from tasks.messages import Frozen
+from tasks.names import asset_key
 from tasks.storage import Bucket, ObjectStore
 from workers.bounded_map import bounded_map
 
@@ -22,6 +23,7 @@ _READERS: Final = 16
 
 class _Note(Frozen):
     journal_entry: str = Field(pattern=r"^\d+-\d+$")
+    asset_id: str = Field(default="", description='"" in notes of version 0.1.0, whose keys are the asset ids')
 
 
 class Removals:
@@ -33,7 +35,7 @@ class Removals:
 
     def note(self, asset_id: str, entry: str) -> None:
         """Keep a removal, made at a journal entry; it replaces an earlier one of the same asset."""
-        document = _Note(journal_entry=entry).model_dump_json().encode()
+        document = _Note(journal_entry=entry, asset_id=asset_id).model_dump_json().encode()
         self._store.put(Bucket.COLLECTIONS, self._key(asset_id), document, "application/json")
 
     def entry(self, asset_id: str) -> str | None:
@@ -42,20 +44,26 @@ class Removals:
         Raises:
             CorruptSegment: the note is damaged.
         """
-        key = self._key(asset_id)
+        note = self._read(self._key(asset_id))
+        return note.journal_entry if note else None
+
+    def entries(self) -> dict[str, str]:
+        """All assets that were ever removed, with the journal entries of their last removals; errors as above."""
+        keys = list(self._store.list_keys(Bucket.COLLECTIONS, self._folder))
+        notes = zip(keys, bounded_map(self._read, keys, _READERS), strict=True)
+        return {note.asset_id or _named_by(key): note.journal_entry for key, note in notes if note}
+
+    def _read(self, key: str) -> _Note | None:
         try:
-            return _Note.model_validate_json(self._store.get(Bucket.COLLECTIONS, key, _MAX_NOTE_BYTES)).journal_entry
+            return _Note.model_validate_json(self._store.get(Bucket.COLLECTIONS, key, _MAX_NOTE_BYTES))
         except ObjectMissing:
             return None
         except ValidationError as error:
             raise CorruptSegment(f"The note of a removal {key} is damaged: remove the asset again.") from error
 
-    def entries(self) -> dict[str, str]:
-        """All assets that were ever removed, with the journal entries of their last removals; errors as above."""
-        keys = self._store.list_keys(Bucket.COLLECTIONS, self._folder)
-        assets = [key.rpartition("/")[2].removesuffix(".json") for key in keys]
-        entries = bounded_map(self.entry, assets, _READERS)
-        return {asset: entry for asset, entry in zip(assets, entries, strict=True) if entry}
-
     def _key(self, asset_id: str) -> str:
-        return f"{self._folder}{asset_id}.json"
+        return f"{self._folder}{asset_key(asset_id)}.json"
+
+
+def _named_by(key: str) -> str:
+    return key.rpartition("/")[2].removesuffix(".json")

@@ -163,6 +163,7 @@ def publish_first(
             duplicates=_uploaded_groups(files, folder / "duplicates", new.duplicates, assets),
         )
     check_lock()
+    files.assets.mark_complete()
     publish(files, journal, manifest)
     journal.announce(manifest.generation, begins_after, covered=begins_after)
     return manifest

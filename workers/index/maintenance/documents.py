@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pydantic import ValidationError
@@ -23,10 +23,30 @@ _READERS: Final = 16
 
 @dataclass
 class Documents:
-    """The newest document of each asset of a collection, and how many documents of any kind could not be read."""
+    """The documents of a collection's activations.
 
-    newest: dict[str, ActivationResult]
-    unreadable: int
+    Attributes:
+        newest: the newest of each asset.
+        older: job and asset of the others.
+        unreadable: how many documents of any kind could not be read.
+    """
+
+    newest: dict[str, ActivationResult] = field(default_factory=dict)
+    older: list[tuple[str, str]] = field(default_factory=list)
+    unreadable: int = 0
+
+    def add(self, result: ActivationResult) -> None:
+        known = self.newest.get(result.asset_id)
+        if known is None or entry_order(result.journal_entry) > entry_order(known.journal_entry):
+            self.newest[result.asset_id], result = result, known or result
+        if known is not None:
+            self.older.append((result.job_id, result.asset_id))
+
+    @property
+    def superseded(self) -> dict[str, str]:
+        """Jobs whose asset was activated by another job since, and that job."""
+        pairs = ((job_id, self.newest[asset_id].job_id) for job_id, asset_id in self.older)
+        return {job_id: by for job_id, by in pairs if job_id != by}
 
 
 def newest_activations(
@@ -38,14 +58,12 @@ def newest_activations(
         code_size: bytes of the collection's codes; documents with other codes are left out.
         progress: called with the number of documents read, and of all.
     """
-    documents = Documents({}, 0)
+    documents = Documents()
     for result in _read(store, progress):
         if result is None:
             documents.unreadable += 1
         elif isinstance(result, ActivationResult) and _belongs(result, manifest, code_size):
-            known = documents.newest.get(result.asset_id)
-            if known is None or entry_order(result.journal_entry) > entry_order(known.journal_entry):
-                documents.newest[result.asset_id] = result
+            documents.add(result)
     return documents
 
 

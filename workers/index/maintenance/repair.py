@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from tasks.storage import ObjectStore
 from workers.index.codec.codec import Codec
+from workers.index.collection.assets import facts_of
 from workers.index.collection.collection import open_segments
 from workers.index.collection.files import CollectionStore
-from workers.index.collection.journal import BEGINNING, Journal, decode_code, entry_order
+from workers.index.collection.journal import BEGINNING, Journal, decode_code, entry_order, named
 from workers.index.collection.manifest import Manifest
 from workers.index.collection.pinned import pin_current
 from workers.index.collection.segment import meta_text
@@ -56,8 +57,10 @@ def repair(
         result, removal = newest.get(asset_id), removals.get(asset_id, BEGINNING)
         if result and entry_order(result.journal_entry) > entry_order(removal):
             code = decode_code(result.code)
-            if present.get(asset_id) != (code.tobytes(), meta_text(result.meta)):
-                registered += bool(journal.add(asset_id, code, result.meta, unless_after=result.journal_entry))
+            meta = named(result.meta, result.name)
+            if present.get(asset_id) != (code.tobytes(), meta_text(meta)):
+                facts = facts_of(result)
+                registered += bool(journal.add(asset_id, code, meta, unless_after=result.journal_entry, facts=facts))
         elif asset_id in present:
             removed += bool(journal.remove(asset_id, unless_after=removal))
     return Repaired(len(newest), registered, removed, documents.unreadable)
