@@ -123,7 +123,7 @@ def test_a_missing_object_an_unknown_collection_and_a_hostile_name_have_codes(
 ) -> None:
     data = photographs()["rocket.jpg"]
     with pytest.raises(AiiError) as caught:
-        producer.activate(data, asset_id="../x")
+        producer.activate(data, asset_id="a\nb")
     assert caught.value.code == "invalid_asset_id"
     with pytest.raises(AiiError) as caught:
         producer.activate(data, collection="nowhere").wait(LIMIT_S)
@@ -134,7 +134,7 @@ def test_a_hostile_message_that_bypasses_the_producer_ends_in_a_code(worker: Wor
     payload = {
         "task": "aii.activate",
         "collection": "starter",
-        "asset_id": "../x",
+        "asset_id": "a\nb",
         "source": {"sha256": "0" * 64, "size": 1},
     }
     job_id = "0123456789abcdef" * 2

@@ -25,7 +25,7 @@ _name = click.argument("name")
 def remove(name: str, assets: tuple[str, ...]) -> None:
     """Remove assets from the collection NAME: from the next query on, no worker finds them.
 
-    Originals, protected images and result documents stay. `aii activate --again` registers a removed asset again.
+    Originals, protected images and result documents stay. Activating a removed asset registers it again.
     """
     from workers.index.maintenance import upkeep  # noqa: PLC0415  # loads torch and FAISS: not for `aii --help`
 
