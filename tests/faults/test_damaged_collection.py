@@ -15,11 +15,8 @@ from tasks.messages import CompactRequest
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.collections import EXTRACTOR, Place, add, found, unit_vectors
-from workers.delivery.identity import Identity
+from tests.running import Runs
 from workers.delivery.job import Kind
-from workers.delivery.job_runner import JobRunner
-from workers.delivery.leases import Leases
-from workers.delivery.retry_policy import RetryPolicy
 from workers.handlers.index_jobs import IndexHandlers
 from workers.handlers.pixel_budget import PixelBudget
 from workers.handlers.resources import Resources
@@ -182,9 +179,7 @@ def test_a_compaction_without_room_ends_as_failed_and_keeps_no_thread(place: Pla
     request = CompactRequest(collection=place.name, nonce="1")
     ledger.submit([request])
     kind = Kind(CompactRequest, handlers.compact)
-    runner = JobRunner(
-        ledger, place.store, Leases(ledger, 20), Identity("worker", "cpu", {}), RetryPolicy(), lambda _: None
-    )
+    runner = Runs(place.settings, ledger, place.store).runner
     with full_disk():
         assert runner.run(kind, request.job_id, request.model_dump(mode="json")) == f"failed {DiskUnavailable.code}"
     assert ledger.submit([request]) == [True]  # asked for again

@@ -30,11 +30,10 @@ from tasks.results import ActivationResult, Result
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.photographs import crops
+from tests.running import Runs
 from workers.delivery.identity import Identity
 from workers.delivery.job import Running
-from workers.delivery.job_runner import JobRunner
 from workers.delivery.leases import Leases
-from workers.delivery.retry_policy import RetryPolicy
 from workers.device.device import Device
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor
@@ -120,12 +119,11 @@ def activation(store: ObjectStore, collection: str, image: bytes, asset_id: str 
     )
 
 
-def done(resources: Resources, ledger: Ledger, request: ActivateRequest) -> Result:
+def done(resources: Resources, ledger: Ledger, settings: Settings, request: ActivateRequest) -> Result:
     """Submit an activation, let a worker run it, and read its document."""
     ledger.submit([request])
-    leases, identity = Leases(ledger, 20), Identity("worker", "cpu", {})
-    runner = JobRunner(ledger, resources.store, leases, identity, RetryPolicy(), lambda _: None)
-    kind = next(kind for kind in kinds_of_jobs(resources) if kind.model is ActivateRequest)
+    runner = Runs(settings, ledger, resources.store).runner
+    kind = next(kind for kind in kinds_of_jobs(resources, settings) if kind.model is ActivateRequest)
     runner.run(kind, request.job_id, request.model_dump(mode="json"))
     return read_result(resources.store, request.job_id)
 
@@ -135,11 +133,11 @@ def test_every_kind_of_job_has_a_handler(resources: Resources) -> None:
 
 
 def test_an_activated_image_is_published_registered_and_found(
-    resources: Resources, ledger: Ledger, collection: str
+    resources: Resources, ledger: Ledger, settings: Settings, collection: str
 ) -> None:
     handlers, store = ImageHandlers(resources), resources.store
     request = activation(store, collection, IMAGES[0])
-    result = done(resources, ledger, request)
+    result = done(resources, ledger, settings, request)
     assert isinstance(result, ActivationResult)
     published = store.get(Bucket.PROTECTED, result.protected_key, LIMITS.max_bytes)
     assert sha256_hex(published) == result.protected_sha256
@@ -192,9 +190,11 @@ def test_a_query_of_an_unknown_collection_is_refused(resources: Resources, ledge
         ImageHandlers(resources).query(query, claimed(ledger, query))
 
 
-def test_compaction_makes_the_journal_a_new_generation(resources: Resources, ledger: Ledger, collection: str) -> None:
+def test_compaction_makes_the_journal_a_new_generation(
+    resources: Resources, ledger: Ledger, settings: Settings, collection: str
+) -> None:
     request = activation(resources.store, collection, IMAGES[2])
-    done(resources, ledger, request)
+    done(resources, ledger, settings, request)
     compaction = CompactRequest(collection=collection, nonce="1")
     result = IndexHandlers(resources).compact(compaction, claimed(ledger, compaction))
     assert (result.status, result.generation, result.entries) == ("compacted", 2, 5)

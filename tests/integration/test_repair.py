@@ -14,11 +14,8 @@ from tasks.messages import ActivateRequest, Source
 from tasks.results import ActivationResult, FailureResult
 from tasks.storage import Bucket
 from tests.collections import EXTRACTOR, Place, add, found, trained_codec, unit_vectors
-from workers.delivery.identity import Identity
+from tests.running import Runs
 from workers.delivery.job import Kind, Running
-from workers.delivery.job_runner import JobRunner
-from workers.delivery.leases import Leases
-from workers.delivery.retry_policy import RetryPolicy
 from workers.index.collection.journal import next_entry
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance import upkeep
@@ -41,8 +38,7 @@ def test_a_failure_never_takes_the_place_of_a_good_document(place: Place, ledger
     def restore(result: ActivationResult) -> None:
         collections.get(result.collection)
 
-    leases = Leases(ledger, 20)
-    runner = JobRunner(ledger, place.store, leases, Identity("worker", "cpu", {}), RetryPolicy(), lambda _: None)
+    runner = Runs(place.settings, ledger, place.store).runner
     place.redis.flushall()
     ledger.submit([request])
     kind = Kind(ActivateRequest, work, restore)

@@ -33,8 +33,8 @@ _PASSED_ON: Final = (LeaseLost, Cancelled, WorkerStopping, Unavailable)
 
 
 class JobEnd:
-    """Thread-safe. Every method raises LeaseLost when the job is no longer this worker's, and Unavailable when it has to
-    be put off.
+    """Thread-safe. Every method raises LeaseLost when the job is no longer this worker's, and Unavailable when it has
+    to be put off.
 
     Args:
         observe: is given the result of each job that was closed here.

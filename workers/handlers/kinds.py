@@ -19,9 +19,7 @@ def kinds_of_jobs(resources: Resources, settings: Settings) -> list[Kind[Any]]:
     image, index = ImageHandlers(resources), IndexHandlers(resources)
     image_s, index_s = settings.job_timeout_s, settings.index_job_timeout_s
     return [
-        Kind(
-            ActivateRequest, image.activate, image.restore_activation, image.record_activation, timeout_s=image_s
-        ),  # fmt: skip
+        Kind(ActivateRequest, image.activate, image.restore_activation, image.record_activation, timeout_s=image_s),
         Kind(QueryRequest, image.query, unique=True, timeout_s=image_s),
         Kind(CompactRequest, index.compact, timeout_s=index_s),
         Kind(ExtractRequest, index.extract, timeout_s=index_s),
