@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from producer import Producer
+from tasks.errors import UnsupportedFormat
 from tasks.messages import ActivationOptions
 from tasks.results import ActivationResult
 from tests import images_zoo as zoo
@@ -92,3 +93,35 @@ def test_metadata_is_kept_unless_it_shall_be_stripped(producer: Producer) -> Non
     assert "icc_profile" not in bare.info
     assert kept.quality.psnr_db is not None
     assert kept.quality.psnr_db > 38
+
+
+def test_a_jpeg_keeps_its_compression_unless_another_is_asked_for(producer: Producer) -> None:
+    photo = Image.open(io.BytesIO(photographs()["rocket.jpg"])).convert("RGB")
+    data = zoo.saved(photo, "JPEG", quality=80, subsampling="4:2:0")
+    source = Image.open(io.BytesIO(data))
+    kept, image = activate(producer, data)
+    assert kept.status == "activated"
+    assert image.quantization == source.quantization
+    finer, image = activate(producer, data, quality=95)
+    assert finer.status == "activated"
+    assert sum(image.quantization[0]) < sum(source.quantization[0])
+    exact, image = activate(producer, data, lossless=True)
+    assert (exact.status, image.format) == ("activated", "PNG")
+
+
+def test_a_grey_photograph_and_one_of_16_bits_are_protected_as_such(producer: Producer) -> None:
+    grey = zoo.saved(Image.fromarray(pixels("chelsea.png")).convert("L"), "JPEG", quality=90)
+    result, image = activate(producer, grey)
+    assert (result.status, image.mode) == ("activated", "L")
+    deep = pixels("coffee.png").astype(">u2") * 257
+    result, image = activate(producer, zoo.png((600, 400), 16, 2, zoo.rows_of(deep)))
+    assert result.status == "activated"
+    assert producer.protected_image(result)[24] == 16
+
+
+def test_cmyk_that_no_format_can_hold_is_refused_with_the_remedy(producer: Producer) -> None:
+    inks = zoo.saved(Image.fromarray(pixels("chelsea.png")).convert("CMYK"), "JPEG", quality=95)
+    result, image = activate(producer, inks)
+    assert (result.status, image.mode) == ("activated", "CMYK")
+    with pytest.raises(UnsupportedFormat, match="CMYK is published as JPEG only"):
+        activate(producer, inks, lossless=True)
