@@ -274,6 +274,18 @@ def test_a_png_s_other_texts_and_a_jpeg_s_comment_are_published() -> None:
     assert published(zoo.saved(zoo.photo(), "JPEG", comment=b"a comment"))[0].info["comment"] == b"a comment"
 
 
+def test_a_jpeg_s_metadata_go_into_a_png_where_one_is_asked_for() -> None:
+    image = decode(everything(), zoo.LIMITS)
+    encoded = encode(image.samples, image, coding=image.coding.lossless())
+    opened = Image.open(io.BytesIO(encoded.data))
+    opened.load()
+    assert opened.format == "PNG"
+    assert opened.info["Comment"] == "a comment"
+    assert opened.getexif()[zoo.ARTIST] == "Ada"
+    assert b"WebStatement" in xmp_of(opened)
+    assert "Raw profile type iptc" in opened.info
+
+
 def test_density_stays_and_turns_with_the_picture() -> None:
     assert published(zoo.saved(zoo.photo(), "JPEG", dpi=(300, 150)))[0].info["dpi"] == (300, 150)
     turned = zoo.saved(zoo.photo(), "JPEG", dpi=(300, 150), exif=zoo.exif_block(6))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -52,6 +53,8 @@ def encode(samples: Samples, like: DecodedImage, *, coding: Coding | None = None
         raise ValueError(f"Expected {expected} to encode, got {samples.dtype} {samples.shape}.")
     coding = coding or like.coding
     carried, lost = like.blocks.publishable(keep, _EXIF_LIMITS[coding.format])
+    if coding.format == "PNG" and like.source_format == "JPEG":
+        carried = replace(carried, texts=tuple(map(png_blocks.comment, carried.texts)))
     if coding.format == "JPEG":
         data = _jpeg(samples, like, coding, carried)
     elif coding.format == "PNG":

@@ -12,7 +12,7 @@ from typing import Final
 from workers.images.metadata import Blocks, Density, Publishable
 from workers.images.metadata.photoshop import IPTC, resource
 
-__all__ = ["EXIF_LIMIT", "Found", "chunk", "with_metadata", "with_profile"]
+__all__ = ["EXIF_LIMIT", "Found", "chunk", "comment", "with_metadata", "with_profile"]
 
 EXIF_LIMIT: Final = 16 << 20
 _HEADER_END: Final = 33  # signature and IHDR
@@ -142,6 +142,11 @@ def with_profile(data: bytes, profile: bytes | None) -> bytes:
     if profile is None:
         return data
     return data[:_HEADER_END] + chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile)) + data[_HEADER_END:]
+
+
+def comment(text: bytes) -> bytes:
+    """A text chunk with a JPEG's comment, which is text in no encoding that is known."""
+    return chunk(b"tEXt", b"Comment\0" + text.replace(b"\0", b" "))
 
 
 def _written(carried: Publishable) -> Iterator[bytes]:
