@@ -226,7 +226,16 @@ def converted(pixels: Pixels, colorants: NDArray[np.float64], gamma: float) -> P
 
 def readable() -> dict[str, Readable]:
     """Files of every colour mode that the three formats bring, with what they show."""
-    return {**_plain(), **_palettes(), **_greys(), **_deep(), **_four_inks(), **_profiled(), **_odd_metadata()}
+    return {
+        **_plain(),
+        **_palettes(),
+        **_greys(),
+        **_deep(),
+        **_four_inks(),
+        **_profiled(),
+        **_odd_metadata(),
+        **_others(),
+    }
 
 
 def _plain() -> dict[str, Readable]:
@@ -405,6 +414,20 @@ def _odd_metadata() -> dict[str, Readable]:
         "jpeg with a trailer": Readable(full + b"\xff\xda" * 1000, image, tolerance=8),
         "jpeg without its end": Readable(full[:-2], image, tolerance=8),
         "jpeg without half of its end": Readable(full[:-1], image, tolerance=8),
+    }
+
+
+def _others() -> dict[str, Readable]:
+    """Formats that are read and not written."""
+    image, few = photo(), Image.fromarray(photo()).quantize(64)
+    return {
+        "tiff": Readable(saved(image, "TIFF"), image),
+        "tiff with lzw": Readable(saved(image, "TIFF", compression="tiff_lzw"), image),
+        "tiff grey": Readable(saved(image[..., 0], "TIFF", compression="tiff_deflate"), _rgb(image[..., 0])),
+        "tiff cmyk": Readable(saved(Image.new("CMYK", (32, 24), (255, 0, 0, 0)), "TIFF"), _flat(0, 255, 255)),
+        "gif": Readable(saved(few, "GIF"), np.asarray(few.convert("RGB"))),
+        "avif": Readable(saved(image, "AVIF", quality=100, subsampling="4:4:4"), image, tolerance=12),
+        "heic": Readable(HEIC, np.full((48, 64, 3), (200, 40, 40), np.uint8), tolerance=3),
     }
 
 

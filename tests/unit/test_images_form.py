@@ -330,6 +330,13 @@ def test_a_heic_is_published_as_jpeg_with_its_rights() -> None:
     assert published.getexif()[COPYRIGHT] == "(c) Example"
 
 
+def test_a_heic_that_crashes_its_decoder_is_refused_and_the_worker_lives_on() -> None:
+    at = zoo.HEIC.index(b"Exif") - 3  # found among damaged files; the binding ends with a segmentation fault
+    for damaged in (zoo.HEIC[:252] + b"\x25\xb1\xc7\x33" + zoo.HEIC[256:], zoo.HEIC[:at], zoo.HEIC[:-40]):
+        with pytest.raises(TruncatedImage):
+            decode(damaged, zoo.LIMITS)
+
+
 def test_an_hdr_avif_is_refused_by_name() -> None:
     data = zoo.saved(zoo.photo(), "AVIF")
     at = data.index(b"colrnclx") + 8

@@ -125,7 +125,11 @@ def damaged_files(count: int, seed: int = 1) -> Iterator[bytes]:
     chance = random.Random(seed)
     animations = [sample.data for name, sample in HOSTILE.items() if name.startswith("animated")]
     turned = [zoo.oriented(file_format)[6] for file_format in ("JPEG", "PNG", "WEBP")]
-    originals = [sample.data for sample in READABLE.values() if len(sample.data) < 20_000] + animations + turned
+    originals = (
+        [sample.data for sample in READABLE.values() if len(sample.data) < 20_000 and sample.data != zoo.HEIC]
+        + animations
+        + turned
+    )
     for _ in range(count):
         data = damage(bytearray(chance.choice(originals)), chance)
         yield mended(data) if chance.random() < 0.5 else data
