@@ -22,7 +22,7 @@ from deploy.local.stack import free_port
 from producer import Producer
 from tasks.documents import read_result
 from tasks.errors import StorageUnavailable
-from tasks.names import protected_key, result_key
+from tasks.names import result_key
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.photographs import crops
@@ -158,7 +158,7 @@ def test_the_main_job_is_done_with_these_rights(
         producers = ObjectStore.connect(guarded.settings_of("producer", settings))
         for bucket, key in (
             (Bucket.RESULTS, result_key(result.job_id)),
-            (Bucket.PROTECTED, protected_key("starter", "asset", "jpg")),
+            (Bucket.PROTECTED, result.protected_key),
             (Bucket.COLLECTIONS, "starter/current.json"),
         ):
             with pytest.raises(StorageUnavailable, match="AccessDenied"):
