@@ -72,6 +72,11 @@ class PeriodicThread:
         """Seconds since a call last ended, well or with an exception, or since the start; None before that."""
         return None if self._last_run is None else time.monotonic() - self._last_run
 
+    def check_alive(self) -> None:
+        """Raise NotReady when the thread was started and is not running."""
+        if self._last_run is not None and not self.alive and not self._stop.is_set():
+            raise NotReady(f"The background thread {self.name!r} has died.")
+
     def check(self) -> None:
         """Raise NotReady when the thread is not running, or when its last call ended too long ago."""
         if not self.alive:

@@ -30,6 +30,7 @@ from workers.delivery.identity import Identity
 from workers.delivery.job_runner import JobRunner, Services
 from workers.delivery.lanes import lanes_for, run_lanes, worker_app
 from workers.delivery.leases import Leases
+from workers.delivery.pulse import Pulse
 from workers.delivery.reconciler import LostPlaces, Reconciler
 from workers.delivery.retry_policy import RetryPolicy
 from workers.delivery.set_aside import SetAside
@@ -44,7 +45,7 @@ from workers.images import Limits
 from workers.index.collection.follower import Follower
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance import starter
-from workers.monitoring.health import Check, HealthServer, Readiness
+from workers.monitoring.health import Check, HealthServer, Readiness, failed_checks
 from workers.monitoring.presence import Presence, memory_bytes
 from workers.monitoring.recorder import Recorder
 
@@ -69,6 +70,7 @@ class _Worker:
         self._settings = settings
         self._queues = queues
         self._readiness = Readiness()
+        self._vital: dict[str, Check] = {}
         self._redis = connect_redis(settings)
         self._recorder = Recorder(Metrics(self._redis))
         self._retry_policy = RetryPolicy()
@@ -82,9 +84,15 @@ class _Worker:
         self._warm_device(running)
         background = self._start_background(running)
         self._readiness.started(self._checks(background))
+        self._vital = {
+            "lanes": self._pulse.check,
+            "device": self._device.check,
+            "deadlines": self._runner.deadlines.check,
+            **{thread.name: thread.check_alive for thread in background},
+        }
         StopDeadline(self._settings.stop_timeout_s, self._leases.count, self._give_up_waiting).watch()
         kinds = kinds_of_jobs(self._resources, self._settings)
-        make_app = partial(worker_app, self._settings, self._runner, kinds, self._set_aside)
+        make_app = partial(worker_app, self._settings, self._runner, kinds, self._set_aside, self._pulse)
         lanes = lanes_for(self._queues, self._settings)
         return run_lanes(lanes, self._identity.worker, make_app, self._presence.start)
 
@@ -95,7 +103,9 @@ class _Worker:
         settings = self._settings
         if settings.metrics_port:
             counters = lambda: self._recorder.total  # noqa: E731  # a property, asked anew at every scrape
-            health = HealthServer(settings.metrics_address, settings.metrics_port, self._readiness, counters)
+            health = HealthServer(
+                settings.metrics_address, settings.metrics_port, self._readiness, counters, self._stuck
+            )
             health.start()
             running.callback(health.stop)
 
@@ -158,6 +168,7 @@ class _Worker:
             "s3": self._store.check,
             "warm": self._presence.check,
             "collection": self._collections.check,
+            "device": self._device.check,
             **{thread.name: thread.check for thread in background},
         }
 
@@ -238,7 +249,15 @@ class _Worker:
             trial_timeout_s=self._settings.stage_timeout_s / 2,
         )
 
+    @cached_property
+    def _pulse(self) -> Pulse:
+        return Pulse(self._ledger.check)
+
     # ── what it says of itself ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _stuck(self) -> dict[str, str]:
+        """Why a restart would help."""
+        return failed_checks(self._vital)
 
     @property
     def _batch_images(self) -> int:

@@ -7,6 +7,7 @@ stays closed. Transitions are in :mod:`tasks.ledger.scripts`.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -316,7 +317,7 @@ class Ledger:
         pairs: Iterable[tuple[str, float]] = self._client.zrangebyscore(
             open_key(queue), "-inf", place, start=0, num=limit, withscores=True
         )
-        return [(job_id, int(score)) for job_id, score in pairs]
+        return [(job_id, int(score) if math.isfinite(score) else -1) for job_id, score in pairs]
 
     def resend(self, job_id: str, queue: str, place: int) -> Resend | None:
         """Give a queued job whose message is gone a new place; None when its state or place has changed."""

@@ -255,10 +255,12 @@ return {state, commits}
 )
 
 # KEYS job, open, seq, counts; ARGV id, seq it was judged at.  Returns {task, queue, payload}, or nil when it moved on.
+# What is in the list by mistake, or at another place than its job says, is put right: it would hide others for ever.
 # The job gets a new place: its new message is at the tail, and with the old place it would count as overtaken at once.
 RESEND: Final = """
 local job = redis.call('HMGET', KEYS[1], 'state', 'task', 'queue', 'payload', 'seq')
-if job[1] ~= 'queued' or job[5] ~= ARGV[2] then return nil end
+if job[1] ~= 'queued' or not tonumber(job[5]) then redis.call('ZREM', KEYS[2], ARGV[1]) return nil end
+if job[5] ~= ARGV[2] then redis.call('ZADD', KEYS[2], job[5], ARGV[1]) return nil end
 local seq = redis.call('INCR', KEYS[3])
 redis.call('HSET', KEYS[1], 'seq', seq)
 redis.call('ZADD', KEYS[2], seq, ARGV[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -12,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.errors import DeviceFailure, WorkerStopping
+from tasks.errors import DeviceFailure, DeviceFull, NotReady, WorkerStopping
 from tasks.messages import ActivationOptions
 from tasks.results import ExtractorIdentity
 from tests.waiting import LIMIT_S, wait_for
 from workers.activation.compose import PreparedImage, prepare
 from workers.activation.engine import Work
 from workers.activation.objective import Objective
-from workers.device.device import Device
+from workers.device.device import Device, _Waiting
 from workers.index.codec.codec import Codec
 
 SIDE, DIMENSION = 16, 8
@@ -189,3 +190,51 @@ def test_a_stopped_device_leaves_the_job_to_another_worker(extractor: Convolutio
     device.stop()
     with pytest.raises(WorkerStopping):
         device.extract(prepared(0).image)
+
+
+class Memory(Convolution):
+    """Has memory for `most` images at a time: of others too, as long as a failed batch is not let go of."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+        self.refused: list[int] = []
+        self._held: list[weakref.ref[torch.Tensor]] = []
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        held = sum(len(tensor) for ref in self._held if (tensor := ref()) is not None and tensor is not images)
+        if len(images) + held > self.most:
+            self.refused.append(len(images))
+            kept = images * 1.0  # lives as long as this frame, that is as the error's traceback
+            self._held.append(weakref.ref(kept))
+            raise torch.OutOfMemoryError("no memory")
+        return super().__call__(images)
+
+
+def test_a_device_out_of_memory_halves_its_batches_fails_no_image_and_remembers_what_fits() -> None:
+    extractor = Memory(most=4)
+    device = Device(extractor, batch_images=16, max_extract_delay_s=0.001)
+    futures = [device._put(device._extractions, _Waiting(torch.full((3, SIDE, SIDE), i / 64))) for i in range(32)]
+    device.start()
+    for future in futures:
+        assert len(future.result(LIMIT_S)) == DIMENSION
+    refused = len(extractor.refused)
+    assert max(extractor.batches) <= 4
+    assert len(device.extract_all([torch.rand(3, SIDE, SIDE) for _ in range(20)])) == 20
+    assert len(extractor.refused) == refused
+    device.stop()
+
+
+def test_an_image_that_finds_no_memory_even_alone_is_tried_later_and_ends_no_process() -> None:
+    extractor, broken = Memory(most=0), threading.Event()
+    device = Device(extractor, batch_images=4, on_broken_device=broken.set)
+    device.start()
+    with pytest.raises(DeviceFull):
+        device.extract(torch.rand(3, SIDE, SIDE))
+    extractor.most = 1
+    assert len(device.extract(torch.rand(3, SIDE, SIDE))) == DIMENSION
+    device.check()
+    device.stop()
+    assert not broken.is_set()
+    with pytest.raises(NotReady):
+        device.check()

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -26,6 +27,7 @@ from tasks.settings import Settings
 from workers.delivery.envelope import REFUSED_TASK
 from workers.delivery.job import Kind
 from workers.delivery.job_runner import JobRunner
+from workers.delivery.pulse import Pulse
 from workers.delivery.set_aside import SetAside
 from workers.delivery.transport import screened_connection
 from workers.device.priority import lower_priority
@@ -115,8 +117,11 @@ class ShortPollConnection:
     Between two waits go the events for Flower as well, many in one message: one by one they cost a handler 3 ms a job.
     """
 
-    def __init__(self, connection: Any, channel: Any, events: EventDispatcher | None) -> None:
+    def __init__(
+        self, connection: Any, channel: Any, events: EventDispatcher | None, beat: Callable[[], None] = lambda: None
+    ) -> None:
         self._connection = connection
+        self._beat = beat
         self._channel = channel
         self._events = events
         self._flushed = time.monotonic()
@@ -125,6 +130,7 @@ class ShortPollConnection:
             events.buffer_limit = _MOST_EVENTS
 
     def drain_events(self, timeout: float) -> None:
+        self._beat()
         if self._events and time.monotonic() - self._flushed >= _EVENTS_EVERY_S:
             self._events.flush()
             self._flushed = time.monotonic()
@@ -156,7 +162,8 @@ class _Consumer(Consumer):  # type: ignore[misc]  # celery has no types
 
     def loop_args(self) -> tuple[Any, ...]:
         consumer, connection, tasks, *others = super().loop_args()
-        return consumer, ShortPollConnection(connection, tasks.channel, consumer.event_dispatcher), tasks, *others
+        beat = partial(self.app.pulse.beat, self.hostname)
+        return consumer, ShortPollConnection(connection, tasks.channel, consumer.event_dispatcher, beat), tasks, *others
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Give up a lost connection, and survive every error on the way.
@@ -171,11 +178,13 @@ class _Consumer(Consumer):  # type: ignore[misc]  # celery has no types
             logger.warning("A lost connection could not be closed in order", exc_info=True)
 
 
-def worker_app(settings: Settings, runner: JobRunner, kinds: Sequence[Kind[Any]], set_aside: SetAside) -> Celery:
+def worker_app(
+    settings: Settings, runner: JobRunner, kinds: Sequence[Kind[Any]], set_aside: SetAside, pulse: Pulse
+) -> Celery:
     """A Celery application whose tasks give their jobs to `runner`; every lane needs one of its own."""
     app = create_app(settings)
     app.amqp.Connection = screened_connection(set_aside.screen)
-    app.set_aside = set_aside
+    app.set_aside, app.pulse = set_aside, pulse
     for kind in kinds:
         _register(app, runner, kind)
     _register_refusal(app, runner, kinds)

@@ -13,14 +13,14 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 import torch
 
-from tasks.errors import DeviceFailure, WorkerStopping
+from tasks.errors import DeviceFailure, DeviceFull, NotReady, WorkerStopping
 from workers.activation.engine import Activated, Engine, Work
 from workers.device.priority import lower_priority
 from workers.extractors.base import Extractor
@@ -29,6 +29,7 @@ from workers.index.codec.codec import Features
 logger = logging.getLogger(__name__)
 
 _MAX_EXTRACT_BATCH: Final = 64
+_EXTRACTION: Final = "extraction"
 _T = TypeVar("_T")
 
 
@@ -77,6 +78,8 @@ class Device:
         self._extractions: Final[deque[_Waiting[torch.Tensor]]] = deque()
         self._activations: Final[deque[_Waiting[Work]]] = deque()
         self._optimising = False
+        # What the device has memory for, where that is less than a batch: by kind of work.
+        self._ceilings: dict[Hashable, int] = {}
         self._wake = threading.Condition()
         self._stopping = False
         self._alternates = not on_cpu if alternates is None else alternates
@@ -94,6 +97,11 @@ class Device:
             self._wake.notify_all()
         for thread in self._threads:
             thread.join()
+
+    def check(self) -> None:
+        """Raise NotReady unless the device's threads run."""
+        if not all(thread.is_alive() for thread in self._threads):
+            raise NotReady("A thread of the device is not running.")
 
     def extract(self, image: torch.Tensor, *, can_wait: bool = False) -> Features:
         """The feature (D,) float32 of one image (3, S, S) float32 in [0, 1]; waits for it.
@@ -130,11 +138,18 @@ class Device:
         if not extracts:
             lower_priority()
         while self._wait_for_work(extracts, activates):
-            if extracts:
-                self._serve_extractions()
-            if activates and (batch := self._next_batch()):
-                self._halving(batch, self._optimise)
-                self._end_batch()
+            try:
+                self._serve(extracts, activates)
+            except Exception:  # a bug: the images of this batch have no answer, and would wait for ever
+                logger.critical("The device's thread failed", exc_info=True)
+                self._on_broken_device()
+
+    def _serve(self, extracts: bool, activates: bool) -> None:
+        if extracts:
+            self._serve_extractions()
+        if activates and (batch := self._next_batch()):
+            self._halving(batch, self._optimise, batch[0].work.kind)
+            self._end_batch()
 
     def _wait_for_work(self, extracts: bool, activates: bool) -> bool:
         """False when the thread is to end, which it does only once its queues are drained."""
@@ -157,10 +172,11 @@ class Device:
     def _serve_extractions(self) -> None:
         """One batch only: a flood of queries slows activations down, but does not stop them."""
         with self._wake:
-            count = min(_MAX_EXTRACT_BATCH, len(self._extractions)) if self._due_in() == 0 else 0
+            most = self._ceilings.get(_EXTRACTION, _MAX_EXTRACT_BATCH)
+            count = min(most, len(self._extractions)) if self._due_in() == 0 else 0
             batch = [self._extractions.popleft() for _ in range(count)]
         if batch:
-            self._halving(batch, self._extract)
+            self._halving(batch, self._extract, _EXTRACTION)
 
     def _next_batch(self) -> list[_Waiting[Work]]:
         """The oldest waiting image and others of its kind. Waits a moment for more images, but not while an extraction
@@ -174,7 +190,8 @@ class Device:
             if not self._activations:
                 return []
             kind = self._activations[0].work.kind
-            chosen = [w for w in self._activations if w.work.kind == kind][: self._batch_images]
+            most = self._ceilings.get(kind, self._batch_images)
+            chosen = [w for w in self._activations if w.work.kind == kind][:most]
             for w in chosen:
                 self._activations.remove(w)
             self._optimising = True
@@ -205,23 +222,44 @@ class Device:
         for w, activated in zip(waiting, found, strict=True):
             w.future.set_result(activated)
 
-    def _halving(self, batch: Sequence[_Waiting[_T]], run: Callable[[Sequence[_Waiting[_T]]], None]) -> None:
+    def _halving(
+        self, batch: Sequence[_Waiting[_T]], run: Callable[[Sequence[_Waiting[_T]]], None], kind: Hashable
+    ) -> None:
         """Run a batch; when it fails, run its halves, down to the single image, whose future then carries the error.
 
-        That is the answer to one bad image and to a device that is out of memory alike.
+        That is the answer to one bad image and to a device that is out of memory alike. The halves run once the error
+        is gone, since its traceback keeps every tensor of the failed batch alive; and what did not fit is remembered.
         """
+        out_of_memory = False
         try:
             run(batch)
+            return
+        except torch.OutOfMemoryError:
+            out_of_memory = True
         except Exception as error:
             if len(batch) == 1:
                 self._fail(batch[0], error)
                 return
             logger.warning("A batch of %d images failed (%s): halving it", len(batch), error)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            middle = len(batch) // 2
-            self._halving(batch[:middle], run)
-            self._halving(batch[middle:], run)
+        _free_memory()
+        if out_of_memory and len(batch) == 1:
+            self._try_again(batch[0], run)
+            return
+        middle = len(batch) // 2
+        if out_of_memory:
+            logger.warning("The device has no memory for %d images at a time: from now on %d", len(batch), middle)
+            self._ceilings[kind] = middle
+        for start in range(0, len(batch), max(1, middle)):
+            self._halving(batch[start : start + max(1, middle)], run, kind)
+
+    def _try_again(self, waiting: _Waiting[_T], run: Callable[[Sequence[_Waiting[_T]]], None]) -> None:
+        """An image alone, with the memory of its batch freed: it must not be condemned for its company."""
+        try:
+            run([waiting])
+        except torch.OutOfMemoryError:
+            waiting.future.set_exception(DeviceFull("The device has no memory for a single image now."))
+        except Exception as error:
+            self._fail(waiting, error)
 
     def _fail(self, waiting: _Waiting[_T], error: Exception) -> None:
         """Fail the image, unless the device fails on a plain grey one as well: then the device is broken."""
@@ -232,6 +270,11 @@ class Device:
             self._on_broken_device()
         failure = error if isinstance(error, DeviceFailure) else DeviceFailure(f"{type(error).__name__}: {error}")
         waiting.future.set_exception(failure)
+
+
+def _free_memory() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def end_process() -> None:

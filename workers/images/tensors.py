@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-__all__ = ["planes", "resize", "strips", "to_input"]
+from workers.images.strips import strips
 
-# Large images are worked on strip by strip, so that what one operation writes is still in the processor's cache when
-# the next one reads it.
-_STRIP_PIXELS: Final = 1 << 18
+__all__ = ["planes", "resize", "strips", "to_input"]
 
 
 def to_input(pixels: NDArray[np.uint8], size: int) -> torch.Tensor:
@@ -29,13 +26,6 @@ def to_input(pixels: NDArray[np.uint8], size: int) -> torch.Tensor:
     for rows in strips(height, width):
         narrow[:, rows] = resize(planes(pixels[rows]), rows.stop - rows.start, size)
     return resize(narrow, size, size).div_(255.0).clamp_(0.0, 1.0)
-
-
-def strips(height: int, width: int) -> Iterator[slice]:
-    """Consecutive runs of rows, of a quarter of a million pixels each."""
-    step = max(1, _STRIP_PIXELS // width)
-    for top in range(0, height, step):
-        yield slice(top, min(top + step, height))
 
 
 def planes(samples: NDArray[np.unsignedinteger[Any]]) -> torch.Tensor:

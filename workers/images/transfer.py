@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.errors import UnsupportedFormat
-from workers.images.tensors import strips
+from workers.images.strips import strips
 
 __all__ = ["Transfer", "check_not_hdr", "transfer_of"]
 

@@ -1,6 +1,7 @@
 """A worker's own port, for orchestrators and Prometheus: ``/live``, ``/ready``, ``/metrics``.
 
-Live says that the process answers: one that does not is to be restarted. Ready says that it can do jobs now: its
+Live says that the process answers and gets on: no thread of it has died, or is stuck for ever. One that is not live is
+to be restarted. Ready says that it can do jobs now: its
 extractor is warm, a collection is mapped, Redis and S3 answer. A worker that is not ready waits; restarting it does not
 help. The port is open from the start on, when loading and warming an extractor may take minutes.
 """
@@ -21,7 +22,7 @@ from tasks.errors import AiiError, InvalidRequest
 from tasks.monitoring.metrics import Counters
 from tasks.monitoring.prometheus import CountersCollector
 
-__all__ = ["Check", "HealthServer", "Readiness"]
+__all__ = ["Check", "HealthServer", "Readiness", "failed_checks"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Readiness:
         """By name, why the worker is not ready; empty when it is."""
         if self._starting:
             return {"start": self._starting}
-        return {name: reason for name, check in self._checks.items() if (reason := _reason(check))}
+        return failed_checks(self._checks)
 
 
 class HealthServer:
@@ -56,17 +57,25 @@ class HealthServer:
 
     Args:
         port: where to listen; 0 takes a free one, see :attr:`port`.
+        liveness: by name, why the process is to be restarted; empty when it gets on.
         counters: the figures of this process.
 
     Raises:
         InvalidRequest: the address cannot be listened on.
     """
 
-    def __init__(self, address: str, port: int, readiness: Readiness, counters: Callable[[], Counters]) -> None:
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        readiness: Readiness,
+        counters: Callable[[], Counters],
+        liveness: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         registry = CollectorRegistry()
         registry.register(CountersCollector(counters))
         try:
-            self._server = ThreadingHTTPServer((address, port), _handler(readiness, registry))
+            self._server = ThreadingHTTPServer((address, port), _handler(readiness, registry, liveness))
         except OSError as error:
             text = f"Nothing can listen on {address}:{port} ({error.strerror}): set AII_METRICS_PORT to another one."
             raise InvalidRequest(text) from error
@@ -86,11 +95,15 @@ class HealthServer:
         self._thread.join()
 
 
-def _handler(readiness: Readiness, registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
+def _handler(
+    readiness: Readiness, registry: CollectorRegistry, liveness: Callable[[], Mapping[str, str]]
+) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path == "/live":
-                self._answer(200, b'{"live": true}', "application/json")
+                stuck = liveness()
+                body = json.dumps({"live": not stuck, "stuck": dict(stuck)}).encode()
+                self._answer(503 if stuck else 200, body, "application/json")
             elif self.path == "/ready":
                 missing = readiness.missing()
                 body = json.dumps({"ready": not missing, "missing": missing}).encode()
@@ -111,6 +124,11 @@ def _handler(readiness: Readiness, registry: CollectorRegistry) -> type[BaseHTTP
             """Probes come every few seconds: they are not worth a line each."""
 
     return Handler
+
+
+def failed_checks(checks: Mapping[str, Check]) -> dict[str, str]:
+    """By name, why checks failed."""
+    return {name: reason for name, check in checks.items() if (reason := _reason(check))}
 
 
 def _reason(check: Check) -> str | None:

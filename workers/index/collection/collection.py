@@ -159,13 +159,13 @@ class Collection:
     def _caught_up(self, generation: _Generation) -> bool:
         """Apply new changes; False when the journal was trimmed past what was read, so that a newer one is needed."""
         while True:
-            page = self._journal.read_after(generation.read_up_to)
+            page = self._journal.read_after(generation.read_up_to, generation.codec.code_size)
             if entry_order(page.cut) > entry_order(generation.read_up_to):
                 return False
-            if not page.changes:
+            if page.last is None:
                 return True
             generation.delta.apply(page.changes)
-            generation.read_up_to = page.changes[-1].entry
+            generation.read_up_to = page.last
 
     # ── generations ──────────────────────────────────────────────────────────────────────────────────────────────────
 

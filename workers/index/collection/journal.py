@@ -12,27 +12,44 @@ Activations are added by :meth:`tasks.ledger.ledger.Ledger.commit`, together wit
 
 from __future__ import annotations
 
-import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
-
-import numpy as np
+from typing import Final
 
 from tasks.connection import RedisClient
 from tasks.ledger import commit_scripts
 from tasks.ledger.commits import AssetState, JobFacts, Seen
 from tasks.ledger.keys import JournalKeys
 from workers.index.codec.codec import Codes
+from workers.index.collection.changes import Change, decode_code, encode_code, read_changes
 from workers.index.collection.manifest import Pointer
+
+__all__ = [
+    "BEGINNING",
+    "MOVED",
+    "Announced",
+    "Change",
+    "Journal",
+    "Live",
+    "Page",
+    "decode_code",
+    "encode_code",
+    "entry_order",
+    "journal_meta",
+    "name_in",
+    "named",
+    "next_entry",
+]
 
 BEGINNING: Final = "0-0"
 MOVED: Final = "moved"
 # Under this key, which no user's metadata can have, the file's own name is kept among an asset's metadata.
 _NAME_KEY: Final = "_name"
 _PAGE: Final = 5_000
+_ENTRY: Final = r"\d+-\d+"
 
 # KEYS stream; ARGV entry. Redis refuses to add an entry of that name when the stream is past it already.
 _CONTINUE_AFTER: Final = """
@@ -42,22 +59,17 @@ if type(added) == 'string' then redis.call('XDEL', KEYS[1], ARGV[1]) end
 
 
 @dataclass(frozen=True)
-class Change:
-    """An asset that was registered with a code (code_size,) uint8, or removed, when `code` is None."""
-
-    entry: str
-    asset_id: str
-    code: Codes | None
-    meta: Mapping[str, str]
-
-
-@dataclass(frozen=True)
 class Page:
-    """Some changes in a row, oldest first; `cut` is the entry up to which the stream was trimmed: a reader that has not
-    read as far has missed changes."""
+    """Some changes in a row, oldest first.
+
+    Attributes:
+        cut: the entry up to which the stream was trimmed: a reader that has not read as far has missed changes.
+        last: the last entry that was read, whether it is a change or not; None at the end of the journal.
+    """
 
     changes: list[Change]
     cut: str
+    last: str | None
 
 
 @dataclass(frozen=True)
@@ -133,17 +145,18 @@ class Journal:
         """Say that S3 has a record of a change, which may leave the journal now when segments cover it."""
         self._recorded(keys=[self._keys.unrecorded], args=[asset_id, entry])
 
-    def read_after(self, entry: str) -> Page:
-        """The next changes after an entry, at most a page."""
+    def read_after(self, entry: str, code_size: int | None = None) -> Page:
+        """The next changes after an entry, at most a page; see :func:`read_changes` for `code_size`."""
         pipe = self._client.pipeline(transaction=True)
         rows, cut = pipe.xrange(self._stream, min=f"({entry}", count=_PAGE).hget(self._state, "cut").execute()
-        return Page([_change(name, fields) for name, fields in rows], cut or BEGINNING)
+        changes = read_changes(self._client, self._stream, rows, code_size)
+        return Page(changes, cut or BEGINNING, rows[-1][0] if rows else None)
 
-    def all_after(self, entry: str) -> Iterator[Change]:
+    def all_after(self, entry: str, code_size: int | None = None) -> Iterator[Change]:
         """All changes after an entry."""
-        while changes := self.read_after(entry).changes:
-            yield from changes
-            entry = changes[-1].entry
+        while (page := self.read_after(entry, code_size)).last:
+            yield from page.changes
+            entry = page.last
 
     def last_entry(self) -> str:
         """The newest entry there ever was, even if it was trimmed."""
@@ -172,7 +185,8 @@ class Journal:
         pipe.xtrim(self._stream, minid=cut, approximate=False)
         pipe.execute()
         known = ((asset, change.partition(" ")[0]) for asset, change in self._client.hscan_iter(self._live))
-        old = (pair for pair in known if entry_order(pair[1]) <= entry_order(covered))
+        entries = (pair for pair in known if re.fullmatch(_ENTRY, pair[1]))
+        old = (pair for pair in entries if entry_order(pair[1]) <= entry_order(covered))
         while pairs := list(islice(old, 1_000)):
             self._forget(keys=[self._live, self._keys.unrecorded], args=[part for pair in pairs for part in pair])
 
@@ -224,18 +238,3 @@ def named(meta: Mapping[str, str], name: str) -> dict[str, str]:
 def name_in(meta: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """The file's own name, and the user's metadata."""
     return meta.get(_NAME_KEY, ""), {key: value for key, value in meta.items() if key != _NAME_KEY}
-
-
-def encode_code(code: Codes) -> str:
-    """A code as base64, its form in the journal and in result documents."""
-    return base64.b64encode(code.tobytes()).decode()
-
-
-def decode_code(text: str) -> Codes:
-    return np.frombuffer(base64.b64decode(text), dtype=np.uint8)
-
-
-def _change(entry: str, fields: Mapping[str, Any]) -> Change:
-    if fields["op"] == "remove":
-        return Change(entry, fields["asset"], None, {})
-    return Change(entry, fields["asset"], decode_code(fields["code"]), json.loads(fields["meta"]))

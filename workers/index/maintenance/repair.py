@@ -84,7 +84,7 @@ def _current_entries(
     for segment in open_segments(files, manifest, codec):
         codes = segment.codes
         present |= {a: (codes[i].tobytes(), segment.metas[i]) for i, a in enumerate(segment.assets) if a in wanted}
-    for change in journal.all_after(manifest.journal_entry):
+    for change in journal.all_after(manifest.journal_entry, codec.code_size):
         if change.code is None:
             present.pop(change.asset_id, None)
         else:

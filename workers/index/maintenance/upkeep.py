@@ -72,7 +72,8 @@ def compact(files: CollectionStore, journal: Journal, check_lock: CheckLock) -> 
     _finish(files, journal, manifest, check_lock)
     if entry_order(journal.announced().cut) > entry_order(manifest.journal_entry):
         raise journal_incomplete(manifest.collection)
-    changes = {change.asset_id: change for change in journal.all_after(manifest.journal_entry)}
+    code_size = Codec.read(files.fetch(manifest.codec), manifest.factory).code_size
+    changes = {change.asset_id: change for change in journal.all_after(manifest.journal_entry, code_size)}
     if not changes:
         return manifest
     last = max((change.entry for change in changes.values()), key=entry_order)

@@ -1,0 +1,157 @@
+"""A record in Redis that makes no sense is set aside; everything else is served."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tasks.app import Sender, create_app
+from tasks.connection import RedisClient, connect_redis
+from tasks.ledger.dead_letters import DeadLetters
+from tasks.ledger.keys import LEASES, closed_key, job_key, later_key, open_key
+from tasks.ledger.ledger import Claim, Ledger
+from tasks.ledger.operations import Operations
+from tasks.ledger.states import JobState
+from tasks.monitoring.metrics import Metrics
+from tasks.monitoring.observer import read_overview
+from tasks.names import QUEUES, journal_stream
+from tasks.settings import Settings
+from tests.collections import Place, unit_vectors
+from tests.integration.test_ledger import QUEUE, claim, submitted
+from workers.delivery.reconciler import LostPlaces, Reconciler
+from workers.delivery.set_aside import SetAside
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[RedisClient]:
+    with connect_redis(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def reconciler(settings: Settings, ledger: Ledger, client: RedisClient) -> Reconciler:
+    places = {queue: LostPlaces(0.0) for queue in QUEUES}
+    sender = Sender(create_app(settings), settings)
+    return Reconciler(ledger, sender, client, 1.0, places, SetAside(DeadLetters(client)))
+
+
+def odd_job(client: RedisClient, job_id: str, fields: dict[str, Any] | str) -> str:
+    if isinstance(fields, str):
+        client.set(job_key(job_id), fields)
+    else:
+        client.hset(job_key(job_id), mapping=fields)
+    return job_id
+
+
+GOOD = {"state": "running", "task": "aii.activate", "queue": QUEUE, "payload": "{}", "submitted_ms": "1", "token": "t"}
+ODD = [
+    GOOD | {"queue": "elsewhere"},
+    GOOD | {"payload": "no JSON"},
+    {name: value for name, value in GOOD.items() if name != "payload"},
+    {name: value for name, value in GOOD.items() if name != "submitted_ms"},
+    "no hash",
+]
+
+
+@pytest.mark.parametrize("fields", ODD)
+def test_a_lease_of_an_odd_job_keeps_no_other_job_waiting(
+    fields: dict[str, str] | str, ledger: Ledger, client: RedisClient, reconciler: Reconciler
+) -> None:
+    odd = odd_job(client, "0" * 32, fields)
+    good = submitted(ledger)
+    claim(ledger, good)
+    client.zadd(LEASES, {odd: 1, good: 2})
+    assert reconciler.run_once() == 1
+    assert (client.llen(QUEUE), client.zcard(LEASES), reconciler.run_once()) == (1, 0, 0)
+    (letter,) = DeadLetters(client).newest(9)
+    assert (letter.origin, json.loads(letter.content)["job_id"]) == ("ledger", odd)
+    if isinstance(fields, dict):
+        assert client.hget(job_key(odd), "state") == JobState.FAILED
+
+
+@pytest.mark.parametrize("fields", ["no hash", {"state": "queued", "later": "1", "payload": "{"}])
+def test_an_odd_job_that_was_put_off_or_is_overdue_keeps_no_other_waiting(
+    fields: dict[str, str] | str, ledger: Ledger, client: RedisClient, reconciler: Reconciler
+) -> None:
+    odd, good = odd_job(client, "0" * 32, fields), submitted(ledger)
+    client.zadd(later_key(QUEUE), {odd: 1})
+    client.zadd(open_key(QUEUE), {"1" * 32: "-inf"})
+    reconciler.run_once()
+    reconciler.run_once()
+    assert client.lrange(QUEUE, 0, -1)
+    assert good in client.lindex(QUEUE, 0)
+    assert client.zcard(later_key(QUEUE)) == 0
+
+
+def test_a_queue_that_is_no_list_keeps_no_other_queue_waiting(
+    ledger: Ledger, client: RedisClient, reconciler: Reconciler
+) -> None:
+    client.set("query", "no list")
+    submitted(ledger)
+    reconciler.run_once()
+    assert reconciler.run_once() + client.llen(QUEUE) >= 1
+
+
+def test_what_is_listed_leaves_out_odd_jobs_only(ledger: Ledger, client: RedisClient, settings: Settings) -> None:
+    good, odd, other = submitted(ledger), "0" * 32, "1" * 32
+    odd_job(client, odd, "no hash")
+    odd_job(client, other, {"state": "archived", "task": "aii.later"})
+    client.zadd(open_key(QUEUE), {odd: 0, other: 0.5})
+    client.zadd(closed_key("failed"), {odd: 1, other: 2})
+    operations = Operations.connect(settings)
+    assert [record.job_id for record in operations.jobs(JobState.QUEUED, 9)] == [good]
+    assert operations.jobs(JobState.FAILED, 9) == []
+    assert ledger.states([odd, good, other]) == [None, JobState.QUEUED, None]
+    assert ledger.renew({odd: "t", good: "t"}) == [odd, good]
+    assert read_overview(settings).queues[1].waiting == 3
+
+
+def test_one_odd_lease_costs_no_other_lease(ledger: Ledger, client: RedisClient) -> None:
+    good = submitted(ledger)
+    assert claim(ledger, good) is Claim.CLAIMED
+    assert ledger.renew({odd_job(client, "0" * 32, "no hash"): "t", good: "t"}) == ["0" * 32]
+
+
+def test_figures_that_make_no_sense_are_left_out(client: RedisClient) -> None:
+    odd = {"out|aii.query|answered": "many", "in|x": "1", "sum|": "2", "new|thing": "3", "fail|internal": "4"}
+    client.hset("aii:metrics:2:total", mapping=odd)
+    client.hset("aii:failures", mapping={"a": "no JSON", "b": "[]", "c": '{"code": "c"}'})
+    metrics = Metrics(client)
+    assert metrics.total().failures == {"internal": 4}
+    assert metrics.failures() == []
+
+
+ENTRIES = [
+    {},
+    {"op": "add"},
+    {"op": "add", "asset": "a"},
+    {"op": "merge", "asset": "a", "code": "", "meta": "{}"},
+    {"op": "add", "asset": "a", "code": "AAAA", "meta": "{}"},
+    {"op": "add", "asset": "a", "code": "no base64!", "meta": "{}"},
+    {"op": "add", "asset": "", "code": "AAAA", "meta": "{}"},
+    {"op": "add", "asset": "a", "code": "AAAA", "meta": "[]"},
+    {"op": "remove", "asset": "a", "v": "9"},
+    {"op": "remove"},
+]
+
+
+def test_odd_entries_of_a_journal_are_left_out_once_noted_and_queries_go_on(place: Place, settings: Settings) -> None:
+    feature = unit_vectors(1, 7)[0]
+    code = place.open().codec.encode(feature[None])[0]
+    with connect_redis(settings) as client:
+        letters, stream = DeadLetters(client), journal_stream(place.name)
+        for fields in ENTRIES:
+            client.xadd(stream, fields or {"x": "1"})
+        client.hset(f"{stream}:live", "odd", "no entry")
+        place.open().register("late", code, {})
+        client.xadd(stream, {"op": "?"})
+        for _ in range(2):
+            found = place.open().search(feature, 3, 64)
+            assert "late" in {match.asset_id for match in found.matches}
+        assert letters.count() == len(ENTRIES) + 1
+        assert {letter.origin for letter in letters.newest(99)} == {f"journal {stream}"}
+        assert place.compact().assets == 501
+        assert "late" in {match.asset_id for match in place.open().search(feature, 3, 64).matches}

@@ -1,0 +1,90 @@
+"""Changes of a journal, as its entries in Redis hold them; what is no change is set aside."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from tasks.connection import RedisClient
+from tasks.errors import RedisUnavailable
+from tasks.ledger.dead_letters import DeadLetters
+from workers.index.codec.codec import Codes
+
+__all__ = ["Change", "decode_code", "encode_code", "read_changes"]
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_ASSET: Final = 4_096
+
+
+@dataclass(frozen=True)
+class Change:
+    """An asset that was registered with a code (code_size,) uint8, or removed, when `code` is None."""
+
+    entry: str
+    asset_id: str
+    code: Codes | None
+    meta: Mapping[str, str]
+
+
+def encode_code(code: Codes) -> str:
+    """A code as base64, its form in the journal and in result documents."""
+    return base64.b64encode(code.tobytes()).decode()
+
+
+def decode_code(text: str) -> Codes:
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
+
+
+def read_changes(
+    client: RedisClient, stream: str, rows: Sequence[tuple[str, Mapping[str, Any]]], code_size: int | None
+) -> list[Change]:
+    """The changes in some rows of a stream. A row that is none (written by another version, or by hand) becomes a dead
+    letter, once for all workers, and the others are served.
+
+    Args:
+        code_size: bytes of the collection's codes; None to take any.
+    """
+    changes = []
+    for entry, fields in rows:
+        try:
+            changes.append(_change(entry, fields, code_size))
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            _set_aside(client, stream, entry, fields, f"{type(error).__name__}: {error}")
+    return changes
+
+
+def _change(entry: str, fields: Mapping[str, Any], code_size: int | None) -> Change:
+    op, asset_id = fields["op"], fields["asset"]
+    if op not in ("add", "remove"):
+        raise ValueError(f"unknown operation {op[:40]!r}")
+    if fields.get("v", "1") != "1":
+        raise ValueError(f"unknown version {fields['v'][:40]!r}")
+    if not 0 < len(asset_id) <= _LONGEST_ASSET:
+        raise ValueError("no asset id")
+    if op == "remove":
+        return Change(entry, asset_id, None, {})
+    code, meta = decode_code(fields["code"]), json.loads(fields["meta"])
+    if code_size is not None and len(code) != code_size:
+        raise ValueError(f"a code of {len(code)} instead of {code_size} bytes")
+    if not all(isinstance(part, str) for pair in meta.items() for part in pair):
+        raise ValueError("metadata that are no text")
+    return Change(entry, asset_id, code, meta)
+
+
+def _set_aside(client: RedisClient, stream: str, entry: str, fields: Mapping[str, Any], problem: str) -> None:
+    reason = f"The journal's entry {entry} is no change ({problem})."
+    try:
+        new = DeadLetters(client).add(
+            f"journal {stream}", reason, json.dumps(dict(fields)).encode(), f"{stream} {entry}"
+        )
+    except RedisUnavailable:
+        new = True
+    if new:
+        logger.error("%s It is left out.", reason)
