@@ -30,6 +30,7 @@ def supervised(start: Callable[[], WorkerProcess]) -> Iterator[list[WorkerProces
     def watch() -> None:
         while not stop.wait(0.2):
             if not workers[-1].alive():
+                workers[-1].kill()  # closes its log
                 workers.append(start())
 
     thread = threading.Thread(target=watch)
