@@ -17,6 +17,7 @@ from tasks.connection import connect_redis
 from tasks.errors import ExtractorMismatch
 from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.ledger import Ledger
+from tasks.machine import memory_bytes as memory_limit
 from tasks.monitoring.metrics import Metrics
 from tasks.monitoring.presence import WorkerNote
 from tasks.names import QUEUES
@@ -37,11 +38,12 @@ from workers.delivery.set_aside import SetAside
 from workers.delivery.stopping import StopDeadline
 from workers.device.device import Device
 from workers.extractors.base import Extractor
-from workers.extractors.registry import load_extractor, pick_device
+from workers.extractors.registry import load_extractor, pick_device, why_no_gpu
 from workers.handlers.kinds import kinds_of_jobs
-from workers.handlers.pixel_budget import PixelBudget
+from workers.handlers.pixel_budget import PixelBudget, within_memory
 from workers.handlers.resources import Resources
 from workers.images import Limits
+from workers.index.codec.codec import Codec
 from workers.index.collection.follower import Follower
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance import starter
@@ -74,6 +76,7 @@ class _Worker:
         self._redis = connect_redis(settings)
         self._recorder = Recorder(Metrics(self._redis))
         self._retry_policy = RetryPolicy()
+        self._starter_codec: Codec | None = None  # of the extractor that is loaded
 
     def run(self, running: ExitStack) -> int:
         """Open, warm, start, serve; `running` is told what to stop in the end."""
@@ -117,6 +120,8 @@ class _Worker:
     def _load_extractor(self) -> None:
         self._readiness.starting("The extractor is loaded.")
         logger.info("Extractor %s is loaded", self._extractor.name)
+        reason = why_no_gpu() if self._settings.device == "auto" else None
+        self._readiness.notes["device"] = self._identity.device + (f": {reason}" if reason else "")
 
     def _open_starter(self) -> None:
         """Publish the starter collection where it is missing, and map it. One that belongs to another extractor does
@@ -126,17 +131,17 @@ class _Worker:
         try:
             files, journal = collections.files(name), collections.journal(name)
             starter.publish_starter(files, journal, self._extractor.identity, collections.write_lock)
-            collections.get(name)
+            self._starter_codec = collections.get(name).codec
         except ExtractorMismatch as error:
             logger.error("%s", error)
 
     def _warm_device(self, running: ExitStack) -> None:
-        """Start the device and extract one grey image: the first job must not pay for the extractor's preparation."""
+        """Start the device after batches of all sizes, forwards and backwards: no job pays for the first of its
+        size."""
         self._readiness.starting("The extractor is warmed.")
+        self._device.warm(self._starter_codec)
         self._device.start()
         running.callback(self._device.stop)
-        side = self._extractor.input_size
-        self._device.extract(torch.full((3, side, side), 0.5))
 
     def _start_background(self, running: ExitStack) -> list[PeriodicThread]:
         """Start what runs beside the jobs; presence is announced later, once the worker takes messages."""
@@ -244,7 +249,7 @@ class _Worker:
             extractor=self._extractor.identity,
             input_size=self._extractor.input_size,
             limits=Limits.of(self._settings),
-            budget=PixelBudget(self._settings.pixels_in_flight),
+            budget=PixelBudget(within_memory(self._settings.pixels_in_flight, memory_limit())),
             query_budget=PixelBudget(self._settings.query_pixels_in_flight),
             trial_timeout_s=self._settings.stage_timeout_s / 2,
         )

@@ -23,6 +23,7 @@ from deploy.local.redis_server import choose_server
 from deploy.local.stack import LOOPBACK, Stack, make_private_folder, write_private
 from tasks.connection import connect_redis
 from tasks.errors import Unavailable
+from tasks.machine import cores, gpus, memory_bytes
 from tasks.names import worker_presence
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
@@ -112,6 +113,8 @@ def _worker_service(stack: Stack, state: Path, number: int, *, alone: bool) -> S
     settings, variables = stack.settings, _variables(stack, state)
     if not alone:
         variables |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    if settings.device in ("auto", "cuda") and len(found := gpus()) > 1:
+        variables |= {"CUDA_VISIBLE_DEVICES": found[(number - 1) % len(found)]}
     if settings.metrics_port:
         variables |= {"AII_METRICS_PORT": str(settings.metrics_port + number - 1)}
     command = (sys.executable, "-m", "workers")
@@ -121,17 +124,11 @@ def _worker_service(stack: Stack, state: Path, number: int, *, alone: bool) -> S
 
 
 def workers_here(settings: Settings) -> int:
-    """How many workers suit this machine: one for a GPU, which computes batches; else one for each core, as far as
-    there is memory for them, and no more than one producer and one S3 server keep busy."""
-    if settings.device != "cpu" and Path("/dev/nvidiactl").exists():
-        return 1
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(_cores(), memory // _WORKER_BYTES, _MOST_WORKERS))
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many workers suit this machine, within the limits of a container: one for each GPU, which computes batches;
+    else one for each core, as far as there is memory, and no more than one producer and one S3 server keep busy."""
+    if settings.device != "cpu" and (found := gpus()):
+        return 1 if ":" in settings.device else len(found)
+    return max(1, min(cores(), memory_bytes() // _WORKER_BYTES, _MOST_WORKERS))
 
 
 def find_worker(settings: Settings, pid: int) -> None:

@@ -354,6 +354,8 @@ def test_alive_and_ready_are_two_things(ledger: Ledger) -> None:
         assert (status, "ZeroDivisionError" in json.loads(body)["missing"]["warm"]) == (503, True)
         problems.clear()
         assert get(server.port, "/ready") == (200, '{"ready": true, "missing": {}}')
+        readiness.notes["device"] = "cpu: there is no GPU"
+        assert json.loads(get(server.port, "/ready")[1])["device"] == "cpu: there is no GPU"
         assert "aii_jobs_total" in get(server.port, "/metrics")[1]
         assert get(server.port, "/else")[0] == 404
         with pytest.raises(InvalidRequest, match="AII_METRICS_PORT"):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,14 @@ import skimage.data
 import torch
 from PIL import Image
 
-from tasks.errors import CorruptExtractor, ExtractorMismatch, ExtractorMissing
+from tasks.errors import CorruptExtractor, ExtractorMismatch, ExtractorMissing, InvalidSetting
 from tests.images_zoo import LIMITS
 from workers.evaluation.edits import EDITS
 from workers.extractors import registry
 from workers.extractors.base import Extractor
 from workers.extractors.compact import CompactNet
 from workers.extractors.geometry import Chain
-from workers.extractors.registry import load_extractor
+from workers.extractors.registry import load_extractor, pick_device, why_no_gpu
 from workers.extractors.training.losses import Memory, entropy_loss, info_nce
 from workers.extractors.training.settings import TrainingSettings
 from workers.extractors.training.train import Trainer
@@ -234,3 +235,17 @@ def test_a_training_run_can_be_resumed_where_it_stopped(tmp_path: Path) -> None:
     assert (second.step_count, second.progress) == (1, 0.5)
     assert torch.equal(second.net.project.weight, first.net.project.weight)
     assert read_weights(settings.out)[1] == hashlib.sha256(settings.out.read_bytes()).hexdigest()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.parametrize("name", ["cuda", "cuda:3", "tpu", "mps"])
+def test_a_device_that_is_not_there_is_named_and_what_to_do(name: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"AII_DEVICE is {name}.*(set it to auto or cpu|it takes auto, cpu)"):
+        pick_device(name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_worker_on_its_own_choice_says_why_it_takes_the_cpu(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert pick_device("auto") == CPU
+    assert why_no_gpu() in caplog.text

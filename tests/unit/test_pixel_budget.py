@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from tests.waiting import LIMIT_S, wait_for
-from workers.handlers.pixel_budget import PixelBudget
+from workers.handlers.pixel_budget import PixelBudget, within_memory
 
 
 def hold_in_thread(budget: PixelBudget, pixels: int) -> tuple[threading.Event, threading.Event]:
@@ -59,3 +59,9 @@ def test_an_image_that_fails_gives_its_pixels_back() -> None:
     held, release = hold_in_thread(budget, 100)
     assert wait_for(held.is_set)
     release.set()
+
+
+def test_a_worker_with_little_memory_holds_fewer_pixels() -> None:
+    assert within_memory(60_000_000, 2**40) == 60_000_000
+    assert within_memory(60_000_000, 2 * 2**30) == 2**30 // 60
+    assert within_memory(60_000_000, 2**20) == 1  # one image at a time

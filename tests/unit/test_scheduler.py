@@ -100,6 +100,12 @@ def test_the_same_image_gets_the_same_change_in_any_company(device: Device, code
     assert (alone.code == together[0].code).all()
 
 
+def test_batches_of_every_size_are_warmed_before_the_first_job(codec: Codec, extractor: Convolution) -> None:
+    Device(extractor, batch_images=3).warm(codec)
+    assert set(extractor.batches) == {1, 2, 3}
+    assert len(extractor.batches) > 6  # features, and steps
+
+
 def test_results_come_back_to_those_who_asked(device: Device, extractor: Convolution) -> None:
     images = [prepared(seed).image for seed in range(20)]
     with ThreadPoolExecutor(20) as pool:

@@ -22,6 +22,7 @@ from deploy.local.services import (
 )
 from deploy.local.stack import Stack, plan_stack
 from tasks.errors import RedisUnavailable, Unavailable
+from tasks.machine import cores
 
 Build = Callable[[Stack, Path], Service]
 
@@ -96,8 +97,18 @@ def test_a_processor_gets_a_worker_for_each_core_that_may_be_used(
 ) -> None:
     monkeypatch.setenv("AII_DEVICE", "cpu")
     monkeypatch.setattr("deploy.local.services._WORKER_BYTES", 1)
-    assert workers_here(plan_stack({}).settings) == min(8, len(os.sched_getaffinity(0)))
+    assert workers_here(plan_stack({}).settings) == min(8, cores())
     monkeypatch.setattr("deploy.local.services._WORKER_BYTES", 2**60)
+    assert workers_here(plan_stack({}).settings) == 1
+
+
+def test_every_gpu_gets_a_worker_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    stack = plan_stack({})
+    assert workers_here(stack.settings) == 2
+    environments = [s.environment for s in worker_services(stack, tmp_path, 3)]
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["0", "1", "0"]
+    monkeypatch.setenv("AII_DEVICE", "cuda:1")
     assert workers_here(plan_stack({}).settings) == 1
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from tasks.errors import DeviceFailure
 from tasks.messages import ActivationOptions
-from workers.activation.compose import PreparedImage
+from workers.activation.compose import PreparedImage, prepare
 from workers.activation.objective import Objective
 from workers.activation.optimiser import Optimised, Runner, optimise
 from workers.activation.step import Batch, Schedule, forward
@@ -105,6 +105,18 @@ class Engine:
         """(B, D) float32 of images (B, 3, S, S) in [0, 1]; raises DeviceFailure for values that are no numbers."""
         with torch.no_grad():
             return _checked(self.extractor(images.to(self.extractor.device)))
+
+    def warm(self, codec: Codec | None, most: int) -> None:
+        """Run batches of every usual size that :meth:`activate` makes, up to `most`, forwards and backwards."""
+        side, options = self.extractor.input_size, ActivationOptions()
+        most = min(most, BATCH_IMAGES[self.extractor.device.type])
+        grey = prepare(np.full((side, side, 3), 128, np.uint8), side, options.alpha)
+        for size in sorted({self._runner.pace.size(count) for count in range(1, most + 1)}):
+            self.features(grey.image.expand(size, -1, -1, -1))
+            if codec:
+                drained = self.activate([Work(grey, codec, options, options.steps)] * size)
+                for _ in drained:
+                    pass
 
     def activate(self, works: Sequence[Work]) -> Generator[None, None, list[Activated]]:
         """Optimise images of one kind together; yields once a step, and time between steps is not counted."""

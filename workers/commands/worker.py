@@ -9,6 +9,7 @@ import sys
 import click
 
 from tasks.command_line import Command
+from tasks.machine import cores, usable_cores
 from tasks.names import QUEUES
 from tasks.settings import load_settings
 from workers.monitoring.logs import set_up_logs
@@ -26,6 +27,8 @@ def worker(queues: str, log_level: str) -> None:
         raise click.UsageError(f"--queues takes some of {', '.join(QUEUES)}; not {unknown or 'nothing'}.")
     # The device's threads shall sleep between two operations instead of spinning: handlers need the cores meanwhile.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if cores() < usable_cores():  # torch sees the machine's cores, and not a container's quota
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
     from workers.main import run_worker  # noqa: PLC0415  # loads torch: not for `aii --help`
 
     set_up_logs(getattr(logging, log_level))

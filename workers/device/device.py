@@ -24,7 +24,7 @@ from tasks.errors import DeviceFailure, DeviceFull, NotReady, WorkerStopping
 from workers.activation.engine import Activated, Engine, Work
 from workers.device.priority import lower_priority
 from workers.extractors.base import Extractor
-from workers.index.codec.codec import Features
+from workers.index.codec.codec import Codec, Features
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +85,11 @@ class Device:
         self._alternates = not on_cpu if alternates is None else alternates
         roles = [(True, True)] if self._alternates else [(True, False), (False, True)]
         self._threads = [threading.Thread(target=self._run, args=role, name="device", daemon=True) for role in roles]
+
+    def warm(self, codec: Codec | None) -> None:
+        """Run batches of all sizes before :meth:`start`: libraries and graphs are prepared for each shape. Without a
+        codec only features are extracted."""
+        self._engine.warm(codec, self._batch_images)
 
     def start(self) -> None:
         for thread in self._threads:

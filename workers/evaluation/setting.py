@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import resource
 import shlex
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from tasks.errors import InvalidRequest
 from tasks.files import write_atomically
+from tasks.machine import cores
 from workers.images.folders import listing_digest
 
 if TYPE_CHECKING:
@@ -85,9 +85,8 @@ def described(subject: Subject, plan: EvaluationPlan, seed: int, seconds: float)
 def _hardware(extractor: Extractor) -> str:
     import torch  # noqa: PLC0415  # not for `aii --help`
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     device = f"{torch.cuda.get_device_name(extractor.device)}, " if extractor.device.type == "cuda" else ""
-    return f"{device}{cores} cores of {_processor()}"
+    return f"{device}{cores()} cores of {_processor()}"
 
 
 def _processor() -> str:

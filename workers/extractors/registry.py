@@ -9,7 +9,8 @@ from typing import Final
 import torch
 from torch import nn
 
-from tasks.errors import ExtractorMismatch
+from tasks.errors import ExtractorMismatch, InvalidSetting
+from tasks.machine import gpus
 from tasks.results import ExtractorIdentity
 from tasks.settings import state_dir
 from tasks.storage import ObjectStore
@@ -21,7 +22,7 @@ from workers.extractors.sources import fetch
 from workers.extractors.spec import Spec, parse_spec
 from workers.extractors.weights_file import read_weights
 
-__all__ = ["COMPACT_WEIGHTS", "load_extractor", "load_network", "pick_device"]
+__all__ = ["COMPACT_WEIGHTS", "load_extractor", "load_network", "pick_device", "why_no_gpu"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,10 +61,42 @@ class NetworkExtractor:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a setting: ``auto`` is CUDA where there is one."""
+    """The device of a setting: ``auto`` is CUDA where it can be used.
+
+    Raises:
+        InvalidSetting: there is no such device here.
+    """
+    missing = why_no_gpu()
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+        if missing:
+            logger.info("The extractor runs on the CPU: %s", missing)
+        return torch.device("cpu" if missing else "cuda")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise InvalidSetting(f"AII_DEVICE is {name}: it takes auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and missing:
+        raise InvalidSetting(f"AII_DEVICE is {name}, and it cannot be used: {missing} Or set it to auto or cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InvalidSetting(f"AII_DEVICE is {name}, and there are {torch.cuda.device_count()} GPUs, counted from 0.")
+    return device
+
+
+def why_no_gpu() -> str | None:
+    """Why CUDA cannot be used, and what to do; None where it can."""
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA; install another build."
+    if torch.cuda.is_available():
+        return None
+    if not gpus():
+        return "there is no NVIDIA GPU, or it is hidden from this process; give the container the GPU."
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        return f"{str(error).splitlines()[0].rstrip('.')}; install a driver for CUDA {torch.version.cuda}."
+    return "CUDA does not start; look at what nvidia-smi says."
 
 
 def load_extractor(

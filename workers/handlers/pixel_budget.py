@@ -5,6 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
+
+# What a worker takes without images, and what an activation holds for each of its pixels.
+_WORKER_BYTES: Final = 1 << 30
+_PIXEL_BYTES: Final = 60
+
+
+def within_memory(pixels: int, memory: int) -> int:
+    """So many pixels, or what fits into a worker's memory in bytes where that is less."""
+    return max(1, min(pixels, (memory - _WORKER_BYTES) // _PIXEL_BYTES))
 
 
 class PixelBudget:

@@ -36,6 +36,7 @@ class Readiness:
     def __init__(self) -> None:
         self._checks: Mapping[str, Check] = {}
         self._starting: str | None = "The worker starts."
+        self.notes: dict[str, str] = {}  # by name, what is worth knowing and keeps nothing from being ready
 
     def starting(self, what: str) -> None:
         """Say what the start is at."""
@@ -106,7 +107,7 @@ def _handler(
                 self._answer(503 if stuck else 200, body, "application/json")
             elif self.path == "/ready":
                 missing = readiness.missing()
-                body = json.dumps({"ready": not missing, "missing": missing}).encode()
+                body = json.dumps({"ready": not missing, "missing": missing} | readiness.notes).encode()
                 self._answer(503 if missing else 200, body, "application/json")
             elif self.path == "/metrics":
                 self._answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
