@@ -9,6 +9,7 @@ from tasks.results import Result, parse_result
 from tasks.storage import Bucket, ObjectStore
 
 __all__ = [
+    "delete_document",
     "document_keys",
     "last_commit",
     "put_document",
@@ -63,6 +64,12 @@ def write_result(store: ObjectStore, job_id: str, result: Result, commit: int = 
 def put_document(store: ObjectStore, job_id: str, document: bytes, commit: int) -> None:
     """The same for a document that is written word for word."""
     store.put(Bucket.RESULTS, result_key(job_id, commit), document, "application/json")
+
+
+def delete_document(store: ObjectStore, job_id: str, commit: int) -> None:
+    """Delete one document of a job; the first one stays as long as there are others, see :func:`last_commit`."""
+    if commit > 1 or not any(_later_commits(store, job_id)):
+        store.delete(Bucket.RESULTS, result_key(job_id, commit))
 
 
 def document_keys(store: ObjectStore) -> Iterator[str]:

@@ -141,3 +141,20 @@ for i = 1, #ARGV, 2 do
   if entry == ARGV[i + 1] and recorded then redis.call('HDEL', KEYS[1], ARGV[i]) end
 end
 """
+
+# KEYS live, purging; ARGV asset, seconds, keys of protected files.  Returns those that the asset's live change
+# does not name; until they are taken out of `purging`, or the seconds are over, no commit can name them.
+BEGIN_PURGE: Final = """
+local known = redis.call('HGET', KEYS[1], ARGV[1])
+local facts = known and string.match(known, '\\n(.*)$')
+local used = facts and cjson.decode(facts).key
+local unused = {}
+for i = 3, #ARGV do
+  if ARGV[i] ~= used then
+    table.insert(unused, ARGV[i])
+    redis.call('SADD', KEYS[2], ARGV[i])
+  end
+end
+redis.call('EXPIRE', KEYS[2], ARGV[2])
+return unused
+"""

@@ -9,13 +9,13 @@ import pytest
 
 from producer import Job, Producer
 from tasks.connection import connect_redis
-from tasks.errors import AiiError, AssetConflict, Conflict
+from tasks.errors import AiiError, AssetConflict, Conflict, DeadlineExceeded, ObjectMissing
 from tasks.messages import ActivationOptions
 from tasks.results import ActivationResult
 from tasks.settings import Settings
-from tasks.storage import ObjectStore
+from tasks.storage import Bucket, ObjectStore
 from tests.photographs import crops
-from tests.stack import WorkerProcess
+from tests.stack import WorkerProcess, aii_here
 from tests.truth import disagreements
 from tests.waiting import LIMIT_S
 from workers.index.collection.journal import Journal
@@ -128,3 +128,48 @@ def test_an_archives_asset_id_and_the_files_name_are_kept_and_found(
     answer = producer.query(producer.protected_image(result)).wait(LIMIT_S)
     match = answer.matches[0]  # type: ignore[union-attr]
     assert (match.asset_id, match.name, match.meta) == (asset_id, "Hafen am Abend.jpg", {"kind": "photo"})
+
+
+def test_a_purge_deletes_what_is_not_current_and_nothing_else(
+    shared_worker: WorkerProcess, producer: Producer, settings: Settings, store: ObjectStore,
+    stack_environment: dict[str, str],
+) -> None:  # fmt: skip
+    first, one = activated(producer, IMAGES[5], asset_id="purged", options=ONE)
+    second, two = activated(producer, IMAGES[5], asset_id="purged", options=FOUR)
+    gone, removed = activated(producer, IMAGES[6], asset_id="purged-too", options=ONE)
+    assert aii_here(stack_environment, "index", "remove", "starter", "purged-too").returncode == 0
+    said = aii_here(stack_environment, "index", "purge", "starter", "--dry-run").stdout
+    assert f"superseded  purged  job {first.job_id}" in said
+    assert f"removed     purged-too  job {gone.job_id}" in said
+    assert producer.protected_image(one)
+    done = aii_here(stack_environment, "index", "purge", "starter", "--yes")
+    assert (done.returncode, "are purged" in done.stdout) == (0, True), done.stderr
+    for result in (one, removed):
+        assert not store.exists(Bucket.PROTECTED, result.protected_key)
+        with pytest.raises(ObjectMissing):
+            producer.result(result.job_id)
+    assert disagreements(settings, "starter", [second.job_id]) == []
+    assert producer.protected_image(two)
+    again, three = activated(producer, IMAGES[5], asset_id="purged", options=ONE)
+    assert (again.job_id, again.new) == (first.job_id, True)
+    assert producer.protected_image(three)
+
+
+def test_a_file_that_is_being_purged_is_stored_again_by_the_activation_that_wants_it(
+    shared_worker: WorkerProcess, producer: Producer, settings: Settings, store: ObjectStore
+) -> None:
+    first, one = activated(producer, IMAGES[7], asset_id="wanted", options=ONE)
+    activated(producer, IMAGES[7], asset_id="wanted", options=FOUR)
+    with connect_redis(settings) as client:
+        journal = Journal(client, "starter")
+        assert journal.begin_purge("wanted", [one.protected_key]) == [one.protected_key]
+        again = producer.activate(IMAGES[7], asset_id="wanted", options=ONE)
+        with pytest.raises(DeadlineExceeded):
+            again.wait(1)
+        store.delete(Bucket.PROTECTED, one.protected_key)
+        journal.end_purge([one.protected_key])
+    result = again.wait(LIMIT_S)
+    assert isinstance(result, ActivationResult)
+    assert result.protected_key == one.protected_key
+    assert producer.protected_image(result)
+    assert disagreements(settings, "starter", [first.job_id]) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable
 
@@ -12,6 +13,8 @@ from tasks.command_line import EXIT_UNAVAILABLE
 from tasks.errors import CollectionMissing
 from tests.collections import Place, trained_codec, unit_vectors
 from workers.commands.index import index
+from workers.index.collection.journal import named
+from workers.index.maintenance.listing import which_registered
 
 CODES = trained_codec().encode(unit_vectors(10, 1))
 
@@ -31,6 +34,31 @@ def test_what_is_removed_and_what_was_not_there_is_said(place: Place, run: Calla
     assert (done.exit_code, done.stdout) == (1, f"2 assets removed from {place.name}.\n")
     assert done.stderr.splitlines() == ["not there  never-heard-of", "not there  old-2"]
     assert run("remove", place.name, "old-3").exit_code == 0
+
+
+def test_an_asset_is_removed_by_what_a_query_prints_if_that_is_one_asset(
+    place: Place, run: Callable[..., Result]
+) -> None:
+    digests = ["ab" * 32, "ab" * 31 + "cd", "cd" * 32]
+    for i, asset in enumerate([*digests, "urn:newsml:afp.com:1", "named"]):
+        place.journal.add(asset, CODES[i], named({}, "Hafen.jpg" if asset == "named" else ""))
+    place.compact()
+    refused = run("remove", place.name, "ab" * 8 + "…")
+    assert (refused.exit_code, "could be 2 assets" in refused.stderr) == (1, True)
+    for word in ("cd" * 8 + "…", "ab" * 31 + "c", "urn:newsml:afp...", "Hafen.jpg"):
+        assert run("remove", place.name, word).stdout == f"1 assets removed from {place.name}.\n"
+    assert which_registered(place.files, place.journal, [*digests, "named", "urn:newsml:afp.com:1"]) == {digests[0]}
+    assert run("remove", place.name, "named").stderr == "not there  named\n"  # not another one that begins so
+
+
+def test_assets_are_listed_with_their_names_and_metadata(place: Place, run: Callable[..., Result]) -> None:
+    place.journal.add("new", CODES[0], named({"kind": "photo"}, "Hafen.jpg"))
+    place.journal.remove("old-499")
+    assert run("list", place.name, "--prefix", "new").stdout == "new\tHafen.jpg\tkind=photo\n"
+    lines = run("list", place.name, "--json").stdout.splitlines()
+    assert len(lines) == 500
+    assert json.loads(lines[-1]) == {"asset_id": "new", "name": "Hafen.jpg", "meta": {"kind": "photo"}}
+    assert len(run("list", place.name, "--limit", "7").stdout.splitlines()) == 7
 
 
 def test_a_collection_is_deleted_when_the_question_is_answered(place: Place, run: Callable[..., Result]) -> None:

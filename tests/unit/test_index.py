@@ -21,7 +21,7 @@ from workers.index.codec.trainable import check_trainable
 from workers.index.collection.delta import Delta
 from workers.index.collection.journal import Change
 from workers.index.collection.segment import Segment, SegmentPaths, meta_text, write_segment
-from workers.index.collection.text_table import TextTable
+from workers.index.collection.text_table import TextTable, write_table
 from workers.index.maintenance.build import train_collection
 
 FACTORIES = ["Flat", "IVF16,Flat", "IVF16,PQ4x4", "PQ4x4", "OPQ4_8,PQ4x4", "PCA8,LSH", "IVF16_HNSW8,PQ4x4"]
@@ -133,6 +133,13 @@ def test_a_mapped_segment_finds_what_was_written(segment: Segment, codec: Codec,
     assert (first.asset_id, first.distance) == ("asset-7", pytest.approx(0, abs=1e-5))
     assert first.meta == {"number": "7"}
     assert len(segment) == 500
+
+
+def test_a_text_is_found_that_the_end_of_the_one_before_it_seems_to_begin(tmp_path: Path) -> None:
+    write_table(tmp_path / "table", ["1", "11", "111", "1111"])
+    table = TextTable(tmp_path / "table")
+    assert all(text in table for text in ("1", "11", "111", "1111"))
+    assert "11111" not in table
 
 
 def test_a_damaged_asset_table_is_refused(segment: Segment, tmp_path: Path) -> None:

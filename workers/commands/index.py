@@ -11,13 +11,16 @@ from tasks.command_line import Lazy, LazyGroup
 __all__ = ["index"]
 
 _BUILD: Final = "workers.commands.index_build"
+_ASSETS: Final = "workers.commands.index_assets"
 _UPKEEP: Final = "workers.commands.index_upkeep"
 _COMMANDS: Final = {
     "build": Lazy(f"{_BUILD}:build", "Build a collection from images."),
     "plan": Lazy(f"{_BUILD}:plan", "Propose an index for an expected number of images."),
     "info": Lazy(f"{_BUILD}:info", "Show the state of a collection."),
     "make-starter": Lazy(f"{_BUILD}:make_starter", "Make the starter collection's files (for maintainers)."),
-    "remove": Lazy(f"{_UPKEEP}:remove", "Remove assets from a collection."),
+    "list": Lazy(f"{_ASSETS}:list_assets", "List the assets of a collection."),
+    "remove": Lazy(f"{_ASSETS}:remove", "Remove assets from a collection."),
+    "purge": Lazy(f"{_ASSETS}:purge", "Delete files and documents that are not current any more."),
     "compact": Lazy(f"{_UPKEEP}:compact", "Merge the journal into the next generation."),
     "rollback": Lazy(f"{_UPKEEP}:rollback", "Return to an earlier generation."),
     "repair": Lazy(f"{_UPKEEP}:repair", "Re-register what Redis has lost, from the documents in S3."),

@@ -1,4 +1,4 @@
-"""``aii index remove``, ``compact``, ``rollback``, ``repair``, ``delete``, ``verify`` and ``audit``."""
+"""``aii index compact``, ``rollback``, ``repair``, ``delete``, ``verify`` and ``audit``."""
 
 from __future__ import annotations
 
@@ -10,36 +10,12 @@ from pathlib import Path
 import click
 
 from tasks.command_line import EXIT_FAILED, Command, FilePath, progress_bar
-from tasks.names import check_asset_id
 from tasks.settings import load_settings
 from workers.index.collection.opened import open_collection
 
-__all__ = ["audit", "compact", "delete", "duplicates", "remove", "repair", "rollback", "verify"]
+__all__ = ["audit", "compact", "delete", "duplicates", "repair", "rollback", "verify"]
 
 _name = click.argument("name")
-
-
-@click.command(cls=Command)
-@_name
-@click.argument("assets", nargs=-1, required=True, metavar="ASSET...")
-def remove(name: str, assets: tuple[str, ...]) -> None:
-    """Remove assets from the collection NAME: from the next query on, no worker finds them.
-
-    Originals, protected images and result documents stay. Activating a removed asset registers it again.
-    """
-    from workers.index.maintenance import upkeep  # noqa: PLC0415  # loads torch and FAISS: not for `aii --help`
-
-    opened = open_collection(load_settings(), name)
-    for asset in assets:
-        check_asset_id(asset)
-    registered = upkeep.which_registered(opened.files, opened.journal, assets)
-    for asset in assets:  # unregistered ones too: Redis may have been emptied, and a repair must not bring them back
-        upkeep.remove(opened.files, opened.journal, asset)
-    click.echo(f"{len(registered)} assets removed from {name}.")
-    for asset in sorted({*assets} - registered):
-        click.echo(f"not there  {asset}", err=True)
-    if len(registered) < len({*assets}):
-        sys.exit(EXIT_FAILED)
 
 
 @click.command(cls=Command)

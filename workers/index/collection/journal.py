@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -50,6 +50,7 @@ MOVED: Final = "moved"
 _NAME_KEY: Final = "_name"
 _PAGE: Final = 5_000
 _ENTRY: Final = r"\d+-\d+"
+_PURGE_S: Final = 60
 
 # KEYS stream; ARGV entry. Redis refuses to add an entry of that name when the stream is past it already.
 _CONTINUE_AFTER: Final = """
@@ -105,6 +106,7 @@ class Journal:
         self._register = client.register_script(commit_scripts.REGISTER)
         self._recorded = client.register_script(commit_scripts.RECORDED)
         self._forget = client.register_script(commit_scripts.FORGET)
+        self._purge = client.register_script(commit_scripts.BEGIN_PURGE)
         self._continue_after = client.register_script(_CONTINUE_AFTER)
 
     def add(
@@ -144,6 +146,17 @@ class Journal:
     def recorded(self, asset_id: str, entry: str) -> None:
         """Say that S3 has a record of a change, which may leave the journal now when segments cover it."""
         self._recorded(keys=[self._keys.unrecorded], args=[asset_id, entry])
+
+    def begin_purge(self, asset_id: str, keys: Sequence[str]) -> list[str]:
+        """Announce for a minute that protected files of an asset are being deleted, so that nothing is committed with
+        them; returns those that the asset's current state does not need."""
+        found = self._purge(keys=[self._live, self._keys.purging], args=[asset_id, _PURGE_S, *keys])
+        return [str(key) for key in found]
+
+    def end_purge(self, keys: Sequence[str]) -> None:
+        """Say that these files are deleted."""
+        if keys:
+            self._client.srem(self._keys.purging, *keys)
 
     def read_after(self, entry: str, code_size: int | None = None) -> Page:
         """The next changes after an entry, at most a page; see :func:`read_changes` for `code_size`."""

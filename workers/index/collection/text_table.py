@@ -77,9 +77,16 @@ class TextTable:
     def containing(self, part: str) -> npt.NDArray[np.int64]:
         """The positions (M,) int64 of the texts that contain `part`, ascending."""
         texts: Any = self._texts  # numpy's types do not declare that mapped memory is a buffer
-        starts = (found.start() for found in re.finditer(re.escape(part.encode()), texts))
-        inside = np.fromiter(starts, dtype=np.uint64)
+        inside = np.fromiter(_starts(re.compile(re.escape(part.encode())), texts), dtype=np.uint64)
         return np.unique(np.searchsorted(self._offsets, inside, side="right") - 1).astype(np.int64)
 
     def __contains__(self, text: object) -> bool:
         return isinstance(text, str) and any(self[position] == text for position in self.containing(text).tolist())
+
+
+def _starts(pattern: re.Pattern[bytes], texts: Any) -> Iterator[int]:
+    """Where a pattern occurs, overlapping itself too: at the end of one text, and at the beginning of the next one."""
+    found = pattern.search(texts)
+    while found:
+        yield found.start()
+        found = pattern.search(texts, found.start() + 1)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from collections.abc import Collection as AnyCollection
 from itertools import chain
 from typing import Any, Final
 
@@ -22,10 +21,9 @@ from workers.index.collection.journal import MOVED, Change, Journal, entry_order
 from workers.index.collection.manifest import Manifest, SegmentFiles
 from workers.index.collection.pinned import current_manifest, publish
 from workers.index.collection.segment import Segment, SegmentPaths, meta_text, write_segment
-from workers.index.collection.text_table import TextTable
 from workers.index.collection.workspace import workspace
 
-__all__ = ["CheckLock", "compact", "delete", "recalibrated", "remove", "rollback", "separated", "which_registered"]
+__all__ = ["CheckLock", "compact", "delete", "recalibrated", "remove", "rollback", "separated"]
 
 _REFERENCE: Final = re.compile(r"reference-\d{5}")
 
@@ -46,17 +44,6 @@ def remove(files: CollectionStore, journal: Journal, asset_id: str) -> str:
     files.removals.note(asset_id, entry)
     journal.recorded(asset_id, entry)
     return entry
-
-
-def which_registered(files: CollectionStore, journal: Journal, assets: AnyCollection[str]) -> set[str]:
-    """Those of some assets that the collection holds now."""
-    manifest = current_manifest(files, journal)
-    tables = [TextTable(files.fetch(part.assets)) for part in manifest.segments if not part.distractors]
-    registered = {asset for asset in assets if any(asset in table for table in tables)}
-    for change in journal.all_after(manifest.journal_entry):
-        if change.asset_id in assets:
-            (registered.discard if change.code is None else registered.add)(change.asset_id)
-    return registered
 
 
 def compact(files: CollectionStore, journal: Journal, check_lock: CheckLock) -> Manifest:
