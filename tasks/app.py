@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 from celery import Celery
 from kombu import Queue
@@ -55,10 +56,14 @@ class Sender:
 
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
+        self._settings = settings
+        self._pid = os.getpid()
         self._address = redis_address(settings)
 
     def send(self, job_id: str, task: str, queue: str, payload: dict[str, object]) -> None:
         """Raises RedisUnavailable; the job then stays in the ledger and the reconciler sends it later."""
+        if self._pid != os.getpid():  # after a fork: the connections are the parent's
+            self._app, self._pid = create_app(self._settings), os.getpid()
         try:
             # What Flower shows of the request. Celery's own representation would take longer to make than the sending.
             shown = {"argsrepr": "()", "kwargsrepr": json.dumps(payload)}

@@ -18,6 +18,7 @@
     ├── LeaseLost             another worker holds the job now
     ├── WorkerStopping        the worker is stopping, and another one gets the job
     ├── DeadlineExceeded      a time limit passed, of the job or of its caller
+    ├── Forked                the process was forked after its parent had used S3
     └── DeviceFailure         the extractor failed on this image
 
 ``code`` is what a person or a program branches on: it is stable, and result documents contain it. ``retryable`` says
@@ -389,6 +390,15 @@ class DeadlineExceeded(AiiError):
     """
 
     code = "deadline_exceeded"
+
+
+class Forked(AiiError):
+    """A producer was used before a fork, and again in the child, where the S3 client cannot go on.
+
+    What to do: Use it in the child only (gunicorn `post_fork`, Celery `worker_process_init`), or spawn the child.
+    """
+
+    code = "forked"
 
 
 class DeviceFailure(AiiError):

@@ -7,6 +7,7 @@ about 0.6 ms a request; four requests an image would bound a worker, GPU and all
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import urllib.error
 import urllib.request
@@ -22,7 +23,7 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError
 from obstore.store import S3Store
 
-from tasks.errors import DigestMismatch, ObjectMissing, StorageRefused, StorageUnavailable, TooLarge
+from tasks.errors import DigestMismatch, Forked, ObjectMissing, StorageRefused, StorageUnavailable, TooLarge
 from tasks.files import replacing
 from tasks.names import check_key, sha256_hex
 from tasks.network import clock_offset_s, is_loopback, opener_for, proxy_of
@@ -59,6 +60,28 @@ class Bucket(Enum):
     RESULTS = "results"
     COLLECTIONS = "collections"
     EXTRACTORS = "extractors"
+
+
+class _Runtime:
+    """Where obstore's threads are: a process has one set of them, from its first request on, and a child that is forked
+    after that has none. Its requests would wait for ever."""
+
+    def __init__(self) -> None:
+        self._pid: int | None = None
+
+    def enter(self) -> None:
+        """Raise Forked in such a child."""
+        if self._pid is None:
+            self._pid = os.getpid()
+        elif self._pid != os.getpid():
+            raise Forked(
+                "This process was forked from one that had used S3 already, which its S3 client does not survive: use "
+                "the producer in the child only (gunicorn: in `post_fork`, Celery: at `worker_process_init`), or start "
+                "the child with the method `spawn` or `forkserver`."
+            )
+
+
+_RUNTIME: Final = _Runtime()
 
 
 class ObjectStore:
@@ -179,6 +202,7 @@ class ObjectStore:
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
         """Name the situation. The client's errors are of few classes; what the server said is in their text."""
+        _RUNTIME.enter()
         try:
             yield
         except (BaseError, FileNotFoundError) as error:
