@@ -19,7 +19,13 @@ def status_json(state: Status) -> str:
     """One object: the services' addresses, the overview's fields, and the latest results' main figures."""
     services = {"redis": state.redis, "s3": state.s3, "s3_problem": state.s3_problem, "flower": state.flower}
     results = [
-        {"job_id": r.job_id, "asset_id": r.asset_id, "status": r.status, **r.quality.model_dump(mode="json")}
+        {
+            "job_id": r.job_id,
+            "asset_id": r.asset_id,
+            "name": r.name,
+            "status": r.status,
+            **r.quality.model_dump(mode="json"),
+        }
         for r in state.results
     ]
     return json.dumps(services | state.overview.model_dump(mode="json") | {"results": results})
@@ -46,7 +52,8 @@ def _lines(state: Status) -> Iterator[str]:
         yield f"queue    {queue.queue}: {queue.waiting} waiting{age}{drain}"
     yield from _jobs(view)
     yield from _speed(view)
-    yield from map(_result, state.results)
+    for result in state.results:
+        yield _result(result, view.outdated.get(result.job_id, ""))
 
 
 def _worker(worker: WorkerNote) -> str:
@@ -91,7 +98,9 @@ def _stage(stage: StageState) -> str:
     return f"         {name:<20}{stage.p50_ms:>9.2f}{stage.p95_ms:>9.2f}{stage.p99_ms:>9.2f}"
 
 
-def _result(result: ActivationResult) -> str:
+def _result(result: ActivationResult, outdated: str) -> str:
     psnr = "unchanged" if result.quality.psnr_db is None else f"PSNR {result.quality.psnr_db:.1f} dB"
     verified = "verified" if result.status == "activated" else "passive"
-    return f"result   {result.asset_id[:32]}: {verified}, {psnr}, SSIM {result.quality.ssim:.4f}"
+    named = f"{result.name}, " if result.name else ""
+    later = f", {outdated}" if outdated else ""
+    return f"result   {named}{result.asset_id[:32]}: {verified}, {psnr}, SSIM {result.quality.ssim:.4f}{later}"

@@ -129,7 +129,8 @@ class LatestResults:
 
 def _shown(result: ActivationResult) -> dict[str, object]:
     return {
-        "job_id": result.job_id, "asset_id": result.asset_id, "collection": result.collection, "status": result.status,
+        "job_id": result.job_id, "asset_id": result.asset_id, "name": result.name,
+        "collection": result.collection, "status": result.status,
         "psnr_db": result.quality.psnr_db, "ssim": result.quality.ssim, "steps": result.verification.steps,
         "steps_asked": result.options.steps, "robust": result.options.robust, "width": result.width,
         "height": result.height,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from tasks.connection import RedisClient, connect_redis
@@ -107,6 +108,11 @@ class Operations:
         if len(found) > 1:
             raise InvalidRequest(f"{len(found)} jobs begin with {part}, {found[0]} and {found[1]} among them.")
         return str(found[0])
+
+    def outdated(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """Those of some jobs whose asset is not as they left it, and why."""
+        records = self._records(list(job_ids))
+        return {record.job_id: record.outdated for record in records if record.outdated}
 
     def _ids(self, state: JobState, limit: int) -> list[str]:
         if state is JobState.QUEUED:

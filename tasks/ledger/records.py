@@ -40,6 +40,13 @@ class JobRecord:
     commits: int = 0
 
     @property
+    def outdated(self) -> str:
+        """Why a job that ended well is not current any more, in words; "" for one that is, or that did not."""
+        if self.state is not JobState.DONE or self.current:
+            return ""
+        return f"superseded by {self.superseded_by}" if self.superseded_by else "removed since"
+
+    @property
     def current(self) -> bool:
         """Whether the job's effect is as it left it: done, and its asset neither activated again nor removed since."""
         return self.state is JobState.DONE and self.superseded_by is None and self.removed_at is None

@@ -72,7 +72,7 @@ class Observer:
         lately = _since(slots, now - _RATE_S)
         counted, minute = _summed(_since(slots, now - WINDOW_S)), _summed(lately)
         covered_s = now - lately[0].start_s
-        workers = present_workers(self._client)
+        workers, latest = present_workers(self._client), self._metrics.latest()
         return Overview(
             at=now,
             window_s=WINDOW_S,
@@ -86,7 +86,8 @@ class Observer:
             counts=self._operations.counts(),
             workers=workers,
             collections=_collections(workers),
-            latest=self._metrics.latest(),
+            latest=latest,
+            outdated=self._operations.outdated(latest),
             failures=[_failure(failure, counted) for failure in self._metrics.failures()],
             failed=self._operations.failed(),
             failed_jobs=[_failed(record) for record in self._operations.jobs(JobState.FAILED, _FAILED_JOBS)],

@@ -109,7 +109,8 @@ class Overview(Frozen):
     """The state of the whole system `at` some time: figures of the last `window_s` seconds, rates of the last minute.
 
     `counts` are since Redis was last emptied; `failed` is how many failed jobs are kept, of which `failed_jobs` are the
-    latest; `dead`, how many dead letters.
+    latest; `outdated` says of those of the `latest` whose asset was activated again, or removed, since; `dead`, how
+    many dead letters.
     """
 
     at: float
@@ -125,6 +126,7 @@ class Overview(Frozen):
     workers: list[WorkerNote]
     collections: list[CollectionState]
     latest: list[str]
+    outdated: dict[str, str]
     failures: list[FailureState]
     failed: int
     failed_jobs: list[FailedJob]

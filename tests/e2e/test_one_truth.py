@@ -11,6 +11,7 @@ from producer import Job, Producer
 from tasks.connection import connect_redis
 from tasks.errors import AiiError, AssetConflict, Conflict, DeadlineExceeded, ObjectMissing
 from tasks.messages import ActivationOptions
+from tasks.monitoring.observer import read_overview
 from tasks.results import ActivationResult
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
@@ -110,6 +111,7 @@ def test_another_image_takes_an_assets_place_only_when_that_is_said(
     replaced, second = activated(producer, IMAGES[3], asset_id="taken", options=ONE, replace=True)
     assert (replaced.job_id, replaced.new) == (refused.job_id, True)
     assert producer.ledger.get(jpeg.job_id).superseded_by == replaced.job_id
+    assert f"superseded by {replaced.job_id}" in read_overview(settings).outdated[jpeg.job_id]
     assert second.protected_key != first.protected_key
     assert disagreements(settings, "starter", [jpeg.job_id, replaced.job_id]) == []
     with connect_redis(settings) as client:

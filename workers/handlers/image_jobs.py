@@ -89,7 +89,7 @@ class ImageHandlers:
             uninformative=collection.uninformative(found.feature),
             provenance=running.provenance(),
         )
-        return Publication(result, _registration(result, replace=request.replace), seen, look_up)
+        return Publication(result, registration_of(result, replace=request.replace), seen, look_up)
 
     def restore_activation(self, result: ActivationResult) -> Restoration | None:
         """What may be taken over of an earlier result; None when its asset is not as it left it any more, or when
@@ -102,7 +102,7 @@ class ImageHandlers:
         if seen.state is None or seen.state.job_id != result.job_id:
             return None
         covered = collection.covers(result.journal_entry)
-        return Restoration(_registration(result), result.journal_entry, seen, covered)
+        return Restoration(registration_of(result), result.journal_entry, seen, covered)
 
     def record_activation(self, result: ActivationResult, commit: int) -> None:
         """Keep a committed activation on record; `commit` is the number of its document."""
@@ -148,6 +148,6 @@ class ImageHandlers:
         )
 
 
-def _registration(result: ActivationResult, *, replace: bool = False) -> Registration:
+def registration_of(result: ActivationResult, *, replace: bool = False) -> Registration:
     meta = journal_meta(named(result.meta, result.name))
     return Registration(result.collection, result.asset_id, result.code, meta, facts_of(result), replace)

@@ -130,14 +130,15 @@
   };
 
   // ── pictures ───────────────────────────────────────────────────────────────────────────────────────────────────────
-  const shot = (result) => {
+  const shot = (result, outdated) => {
     const trio = element("div", "trio", ...["original", "protected", "difference"].map((which) => Object.assign(
       document.createElement("img"), { alt: which, title: which, src: base + "/picture/" + which + "/" + result.job_id })));
     const good = result.status === "activated";
     const steps = result.steps > result.steps_asked ? counted(result.steps, "step") : result.steps + " of " + counted(result.steps_asked, "step");
-    const name = element("div", "name", link(result.job_id, short(result.asset_id)), " ",
+    const name = element("div", "name", link(result.job_id, result.name || short(result.asset_id)), " ",
       element("span", good ? "good" : "bad", good ? "✓ verified" : "✗ passive"));
-    name.title = result.asset_id;
+    name.title = result.name ? result.name + "\n" + result.asset_id : result.asset_id;
+    if (outdated) name.append(" ", Object.assign(element("span", "soft", outdated.split(" ")[0]), { title: outdated }));
     const psnr = result.psnr_db == null ? "unchanged" : "PSNR " + figure(result.psnr_db) + " dB";
     return element("article", "shot", trio, name,
       element("div", "soft", psnr + ", SSIM " + result.ssim.toFixed(4)),
@@ -149,7 +150,8 @@
       ? " — last " + view.window_s / 60 + " minutes: " + counted(images, "image") + ", " + figure(100 * verified / images) + " % verified" +
         (median == null ? "" : ", PSNR median " + median.toFixed(1) + " dB, lowest " + lowest.toFixed(1) + " dB") : "");
     const shown = view.results.slice(0, SHOTS_SHOWN);
-    keep(by("shots"), shown.length ? shown : [null], (r) => r ? r.job_id : "none", (r) => r ? shot(r) : element("span", "soft", "None yet."));
+    keep(by("shots"), shown.length ? shown : [null], (r) => r ? r.job_id + (view.outdated[r.job_id] || "") : "none",
+      (r) => r ? shot(r, view.outdated[r.job_id]) : element("span", "soft", "None yet."));
   };
 
   // ── failed jobs ────────────────────────────────────────────────────────────────────────────────────────────────────
