@@ -16,7 +16,7 @@ from producer.search import Found
 from tasks.errors import AiiError, DeadlineExceeded, Unavailable, error_of
 from tasks.results import ActivationResult, FailureResult, ImageResult, QueryResult
 
-__all__ = ["Progress", "Submission", "run_batch"]
+__all__ = ["Progress", "Submission", "ended_jobs", "run_batch", "submit_all", "wait_for_all"]
 
 _UPLOADS = 8
 
@@ -39,7 +39,7 @@ class Submission:
 class Progress:
     """The jobs that were accepted and are still open, by their ids; it is right whenever the batch is interrupted."""
 
-    open: dict[str, Job] = field(default_factory=dict)
+    open: dict[str, None] = field(default_factory=dict)
     images: dict[str, list[Submission]] = field(default_factory=dict)
 
 
@@ -79,7 +79,7 @@ def submit_all(
             # Two files of the same content are one job with two names.
             asset_id = getattr(outcome.request, "asset_id", "")
             submission = Submission(order, image, outcome.job_id, outcome.new, asset_id=asset_id)
-            progress.open[outcome.job_id] = outcome
+            progress.open[outcome.job_id] = None
             progress.images.setdefault(outcome.job_id, []).append(submission)
 
 
@@ -87,22 +87,22 @@ def wait_for_all(
     producer: Producer, timeout_s: float | None, patience: Patience, progress: Progress
 ) -> Iterator[Submission]:
     """Yield the images whose jobs end before the deadline; the others remain in `progress`."""
-    for job_id, outcome in _ended_jobs(producer, timeout_s, patience, progress.open):
+    for job_id, outcome in ended_jobs(producer, timeout_s, patience, progress.open):
         for s in progress.images.pop(job_id):
             yield _ended(s, outcome)
 
 
-def _ended_jobs(
-    producer: Producer, timeout_s: float | None, patience: Patience, pending: dict[str, Job]
+def ended_jobs(
+    producer: Producer, timeout_s: float | None, patience: Patience, pending: dict[str, None]
 ) -> Iterator[tuple[str, ImageResult | AiiError]]:
     """Each job that ends, with its result or with why that cannot be read; it is taken out of `pending`."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while pending:
         left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            for job, result in producer.wait_all(list(pending.values()), left_s):
-                del pending[job.job_id]
-                yield job.job_id, result
+            for job_id, result in producer.wait_for(list(pending), left_s):
+                del pending[job_id]
+                yield job_id, result
         except Unavailable as error:
             patience.wait(error)
         except (AiiError, ValidationError):
@@ -112,19 +112,19 @@ def _ended_jobs(
             return
 
 
-def _one_by_one(producer: Producer, pending: dict[str, Job]) -> Iterator[tuple[str, ImageResult | AiiError]]:
-    for job in list(pending.values()):
+def _one_by_one(producer: Producer, pending: dict[str, None]) -> Iterator[tuple[str, ImageResult | AiiError]]:
+    for job_id in list(pending):
         try:
-            outcomes: Iterable[ImageResult | AiiError] = [result for _, result in producer.wait_all([job], 0)]
+            outcomes: Iterable[ImageResult | AiiError] = [result for _, result in producer.wait_for([job_id], 0)]
         except Unavailable:
             raise
         except AiiError as error:
             outcomes = [error]
         except ValidationError:
-            outcomes = [AiiError(f"The document of job {job.job_id} cannot be read: is this program an older version?")]
+            outcomes = [AiiError(f"The document of job {job_id} cannot be read: is this program an older version?")]
         for outcome in outcomes:
-            del pending[job.job_id]
-            yield job.job_id, outcome
+            del pending[job_id]
+            yield job_id, outcome
 
 
 def _try(submit: Callable[[Found], Job], image: Found, patience: Patience) -> Job | AiiError:

@@ -21,7 +21,7 @@ _OWN: Final = {
     "activate": Lazy("producer.commands.images:activate", "Protect images and register them."),
     "query": Lazy("producer.commands.images:query", "Find the registered images that these are copies of."),
     "status": Lazy("producer.commands.status:status", "Show services, workers, queues, speed and failures."),
-    "jobs": Lazy("producer.commands.jobs:jobs", "List jobs, show, retry and cancel them."),
+    "jobs": Lazy("producer.commands.jobs:jobs", "List jobs, wait for them, fetch their files, retry and cancel them."),
 }
 # Of commands from entry points, which know only a name; others are imported for their own.
 _SUMMARIES: Final = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -12,6 +12,7 @@ from producer.images import read_image
 from tasks.app import Sender, create_app, submit
 from tasks.documents import read_result
 from tasks.errors import AiiError, DeadlineExceeded, JobMissing, error_of
+from tasks.files import write_atomically
 from tasks.ledger.ledger import Ledger, wait_until_closed
 from tasks.ledger.states import JobState
 from tasks.messages import ActivateRequest, ActivationOptions, QueryOptions, QueryRequest, Request, Source, validated
@@ -146,10 +147,15 @@ class Producer:
             JobMissing: the ledger forgot a job before it ended (its Redis was emptied).
         """
         by_id = {job.job_id: job for job in jobs}
-        for job_id, state in wait_until_closed(self.ledger, list(by_id), timeout_s):
+        for job_id, result in self.wait_for(list(by_id), timeout_s):
+            yield by_id[job_id], result
+
+    def wait_for(self, job_ids: Sequence[str], timeout_s: float | None = None) -> Iterator[tuple[str, ImageResult]]:
+        """The same for jobs that are known by their ids."""
+        for job_id, state in wait_until_closed(self.ledger, job_ids, timeout_s):
             if state is None:
                 raise JobMissing(f"The ledger knows no job {job_id} any more: submit it again.")
-            yield by_id[job_id], self._ended(job_id, state)
+            yield job_id, self._ended(job_id, state)
 
     def result(self, job_id: str) -> Result:
         """The result document of a job that has ended; raises ObjectMissing before."""
@@ -175,8 +181,8 @@ class Producer:
         return self._store.get_verified(Bucket.PROTECTED, result.protected_key, result.protected_sha256, limit)
 
     def download_protected(self, result: ActivationResult, path: str | Path) -> None:
-        """Write the protected image to a file."""
-        Path(path).write_bytes(self.protected_image(result))
+        """Write the protected image to a file, which appears whole or not at all."""
+        write_atomically(Path(path), self.protected_image(result))
 
     def _upload(self, bucket: Bucket, image: bytes | str | Path) -> Source:
         """Store an image under its digest, unless it is there."""

@@ -1,19 +1,20 @@
-"""What ``aii jobs`` does."""
+"""What ``aii jobs`` does: lists, and changes that operators make. Waiting is in :mod:`producer.job_results`."""
 
 from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Final
-
-import click
 
 from producer import output
 from tasks.app import Sender, create_app
+from tasks.command_line import EXIT_FAILED, echo
 from tasks.connection import connect_redis
 from tasks.documents import read_document
-from tasks.errors import ObjectMissing
+from tasks.errors import AiiError, ObjectMissing, Unavailable
 from tasks.ledger.dead_letters import DeadLetter, DeadLetters
 from tasks.ledger.operations import Operations
 from tasks.ledger.records import JobRecord
@@ -21,44 +22,108 @@ from tasks.ledger.states import JobState
 from tasks.settings import load_settings
 from tasks.storage import ObjectStore
 
-__all__ = ["cancel_jobs", "dead_letters", "list_jobs", "retry_jobs", "show_job"]
+__all__ = ["cancel_all", "cancel_jobs", "dead_letters", "list_jobs", "named_jobs", "retry_jobs", "show_job"]
 
 _SHOWN_BYTES: Final = 120
 _UNSETTLED: Final = (JobState.RUNNING, JobState.QUEUED, JobState.FAILED)
+_AT_ONCE: Final = 1_000
 
 
-def list_jobs(state: JobState | None, limit: int) -> None:
+def list_jobs(state: JobState | None, limit: int, *, as_json: bool) -> None:
     """Print jobs in one state, or those that may need attention: at most `limit` of each state."""
     operations = Operations.connect(load_settings())
     for wanted in (state,) if state else _UNSETTLED:
         for record in operations.jobs(wanted, limit):
-            click.echo(_line(record))
+            echo(json.dumps(asdict(record)) if as_json else _line(record))
 
 
-def show_job(job_id: str) -> None:
+def show_job(part: str) -> None:
+    """Print a job, with its result document as JSON when it has one."""
     settings = load_settings()
-    click.echo(_line(Operations.connect(settings).job(job_id)))
+    operations = Operations.connect(settings)
+    job_id = operations.find(part)
+    echo(_line(operations.job(job_id)))
     try:
         document = read_document(ObjectStore.connect(settings), job_id)
     except ObjectMissing:
         return
-    click.echo(json.dumps(json.loads(document), indent=2))
+    echo(json.dumps(json.loads(document), indent=2))
 
 
-def retry_jobs(job_ids: Sequence[str]) -> None:
+def named_jobs(operations: Operations, parts: Sequence[str]) -> Iterator[str]:
+    """The ids of the jobs that arguments name: by their first digits, or ``-`` for a list on standard input."""
+    for part in parts:
+        for one in sys.stdin.read().split() if part == "-" else [part]:
+            yield operations.find(one)
+
+
+def retry_jobs(parts: Sequence[str]) -> None:
+    """Open failed or cancelled jobs again. Exits when one cannot be."""
     settings = load_settings()
     operations, sender = Operations.connect(settings), Sender(create_app(settings), settings)
-    for job_id in job_ids:
+
+    def retry(job_id: str) -> None:
         sender.send_again(operations.retry(job_id))
         output.note(f"{job_id} is queued again.")
 
+    _each(list(named_jobs(operations, parts)), retry)
 
-def cancel_jobs(job_ids: Sequence[str]) -> None:
+
+def cancel_jobs(parts: Sequence[str]) -> None:
+    """Cancel open jobs. Exits when one cannot be."""
     settings = load_settings()
     operations, store = Operations.connect(settings), ObjectStore.connect(settings)
-    for job_id in job_ids:
+
+    def cancel(job_id: str) -> None:
         before = operations.cancel(job_id, store)
         output.note(f"{job_id} was {before.value}, and is cancelled.")
+
+    _each(list(named_jobs(operations, parts)), cancel)
+
+
+def cancel_all() -> None:
+    """Cancel every job that waits or runs, also those that others submitted. Exits when one cannot be."""
+    settings = load_settings()
+    operations, store = Operations.connect(settings), ObjectStore.connect(settings)
+    tried: set[str] = set()
+    cancelled = 0
+    while new := [job for job in _open_jobs(operations) if job not in tried]:
+        for job_id in new:
+            cancelled += _is_cancelled(operations, store, job_id)
+        tried.update(new)
+    output.note(f"{cancelled} jobs cancelled.")
+    if left := len(_open_jobs(operations)):
+        output.note(f"{left} could not be: they are being published, and end in a moment.")
+        sys.exit(EXIT_FAILED)
+
+
+def _open_jobs(operations: Operations) -> list[str]:
+    return [job.job_id for state in (JobState.QUEUED, JobState.RUNNING) for job in operations.jobs(state, _AT_ONCE)]
+
+
+def _is_cancelled(operations: Operations, store: ObjectStore, job_id: str) -> bool:
+    try:
+        operations.cancel(job_id, store)
+    except Unavailable:
+        raise
+    except AiiError:  # it has ended meanwhile, or is being published
+        return False
+    return True
+
+
+def _each(job_ids: Sequence[str], change: Callable[[str], None]) -> None:
+    """Change every job; one that cannot be is named, and the others are changed all the same."""
+    failed = False
+    for job_id in job_ids:
+        try:
+            change(job_id)
+        except Unavailable:
+            raise
+        except AiiError as error:
+            output.note(f"{error.message} [{error.code}]")
+            failed = True
+    if failed:
+        sys.exit(EXIT_FAILED)
 
 
 def dead_letters(limit: int, resend: Sequence[str], drop: Sequence[str]) -> None:
@@ -70,7 +135,7 @@ def dead_letters(limit: int, resend: Sequence[str], drop: Sequence[str]) -> None
         output.note(f"{letters.drop(drop)} dead letters are forgotten.")
     if not resend and not drop:
         for letter in letters.newest(limit):
-            click.echo(_dead_line(letter))
+            echo(_dead_line(letter))
 
 
 def _dead_line(letter: DeadLetter) -> str:
@@ -81,5 +146,10 @@ def _dead_line(letter: DeadLetter) -> str:
 
 def _line(record: JobRecord) -> str:
     error = f"  [{record.error_code}] {record.error_message or ''}" if record.error_code else ""
-    about = f"  {record.asset_id}" if record.asset_id else ""
-    return f"{record.job_id}  {record.state.value:<9}  {record.task}{about}  {record.attempts} attempts{error}"
+    about = "".join(f"  {text}" for text in (record.asset_id, record.name) if text)
+    later = f"  superseded by {record.superseded_by}" if record.superseded_by else ""
+    removed = "  removed" if record.removed_at else ""
+    return (
+        f"{record.job_id}  {record.state.value:<9}  {record.task}{about}  {record.attempts} attempts"
+        f"{later}{removed}{error}"
+    )

@@ -18,7 +18,7 @@ from tasks.files import write_atomically
 from tasks.formats import HEAD_BYTES, format_named, format_of
 from tasks.names import sha256_hex
 
-__all__ = ["Outputs", "check_report", "digest_of", "published_name", "save"]
+__all__ = ["Outputs", "check_report", "digest_of", "published_name", "refuse_existing", "save"]
 
 _SHOWN: Final = 5
 
@@ -44,17 +44,23 @@ class Outputs:
         Raises:
             UsageError: a name is that of an original, of two images, or of a file that is there already.
         """
-        names = [_name_of(image, lossless) for image in found]
-        plan = cls(folder, names, force)
-        sources = [image.name for image in found]
+        plan = cls(folder, [_name_of(image, lossless) for image in found], force)
         _refuse(_onto_originals(plan, found), "would be written onto an original", "Choose another folder for --out.")
-        _refuse(
-            _twice(sources, names), "is the name of two protected files",
-            "Run them with different --out, or name the folders that they lie in: those are kept.",
-        )  # fmt: skip
+        plan.refuse_clashes([image.name for image in found])
         if not force:
-            _refuse(_taken(plan, found), "exists already", "--force replaces it.")
+            refuse_existing(_taken(plan, found))
         return plan
+
+    def refuse_clashes(self, sources: Sequence[str]) -> None:
+        """Raise UsageError when two images have one name."""
+        first: dict[Path, str] = {}
+        hits = []
+        for source, name in zip(sources, self.names, strict=True):
+            if name in first:
+                hits.append(f"{name} (of {first[name]} and {source})")
+            first.setdefault(name, source)
+        remedy = "Give them different folders for --out, or name the folders that they lie in: those are kept."
+        _refuse(hits, "is the name of two protected files", remedy)
 
     def save(self, order: int, data: bytes, suffix: str) -> Path:
         """Write the protected file of the image at place `order`; returns its path.
@@ -83,6 +89,11 @@ def save(path: Path, data: bytes, *, force: bool) -> Path:
     except OSError as error:
         raise DiskUnavailable(f"{error.filename or path} cannot be written: {error.strerror or error}.") from error
     return path
+
+
+def refuse_existing(paths: Sequence[str]) -> None:
+    """Raise UsageError for files that are there already."""
+    _refuse(paths, "exists already", "--force replaces it.")
 
 
 def check_report(path: Path | None, found: Iterable[Found], *, force: bool) -> None:
@@ -147,16 +158,6 @@ def _identity(path: Path) -> set[object]:
     except (OSError, ValueError, RuntimeError):
         return {path}
     return known | {(status.st_dev, status.st_ino)}
-
-
-def _twice(sources: Sequence[str], names: Sequence[Path]) -> list[str]:
-    first: dict[Path, str] = {}
-    hits = []
-    for source, name in zip(sources, names, strict=True):
-        if name in first:
-            hits.append(f"{name} (of {first[name]} and {source})")
-        first.setdefault(name, source)
-    return hits
 
 
 def _taken(plan: Outputs, found: Sequence[Found]) -> list[str]:

@@ -71,7 +71,7 @@ def activate(search: Search, wanted: Wanted, ids_from: AssetIdFrom, chosen: Mapp
         return batch.producer.activate(image.source, options=options, asset_id=ids.get(image), **given)
 
     def keep(submission: Submission) -> Submission:
-        return save_protected(batch, outputs, submission) if outputs else submission
+        return save_protected(batch.producer, batch.patience, outputs, submission) if outputs else submission
 
     def write(submissions: Sequence[Submission]) -> None:
         if wanted.folder:

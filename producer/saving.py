@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from producer.batch import Submission
+from producer.client import Producer
 from producer.manifest import Row, write_manifest
 from producer.outputs import Outputs
+from producer.patience import Patience
 from producer.search import Search
-from producer.session import Batch
 from tasks.command_line import printable
 from tasks.errors import AiiError, NotFound
 from tasks.results import ActivationResult
@@ -18,13 +19,13 @@ from tasks.results import ActivationResult
 __all__ = ["save_protected", "write_rows"]
 
 
-def save_protected(batch: Batch, outputs: Outputs, submission: Submission) -> Submission:
+def save_protected(producer: Producer, patience: Patience, outputs: Outputs, submission: Submission) -> Submission:
     """Save an image's protected file; where that fails, it is this image's failure, and the rest goes on."""
     result = submission.result
     if not isinstance(result, ActivationResult):
         return submission
     try:
-        data = batch.patience.call(lambda: batch.producer.protected_image(result))
+        data = patience.call(lambda: producer.protected_image(result))
         return replace(submission, saved=outputs.save(submission.order, data, Path(result.protected_key).suffix))
     except AiiError as error:
         return replace(submission, error=error)

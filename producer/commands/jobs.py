@@ -1,30 +1,41 @@
-"""``aii jobs``: list jobs, show, retry and cancel them, and dead letters. It is done in :mod:`producer.jobs`."""
+"""``aii jobs``: list jobs, wait for them, fetch their files, retry and cancel them; dead letters.
+
+How that is done is in :mod:`producer.jobs` and :mod:`producer.job_results`, which are imported when a command runs:
+Celery and the S3 client take long to import.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from tasks.command_line import Group
+from tasks.command_line import FilePath, Group
 from tasks.ledger.states import JobState
 
 __all__ = ["jobs"]
 
 _some = click.argument("job_ids", nargs=-1, required=True, metavar="JOB...")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per job, one a line.")
 
 
 @click.group(cls=Group)
 def jobs() -> None:
-    """List jobs, show, retry and cancel them."""
+    """List jobs, wait for them, fetch their files, retry and cancel them.
+
+    JOB is a job's id, or as many of its first digits as no other job has; - reads ids from standard input.
+    """
 
 
 @jobs.command("list")
 @click.argument("state", required=False, type=click.Choice([state.value for state in JobState]))
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1_000), help="Of each state.")
-def list_(state: str | None, limit: int) -> None:
+@_json
+def list_(state: str | None, limit: int, as_json: bool) -> None:
     """List jobs in one state; without STATE, all that are running, waiting or failed."""
-    from producer import jobs  # noqa: PLC0415  # Celery and the S3 client take long to import
+    from producer import jobs  # noqa: PLC0415
 
-    jobs.list_jobs(JobState(state) if state else None, limit)
+    jobs.list_jobs(JobState(state) if state else None, limit, as_json=as_json)
 
 
 @jobs.command()
@@ -38,6 +49,30 @@ def show(job_id: str) -> None:
 
 @jobs.command()
 @_some
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=0), help="Seconds to wait for all; default: no limit."
+)
+@_json
+def wait(job_ids: tuple[str, ...], timeout_s: float | None, as_json: bool) -> None:
+    """Wait for jobs, and print the result of each as it ends."""
+    from producer import job_results  # noqa: PLC0415
+
+    job_results.wait_for_jobs(job_ids, timeout_s, as_json=as_json)
+
+
+@jobs.command()
+@_some
+@click.option("--out", default=".", show_default=True, type=FilePath(file_okay=False), help="Folder for the files.")
+@click.option("--force", is_flag=True, help="Replace files that exist already.")
+def download(job_ids: tuple[str, ...], out: Path, force: bool) -> None:
+    """Save the protected files of activations that are done, under their originals' names, with a manifest."""
+    from producer import job_results  # noqa: PLC0415
+
+    job_results.download_jobs(job_ids, out, force=force)
+
+
+@jobs.command()
+@_some
 def retry(job_ids: tuple[str, ...]) -> None:
     """Retry failed or cancelled jobs."""
     from producer import jobs  # noqa: PLC0415
@@ -46,12 +81,18 @@ def retry(job_ids: tuple[str, ...]) -> None:
 
 
 @jobs.command()
-@_some
-def cancel(job_ids: tuple[str, ...]) -> None:
+@click.argument("job_ids", nargs=-1, metavar="JOB...")
+@click.option("--all", "everything", is_flag=True, help="Every job that waits or runs, whoever submitted it.")
+def cancel(job_ids: tuple[str, ...], everything: bool) -> None:
     """Cancel jobs that wait or run. A cancelled job publishes nothing; one that is being published is refused."""
     from producer import jobs  # noqa: PLC0415
 
-    jobs.cancel_jobs(job_ids)
+    if bool(job_ids) is everything:
+        raise click.UsageError("Name jobs, or say --all.")
+    if everything:
+        jobs.cancel_all()
+    else:
+        jobs.cancel_jobs(job_ids)
 
 
 @jobs.command()
