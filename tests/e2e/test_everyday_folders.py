@@ -107,3 +107,31 @@ def test_names_that_would_lose_a_file_are_refused_before_the_first_job(
     run = aii(stack_environment, "activate", *arguments)
     assert (run.returncode, said in " ".join(run.stderr.split())) == (2, True), run.stderr
     assert not (photos.parent / "new").exists()
+
+
+def test_jobs_that_were_not_waited_for_are_waited_for_and_fetched_later(
+    stack_environment: dict[str, str], photos: Path, tmp_path: Path
+) -> None:
+    submitted = aii(stack_environment, "activate", str(photos / "sub"), str(photos / "c.JPG"), "--no-wait", "--json")
+    assert submitted.returncode == 0, submitted.stderr
+    told = [json.loads(line) for line in submitted.stdout.splitlines()]
+    assert [(line["status"], line["new"]) for line in told] == 2 * [("submitted", True)]
+    first, second = (line["job_id"] for line in told)
+
+    waited = aii(stack_environment, "jobs", "wait", first[:12], second, "--json")
+    assert waited.returncode == 0, waited.stderr
+    assert {json.loads(line)["status"] for line in waited.stdout.splitlines()} == {"activated"}
+    assert f"{first}: activated" in aii(stack_environment, "jobs", "wait", first).stdout
+
+    out = tmp_path / "fetched"
+    for _ in range(2):  # the same files again are no other files
+        assert aii(stack_environment, "jobs", "download", first, second, "--out", str(out)).returncode == 0
+    assert {path.name for path in out.iterdir()} == {"a.jpg", "c.JPG", "manifest.csv", "manifest.jsonl"}
+    (out / "a.jpg").write_bytes(b"mine")
+    refused = aii(stack_environment, "jobs", "download", first, "--out", str(out))
+    assert (refused.returncode, "exists already" in refused.stderr) == (2, True)
+    assert aii(stack_environment, "jobs", "download", first, "--out", str(out), "--force").returncode == 0
+    assert (out / "a.jpg").read_bytes() != b"mine"
+
+    refused = aii(stack_environment, "activate", str(photos), "--no-wait", "--out", str(tmp_path / "x"))
+    assert (refused.returncode, "aii jobs download" in refused.stderr) == (2, True)

@@ -1,0 +1,38 @@
+"""A Redis of a test's own, which it may kill and start again, on a port or a Unix socket."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from deploy.local.redis_server import choose_server
+from deploy.local.stack import free_port
+
+__all__ = ["OwnRedis"]
+
+
+class OwnRedis:
+    """Keeps everything it was told over a kill. Not running yet; give it `stop` at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._port = free_port(6500)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+        self.socket_url = f"unix://{folder}/redis.sock?db=1"
+
+    def start(self) -> None:
+        options = [
+            "--bind", "127.0.0.1", "--port", str(self._port), "--unixsocket", f"{self._folder}/redis.sock",
+            "--dir", str(self._folder), "--appendonly", "yes", "--appendfsync", "always", "--save", "",
+        ]  # fmt: skip
+        server = choose_server(self._folder).path
+        with (self._folder / "redis.log").open("a") as log:
+            self._process = subprocess.Popen([server, *options], stdout=log, stderr=log)
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
