@@ -71,16 +71,19 @@ def submit_all(
 ) -> Iterator[Submission]:
     """Submit every image, and yield those that were refused; the others are in `progress`."""
     with ThreadPoolExecutor(_UPLOADS) as pool:
-        outcomes = pool.map(lambda image: _try(submit, image, patience), found)
-        for order, (image, outcome) in enumerate(zip(found, outcomes, strict=True)):
-            if isinstance(outcome, AiiError):
-                yield Submission(order, image, None, False, error=outcome)
-                continue
-            # Two files of the same content are one job with two names.
-            asset_id = getattr(outcome.request, "asset_id", "")
-            submission = Submission(order, image, outcome.job_id, outcome.new, asset_id=asset_id)
-            progress.open[outcome.job_id] = None
-            progress.images.setdefault(outcome.job_id, []).append(submission)
+        try:
+            outcomes = pool.map(lambda image: _try(submit, image, patience, progress), found)
+            for order, (image, outcome) in enumerate(zip(found, outcomes, strict=True)):
+                if isinstance(outcome, AiiError):
+                    yield Submission(order, image, None, False, error=outcome)
+                    continue
+                # Two files of the same content are one job with two names.
+                asset_id = getattr(outcome.request, "asset_id", "")
+                submission = Submission(order, image, outcome.job_id, outcome.new, asset_id=asset_id)
+                progress.images.setdefault(outcome.job_id, []).append(submission)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # those that have begun are accepted, and in `progress`
+            raise
 
 
 def wait_for_all(
@@ -127,14 +130,17 @@ def _one_by_one(producer: Producer, pending: dict[str, None]) -> Iterator[tuple[
             yield job_id, outcome
 
 
-def _try(submit: Callable[[Found], Job], image: Found, patience: Patience) -> Job | AiiError:
+def _try(submit: Callable[[Found], Job], image: Found, patience: Patience, progress: Progress) -> Job | AiiError:
     while True:
         try:
-            return submit(image)
+            job = submit(image)
         except Unavailable as error:
             patience.wait(error)
         except AiiError as error:
             return error
+        else:
+            progress.open[job.job_id] = None
+            return job
 
 
 def _ended(s: Submission, outcome: ImageResult | AiiError) -> Submission:
