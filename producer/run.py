@@ -5,22 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from producer import output
+from producer.answers import answers_csv, answers_page
 from producer.asset_ids import AssetIdFrom, asset_ids
 from producer.batch import Submission, run_batch, submit_all
 from producer.client import Job
-from producer.outputs import Outputs
+from producer.outputs import Outputs, check_report
 from producer.patience import worker_expected
-from producer.saving import save_protected, write_rows
+from producer.saving import protected_file, save_protected, write_rows
 from producer.search import Found, Search, find_images, summary
-from producer.session import Batch, Wanted, end_early, missing_worker, prepare, withdraw
+from producer.session import Batch, Reports, Wanted, end_early, missing_worker, prepare, withdraw
 from tasks.command_line import EXIT_FAILED, progress_bar
 from tasks.errors import DeadlineExceeded, Unavailable
+from tasks.files import write_atomically
 from tasks.messages import ActivationOptions, QueryOptions, validated
 from tasks.names import QUEUE_ACTIVATE, QUEUE_QUERY
 from tasks.settings import state_dir
@@ -82,9 +85,11 @@ def activate(search: Search, wanted: Wanted, ids_from: AssetIdFrom, chosen: Mapp
     _run(batch, wanted, _Course(submit, output.activation_line, keep, write))
 
 
-def query(search: Search, wanted: Wanted, collection: str | None, chosen: Mapping[str, Any]) -> None:
+def query(search: Search, wanted: Wanted, collection: str | None, reports: Reports, chosen: Mapping[str, Any]) -> None:
     """Query all; `chosen` holds the fields of :class:`QueryOptions`."""
     options = validated(QueryOptions, dict(chosen))
+    for path in (reports.csv, reports.html):
+        check_report(path, search.found, force=wanted.force)
     batch = prepare(search, wanted, QUEUE_QUERY)
 
     def submit(image: Found) -> Job:
@@ -97,7 +102,14 @@ def query(search: Search, wanted: Wanted, collection: str | None, chosen: Mappin
         late = DeadlineExceeded(f"Not answered after {wanted.timeout_s} s; the question was withdrawn: ask again.")
         return replace(submission, error=late)
 
-    _run(batch, wanted, _Course(submit, output.query_line, keep, lambda _: None))
+    _run(batch, wanted, _Course(submit, output.query_line, keep, partial(_write_answers, batch, reports)))
+
+
+def _write_answers(batch: Batch, reports: Reports, submissions: Sequence[Submission]) -> None:
+    if reports.csv:
+        write_atomically(reports.csv, answers_csv(submissions))
+    if reports.html:
+        write_atomically(reports.html, answers_page(submissions, partial(protected_file, batch.settings)))
 
 
 @dataclass(frozen=True)

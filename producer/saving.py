@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,13 @@ from producer.patience import Patience
 from producer.search import Search
 from tasks.command_line import printable
 from tasks.errors import AiiError, NotFound
+from tasks.formats import FORMATS
+from tasks.names import asset_key
 from tasks.results import ActivationResult
+from tasks.settings import Settings
+from tasks.storage import Bucket, ObjectStore
 
-__all__ = ["save_protected", "write_rows"]
+__all__ = ["protected_file", "save_protected", "write_rows"]
 
 
 def save_protected(producer: Producer, patience: Patience, outputs: Outputs, submission: Submission) -> Submission:
@@ -29,6 +34,19 @@ def save_protected(producer: Producer, patience: Patience, outputs: Outputs, sub
         return replace(submission, saved=outputs.save(submission.order, data, Path(result.protected_key).suffix))
     except AiiError as error:
         return replace(submission, error=error)
+
+
+def protected_file(settings: Settings, collection: str, asset_id: str) -> bytes | None:
+    """A protected file of an asset, to be shown; None where there is none, or this user may not search for it."""
+    store, limit = ObjectStore.connect(settings), 4 * settings.max_image_bytes
+    key = asset_key(asset_id)
+    with suppress(AiiError):
+        for found in store.list_keys(Bucket.PROTECTED, f"{collection}/assets/{key}"):
+            return store.get(Bucket.PROTECTED, found, limit)
+    for suffix in dict.fromkeys(kind.published for kind in FORMATS):  # as version 0.1.0 named them
+        with suppress(AiiError):
+            return store.get(Bucket.PROTECTED, f"{collection}/{key}{suffix}", limit)
+    return None
 
 
 def write_rows(submissions: Sequence[Submission], search: Search, folder: Path) -> None:

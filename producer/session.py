@@ -23,7 +23,7 @@ from tasks.names import QUEUE_QUERY
 from tasks.settings import Settings, load_settings
 from tasks.storage import ObjectStore
 
-__all__ = ["Batch", "Wanted", "end_early", "missing_worker", "prepare", "withdraw"]
+__all__ = ["Batch", "Reports", "Wanted", "end_early", "missing_worker", "prepare", "withdraw"]
 
 _WAIT_FOR_SERVICES_S: Final = 60.0  # once they have answered
 _LISTED_JOBS: Final = 5
@@ -46,6 +46,14 @@ class Wanted:
     services_s: float | None = None
     folder: Path | None = None
     force: bool = False
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Files that receive the answers of queries: a table, and a page."""
+
+    csv: Path | None = None
+    html: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,11 @@ class ObjectStore:
         """The bucket's actual name."""
         return self._names[bucket]
 
+    def folders(self, bucket: Bucket) -> list[str]:
+        """The first parts of all keys that have several."""
+        with self._errors(bucket.value):
+            return sorted(self._stores[bucket].list_with_delimiter()["common_prefixes"])
+
     def list_keys(self, bucket: Bucket, folder: str = "") -> Iterator[str]:
         """Keys below a folder, in the store's order."""
         with self._errors(folder or bucket.value):

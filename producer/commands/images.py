@@ -174,12 +174,17 @@ def _views(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]
 )  # fmt: skip
 @click.option("--nprobe", default=1, show_default=True, type=click.IntRange(1, 65536), help="Index cells to search.")
 @_metadata("--where", "where", "Only assets with this metadata (repeatable).")
+@click.option("--csv", "csv_path", type=FilePath(dir_okay=False), help="File for a table of all matches.")
+@click.option("--html", "html_path", type=FilePath(dir_okay=False), help="File for a page that shows them.")
+@_force
 @_waits
 @_json
-def query(images: tuple[str, ...], collection: str | None, **options: Any) -> None:
+def query(
+    images: tuple[str, ...], collection: str | None, csv_path: Path | None, html_path: Path | None, **options: Any
+) -> None:
     """Find the registered images that these are copies of."""
     from producer import run  # noqa: PLC0415  # as above
-    from producer.session import Wanted  # noqa: PLC0415
+    from producer.session import Reports, Wanted  # noqa: PLC0415
 
-    waiting = {name: options.pop(name) for name in _WAITING}
-    run.query(run.find(images), Wanted(**waiting), collection, options)
+    wanted = Wanted(**{name: options.pop(name) for name in (*_WAITING, "force")})
+    run.query(run.find(images), wanted, collection, Reports(csv_path, html_path), options)

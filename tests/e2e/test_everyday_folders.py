@@ -135,3 +135,27 @@ def test_jobs_that_were_not_waited_for_are_waited_for_and_fetched_later(
 
     refused = aii(stack_environment, "activate", str(photos), "--no-wait", "--out", str(tmp_path / "x"))
     assert (refused.returncode, "aii jobs download" in refused.stderr) == (2, True)
+
+
+def test_answers_are_a_table_and_a_page_that_shows_query_and_matches(
+    stack_environment: dict[str, str], photos: Path, tmp_path: Path
+) -> None:
+    hostile = photos / "sub" / "<script>alert(1)<.jpg"
+    (photos / "sub" / "a.jpg").rename(hostile)
+    activated = aii(stack_environment, "activate", str(photos / "sub"), "--asset-id-from", "name")
+    assert activated.returncode == 0, activated.stderr
+    table, page = tmp_path / "answers.csv", tmp_path / "answers.html"
+    reports = ["--csv", str(table), "--html", str(page)]
+    run = aii(stack_environment, "query", str(photos / "sub"), str(photos / "broken.jpg"), *reports)
+    assert run.returncode == 1, run.stderr
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert (rows[0]["image"], rows[0]["rank"], rows[0]["asset_id"]) == (str(hostile), "1", hostile.name)
+    assert (rows[-1]["status"], rows[-1]["error_code"]) == ("failed", "truncated")
+    text = page.read_text()
+    assert text.count("data:image/jpeg;base64,") >= 2
+    assert ("<script" in text, "&lt;script&gt;alert(1)&lt;.jpg" in text) == (False, True)
+    again = aii(stack_environment, "query", str(hostile), *reports)
+    assert (again.returncode, "--force replaces it" in again.stderr) == (2, True)
+    onto = aii(stack_environment, "query", str(hostile), "--html", str(hostile), "--force")
+    assert (onto.returncode, "is one of the images" in " ".join(onto.stderr.split())) == (2, True)

@@ -164,7 +164,7 @@ def test_jobs_are_listed_as_json_and_named_by_their_first_digits(
 ) -> None:
     aii(stack_environment, "activate", str(photos), "--no-wait", "--asset-id-from", "name")
     listed = [json.loads(line) for line in aii(stack_environment, "jobs", "list", "--json").stdout.splitlines()]
-    assert [(job["state"], job["asset_id"], job["name"]) for job in listed] == [
+    assert sorted((job["state"], job["asset_id"], job["name"]) for job in listed) == [
         ("queued", "0.jpg", "0.jpg"), ("queued", "1.jpg", "1.jpg"),
     ]  # fmt: skip
     assert f"{listed[0]['job_id']}  queued" in aii(stack_environment, "jobs", "show", listed[0]["job_id"][:10]).stdout

@@ -61,6 +61,15 @@ def test_assets_are_listed_with_their_names_and_metadata(place: Place, run: Call
     assert len(run("list", place.name, "--limit", "7").stdout.splitlines()) == 7
 
 
+def test_collections_are_listed_with_what_is_in_them(place: Place, run: Callable[..., Result]) -> None:
+    listed = [json.loads(line) for line in run("list", "--json").stdout.splitlines()]
+    (own,) = (one for one in listed if one["collection"] == place.name)
+    assert (own["generation"], own["images"]) == (1, 500)
+    assert f"{place.name}\t1\t" in run("list").stdout
+    assert run("delete", place.name, "--yes").exit_code == 0
+    assert place.name not in run("list").stdout
+
+
 def test_a_collection_is_deleted_when_the_question_is_answered(place: Place, run: Callable[..., Result]) -> None:
     assert run("delete", place.name).exit_code == 1  # nobody answers
     assert place.files.current().generation == 1

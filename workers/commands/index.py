@@ -18,7 +18,7 @@ _COMMANDS: Final = {
     "plan": Lazy(f"{_BUILD}:plan", "Propose an index for an expected number of images."),
     "info": Lazy(f"{_BUILD}:info", "Show the state of a collection."),
     "make-starter": Lazy(f"{_BUILD}:make_starter", "Make the starter collection's files (for maintainers)."),
-    "list": Lazy(f"{_ASSETS}:list_assets", "List the assets of a collection."),
+    "list": Lazy(f"{_ASSETS}:list_assets", "List the collections, or the assets of one."),
     "remove": Lazy(f"{_ASSETS}:remove", "Remove assets from a collection."),
     "purge": Lazy(f"{_ASSETS}:purge", "Delete files and documents that are not current any more."),
     "compact": Lazy(f"{_UPKEEP}:compact", "Merge the journal into the next generation."),

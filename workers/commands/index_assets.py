@@ -9,7 +9,9 @@ from itertools import islice
 import click
 
 from tasks.command_line import EXIT_FAILED, Command
+from tasks.errors import CollectionMissing, InvalidCollectionName
 from tasks.settings import load_settings
+from tasks.storage import Bucket, ObjectStore
 from workers.index.collection.opened import open_collection
 
 __all__ = ["list_assets", "purge", "remove"]
@@ -18,12 +20,18 @@ _name = click.argument("name")
 
 
 @click.command(cls=Command)
-@_name
+@click.argument("name", required=False)
 @click.option("--prefix", default="", help="Only assets whose id begins with this.")
 @click.option("--limit", type=click.IntRange(1), help="How many at most; default: all.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per asset, one a line.")
-def list_assets(name: str, prefix: str, limit: int | None, as_json: bool) -> None:
-    """List the assets of the collection NAME: asset id, the file's own name, metadata; separated by tabs."""
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per collection or asset, one a line.")
+def list_assets(name: str | None, prefix: str, limit: int | None, as_json: bool) -> None:
+    """List the assets of the collection NAME: asset id, the file's own name, metadata; separated by tabs.
+
+    Without NAME, list the collections: name, generation, index, extractor, number of images.
+    """
+    if name is None:
+        _list_collections(as_json)
+        return
     from workers.index.maintenance.listing import assets  # noqa: PLC0415  # loads torch and FAISS: not for `aii --help`
 
     opened = open_collection(load_settings(), name)
@@ -34,6 +42,18 @@ def list_assets(name: str, prefix: str, limit: int | None, as_json: bool) -> Non
         else:
             meta = " ".join(f"{key}={value}" for key, value in asset.meta.items())
             click.echo("\t".join((asset.asset_id, asset.name, meta)).rstrip())
+
+
+def _list_collections(as_json: bool) -> None:
+    settings = load_settings()
+    for name in ObjectStore.connect(settings).folders(Bucket.COLLECTIONS):
+        try:
+            manifest = open_collection(settings, name).files.current()
+        except (CollectionMissing, InvalidCollectionName):  # built in part only, or not ours
+            continue
+        about = {"collection": manifest.collection, "generation": manifest.generation, "index": manifest.factory}
+        about |= {"extractor": manifest.extractor.name, "images": manifest.assets}
+        click.echo(json.dumps(about) if as_json else "\t".join(str(value) for value in about.values()))
 
 
 @click.command(cls=Command)

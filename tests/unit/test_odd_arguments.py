@@ -1,0 +1,82 @@
+"""Nothing that is typed or set wrongly ends in a traceback, or in the message for a bug."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from producer.cli import aii
+from tests.photographs import crops
+
+AWAY = {"AII_REDIS_URL": "redis://127.0.0.1:1/0", "AII_S3_ENDPOINT": "127.0.0.1:1"}
+ODD = st.one_of(
+    st.sampled_from([
+        "", " ", ".", "..", "/", "-", "--", "-x", "\0", "a\0b", "~nobody/x", "/dev/null", "/proc/self/mem", "nan",
+        "inf", "-1", "1e999", "9" * 40, "=", "=v", "k=", "k=v=w", "a" * 5_000, "é", "\udcff", "💥\u202e", "\n",
+        "{}", "%s", "*",
+    ]),
+    st.text(max_size=12),
+)  # fmt: skip
+COMMANDS = (
+    ["activate"], ["query"], ["jobs", "list"], ["jobs", "show"], ["jobs", "wait"], ["jobs", "download"],
+    ["jobs", "retry"], ["jobs", "cancel"], ["status"],
+)  # fmt: skip
+OPTIONS = (
+    "--asset-id", "--asset-id-from", "--meta", "--where", "--out", "--force", "--timeout", "--no-wait", "--json",
+    "--csv", "--html", "--wait-for-services", "--top", "--nprobe", "--steps", "--alpha", "--min-psnr", "--collection",
+    "--limit", "--all", "--replace", "--again", "--quality", "--learning-rate",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("odd") / "photo.jpg"
+    path.write_bytes(crops(1)[0])
+    return path
+
+
+def outcome(arguments: list[str], state: Path, **variables: str) -> tuple[int, str]:
+    environment = AWAY | {"AII_STATE_DIR": str(state)} | variables
+    done = CliRunner().invoke(aii, arguments, env=environment, input="\xff\n")
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(COMMANDS), st.lists(st.one_of(st.sampled_from(OPTIONS), ODD), max_size=4))
+@example(["activate"], ["\0"])
+@example(["query"], ["\udcff", "--html", "\0"])
+@example(["jobs", "download"], ["0" * 32, "--out", "/dev/null"])
+def test_odd_arguments_end_in_an_exit_code_that_the_help_names(
+    photo: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], rest: list[str]
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    if "/" in rest or ".." in rest:  # folders that hold far more than this test's
+        return
+    code, said = outcome(
+        [*command, *([str(photo)] if command[0] in ("activate", "query") else []), *rest], photo.parent
+    )
+    if "--wait-for-services" not in rest:
+        assert code in (0, 1, 2, 3)
+    assert "unexpected" not in said.lower() or "unexpected extra argument" in said, said
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(
+        ["AII_REDIS_URL", "AII_S3_ENDPOINT", "AII_S3_REGION", "AII_BUCKET_RESULTS", "AII_LEASE_S", "AII_DEVICE"]
+    ),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20),
+    st.sampled_from(["", "redis://", "https://", "unix://", "redis://:pw@127.0.0.1:1/"]),
+)
+def test_odd_settings_end_in_an_exit_code_that_the_help_names(
+    photo: Path, variable: str, text: str, start: str
+) -> None:
+    if "127.0.0.1:1" not in start and variable in ("AII_REDIS_URL", "AII_S3_ENDPOINT") and "." in text:
+        return  # a name that might exist
+    code, said = outcome(["jobs", "list"], photo.parent, **{variable: start + text})
+    assert (code in (2, 3), "bug" in said) == (True, False), said
