@@ -141,7 +141,8 @@ def test_answers_are_a_table_and_a_page_that_shows_query_and_matches(
     stack_environment: dict[str, str], photos: Path, tmp_path: Path
 ) -> None:
     hostile = photos / "sub" / "<script>alert(1)<.jpg"
-    (photos / "sub" / "a.jpg").rename(hostile)
+    (photos / "sub" / "a.jpg").unlink()
+    hostile.write_bytes(crops(9)[8])  # one that no other test has registered under a name of its own
     activated = aii(stack_environment, "activate", str(photos / "sub"), "--asset-id-from", "name")
     assert activated.returncode == 0, activated.stderr
     table, page = tmp_path / "answers.csv", tmp_path / "answers.html"
