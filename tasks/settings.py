@@ -125,6 +125,10 @@ class Settings(BaseSettings):
     compact_after: int = Field(
         default=10_000, ge=0, description="changes in a journal at which workers compact it by themselves; 0: never"
     )
+    auto_repair: bool = Field(
+        default=True,
+        description="whether a worker that finds Redis emptied, replaced or set back repairs its collections' journals",
+    )
     stop_timeout_s: float = Field(
         default=45.0,
         gt=0,

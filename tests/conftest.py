@@ -25,8 +25,14 @@ from tasks.storage import ObjectStore
 from tests.collections import Place
 from tests.stack import WorkerProcess, running_stack, settings_of
 
-# A killed worker's jobs come back soon; a live worker on a busy machine still renews its lease in time.
-_TERMS = {"AII_LEASE_S": "10", "AII_GRACE_S": "2", "AII_RECONCILE_EVERY_S": "0.5"}
+# A killed worker's jobs come back soon; a live worker on a busy machine still renews its lease in time. Redis is emptied
+# between tests, which is no reason to repair anything.
+_TERMS = {
+    "AII_LEASE_S": "10",
+    "AII_GRACE_S": "2",
+    "AII_RECONCILE_EVERY_S": "0.5",
+    "AII_AUTO_REPAIR": "0",
+}
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,7 @@ from workers.index.codec.codec import Codec
 from workers.index.collection.follower import Follower
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance import starter
+from workers.index.maintenance.continuity import Continuity
 from workers.monitoring.health import Check, HealthServer, Readiness, failed_checks
 from workers.monitoring.presence import Presence, memory_bytes
 from workers.monitoring.recorder import Recorder
@@ -153,6 +154,8 @@ class _Worker:
             self._recorder.thread, self._leases.thread, follower.thread, reconciler, self._set_aside.thread,
             self._runner.deadlines.thread,
         ]  # fmt: skip
+        if self._settings.auto_repair:
+            background.append(Continuity(self._collections, self._redis, self._store).thread)
         running.callback(self._recorder.publish)  # what was counted until the end
         for thread in background:
             thread.start()

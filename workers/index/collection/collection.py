@@ -83,6 +83,11 @@ class Collection:
         """How many changes in the journal no segment covers, as far as it was read."""
         return self._current.delta.changes
 
+    @property
+    def read_up_to(self) -> str:
+        """The last entry of the journal that was read here."""
+        return self._current.read_up_to
+
     def __len__(self) -> int:
         """Assets in the segments (journal not counted)."""
         return sum(len(segment) for segment in self._current.segments)

@@ -177,6 +177,11 @@ class Journal:
             return BEGINNING
         return str(self._client.xinfo_stream(self._stream)["last-generated-id"])
 
+    def holds(self, entry: str) -> bool:
+        """Whether an entry is there, or was trimmed because no kept generation needs it."""
+        cut = self.announced().cut
+        return entry_order(entry) <= entry_order(cut) or bool(self._client.xrange(self._stream, entry, entry))
+
     def continue_after(self, entry: str) -> None:
         """Make new entries come after this one, even when the clock of a new Redis is behind."""
         self._continue_after(keys=[self._stream], args=[entry])
