@@ -25,8 +25,8 @@ from tasks.storage import ObjectStore
 from tests.collections import Place
 from tests.stack import WorkerProcess, running_stack, settings_of
 
-# A killed worker's jobs come back soon; a live worker on a busy machine still renews its lease in time. Redis is emptied
-# between tests, which is no reason to repair anything.
+# A killed worker's jobs come back soon; a live worker on a busy machine still renews its lease in time. Redis is
+# emptied between tests, which is no reason to repair anything.
 _TERMS = {
     "AII_LEASE_S": "10",
     "AII_GRACE_S": "2",
