@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,11 @@ def supervised(start: Callable[[], WorkerProcess]) -> Iterator[list[WorkerProces
         thread.join()
 
 
+def activate(producer: Producer, image: bytes) -> Job:
+    """A job that was not done before, by another test with the same photographs."""
+    return producer.activate(image, asset_id=f"a-{uuid.uuid4().hex}")
+
+
 def states(producer: Producer, jobs: list[Job]) -> list[JobState | None]:
     return producer.ledger.states([job.job_id for job in jobs])
 
@@ -57,9 +63,9 @@ def test_the_neighbours_of_an_image_that_ends_its_worker_all_end_well(
 ) -> None:
     images = crops(NEIGHBOURS)
     half = NEIGHBOURS // 2
-    good = [producer.activate(image) for image in images[:half]]
-    poison = producer.activate(crashing())
-    good += [producer.activate(image) for image in images[half:]]
+    good = [activate(producer, image) for image in images[:half]]
+    poison = activate(producer, crashing())
+    good += [activate(producer, image) for image in images[half:]]
     with supervised(lambda: start_worker(**environment(tmp_path / "hook"))) as workers:
         wait_for(lambda: states(producer, good) == [JobState.DONE] * NEIGHBOURS, "a neighbour did not end well")
         wait_for(lambda: states(producer, [poison]) == [JobState.FAILED], "it did not end")
@@ -71,9 +77,9 @@ def test_images_that_are_never_decoded_fail_by_time_and_stop_no_lane_for_good(
     start_worker: Callable[..., WorkerProcess], producer: Producer, settings: Settings, tmp_path: Path
 ) -> None:
     given = environment(tmp_path / "hook") | {"AII_STAGE_TIMEOUT_S": "8", "AII_ACTIVATE_THREADS": "4"}
-    hung = [producer.activate(hanging(seed)) for seed in range(6)]
+    hung = [activate(producer, hanging(seed)) for seed in range(6)]
     asked = producer.query(hanging(9))
-    good = [producer.activate(image) for image in crops(6)]
+    good = [activate(producer, image) for image in crops(6)]
     with supervised(lambda: start_worker(**given)) as workers:
         wait_for(lambda: states(producer, good) == [JobState.DONE] * 6, "the lane stopped for good")
         wait_for(lambda: states(producer, [*hung, asked]) == [JobState.FAILED] * 7, "one did not end")
@@ -88,11 +94,11 @@ def test_objects_that_s3_refuses_stop_no_lane_and_fail_with_their_code(
 ) -> None:
     with S3Proxy(settings.s3_endpoint).running() as proxy:
         images = crops(9)
-        refused = [producer.activate(image) for image in images[:6]]
+        refused = [activate(producer, image) for image in images[:6]]
         for image, status in zip(images[:6], (403, 404, 400) * 2, strict=True):
             proxy.refused[f"originals/{sha256_hex(image)}"] = status
         worker = start_worker(AII_S3_ENDPOINT=proxy.address, AII_ACTIVATE_THREADS="2")
-        good = [producer.activate(image) for image in images[6:]]
+        good = [activate(producer, image) for image in images[6:]]
         wait_for(lambda: states(producer, good) == [JobState.DONE] * 3, "the lane stopped")
         wait_for(lambda: states(producer, refused) == [JobState.FAILED] * 6, "one is tried for ever")
         assert {failure(producer, job).code for job in refused} == {"storage_refused"}
@@ -105,7 +111,7 @@ def test_while_s3_is_away_jobs_are_put_off_and_all_are_done_once_it_is_back(
     with S3Proxy(settings.s3_endpoint).running() as proxy, connect_redis(settings) as client:
         worker = start_worker(AII_S3_ENDPOINT=proxy.address, AII_ACTIVATE_THREADS="2")
         proxy.away = True
-        jobs = [producer.activate(image) for image in crops(5)]
+        jobs = [activate(producer, image) for image in crops(5)]
         wait_for(lambda: client.zcard("aii:later:activate") == 5, "the jobs keep the threads")
         assert client.zcard("aii:leases") == 0
         proxy.away = False
