@@ -23,12 +23,13 @@ from workers.index.collection.journal import Journal
 
 PAIRS = 40
 IMAGES = crops(2 * PAIRS)
+UNHURRIED = "120"  # no worker dies here: on a machine that is busy, none must be taken for dead
 ONE, FOUR = ActivationOptions(steps=1), ActivationOptions(steps=4)
 
 
 @pytest.fixture
 def two_workers(start_worker: Callable[..., WorkerProcess]) -> list[WorkerProcess]:
-    return [start_worker(), start_worker()]
+    return [start_worker(AII_LEASE_S=UNHURRIED), start_worker(AII_LEASE_S=UNHURRIED)]
 
 
 def activated(producer: Producer, *args: object, **kwargs: object) -> tuple[Job, ActivationResult]:

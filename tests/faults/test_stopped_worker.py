@@ -33,7 +33,8 @@ BEFORE = {
     "the journal": ("redis", hashlib.sha1(COMMIT.encode()).hexdigest().encode()),
     "the document": ("s3", b"PUT /results/"),
 }
-BRIEF = {"AII_LEASE_S": "3", "AII_ACTIVATE_THREADS": "1"}
+SLOW = {"AII_ACTIVATE_THREADS": "1"}
+QUICK = {"AII_LEASE_S": "120"}  # not stopped: on a machine that is busy, it must not be taken for dead
 
 
 @pytest.mark.parametrize("effect", BEFORE)
@@ -49,11 +50,11 @@ def test_a_worker_stopped_before_an_effect_changes_nothing_when_it_goes_on_after
         os.kill(stopped[0], signal.SIGSTOP)
 
     with proxied(settings.s3_endpoint if service == "s3" else redis_address(settings), mark, stop) as proxy:
-        slow = start_worker(**BRIEF, **through(proxy.address, service, settings))
+        slow = start_worker(**SLOW, **through(proxy.address, service, settings))
         stopped.append(slow.pid)
         job = producer.activate(IMAGES[0], asset_id=asset, options=OPTIONS)
         assert proxy.held.wait(LIMIT_S)
-        quick = start_worker(**BRIEF)
+        quick = start_worker(**QUICK)
         first = job.wait(LIMIT_S)
         assert isinstance(first, ActivationResult)
         jobs = [job.job_id]
