@@ -159,12 +159,18 @@ class Producer:
 
     def result(self, job_id: str) -> Result:
         """The result document of a job that has ended; raises ObjectMissing before."""
-        return read_result(self._store, job_id)
+        try:
+            commit = max(
+                1, self.ledger.get(job_id).commits
+            )  # spares a listing, for which a producer may lack the right
+        except JobMissing:
+            commit = None
+        return read_result(self._store, job_id, commit)
 
     def _ended(self, job_id: str, state: JobState) -> ImageResult:
         """How a job ended. Version 0.1.0 kept a good document when a later run failed; the ledger knows the failure."""
         record = self.ledger.get(job_id)
-        result = cast(ImageResult, read_result(self._store, job_id, record.commits or None))
+        result = cast(ImageResult, read_result(self._store, job_id, max(1, record.commits)))
         if state is not JobState.FAILED or isinstance(result, FailureResult):
             return result
         return FailureResult(
