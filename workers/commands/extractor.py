@@ -1,4 +1,4 @@
-"""``aii extractor``: train the extractor that comes with the package, and measure any."""
+"""``aii extractor``: train the extractor that comes with the package, and show or measure any."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,13 +90,43 @@ def measure(photos: Path, references: tuple[Path, ...], hold_out: int, name: str
         path.write_text(json.dumps(figures, indent=2) + "\n")
 
 
+@extractor.command()
+@click.argument("address", default="compact")
+def show(address: str) -> None:
+    """Say what an extractor is: name, digest, size, dimension, precision, and speed on one core.
+
+    ADDRESS is `compact` (the default), a path, s3://BUCKET/KEY or a URL, as in AII_EXTRACTOR.
+    """
+    import torch  # noqa: PLC0415
+
+    from tasks.storage import ObjectStore  # noqa: PLC0415
+    from workers.evaluation.extractor import speed_ms  # noqa: PLC0415
+    from workers.extractors.registry import load_extractor  # noqa: PLC0415
+
+    settings = load_settings()
+    loaded = load_extractor(address, torch.device("cpu"), ObjectStore.connect(settings), precision=settings.precision)
+    rows = {
+        "name": loaded.name,
+        "sha256": loaded.sha256,
+        "input": f"{loaded.input_size} × {loaded.input_size}",
+        "dimension": loaded.dimension,
+        "precision": loaded.precision,
+        "one core": _speed(speed_ms(loaded)),
+    }
+    for name, value in rows.items():
+        click.echo(f"{name:<12}{value}")
+
+
 def _print(figures: ExtractorFigures) -> None:
     for name, value in [*figures["recall_at_1"].items(), ("average of the 13", figures["average_of_13"])]:
         click.echo(f"{name:<20}{value:.3f}")
     share = figures["true_positive_rate_at_fpr_1e-4"]
     click.echo(f"{share:.3f} of all edits pass the threshold that 1 of 10,000 unrelated pairs of photographs passes")
-    speed = ", ".join(f"{name.removesuffix('_ms')} {ms} ms" for name, ms in figures["speed_one_core"].items())
-    click.echo(f"one image on one core: {speed}")
+    click.echo(f"one image on one core: {_speed(figures['speed_one_core'])}")
+
+
+def _speed(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{name.removesuffix('_ms').replace('_', ' and ')} {ms} ms" for name, ms in figures.items())
 
 
 def _limits() -> Limits:

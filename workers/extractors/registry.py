@@ -15,8 +15,8 @@ from tasks.results import ExtractorIdentity
 from tasks.settings import state_dir
 from tasks.storage import ObjectStore
 from workers.extractors.backbones import SSCD, backbone, sscd, torchscript
-from workers.extractors.base import Extractor
 from workers.extractors.compact import INPUT_SIZE
+from workers.extractors.onnx_file import onnx_network
 from workers.extractors.prepare import PreparedNetwork, prepare
 from workers.extractors.sources import fetch
 from workers.extractors.spec import Spec, parse_spec
@@ -47,6 +47,12 @@ class NetworkExtractor:
     def identity(self) -> ExtractorIdentity:
         return ExtractorIdentity(name=self.name, sha256=self.sha256, dimension=self.dimension)
 
+    @property
+    def precision(self) -> str:
+        """What it computes in, for people."""
+        registers, guides = (_dtype(form.dtype) for form in (self._prepared.registers, self._prepared.guides))
+        return registers if registers == guides else f"{registers}; {guides} while an image is optimised"
+
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         self._check(images)
         return self._prepared.registers.features(images)
@@ -58,6 +64,10 @@ class NetworkExtractor:
     def _check(self, images: torch.Tensor) -> None:
         if images.ndim != 4 or images.shape[1:] != (3, self.input_size, self.input_size):
             raise ValueError(f"expected (B, 3, {self.input_size}, {self.input_size}), got {tuple(images.shape)}")
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def pick_device(name: str) -> torch.device:
@@ -101,7 +111,7 @@ def why_no_gpu() -> str | None:
 
 def load_extractor(
     name: str, device: torch.device, store: ObjectStore | None = None, *, precision: str = "auto"
-) -> Extractor:
+) -> NetworkExtractor:
     """The extractor of this name, frozen, prepared and on ``device``.
 
     Args:
@@ -158,5 +168,7 @@ def _network(spec: Spec, path: Path) -> nn.Module:
         return sscd(spec.architecture, path)
     if spec.architecture == "torchscript":
         return torchscript(path)
+    if spec.architecture == "onnx":
+        return onnx_network(path, spec.side, spec.normalise)
     name, _, pooling = spec.architecture.partition("+")
     return backbone(name, pooling, path)

@@ -1,4 +1,5 @@
-"""How a person names an extractor: ``[ARCHITECTURE@]ADDRESS[#size=SIDE&sha256=DIGEST]``, or just ``compact``."""
+"""How a person names an extractor: ``[ARCHITECTURE@]ADDRESS[#size=SIDE&sha256=DIGEST&normalise=…]``, or just
+``compact``."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ from workers.extractors.backbones import POOLINGS, SSCD
 __all__ = ["Spec", "parse_spec"]
 
 _ARCHITECTURE = re.compile(r"^([a-z0-9_]+(?:[+-][a-z0-9_]+)?)@(.+)$", re.DOTALL)
-_BY_SUFFIX: Final = {".safetensors": "compact", ".torchvision.pt": "sscd", ".torchscript.pt": "torchscript"}
+_BY_SUFFIX: Final = {".safetensors": "compact", ".torchvision.pt": "sscd", ".torchscript.pt": "torchscript",
+                     ".onnx": "onnx"}  # fmt: skip
+NORMALISATIONS: Final = ("imagenet", "none")
 _SSCD_SIDE: Final = 288  # the square that SSCD's and the paper's own figures were measured with
 _TORCHVISION_SIDE: Final = 224
 
@@ -24,21 +27,25 @@ class Spec:
     """What to load and from where.
 
     Attributes:
-        architecture: ``compact``, ``sscd``, ``sscd-large``, ``torchscript``, or ``BACKBONE+gem`` / ``BACKBONE+avg``.
+        architecture: ``compact``, ``sscd``, ``sscd-large``, ``onnx``, ``torchscript``, or ``BACKBONE+gem`` /
+            ``BACKBONE+avg``.
         address: where the weights are.
         side: of the square input, in pixels; 0 where the architecture fixes it.
         sha256: what the digest of the weights has to be, if that is known.
+        normalise: colours that an ONNX file expects: ``imagenet`` or ``none``; None where it is not said.
     """
 
     architecture: str
     address: str
     side: int
     sha256: str | None
+    normalise: str | None = None
 
     @property
     def name(self) -> str:
         """What the extractor is called in manifests: weights are told apart by digest, all else is in the name."""
-        return f"{self.architecture}-{self.side}" if self.side else self.architecture
+        architecture = f"{self.architecture}-unnormalised" if self.normalise == "none" else self.architecture
+        return f"{architecture}-{self.side}" if self.side else architecture
 
 
 def parse_spec(text: str) -> Spec:
@@ -49,9 +56,15 @@ def parse_spec(text: str) -> Spec:
     options = {key: values[-1] for key, values in parse_qs(fragment, keep_blank_values=True).items()}
     digest = options.pop("sha256", None)
     side = options.pop("size", None)
-    if options or (digest and not re.fullmatch(DIGEST_PATTERN, digest)) or (side and not side.isdecimal()):
+    normalise = options.pop("normalise", None) if architecture == "onnx" else None
+    if (
+        options
+        or normalise not in (None, *NORMALISATIONS)
+        or (digest and not re.fullmatch(DIGEST_PATTERN, digest))
+        or (side and not side.isdecimal())
+    ):
         raise _not_understood(text)
-    return Spec(architecture, address, int(side) if side else _usual_side(architecture, text), digest)
+    return Spec(architecture, address, int(side) if side else _usual_side(architecture, text), digest, normalise)
 
 
 def _guessed(address: str) -> str:
@@ -64,7 +77,7 @@ def _guessed(address: str) -> str:
 def _usual_side(architecture: str, text: str) -> int:
     if architecture == "compact":
         return 0
-    if architecture in SSCD or architecture == "torchscript":
+    if architecture in SSCD or architecture in ("torchscript", "onnx"):
         return _SSCD_SIDE
     if architecture.partition("+")[2] in POOLINGS:
         return _TORCHVISION_SIDE
@@ -74,7 +87,7 @@ def _usual_side(architecture: str, text: str) -> int:
 def _not_understood(text: str) -> ExtractorMissing:
     return ExtractorMissing(
         f"No extractor is named {text!r}: use `compact`, or [ARCHITECTURE@]ADDRESS[#size=SIDE&sha256=DIGEST]. "
-        "ADDRESS is a path, s3://BUCKET/KEY or a URL; ARCHITECTURE is compact, sscd, sscd-large, torchscript, or a "
-        "torchvision network and its pooling, as in resnet50+gem. It may be left out for files that end in "
-        ".safetensors, .torchvision.pt or .torchscript.pt."
+        "ADDRESS is a path, s3://BUCKET/KEY or a URL; ARCHITECTURE is compact, sscd, sscd-large, onnx, torchscript, or "
+        "a torchvision network and its pooling, as in resnet50+gem. It may be left out for files that end in "
+        ".safetensors, .torchvision.pt, .onnx or .torchscript.pt. ONNX files also take #normalise=imagenet or none."
     )
