@@ -154,11 +154,13 @@ def _told(progress: Progress, total: int, done: int) -> None:
 
 
 def _more_edits(augly: bool) -> Mapping[str, Edit]:
+    from workers.evaluation.edits import MORE_EDITS  # noqa: PLC0415  # loads torchvision
+
     if not augly:
-        return {}
+        return MORE_EDITS
     from workers.evaluation.augly_edits import augly_random  # noqa: PLC0415  # needs the library and libmagic
 
-    return {"augly": augly_random}
+    return {**MORE_EDITS, "augly": augly_random}
 
 
 def _trained(name: str, settings: Settings, extractor: ExtractorIdentity) -> Trained:

@@ -14,6 +14,7 @@ import numpy as np
 from workers.evaluation.detection import Detection
 from workers.evaluation.edits import EDITS
 from workers.evaluation.published import Published
+from workers.evaluation.verdicts import VerdictRow
 
 __all__ = ["Findings", "RecallRow", "SearchRow", "VariantRow", "variant_row", "write_tables"]
 
@@ -73,6 +74,7 @@ class Findings:
     strengths: list[VariantRow] = field(default_factory=list)
     images: list[Published] = field(default_factory=list)
     detections: dict[bool, Detection] = field(default_factory=dict)
+    verdicts: list[VerdictRow] = field(default_factory=list)
 
     def nprobes_of(self, index: str) -> list[int]:
         """Those that were timed: 1 and 16; only 1 for an index without cells."""
@@ -99,7 +101,8 @@ def _mean(ratios: Iterable[float | None]) -> float:
 
 
 def write_tables(findings: Findings, folder: Path) -> None:
-    """``recall.csv``, ``search.csv``, ``images.csv``, ``ways.csv``, ``strengths.csv`` and ``detection.csv``."""
+    """``recall.csv``, ``search.csv``, ``images.csv``, ``ways.csv``, ``strengths.csv``, ``detection.csv`` and
+    ``verdicts.csv``."""
     recalls = (
         [row.index, row.nprobe, int(row.activated), edit, f"{share:.4f}"]
         for row in findings.recall
@@ -120,6 +123,7 @@ def write_tables(findings: Findings, folder: Path) -> None:
         for r, p in zip(found.recall, found.precision, strict=True)
     )
     _write(folder / "detection.csv", ["activated", "recall", "precision"], points)
+    _write(folder / "verdicts.csv", [f.name for f in fields(VerdictRow)], map(_rounded, findings.verdicts))
 
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -133,7 +137,7 @@ def _names(row: type[SearchRow | VariantRow]) -> list[str]:
     return [f.name for f in fields(row)]
 
 
-def _rounded(row: SearchRow | VariantRow) -> list[Any]:
+def _rounded(row: SearchRow | VariantRow | VerdictRow) -> list[Any]:
     return [_text(value) if isinstance(value, float) else value for value in astuple(row)]
 
 

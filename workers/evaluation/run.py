@@ -20,9 +20,12 @@ from workers.evaluation.findings import Findings, RecallRow, SearchRow, VariantR
 from workers.evaluation.published import PublishedSet
 from workers.evaluation.searching import FirstMatches, Index, exact_first_matches, recall_by_edit
 from workers.evaluation.subject import Photograph, Subject
+from workers.evaluation.verdicts import calibrated_on, verdict_rows
 from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.codec.trainable import training_sample
 from workers.index.maintenance.build import encode_all
+from workers.index.verdicts.calibration import Calibration
+from workers.index.verdicts.measure import Contents
 
 __all__ = ["FLAT", "Evaluation", "EvaluationPlan", "Trained"]
 
@@ -117,6 +120,11 @@ class Evaluation:
         unrelated = index.first_matches(self._unrelated, 1)
         right = np.tile(np.arange(len(registered)), len(EDITS))
         self.findings.detections[activated] = detect(first.part(len(right)), right, unrelated)
+        contents = Contents(codec, np.concatenate([registered, references]), len(registered))
+        of_edits = _stacked({edit: copies[edit] for edit in EDITS})
+        self.findings.verdicts += verdict_rows(
+            self._plan.main, self._calibration, contents, of_edits, self._unrelated, activated=activated
+        )
 
     def _variants(self) -> None:
         """Ten steps, one step, and robust, on the same photographs."""
@@ -160,6 +168,11 @@ class Evaluation:
         """(M, D) of unregistered images, edited."""
         edits = {"identity": EDITS["identity"]} if self._subject.edited else EDITS
         return _stacked(self._copies("unrelated", self._subject.unrelated, edits))
+
+    @cached_property
+    def _calibration(self) -> Calibration:
+        """Of verdicts by the main index: on the references, none of which is one of the unrelated images."""
+        return calibrated_on(self._codec(self._plan.main)[0], self._subject.references, self._codec(self._plan.main)[1])
 
     def _codec(self, factory: str) -> tuple[Codec, Codes]:
         """A codec, trained for this run unless one was given, and the references' codes."""

@@ -57,6 +57,7 @@ def _tables(findings: Findings, plan: EvaluationPlan) -> dict[str, object]:
         "comparison_sentences": tables.comparison_sentences(findings.strengths),
         "comparison_table": tables.comparison_table(findings.strengths),
         "detection_table": tables.detection_table(findings),
+        "verdicts_table": tables.verdicts_table(findings),
         "quality": tables.quality_sentence(findings),
         "average": tables.AVERAGE,
     }

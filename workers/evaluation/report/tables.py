@@ -15,8 +15,19 @@ from workers.evaluation.report import paper
 from workers.evaluation.run import FLAT
 
 __all__ = [
-    "AVERAGE", "Beside", "Table", "comparison_sentences", "comparison_table", "detection_table", "edits_table",
-    "main_table", "others_table", "quality_sentence", "strengths_table", "variants_table",
+    "AVERAGE",
+    "Beside",
+    "Table",
+    "comparison_sentences",
+    "comparison_table",
+    "detection_table",
+    "edits_table",
+    "main_table",
+    "others_table",
+    "quality_sentence",
+    "strengths_table",
+    "variants_table",
+    "verdicts_table",
 ]  # fmt: skip
 
 AVERAGE: Final = "average"
@@ -156,6 +167,19 @@ def detection_table(findings: Findings) -> Table:
         area = f"{found.average_precision:.3f}"
         rows.append((_state(activated), area, threshold, f"{found.recall_at_threshold:.3f}"))
     return Table(("images", "μAP", "distance at 90 % precision", "recall there"), rows)
+
+
+def verdicts_table(findings: Findings) -> Table:
+    """Copies that are found and called a match, and unrelated images that are, with their intervals."""
+    rows = [
+        (
+            f"{_state(row.activated)}, nprobe {row.nprobe}, at {row.fpr:.1%}", f"{row.recall_at_1:.3f}",
+            f"{row.matched:.3f} ({row.matched_low:.3f} to {row.matched_high:.3f})", f"{row.originals:.3f}",
+            f"{row.false_matches:.2%} ({row.false_matches_low:.2%} to {row.false_matches_high:.2%})",
+        )
+        for row in findings.verdicts
+    ]  # fmt: skip
+    return Table(("images", "R@1", "found and matched", "originals", "unrelated matched"), rows)
 
 
 def quality_sentence(findings: Findings) -> str:

@@ -51,10 +51,24 @@ def print_main_table(findings: Findings, plan: EvaluationPlan) -> None:
         click.echo(f"{name:<34}{shares.get(False, ''):>9}{shares.get(True, ''):>11}   {ms[index, nprobe]:>8.3f}")
     areas = {a: f"{found.average_precision:.3f}" for a, found in findings.detections.items()}
     click.echo(f"{f'μAP, {plan.main}, nprobe 1':<34}{areas[False]:>9}{areas[True]:>11}")
+    _print_verdicts(findings)
     click.echo(f"\n{'activation, first ' + str(findings.variants[0].images) + ' images':<43}{'R@1':>11}   {'ms':>8}")
     for row in findings.variants:
         click.echo(f"{row.variant:<43}{row.recall_at_1:>11.3f}   {row.ms_per_image:>8.1f}   {row.psnr_db:.2f} dB")
     _print_comparisons(findings)
+
+
+def _print_verdicts(findings: Findings) -> None:
+    """What a user gets: beside R@1, copies that are found and called a match, at two rates of false matches."""
+    head = f"{'R@1':>9}{'matched':>9}{'originals':>11}   {'false matches':>14}"
+    click.echo(f"\n{'found and matched':<34}{head}")
+    for row in findings.verdicts:
+        name = f"{'activated' if row.activated else 'passive'}, nprobe {row.nprobe}, at {row.fpr:.1%}"
+        within = f"({row.false_matches_low:.2%} to {row.false_matches_high:.2%})"
+        click.echo(
+            f"{name:<34}{row.recall_at_1:>9.3f}{row.matched:>9.3f}{row.originals:>11.3f}"
+            f"   {row.false_matches:>6.2%} {within}"
+        )
 
 
 def _print_comparisons(findings: Findings) -> None:

@@ -10,12 +10,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from workers.index.codec.codec import Codec, Codes, Features, search, search_many
+from workers.index.codec.codec import Codec, Codes, Features, search_many
 from workers.index.verdicts.calibration import Calibration, Curve
 from workers.index.verdicts.duplicates import neighbours
 from workers.index.verdicts.score import COHORT, cohort, score
 
-__all__ = ["Contents", "Queries", "calibrate", "copies_found", "entries_as_queries"]
+__all__ = ["Contents", "Queries", "calibrate", "copies_found", "entries_as_queries", "first_assets"]
 
 _NPROBES: Final = (1, 4, 16, 64)
 _SCORES: Final = tuple(round(float(s), 4) for s in np.linspace(0.1, 1.0, 73))
@@ -80,17 +80,37 @@ def calibrate(contents: Contents, sets: Sequence[Queries], fpr: float, backgroun
     )  # fmt: skip
 
 
+def first_assets(
+    contents: Contents, curve: Curve, features: Features
+) -> tuple[npt.NDArray[np.int64], Scores, npt.NDArray[np.bool_]]:
+    """The first matches of queries (Q, D).
+
+    Returns:
+        Positions (Q,) of the nearest assets, −1 where there is none among the nearest entries; their scores (Q,),
+        infinite likewise; and whether no distractor is nearer (Q,).
+    """
+    positions = np.full(len(features), -1, dtype=np.int64)
+    scores = np.full(len(features), np.inf)
+    nearest = np.zeros(len(features), dtype=bool)
+    depth = min(_CANDIDATES, len(contents.codes))
+    for start in range(0, len(features), _TOGETHER):
+        part = features[start : start + _TOGETHER]
+        rows = search_many(contents.codec, contents.index, part, curve.nprobe, depth)
+        for number, (distances, found) in enumerate(zip(*rows, strict=True), start):
+            there, assets = found >= 0, (found >= 0) & (found < contents.assets)
+            if assets.any():
+                own = distances[assets].tolist()
+                positions[number], nearest[number] = found[assets][0], assets[0]
+                scores[number] = score(own[0], cohort(distances[there & ~assets].tolist(), own), curve.scale)
+    return positions, scores, nearest
+
+
 def copies_found(contents: Contents, curve: Curve, copies: Features, own: Sequence[int]) -> list[float]:
     """For each score of a calibration, the share of edited copies (Q, D) whose own asset, at the position `own` of the
     index, is the first match with that score or a better one."""
-    scores = np.full(len(copies), np.inf)
-    for i, (feature, position) in enumerate(zip(copies, own, strict=True)):
-        hits = search(contents.index, contents.codec.probe(feature, curve.nprobe), _CANDIDATES)
-        assets = [(p, d) for p, d in hits if p < contents.assets]
-        if assets and assets[0][0] == position:
-            others = cohort([d for p, d in hits if p >= contents.assets], [d for _, d in assets])
-            scores[i] = score(assets[0][1], others, curve.scale)
-    return [round(float(np.mean(scores <= limit)), 5) for limit in _SCORES]
+    positions, scores, _ = first_assets(contents, curve, copies)
+    right = positions == np.asarray(own)
+    return [round(float(np.mean(right & (scores <= limit))), 5) for limit in _SCORES]
 
 
 def _curve(contents: Contents, sets: Sequence[Queries], nprobe: int) -> Curve:

@@ -1,0 +1,205 @@
+"""What a user gets of a query: ``python -m tests.benchmarks.verdicts --photos DIR --references TAR…``.
+
+Half of the photographs are protected among the references, which belong to no asset, in the starter collection's index;
+the others, their edits and pages of text are unrelated. *before* is how version 0.1.0 judged: by distance, every
+reference being an answer, at a threshold that half of the unrelated photographs set. The second table tries scores
+where every reference is an asset, as in a large archive.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+
+from tasks.messages import ActivationOptions, View
+from tests.benchmarks.recall import LIMITS, Setting, activate
+from workers.activation.engine import Engine
+from workers.evaluation.edits import EDITS, MORE_EDITS, edit_seed
+from workers.evaluation.verdicts import FPRS, verdict_rows
+from workers.extractors.features import FeatureFolder
+from workers.extractors.registry import load_extractor
+from workers.handlers.query_views import views_of
+from workers.images import decode
+from workers.images.folders import image_files
+from workers.images.tensors import to_input
+from workers.index.codec.codec import Codec, Features, search_many
+from workers.index.maintenance import starter
+from workers.index.maintenance.plain_images import plain_images
+from workers.index.verdicts.calibration import wilson
+from workers.index.verdicts.duplicates import near_distance, neighbours
+from workers.index.verdicts.measure import Contents, first_assets
+
+NPROBES = (1, 4, 16, 64)
+DEPTH = 60
+PAGES = 400
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Features: (E·N, D) of the protected photographs' copies, edit by edit; (M, D) and (M·E, D) of unrelated
+    photographs and their copies; (P, D) of plain images."""
+
+    contents: Contents
+    copies: Features
+    unrelated: Features
+    edited: Features
+    plain: Features
+
+
+@click.command(help=__doc__)
+@click.option("--photos", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--references", multiple=True, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--hold-out", default=1, help="Protect every K-th photograph; the others are unrelated. Default: half.")
+@click.option("--count", default=200, show_default=True, help="Protected photographs at most.")
+def main(photos: Path, references: tuple[Path, ...], hold_out: int, count: int) -> None:
+    extractor = load_extractor("compact", torch.device("cpu"), precision="float32")
+    engine = Engine(extractor)
+    codec = Codec.read(starter.FOLDER / starter.CODEC, starter.read_card().factory)
+    with tempfile.TemporaryDirectory() as folder:
+        made = FeatureFolder(Path(folder), extractor, references)
+        made.fill(LIMITS, lambda _: None)
+        known = np.array(made.features)
+    every = hold_out if hold_out > 1 else 2
+    pictures = [decode(data, LIMITS).pixels for _, data in image_files(photos)]
+    features = _features(engine, pictures)
+    # Some photographs are among the references at another size: neither is unrelated to the other.
+    near = near_distance(known)
+    twins = np.array([bool(found) for found in neighbours(features, known, near)])
+    chosen = [i for i in range(0, len(pictures), every) if not twins[i]][:count]
+    others = [i for i in range(len(pictures)) if i % every and not twins[i]]
+    click.echo(f"{len(chosen)} protected, {len(others)} unrelated, {twins.sum()} left out as copies of references")
+    setting = Setting(engine, [pictures[i] for i in chosen], known)
+    published, codes = activate(setting, codec, ActivationOptions())
+    background = starter.Background.read(starter.FOLDER / starter.BACKGROUND)
+    distractors = [codec.encode(known), starter.plain_codes(codec, background)]
+    measured = Measured(
+        Contents(codec, np.concatenate([codes, *distractors]), len(codes)),
+        _copies(engine, published, EDITS),
+        features[others],
+        _copies(engine, [pictures[i] for i in others], EDITS),
+        _features(engine, list(plain_images(PAGES, seed=7))),
+    )
+    print_before(measured)
+    print_now(measured)
+    print_views(engine, measured, published)
+    print_scores(measured)
+
+
+def print_before(measured: Measured) -> None:
+    """By distance, all entries being answers."""
+    contents, half = measured.contents, len(measured.unrelated) // 2
+    right = np.tile(np.arange(contents.assets), len(EDITS))
+    click.echo(f"\nbefore{'R@1':>15}{'matched at 1 %, 0.1 %':>25}{'originals':>11}   unrelated at 1 %, plain images")
+    for nprobe in NPROBES:
+        distances, positions = search_many(contents.codec, contents.index, measured.copies, nprobe, 1)
+        found, d = positions[:, 0] == right, distances[:, 0]
+        unrelated, plain = (
+            search_many(contents.codec, contents.index, f, nprobe, 1)[0][:, 0]
+            for f in (measured.unrelated, measured.plain)
+        )
+        limits = [np.quantile(unrelated[:half], fpr, method="lower") for fpr in FPRS]
+        matched = " ".join(f"{np.mean(found & (d <= limit)):.3f}" for limit in limits)
+        originals = np.mean((found & (d <= limits[0]))[: contents.assets])
+        false = f"{_text(unrelated[half:] <= limits[0])}   {_text(plain <= limits[0])}"
+        click.echo(f"nprobe {nprobe:<5}{found.mean():>9.3f}{matched:>25}{originals:>11.3f}   {false}")
+
+
+def print_now(measured: Measured) -> None:
+    """By the starter's calibration, which knows none of these images."""
+    calibration = starter.read_card().calibration
+    background = starter.Background.read(starter.FOLDER / starter.BACKGROUND)
+    told = np.mean([background.uninformative(feature) for feature in measured.plain])
+    click.echo(f"\nnow{'R@1':>18}{'first asset':>13}{'matched':>9}{'originals':>11}   unrelated, edited, plain images")
+    for kind in (measured.unrelated, measured.edited):
+        for row in verdict_rows("starter", calibration, measured.contents, measured.copies, kind, activated=True):
+            name = f"nprobe {row.nprobe}, {row.fpr:.1%}"
+            false = f"{row.false_matches:.2%} ({row.false_matches_low:.2%} to {row.false_matches_high:.2%})"
+            shares = f"{row.recall_at_1:.3f}{row.first:>13.3f}{row.matched:>9.3f}{row.originals:>11.3f}"
+            click.echo(f"{name:<16}{shares}   {false}")
+    curve = calibration.curve(1)
+    _, scores, _ = first_assets(measured.contents, curve, measured.plain)
+    limit = calibration.threshold(FPRS[0], 1, measured.contents.assets)
+    click.echo(f"plain images: {told:.3f} told as uninformative; {np.mean(scores <= limit):.2%} within the threshold")
+
+
+def print_views(engine: Engine, measured: Measured, published: list[np.ndarray]) -> None:
+    """Mirrored and turned copies, asked for as they are and with views."""
+    edits = {"identity": EDITS["identity"], **MORE_EDITS, "rotation_90": EDITS["rotation_90"]}
+    click.echo("\nviews, at 1 %, nprobe 1      as it is   with views")
+    for name, edit in edits.items():
+        copies = [np.asarray(edit(Image.fromarray(picture), 0)) for picture in published]
+        shares = [_with_views(engine, measured.contents, copies, views) for views in ((), ("mirror", "rotations"))]
+        click.echo(f"{name:<28}{shares[0]:>8.3f}{shares[1]:>12.3f}")
+
+
+def _with_views(engine: Engine, contents: Contents, copies: list[np.ndarray], wanted: tuple[View, ...]) -> float:
+    """Share of the copies found and matched."""
+    calibration = starter.read_card().calibration
+    curve = calibration.curve(1)
+    by_view: dict[str, list[torch.Tensor]] = {}
+    for picture in copies:
+        for name, view in views_of(to_input(picture, engine.extractor.input_size), wanted).items():
+            by_view.setdefault(name, []).append(view)
+    found = [first_assets(contents, curve, _extracted(engine, views))[:2] for views in by_view.values()]
+    positions, scores = np.stack([p for p, _ in found]), np.stack([s for _, s in found])
+    best = scores.argmin(axis=0), np.arange(len(copies))
+    limit = calibration.threshold(FPRS[0] / len(found), 1, contents.assets)
+    return float(np.mean((positions[best] == np.arange(len(copies))) & (scores[best] <= limit)))
+
+
+def print_scores(measured: Measured) -> None:
+    """Share of copies found and matched where every entry is an asset, by the form of the score."""
+    contents = measured.contents
+    right = np.tile(np.arange(contents.assets), len(EDITS))
+    forms: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "distance": lambda d: d[:, 0],
+        "distance − mean of 10": lambda d: d[:, 0] - d[:, 1:11].mean(axis=1),
+        **{f"distance ÷ mean of {k}": lambda d, k=k: d[:, 0] / d[:, 1 : k + 1].mean(axis=1) for k in (1, 5, 10, 30)},
+        "distance ÷ mean of 11th to 40th": lambda d: d[:, 0] / d[:, 11:41].mean(axis=1),
+    }
+    click.echo(f"\n{'every entry an asset':<44}{'R@1':>8}{'at 1 %':>9}{'at 0.1 %':>10}")
+    for nprobe in (1, 16):
+        (copies, found), (unrelated, _) = (
+            search_many(contents.codec, contents.index, f, nprobe, DEPTH) for f in (measured.copies, measured.edited)
+        )
+        ok = found[:, 0] == right
+        for name, form in forms.items():
+            own, others = (form(np.where(d > 1e30, 1.0, d)) for d in (copies, unrelated))
+            matched = [np.mean(ok & (own <= np.quantile(others, fpr, method="lower"))) for fpr in FPRS]
+            click.echo(f"{name + f', nprobe {nprobe}':<44}{ok.mean():>8.3f}{matched[0]:>9.3f}{matched[1]:>10.3f}")
+
+
+def _copies(engine: Engine, pictures: list[np.ndarray], edits: Iterable[str]) -> Features:
+    """(E·N, D), edit by edit."""
+    return np.concatenate(
+        [
+            _features(
+                engine, (np.asarray(EDITS[n](Image.fromarray(p), edit_seed(0, str(i)))) for i, p in enumerate(pictures))
+            )
+            for n in edits
+        ]
+    )
+
+
+def _features(engine: Engine, pictures: Iterable[np.ndarray]) -> Features:
+    return _extracted(engine, [to_input(picture, engine.extractor.input_size) for picture in pictures])
+
+
+def _extracted(engine: Engine, inputs: list[torch.Tensor]) -> Features:
+    return np.concatenate([engine.features(torch.stack(inputs[i : i + 32])) for i in range(0, len(inputs), 32)])
+
+
+def _text(matched: np.ndarray) -> str:
+    low, high = wilson(int(matched.sum()), len(matched))
+    return f"{matched.mean():.2%} ({low:.2%} to {high:.2%})"
+
+
+if __name__ == "__main__":
+    main()
