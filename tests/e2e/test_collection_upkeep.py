@@ -79,7 +79,7 @@ def test_a_collection_built_by_workers_is_compacted_by_itself_and_repaired_after
     assert good_index(stack_environment, "repair", name).endswith("0 were registered again, 0 removed again.\n")
     good_index(stack_environment, "compact", name)
     state = info(stack_environment, name)
-    assert sum(part["count"] for part in state["segments"]) == 306
+    assert sum(part["count"] for part in state["segments"] if not part["distractors"]) == 306
     left = [f"asset-{i}" for i in range(1, 7)]  # a worker that had not read the removals follows the new generation
     wait_for(lambda: [r.asset_id for r in results if is_found(producer, r, name)] == left, "not what was left is found")
     assert "agree with their digests" in good_index(stack_environment, "verify", name)

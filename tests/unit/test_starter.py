@@ -21,12 +21,11 @@ def folder_of(path: Path, photos: list[bytes]) -> Path:
 
 
 def test_the_command_makes_a_codec_codes_and_a_card_that_fit_each_other(tmp_path: Path) -> None:
-    photos, out = crops(50), tmp_path / "out"
+    photos, out = crops(40), tmp_path / "out"
     done = CliRunner().invoke(
         index,
-        ["make-starter", "--references", str(folder_of(tmp_path / "references", photos[:40])), "--background",
-         str(folder_of(tmp_path / "background", photos[40:])), "--factory", "IVF2,PQ4x4", "--fpr", "0.2",
-         "--description", "crops", "--out", str(out)],
+        ["make-starter", "--references", str(folder_of(tmp_path / "references", photos)), "--factory", "IVF2,PQ4x4",
+         "--fpr", "0.2", "--description", "crops", "--out", str(out)],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert done.output.startswith("40 codes in")
@@ -34,7 +33,8 @@ def test_the_command_makes_a_codec_codes_and_a_card_that_fit_each_other(tmp_path
     codec = Codec.read(out / starter.CODEC, card.factory)
     with np.load(out / starter.CODES) as archive:
         assert archive["codes"].shape == (card.count, codec.code_size) == (40, 3)
-    assert (card.description, card.threshold_fpr, codec.dimension) == ("crops", 0.2, card.extractor.dimension)
+    assert (card.description, card.calibration.fpr, codec.dimension) == ("crops", 0.2, card.extractor.dimension)
+    assert starter.Background.read(out / starter.BACKGROUND).photographs == 40
 
 
 def test_the_shipped_card_tells_of_the_shipped_codes() -> None:

@@ -66,14 +66,17 @@ def build(
     """
     from workers.extractors.registry import load_extractor, pick_device  # noqa: PLC0415  # loads torch
     from workers.index.maintenance import build as building  # noqa: PLC0415
-    from workers.index.maintenance.starter import shipped_background  # noqa: PLC0415
+    from workers.index.maintenance import starter  # noqa: PLC0415
 
     settings = load_settings()
     opened = open_collection(settings, name, create_buckets=True)
     _refuse_an_existing(opened)
     _refuse_missing(sources, here)
     loaded = load_extractor(extractor or settings.extractor, pick_device(settings.device), opened.store)
-    background = _background(opened, loaded, unrelated) if unrelated else shipped_background(loaded.identity)
+    background = starter.shipped_background(loaded.identity)
+    typical = starter.read_card().calibration if background else None
+    if unrelated:
+        background = _background(opened, loaded, unrelated)
     extract = _extracted_here if here else _extracted_by_workers
     with extract(opened, loaded, sources) as (assets, features, skipped):
         for line in skipped:
@@ -82,7 +85,7 @@ def build(
             raise InvalidRequest(f"No image in {', '.join(sources)} can be read.")
         chosen = factory or building.suggested_factory(len(assets), loaded.identity.dimension)
         click.echo(f"Training {chosen} on {len(assets):,} images …", err=True)
-        new, codes = building.train_collection(name, chosen, loaded.identity, features, fpr, background)
+        new, codes = building.train_collection(name, chosen, loaded.identity, features, fpr, background, typical)
         with opened.write_lock() as lock:
             _refuse_an_existing(opened)  # another process may have built it meanwhile
             manifest = building.publish_first(opened.files, opened.journal, new, assets, codes, lock.check)
@@ -231,7 +234,8 @@ def _curve(manifest: Manifest, assets: int) -> Iterator[str]:
     calibration = manifest.calibration
     if calibration is None:
         return
-    yield f"\nfalse matches, of {calibration.background}, among {assets:,} assets"
+    copies = f"; copies of {calibration.copies_of}" if calibration.copies_of else ""
+    yield f"\nfalse matches, of {calibration.background}, among {assets:,} assets{copies}"
     yield f"{'nprobe':>8}{'rate':>8}{'score':>8}{'copies found':>14}"
     for curve in calibration.curves:
         for rate in _CURVE_FPRS:

@@ -84,8 +84,13 @@ def train_collection(
     features: Features,
     fpr: float,
     background: Background | None = None,
+    typical: Calibration | None = None,
 ) -> tuple[NewCollection, Codes]:
     """Train a codec on features (N, D), encode them and calibrate; returns the collection and its codes (N, code_size).
+
+    Args:
+        background: unrelated images; without, the collection's own images serve where there are enough.
+        typical: a calibration of the same extractor with which copies were measured.
 
     Raises:
         InvalidRequest: FAISS cannot build or train that index on so few features.
@@ -99,6 +104,8 @@ def train_collection(
     near = near_distance(background.features[: background.photographs] if background else features)
     contents = Contents(codec, codes if distractors is None else np.concatenate([codes, distractors]), len(codes))
     calibration = calibrate(contents, list(_queries(features, background, near)), fpr, _named(background))
+    if typical is not None:
+        calibration = calibration.with_copies_of(typical)
     threshold = calibration.threshold(fpr, 1, len(codes))
     return replace(
         new,

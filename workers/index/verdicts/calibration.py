@@ -51,6 +51,7 @@ class Calibration(Frozen):
         entries: how many entries of the index were tried as the false match.
         assets: ascending numbers of assets.
         scores: ascending.
+        copies_of: what the copies were made of.
     """
 
     fpr: float = Field(gt=0, lt=1)
@@ -60,6 +61,7 @@ class Calibration(Frozen):
     assets: list[int]
     scores: list[float]
     curves: list[Curve] = Field(min_length=1)
+    copies_of: str = ""
 
     @model_validator(mode="after")
     def _shapes(self) -> Self:
@@ -69,6 +71,13 @@ class Calibration(Frozen):
             if curve.copies and len(curve.copies) != len(self.scores):
                 raise ValueError("a curve has a share of copies for each score")
         return self
+
+    def with_copies_of(self, other: Calibration) -> Calibration:
+        """The same with the copies that were measured elsewhere: scores mean the same in any index of an extractor."""
+        if self.scores != other.scores:
+            return self
+        copies = [curve.model_copy(update={"copies": other.curve(curve.nprobe).copies}) for curve in self.curves]
+        return self.model_copy(update={"curves": copies, "copies_of": other.copies_of})
 
     def curve(self, nprobe: int) -> Curve:
         """The curve for a search: of the least nprobe that is not below its own, since more cells give more false
