@@ -44,6 +44,7 @@ def create_app(settings: Settings) -> Celery:
             "visibility_timeout": 3600,
         },
         broker_connection_max_retries=None,  # a worker waits for Redis for as long as it takes
+        broker_channel_error_retry=True,  # and while Redis refuses commands: it is full, or read-only
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         timezone="UTC",
