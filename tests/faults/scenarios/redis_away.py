@@ -1,0 +1,107 @@
+"""Redis is killed, frozen, away, full, forgetful of its clients, or behind a dead connection."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import redis
+
+from producer import Job
+from tasks.connection import connect_redis
+from tests.faults.bench import Bench, Outcome
+
+JOBS = 24
+
+
+def killed(bench: Bench, times: int) -> Outcome:
+    """`kill -9` of Redis amid activations; the supervisor starts it again."""
+    jobs = _begun(bench, JOBS * times)
+    slowest_s = 0.0
+    for i in range(times):
+        bench.until_ended(jobs, JOBS * i)
+        held = bench.until_running(jobs)
+        os.kill(bench.redis_pid(), signal.SIGKILL)
+        bench.until_redis_answers()
+        slowest_s = max(slowest_s, bench.until_ended(held))
+    bench.until_ended(jobs)
+    return Outcome([job.job_id for job in jobs], recovered_s=slowest_s)
+
+
+def frozen(bench: Bench, seconds: int) -> Outcome:
+    """SIGSTOP of Redis amid activations: connections stay open and silent."""
+    return _away(bench, lambda: bench.stopped(bench.redis_pid()), seconds)
+
+
+def down(bench: Bench, seconds: int) -> Outcome:
+    """Redis is away for a minute: every connection is refused."""
+    return _away(bench, bench.redis.down, seconds)
+
+
+def half_open(bench: Bench, _: int) -> Outcome:
+    """Every connection to Redis goes dead without ending, as behind a firewall that forgot it."""
+    jobs = _begun(bench, JOBS)
+    held = bench.until_running(jobs)
+    bench.redis.forget()
+    more = bench.submit(4)
+    recovered_s = bench.until_ended(held + more)
+    bench.until_ended(jobs)
+    return Outcome([job.job_id for job in jobs + more], recovered_s=recovered_s)
+
+
+def full(bench: Bench, seconds: int) -> Outcome:
+    """Redis is at `maxmemory` and refuses every write."""
+    jobs = _begun(bench, JOBS)
+    held = bench.until_running(jobs)
+    with connect_redis(bench.settings) as client:
+        client.config_set("maxmemory", "1")
+        time.sleep(seconds)
+        client.config_set("maxmemory", "0")
+    recovered_s = bench.until_ended(held)
+    bench.until_ended(jobs)
+    return Outcome([job.job_id for job in jobs], recovered_s=recovered_s)
+
+
+def clients_killed(bench: Bench, times: int) -> Outcome:
+    """`CLIENT KILL` of all clients, once a second, amid activations."""
+    jobs = _begun(bench, 2 * JOBS)
+    with connect_redis(bench.settings) as client:
+        for _ in range(times):
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            time.sleep(1)
+    return Outcome([job.job_id for job in jobs], recovered_s=bench.until_ended(jobs))
+
+
+def password_changed(bench: Bench, seconds: int) -> Outcome:
+    """Redis refuses the workers' password for a while, as after a rotation that was taken back."""
+    jobs = _begun(bench, JOBS)
+    held = bench.until_running(jobs)
+    client: redis.Redis = connect_redis(bench.settings)
+    password = client.config_get("requirepass")["requirepass"]
+    with client.client() as single:  # one connection, which stays authenticated
+        single.config_set("requirepass", "another")
+        single.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        time.sleep(seconds)
+        single.config_set("requirepass", password)
+    client.close()
+    recovered_s = bench.until_ended(held)
+    bench.until_ended(jobs)
+    return Outcome([job.job_id for job in jobs], recovered_s=recovered_s)
+
+
+def _begun(bench: Bench, count: int) -> list[Job]:
+    bench.fleet.have(2)
+    return bench.submit(count)
+
+
+def _away(bench: Bench, fault: Callable[[], AbstractContextManager[None]], seconds: int) -> Outcome:
+    jobs = _begun(bench, JOBS)
+    held = bench.until_running(jobs)
+    with fault():
+        time.sleep(seconds)
+    recovered_s = bench.until_ended(held)
+    bench.until_ended(jobs)
+    return Outcome([job.job_id for job in jobs], recovered_s=recovered_s)
