@@ -6,6 +6,7 @@ workers/delivery/lanes.py or deploy/flower/install.py beside that version before
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import re
 import tomllib
@@ -13,11 +14,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from celery import Celery
 from celery.events import EventDispatcher
 from celery.worker import WorkController, loops, state
 from celery.worker.consumer import Consumer
 from celery.worker.consumer.gossip import Gossip
 from celery.worker.consumer.mingle import Mingle
+from kombu import Connection
+from kombu.transport.redis import Channel, Transport
 from kombu.transport.virtual.base import QoS
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -90,3 +94,20 @@ def test_the_bounds_stand_in_the_project_file() -> None:
     bounded = [text for text in listed if re.match(r"(celery|kombu|flower)\b", text)]
     assert len(bounded) == 3
     assert all("," in text for text in bounded), bounded
+
+
+def test_the_method_of_kombu_that_reads_a_queue_is_the_one_that_ours_was_made_from() -> None:
+    source = inspect.getsource(Channel._brpop_read)
+    assert hashlib.sha256(source.encode()).hexdigest()[:16] == "c42518699709f2df", source
+    assert list(inspect.signature(Channel._receive_one).parameters) == ["self", "c"]
+
+
+def test_the_transport_and_the_handler_of_messages_can_be_put_in_the_place_of_celerys() -> None:
+    assert list(inspect.signature(Connection.get_transport_cls).parameters) == ["self"]
+    assert "self.amqp.Connection(" in inspect.getsource(Celery._connection)
+    assert "promise" in inspect.signature(Consumer.create_task_handler).parameters
+    assert "on_task_received = obj.create_task_handler()" in inspect.getsource(loops.synloop)
+
+
+def test_the_last_of_kombus_connection_errors_is_the_one_that_is_no_error_of_a_connection() -> None:
+    assert Transport.connection_errors[-1] is KeyError
