@@ -53,8 +53,8 @@ end
 """
 
 # KEYS job, and the journal's five; ARGV id, token, commits found in S3, document up to the entry, document after it,
-# asset ('' when the job registers none), code, meta, facts, source, file's key, replace, and what the caller saw:
-# announcements, entry, job, source.
+# asset ('' when the job registers none), code, meta, facts, source, replace, and what the caller saw before it stored
+# the file: announcements, entry, job, source, purges.
 # Returns {'lost'}; {'moved'}: look again, and store the file again; {'conflict', source, job};
 # or {'committed', document, number}: the same when it is called again.
 COMMIT: Final = (
@@ -65,10 +65,11 @@ local own = redis.call('HMGET', KEYS[1], 'document', 'commits', 'replace')
 if own[1] then return {'committed', own[1], own[2]} end
 local entry = ''
 if ARGV[6] ~= '' then
-  local before = current(KEYS[3], KEYS[4], ARGV[6], ARGV[13], ARGV[14], ARGV[15], ARGV[16])
-  if not before or redis.call('SISMEMBER', KEYS[6], ARGV[11]) == 1 then return {'moved'} end
+  local before = current(KEYS[3], KEYS[4], ARGV[6], ARGV[12], ARGV[13], ARGV[14], ARGV[15])
+  local purges = redis.call('HGET', KEYS[6], ARGV[6]) or '0'
+  if not before or purges ~= ARGV[16] or purges % 2 == 1 then return {'moved'} end
   local other = before.source ~= '' and before.source ~= ARGV[10]
-  if other and ARGV[12] == '' and not own[3] then return {'conflict', before.source, before.job} end
+  if other and ARGV[11] == '' and not own[3] then return {'conflict', before.source, before.job} end
   entry = add(KEYS[2], KEYS[3], ARGV[6], 'add', ARGV[7], ARGV[8], ARGV[9])
   redis.call('HSET', KEYS[5], ARGV[6], entry)
   if before.job ~= ARGV[1] then mark(before.job, 'superseded_by', ARGV[1]) end
@@ -142,19 +143,24 @@ for i = 1, #ARGV, 2 do
 end
 """
 
-# KEYS live, purging; ARGV asset, seconds, keys of protected files.  Returns those that the asset's live change
-# does not name; until they are taken out of `purging`, or the seconds are over, no commit can name them.
+# KEYS live, purges; ARGV asset, seconds, keys of protected files.  Returns those that the asset's live change does not
+# name, and makes the asset's number of purges odd: none of its activations is committed until END_PURGE, or until the
+# seconds are over; and those that stored their files before that store them again.
 BEGIN_PURGE: Final = """
 local known = redis.call('HGET', KEYS[1], ARGV[1])
 local facts = known and string.match(known, '\\n(.*)$')
 local used = facts and cjson.decode(facts).key
 local unused = {}
 for i = 3, #ARGV do
-  if ARGV[i] ~= used then
-    table.insert(unused, ARGV[i])
-    redis.call('SADD', KEYS[2], ARGV[i])
-  end
+  if ARGV[i] ~= used then table.insert(unused, ARGV[i]) end
 end
+local purges = redis.call('HINCRBY', KEYS[2], ARGV[1], 1)
+if purges % 2 == 0 then redis.call('HINCRBY', KEYS[2], ARGV[1], 1) end
 redis.call('EXPIRE', KEYS[2], ARGV[2])
 return unused
+"""
+
+# KEYS purges; ARGV asset.
+END_PURGE: Final = """
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '0') % 2 == 1 then redis.call('HINCRBY', KEYS[1], ARGV[1], 1) end
 """

@@ -31,10 +31,12 @@ class AssetState:
 
 @dataclass(frozen=True)
 class Seen:
-    """An asset's current state, None when it is not registered, at a number of the journal's `announcements`."""
+    """An asset's current state, None when it is not registered, at a number of the journal's `announcements` and of the
+    asset's `purges`."""
 
     announcements: str
     state: AssetState | None
+    purges: str = "0"
 
 
 @dataclass(frozen=True)
@@ -81,17 +83,17 @@ class Commit:
 def registration_args(registration: Registration | None) -> list[str]:
     """A registration as the script that commits takes it."""
     if registration is None:
-        return [""] * 7
+        return [""] * 6
     facts = registration.facts
     parts = [registration.asset_id, registration.code, registration.meta, facts.text()]
-    return [*parts, facts.source_sha256, facts.protected_key, "1" if registration.replace else ""]
+    return [*parts, facts.source_sha256, "1" if registration.replace else ""]
 
 
 def seen_args(seen: Seen | None) -> list[str]:
     """What a caller saw, as the script that commits takes it."""
     state = seen.state if seen else None
     before = [state.entry, state.job_id, state.source_sha256] if state else ["", "", ""]
-    return [seen.announcements if seen else "", *before]
+    return [seen.announcements, *before, seen.purges] if seen else ["", *before, ""]
 
 
 def conflict_of(asset_id: str, source_sha256: str, job_id: str) -> AssetConflict:

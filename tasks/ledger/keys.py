@@ -57,20 +57,20 @@ class JournalKeys:
         state: hash: the newest announced `generation`; `cut`, up to which entry the stream is trimmed; `announcements`,
             how often changes may have left `live`.
         unrecorded: hash: asset → the entry whose record is not in S3 yet; such a change stays in `live`.
-        purging: set: keys of protected files that are being deleted, for a minute at most.
+        purges: hash: asset → twice how often its files were purged lately; odd while that is being done.
     """
 
     stream: str
     live: str
     state: str
     unrecorded: str
-    purging: str
+    purges: str
 
     @classmethod
     def of(cls, collection: str) -> JournalKeys:
         stream = journal_stream(collection)
-        return cls(stream, *(f"{stream}:{name}" for name in ("live", "state", "unrecorded", "purging")))
+        return cls(stream, *(f"{stream}:{name}" for name in ("live", "state", "unrecorded", "purges")))
 
     @property
     def all(self) -> list[str]:
-        return [self.stream, self.live, self.state, self.unrecorded, self.purging]
+        return [self.stream, self.live, self.state, self.unrecorded, self.purges]

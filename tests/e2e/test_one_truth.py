@@ -18,7 +18,7 @@ from tasks.storage import Bucket, ObjectStore
 from tests.photographs import crops
 from tests.stack import WorkerProcess, aii_here
 from tests.truth import disagreements
-from tests.waiting import LIMIT_S
+from tests.waiting import LIMIT_S, wait_for
 from workers.index.collection.journal import Journal
 
 PAIRS = 40
@@ -112,7 +112,7 @@ def test_another_image_takes_an_assets_place_only_when_that_is_said(
     replaced, second = activated(producer, IMAGES[3], asset_id="taken", options=ONE, replace=True)
     assert (replaced.job_id, replaced.new) == (refused.job_id, True)
     assert producer.ledger.get(jpeg.job_id).superseded_by == replaced.job_id
-    assert f"superseded by {replaced.job_id}" in read_overview(settings).outdated[jpeg.job_id]
+    wait_for(lambda: read_overview(settings).outdated.get(jpeg.job_id) == f"superseded by {replaced.job_id}")
     assert second.protected_key != first.protected_key
     assert disagreements(settings, "starter", [jpeg.job_id, replaced.job_id]) == []
     with connect_redis(settings) as client:
@@ -170,7 +170,7 @@ def test_a_file_that_is_being_purged_is_stored_again_by_the_activation_that_want
         with pytest.raises(DeadlineExceeded):
             again.wait(1)
         store.delete(Bucket.PROTECTED, one.protected_key)
-        journal.end_purge([one.protected_key])
+        journal.end_purge("wanted")
     result = again.wait(LIMIT_S)
     assert isinstance(result, ActivationResult)
     assert result.protected_key == one.protected_key

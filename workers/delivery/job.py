@@ -68,8 +68,8 @@ class Publication:
     Attributes:
         result: its document, without the journal's entry.
         registration: the asset as it goes into the journal.
-        seen: the asset's state, looked up after the file was stored.
-        again: stores the file and looks the asset up once more: a compaction or a purge came between.
+        seen: the asset's state, looked up before the file was stored.
+        again: looks the asset up and stores the file once more: a compaction or a purge came between.
     """
 
     result: ActivationResult

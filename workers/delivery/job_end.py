@@ -111,13 +111,12 @@ class JobEnd:
 
     def _published(self, job: HeldJob, made: Publication) -> Commit:
         """Commit an activation: its document and its asset's new state, in one step."""
-        document, seen = _without_entry(made.result), made.seen
+        document, seen = _without_entry(made.result), [made.seen]
 
         def attempt() -> Commit:
-            nonlocal seen
-            commit = self._ledger.commit(job.job_id, job.token, document, made.registration, seen, job.found)
+            known = seen.pop() if seen else made.again()
+            commit = self._ledger.commit(job.job_id, job.token, document, made.registration, known, job.found)
             if commit is None:
-                seen = made.again()
                 raise NotReady("The collection was compacted or purged at this moment.")
             return commit
 

@@ -49,13 +49,14 @@ class ImageHandlers:
         key = protected_key(request.collection, request.asset_id, digest, protected.encoded.extension)
         running.begin_publishing()
 
-        def look_up() -> Seen:
+        def store() -> Seen:
+            with running.watch.stage("journal"):
+                seen = collection.look_up(request.asset_id)
             with running.watch.stage("upload"):
                 self._resources.store.put(Bucket.PROTECTED, key, protected.encoded.data, protected.encoded.content_type)
-            with running.watch.stage("journal"):
-                return collection.look_up(request.asset_id)
+            return seen
 
-        seen = look_up()
+        seen = store()
         result = ActivationResult(
             status="activated" if protected.verified else "passive",
             job_id=running.job_id,
@@ -89,7 +90,7 @@ class ImageHandlers:
             uninformative=collection.uninformative(found.feature),
             provenance=running.provenance(),
         )
-        return Publication(result, registration_of(result, replace=request.replace), seen, look_up)
+        return Publication(result, registration_of(result, replace=request.replace), seen, store)
 
     def restore_activation(self, result: ActivationResult) -> Restoration | None:
         """What may be taken over of an earlier result; None when its asset is not as it left it any more, or when

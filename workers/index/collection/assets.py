@@ -18,7 +18,7 @@ from tasks.names import asset_key, canonical_json, sha256_hex
 from tasks.results import ActivationResult
 from tasks.storage import Bucket, ObjectStore
 from workers.bounded_map import bounded_map
-from workers.index.collection.journal import Journal, entry_order
+from workers.index.collection.journal import Journal, Live, entry_order
 from workers.index.collection.removals import Removals
 
 __all__ = ["AssetRecord", "AssetRecords", "facts_of", "look_up"]
@@ -111,15 +111,19 @@ def look_up(journal: Journal, records: AssetRecords, removals: Removals, asset_i
     """An asset's current state: by the journal, and where that has none, by its newest record. The journal has none of
     what segments cover, nor after Redis was emptied."""
     live = journal.live(asset_id)
+    return Seen(live.announcements, _current(live, records, removals, asset_id), live.purges)
+
+
+def _current(live: Live, records: AssetRecords, removals: Removals, asset_id: str) -> AssetState | None:
     if live.removed or (live.state and live.state.job_id):
-        return Seen(live.announcements, None if live.removed else live.state)
+        return None if live.removed else live.state
     record = records.newest(asset_id)
     if record is None or (live.state and live.state.entry != record.journal_entry):
-        return Seen(live.announcements, live.state)
+        return live.state
     removal = removals.entry(asset_id)
     if removal and entry_order(removal) > entry_order(record.journal_entry):
-        return Seen(live.announcements, None)
-    return Seen(live.announcements, AssetState(record.journal_entry, record.job_id, record.source_sha256))
+        return None
+    return AssetState(record.journal_entry, record.job_id, record.source_sha256)
 
 
 def _order(key: str) -> tuple[int, int]:

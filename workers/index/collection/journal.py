@@ -5,7 +5,7 @@ aii:journal:{name}:live        hash: asset_id → its latest change that no segm
 aii:journal:{name}:state       hash: `generation`, the newest announced; `cut`, up to which entry the stream is trimmed
 aii:journal:{name}:manifests   hash: generation → sha256 of its manifest; see :mod:`workers.index.collection.pinned`
 aii:journal:{name}:unrecorded  hash: asset_id → the entry of a change that S3 has no record of yet
-aii:journal:{name}:purging     set: protected files that are just being deleted
+aii:journal:{name}:purges      hash: asset_id → twice how often its files were purged lately; odd while that is done
 
 Activations are added by :meth:`tasks.ledger.ledger.Ledger.commit`, together with the end of their jobs.
 """
@@ -50,7 +50,8 @@ MOVED: Final = "moved"
 _NAME_KEY: Final = "_name"
 _PAGE: Final = 5_000
 _ENTRY: Final = r"\d+-\d+"
-_PURGE_S: Final = 60
+# Longer than a commit takes from storing its file; an asset whose purge died is locked for as long.
+_PURGE_S: Final = 1_800
 
 # KEYS stream; ARGV entry. Redis refuses to add an entry of that name when the stream is past it already.
 _CONTINUE_AFTER: Final = """
@@ -84,13 +85,14 @@ class Announced:
 @dataclass(frozen=True)
 class Live:
     """What the journal says of one asset: its latest change that no segment covers, if there is one; see
-    :class:`tasks.ledger.keys.JournalKeys` for `announcements`.
+    :class:`tasks.ledger.keys.JournalKeys` for the numbers.
 
     Attributes:
         state: job and source are "" in a change that no job made, or one of version 0.1.0.
     """
 
     announcements: str
+    purges: str
     state: AssetState | None
     removed: bool = False
 
@@ -106,7 +108,8 @@ class Journal:
         self._register = client.register_script(commit_scripts.REGISTER)
         self._recorded = client.register_script(commit_scripts.RECORDED)
         self._forget = client.register_script(commit_scripts.FORGET)
-        self._purge = client.register_script(commit_scripts.BEGIN_PURGE)
+        self._begin_purge = client.register_script(commit_scripts.BEGIN_PURGE)
+        self._end_purge = client.register_script(commit_scripts.END_PURGE)
         self._continue_after = client.register_script(_CONTINUE_AFTER)
 
     def add(
@@ -134,29 +137,30 @@ class Journal:
     def live(self, asset_id: str) -> Live:
         """The asset's latest change that no segment covers."""
         pipe = self._client.pipeline(transaction=True)
-        change, announcements = pipe.hget(self._live, asset_id).hget(self._state, "announcements").execute()
+        pipe.hget(self._live, asset_id).hget(self._state, "announcements").hget(self._keys.purges, asset_id)
+        change, *numbers = pipe.execute()
+        announcements, purges = (number or "0" for number in numbers)
         if change is None:
-            return Live(announcements or "0", None)
+            return Live(announcements, purges, None)
         head, _, facts = change.partition("\n")
         entry, op = head.split(" ", 2)[:2]
         said = json.loads(facts) if facts else {}
         state = AssetState(entry, said.get("job", ""), said.get("source", ""))
-        return Live(announcements or "0", state, removed=op == "remove")
+        return Live(announcements, purges, state, removed=op == "remove")
 
     def recorded(self, asset_id: str, entry: str) -> None:
         """Say that S3 has a record of a change, which may leave the journal now when segments cover it."""
         self._recorded(keys=[self._keys.unrecorded], args=[asset_id, entry])
 
     def begin_purge(self, asset_id: str, keys: Sequence[str]) -> list[str]:
-        """Announce for a minute that protected files of an asset are being deleted, so that nothing is committed with
-        them; returns those that the asset's current state does not need."""
-        found = self._purge(keys=[self._live, self._keys.purging], args=[asset_id, _PURGE_S, *keys])
+        """Keep an asset's activations from being committed while protected files of it are deleted; returns those of
+        the files that its current state does not need."""
+        found = self._begin_purge(keys=[self._live, self._keys.purges], args=[asset_id, _PURGE_S, *keys])
         return [str(key) for key in found]
 
-    def end_purge(self, keys: Sequence[str]) -> None:
-        """Say that these files are deleted."""
-        if keys:
-            self._client.srem(self._keys.purging, *keys)
+    def end_purge(self, asset_id: str) -> None:
+        """Let activations go on; those that stored their files before that store them again."""
+        self._end_purge(keys=[self._keys.purges], args=[asset_id])
 
     def read_after(self, entry: str, code_size: int | None = None) -> Page:
         """The next changes after an entry, at most a page; see :func:`read_changes` for `code_size`."""

@@ -1,8 +1,8 @@
 """Purge: deletes what later activations or removals have made obsolete. Never done but on demand.
 
 A protected file may be wanted again at the same moment: an activation whose result is the same bytes stores them under
-the same key. So the keys are announced in the journal before they are deleted, and no activation is committed with one
-of those; it stores its file again afterwards.
+the same key. So the journal lets no activation of an asset be committed while its files are deleted, and none that
+stored its file before; it stores that again.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _purge_asset(store: ObjectStore, files: CollectionStore, journal: Journal, s
         for key in unused:
             store.delete(Bucket.PROTECTED, key)
     finally:
-        journal.end_purge(unused)
+        journal.end_purge(asset_id)
     for state in sorted(states, key=lambda state: state.record.commit, reverse=True):
         delete_document(store, state.record.job_id, state.record.commit)
         files.assets.delete(state.key)  # last: what was not deleted yet is found again
