@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from producer.client import Job, Producer
-from producer.patience import NoPatience, Patience
+from producer.retry_policy import NO_RETRIES, RetryPolicy
 from producer.search import Found
 from tasks.errors import AiiError, DeadlineExceeded, Unavailable, error_of
 from tasks.results import ActivationResult, FailureResult, ImageResult, QueryResult
@@ -49,17 +49,17 @@ def run_batch(
     submit: Callable[[Found], Job],
     timeout_s: float | None,
     *,
-    patience: Patience | None = None,
+    retry_policy: RetryPolicy | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Submission]:
     """Yield every image once, as it ends; those that are not done after `timeout_s` come last, with DeadlineExceeded.
 
     Raises:
-        Unavailable: a service went away, and did not come back within the `patience`.
+        Unavailable: a service went away, and did not come back as soon as the `retry_policy` allows.
     """
-    patience, progress = patience or NoPatience, progress or Progress()
-    yield from submit_all(found, submit, patience, progress)
-    yield from wait_for_all(producer, timeout_s, patience, progress)
+    retry_policy, progress = retry_policy or NO_RETRIES, progress or Progress()
+    yield from submit_all(found, submit, retry_policy, progress)
+    yield from wait_for_all(producer, timeout_s, retry_policy, progress)
     for submissions in progress.images.values():
         for s in submissions:
             late = DeadlineExceeded(f"Not done after {timeout_s} s; the job goes on: run the same command again later.")
@@ -67,12 +67,12 @@ def run_batch(
 
 
 def submit_all(
-    found: Sequence[Found], submit: Callable[[Found], Job], patience: Patience, progress: Progress
+    found: Sequence[Found], submit: Callable[[Found], Job], retry_policy: RetryPolicy, progress: Progress
 ) -> Iterator[Submission]:
     """Submit every image, and yield those that were refused; the others are in `progress`."""
     with ThreadPoolExecutor(_UPLOADS) as pool:
         try:
-            outcomes = pool.map(lambda image: _try(submit, image, patience, progress), found)
+            outcomes = pool.map(lambda image: _try(submit, image, retry_policy, progress), found)
             for order, (image, outcome) in enumerate(zip(found, outcomes, strict=True)):
                 if isinstance(outcome, AiiError):
                     yield Submission(order, image, None, False, error=outcome)
@@ -87,16 +87,16 @@ def submit_all(
 
 
 def wait_for_all(
-    producer: Producer, timeout_s: float | None, patience: Patience, progress: Progress
+    producer: Producer, timeout_s: float | None, retry_policy: RetryPolicy, progress: Progress
 ) -> Iterator[Submission]:
     """Yield the images whose jobs end before the deadline; the others remain in `progress`."""
-    for job_id, outcome in ended_jobs(producer, timeout_s, patience, progress.open):
+    for job_id, outcome in ended_jobs(producer, timeout_s, retry_policy, progress.open):
         for s in progress.images.pop(job_id):
             yield _ended(s, outcome)
 
 
 def ended_jobs(
-    producer: Producer, timeout_s: float | None, patience: Patience, pending: dict[str, None]
+    producer: Producer, timeout_s: float | None, retry_policy: RetryPolicy, pending: dict[str, None]
 ) -> Iterator[tuple[str, ImageResult | AiiError]]:
     """Each job that ends, with its result or with why that cannot be read; it is taken out of `pending`."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -107,7 +107,7 @@ def ended_jobs(
                 del pending[job_id]
                 yield job_id, result
         except Unavailable as error:
-            patience.wait(error)
+            retry_policy.wait(error)
         except (AiiError, ValidationError):
             # One of the jobs cannot be told the end of; each is asked by itself which.
             yield from _one_by_one(producer, pending)
@@ -130,12 +130,12 @@ def _one_by_one(producer: Producer, pending: dict[str, None]) -> Iterator[tuple[
             yield job_id, outcome
 
 
-def _try(submit: Callable[[Found], Job], image: Found, patience: Patience, progress: Progress) -> Job | AiiError:
+def _try(submit: Callable[[Found], Job], image: Found, retry_policy: RetryPolicy, progress: Progress) -> Job | AiiError:
     while True:
         try:
             job = submit(image)
         except Unavailable as error:
-            patience.wait(error)
+            retry_policy.wait(error)
         except AiiError as error:
             return error
         else:

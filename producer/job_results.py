@@ -13,7 +13,7 @@ from producer.batch import Submission, ended_jobs
 from producer.client import Producer
 from producer.jobs import named_jobs
 from producer.outputs import Outputs, digest_of, published_name, refuse_existing
-from producer.patience import NoPatience
+from producer.retry_policy import NO_RETRIES
 from producer.saving import save_protected, write_rows
 from producer.search import Found, Search
 from tasks.command_line import EXIT_FAILED, echo, printable
@@ -51,7 +51,7 @@ def download_jobs(parts: Sequence[str], folder: Path, *, force: bool) -> None:
         done = {job_id: result for job_id, result in ended.items() if isinstance(result, ActivationResult)}
         outputs = _planned(list(done.values()), folder, force=force)
         saved = [
-            save_protected(producer, NoPatience, outputs, _submission(order, job_id, result))
+            save_protected(producer, NO_RETRIES, outputs, _submission(order, job_id, result))
             for order, (job_id, result) in enumerate(done.items())
         ]
     if saved:
@@ -75,7 +75,7 @@ def _outcomes(
 ) -> Iterator[tuple[str, ImageResult | AiiError]]:
     """Every job once; one that failed, or is still open at the end, with the error that says so."""
     pending = dict.fromkeys(job_ids)
-    for job_id, outcome in ended_jobs(producer, timeout_s, NoPatience, pending):
+    for job_id, outcome in ended_jobs(producer, timeout_s, NO_RETRIES, pending):
         yield job_id, error_of(outcome.code, outcome.message) if isinstance(outcome, FailureResult) else outcome
     for job_id in pending:
         yield job_id, DeadlineExceeded("It is not done; it goes on: wait for it with `aii jobs wait`.")

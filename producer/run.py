@@ -17,7 +17,7 @@ from producer.asset_ids import AssetIdFrom, asset_ids
 from producer.batch import Submission, run_batch, submit_all
 from producer.client import Job
 from producer.outputs import Outputs, check_report
-from producer.patience import worker_expected
+from producer.retry_policy import worker_expected
 from producer.saving import protected_file, save_protected, write_rows
 from producer.search import Found, Search, find_images, summary
 from producer.session import Batch, Reports, Wanted, end_early, missing_worker, prepare, withdraw
@@ -74,7 +74,7 @@ def activate(search: Search, wanted: Wanted, ids_from: AssetIdFrom, chosen: Mapp
         return batch.producer.activate(image.source, options=options, asset_id=ids.get(image), **given)
 
     def keep(submission: Submission) -> Submission:
-        return save_protected(batch.producer, batch.patience, outputs, submission) if outputs else submission
+        return save_protected(batch.producer, batch.retry_policy, outputs, submission) if outputs else submission
 
     def write(submissions: Sequence[Submission]) -> None:
         if wanted.folder:
@@ -154,10 +154,10 @@ def _run(batch: Batch, wanted: Wanted, course: _Course) -> None:
 def _outcomes(batch: Batch, wanted: Wanted, submit: Callable[[Found], Job]) -> Iterator[Submission]:
     if not wanted.no_wait:
         yield from run_batch(
-            batch.producer, batch.search.found, submit, wanted.timeout_s, patience=batch.patience,
+            batch.producer, batch.search.found, submit, wanted.timeout_s, retry_policy=batch.retry_policy,
             progress=batch.progress,
         )  # fmt: skip
         return
-    yield from submit_all(batch.search.found, submit, batch.patience, batch.progress)
+    yield from submit_all(batch.search.found, submit, batch.retry_policy, batch.progress)
     for accepted in batch.progress.images.values():
         yield from accepted

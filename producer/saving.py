@@ -11,7 +11,7 @@ from producer.batch import Submission
 from producer.client import Producer
 from producer.manifest import Row, write_manifest
 from producer.outputs import Outputs
-from producer.patience import Patience
+from producer.retry_policy import RetryPolicy
 from producer.search import Search
 from tasks.command_line import printable
 from tasks.errors import AiiError, NotFound
@@ -24,13 +24,15 @@ from tasks.storage import Bucket, ObjectStore
 __all__ = ["protected_file", "save_protected", "write_rows"]
 
 
-def save_protected(producer: Producer, patience: Patience, outputs: Outputs, submission: Submission) -> Submission:
+def save_protected(
+    producer: Producer, retry_policy: RetryPolicy, outputs: Outputs, submission: Submission
+) -> Submission:
     """Save an image's protected file; where that fails, it is this image's failure, and the rest goes on."""
     result = submission.result
     if not isinstance(result, ActivationResult):
         return submission
     try:
-        data = patience.call(lambda: producer.protected_image(result))
+        data = retry_policy.call(lambda: producer.protected_image(result))
         return replace(submission, saved=outputs.save(submission.order, data, Path(result.protected_key).suffix))
     except AiiError as error:
         return replace(submission, error=error)

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 from producer import output
 from producer.batch import Progress
 from producer.client import Producer
-from producer.patience import Patience
+from producer.retry_policy import RetryPolicy
 from producer.search import Search
 from producer.status import warm_workers
 from tasks.command_line import EXIT_INTERRUPTED
@@ -63,7 +63,7 @@ class Batch:
     producer: Producer
     settings: Settings
     search: Search
-    patience: Patience
+    retry_policy: RetryPolicy
     queue: str
     progress: Progress = field(default_factory=Progress)
 
@@ -76,13 +76,13 @@ def prepare(search: Search, wanted: Wanted, queue: str) -> Batch:
     """
     settings = load_settings()
     producer = Producer.connect(settings)
-    Patience(wanted.services_s or 0, output.note).call(producer.check)
+    RetryPolicy(wanted.services_s or 0, output.note).call(producer.check)
     later_s = _WAIT_FOR_SERVICES_S if wanted.services_s is None else wanted.services_s
-    return Batch(producer, settings, search, Patience(later_s, output.note), queue)
+    return Batch(producer, settings, search, RetryPolicy(later_s, output.note), queue)
 
 
 def end_early(batch: Batch, stopped: KeyboardInterrupt | Unavailable) -> NoReturn:
-    """Say what goes on, and how to wait for it or cancel it. A question that nobody waits for is withdrawn."""
+    """Say what goes on, and how to wait for it or cancel it. A query without a waiting caller is withdrawn."""
     jobs = list(batch.progress.open)
     if jobs and batch.queue == QUEUE_QUERY:
         withdraw(batch, jobs)

@@ -73,9 +73,9 @@ def clean_name(name: str) -> str:
 
 
 def asset_key(asset_id: str) -> str:
-    """The part of object keys that stands for an asset.
+    """The part of object keys that names an asset.
 
-    An id that version 0.1.0 allowed stands for itself. Any other becomes ``_{readable}-{32 hex digits of its sha256}``,
+    An id that version 0.1.0 allowed is its own key. Any other becomes ``_{readable}-{32 hex digits of its sha256}``,
     which cannot be the key of another id.
     """
     if _PLAIN_ASSET_ID.match(asset_id) and ".." not in asset_id:

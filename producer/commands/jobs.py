@@ -82,7 +82,7 @@ def retry(job_ids: tuple[str, ...]) -> None:
 
 @jobs.command()
 @click.argument("job_ids", nargs=-1, metavar="JOB...")
-@click.option("--all", "everything", is_flag=True, help="Every job that waits or runs, whoever submitted it.")
+@click.option("--all", "everything", is_flag=True, help="Every job that waits or runs, of every producer.")
 def cancel(job_ids: tuple[str, ...], everything: bool) -> None:
     """Cancel jobs that wait or run. A cancelled job publishes nothing; one that is being published is refused."""
     from producer import jobs  # noqa: PLC0415

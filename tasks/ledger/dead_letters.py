@@ -80,7 +80,7 @@ class DeadLetters:
         """Keep one, in place of the oldest when there are a thousand.
 
         Args:
-            once: a name under which it is noted a single time, whoever meets it again.
+            once: a name under which it is noted a single time, however many processes meet it.
 
         Returns:
             Whether it was noted.

@@ -2,7 +2,7 @@
 
 Kept in Redis, twice: in slots of ten seconds that live for half an hour, and as totals since the beginning, for
 Prometheus. Both are hashes of counters that all workers add to, so a sum over workers needs no summing, and a restart
-of whoever reads loses nothing. Their size is bounded by stages and buckets, not by jobs.
+of a reader loses nothing. Their size is bounded by stages and buckets, not by jobs.
 
     aii:metrics:2:{slot}, aii:metrics:2:total    hash: see Counters; a slot also says how many jobs waited then
     aii:failures                                 hash: error code → the last failure, as JSON

@@ -71,7 +71,7 @@ def test_collections_are_listed_with_what_is_in_them(place: Place, run: Callable
 
 
 def test_a_collection_is_deleted_when_the_question_is_answered(place: Place, run: Callable[..., Result]) -> None:
-    assert run("delete", place.name).exit_code == 1  # nobody answers
+    assert run("delete", place.name).exit_code == 1  # the prompt gets no answer
     assert place.files.current().generation == 1
     assert run("delete", place.name, "--yes").exit_code == 0
     with pytest.raises(CollectionMissing):

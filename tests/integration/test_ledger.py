@@ -248,7 +248,7 @@ def test_waiting_ends_with_the_jobs(ledger: Ledger) -> None:
 
 
 def test_an_unreachable_redis_is_named(settings: Settings) -> None:
-    nobody = settings.model_copy(update={"redis_url": type(settings.redis_url)("redis://:secret@127.0.0.1:1/0")})
+    unreachable = settings.model_copy(update={"redis_url": type(settings.redis_url)("redis://:secret@127.0.0.1:1/0")})
     with pytest.raises(RedisUnavailable, match=r"127\.0\.0\.1:1 does not answer.*aii up") as caught:
-        Ledger.connect(nobody).check()
+        Ledger.connect(unreachable).check()
     assert "secret" not in str(caught.value)

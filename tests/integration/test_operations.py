@@ -116,7 +116,7 @@ def test_a_cancelled_job_can_not_begin_to_publish(ledger: Ledger, operations: Op
 
 
 class Work:
-    """A job's work with one visible effect, and somebody who cancels it before or after."""
+    """A job's work with one visible effect, and an operator who cancels it before or after."""
 
     def __init__(self, operations: Operations, store: ObjectStore, *, early: bool) -> None:
         self.effects: list[str] = []

@@ -14,7 +14,7 @@ NEW = unit_vectors(10, 1)
 
 
 def forge(place: Place, generation: int) -> Manifest:
-    """Write a manifest with a pointer that agrees with it, as somebody with the keys of the bucket would."""
+    """Write a manifest with a pointer that agrees with it, as a holder of the bucket's keys could."""
     forged = place.files.current().model_copy(update={"generation": generation, "threshold": 1e9})
     place.files.publish(forged)
     return forged

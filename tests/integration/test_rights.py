@@ -225,5 +225,5 @@ def test_a_worker_administrates_nothing(guarded: Guarded, command: tuple[str, ..
 
 
 def test_nobody_comes_in_without_a_password(guarded: Guarded) -> None:
-    with redis.Redis(port=guarded.port) as stranger, pytest.raises(redis.AuthenticationError):
-        stranger.ping()
+    with redis.Redis(port=guarded.port) as anonymous, pytest.raises(redis.AuthenticationError):
+        anonymous.ping()

@@ -143,8 +143,8 @@ def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def test_redis_answers_with_the_password_of_the_stack_file_only(shared_stack: Stack) -> None:
     assert shared_stack.redis().ping()
     port = shared_stack.redis().connection_pool.connection_kwargs["port"]
-    with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
-        stranger.ping()
+    with redis.Redis(port=port) as anonymous, pytest.raises(redis.AuthenticationError):
+        anonymous.ping()
 
 
 def test_s3_gives_back_what_was_put_into_each_bucket(shared_stack: Stack) -> None:
@@ -296,7 +296,7 @@ def test_after_a_killed_supervisor_the_next_one_ends_what_is_left_and_starts(
 def test_a_disk_that_takes_nothing_is_named_and_leaves_nothing_that_keeps_the_next_start_from_working(
     start: Callable[..., Stack], state: Path
 ) -> None:
-    """A limit on the size of files stands for a full disk."""
+    """A limit on the size of files takes the place of a full disk."""
     refused = subprocess.run(
         [*UP, *STORES_ONLY],
         env=environment(state),

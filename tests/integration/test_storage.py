@@ -49,15 +49,15 @@ def test_a_key_outside_the_alphabet_is_refused(store: ObjectStore, key: str) -> 
 
 
 def test_an_unreachable_store_is_named(settings: Settings) -> None:
-    nobody = settings.model_copy(update={"s3_endpoint": "127.0.0.1:1"})
+    unreachable = settings.model_copy(update={"s3_endpoint": "127.0.0.1:1"})
     with pytest.raises(StorageUnavailable, match=r"127\.0\.0\.1:1 does not answer.*aii up"):
-        ObjectStore.connect(nobody).check()
+        ObjectStore.connect(unreachable).check()
 
 
 def test_wrong_keys_are_named_and_not_shown(settings: Settings) -> None:
-    stranger = settings.model_copy(update={"s3_secret_key": SecretStr("not-the-secret")})
+    unauthorised = settings.model_copy(update={"s3_secret_key": SecretStr("not-the-secret")})
     with pytest.raises(StorageUnavailable, match="AII_S3_SECRET_KEY") as caught:
-        ObjectStore.connect(stranger).check()
+        ObjectStore.connect(unauthorised).check()
     assert "not-the-secret" not in str(caught.value)
 
 

@@ -48,7 +48,7 @@ def test_the_stack_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "stack.env").stat().st_mode) == 0o600
 
 
-def test_a_line_of_somebody_else_in_the_stack_file_is_kept(tmp_path: Path) -> None:
+def test_a_line_of_another_program_in_the_stack_file_is_kept(tmp_path: Path) -> None:
     (tmp_path / "stack.env").write_text("AII_DEVICE=cpu\n")
     write_stack_file(tmp_path / "stack.env", {"flower_port": "5555"})
     assert read_stack_file(tmp_path / "stack.env") == {"device": "cpu", "flower_port": "5555"}

@@ -30,7 +30,7 @@ def service(
 
 
 def refuse(pid: int = 0) -> None:
-    raise Unavailable("nobody is there")
+    raise Unavailable("no answer")
 
 
 def exists(path: Path) -> Callable[[int], None]:
@@ -87,7 +87,7 @@ def test_a_service_that_exits_while_starting_fails_the_start_with_the_end_of_its
         supervisor.start(service("import sys; print('out of luck'); sys.exit(7)", refuse))
 
 
-def test_an_answer_from_somebody_else_does_not_pass_for_a_dead_service(supervisor: Supervisor) -> None:
+def test_an_answer_from_another_program_does_not_pass_for_a_dead_service(supervisor: Supervisor) -> None:
     def answer_after_the_death(pid: int) -> None:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
@@ -97,7 +97,7 @@ def test_an_answer_from_somebody_else_does_not_pass_for_a_dead_service(superviso
 
 
 def test_a_service_that_stays_silent_fails_the_start_with_its_last_problem(supervisor: Supervisor) -> None:
-    with pytest.raises(Unavailable, match=r"toy does not answer.*nobody is there"):
+    with pytest.raises(Unavailable, match=r"toy does not answer.*no answer"):
         supervisor.start(service(SLEEP, refuse, start_timeout_s=0))
 
 

@@ -191,7 +191,7 @@ def archive(count: int, duplicates: float) -> Features:
     return np.concatenate([originals, moved(again, 0.2, 1)])
 
 
-def strangers(count: int) -> Features:
+def unrelated_features(count: int) -> Features:
     """400 pictures that :func:`archive` of that count holds no version of."""
     return _unrelated_to_each_other(count)[-400:]
 
@@ -231,7 +231,7 @@ def test_near_duplicates_in_an_archive_of_any_size_spoil_no_threshold(count: int
     right = [position >= 0 and bool(pictured[i, position]) for i, (position, _) in enumerate(copies)]
     matched = [ok and verdict == "match" for ok, (_, verdict) in zip(right, copies, strict=True)]
     assert sum(matched) >= 0.9 * sum(right) > 0
-    unrelated = judged(new, codes, strangers(count))
+    unrelated = judged(new, codes, unrelated_features(count))
     assert sum(verdict == "match" for _, verdict in unrelated) <= 12  # 1 % of 400 is 4
 
 

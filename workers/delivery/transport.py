@@ -65,7 +65,7 @@ class _ScreenedChannel(Channel):  # type: ignore[misc]
             self._flush_brpop_reauth()
 
     def _receive_one(self, c: Any) -> Any:
-        """A broadcast of Celery's remote control that makes no sense is nobody's job, and is left out."""
+        """A broadcast of Celery's remote control that makes no sense belongs to no job, and is left out."""
         try:
             return super()._receive_one(c)
         except (Empty, *self.connection_errors[:-1]):  # the last is KeyError, which kombu adds for its own poller

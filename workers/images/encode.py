@@ -1,4 +1,4 @@
-"""Samples to bytes: the source's format or the one that stands for it, with its alpha, its colours and its metadata."""
+"""Samples to bytes: the source's format or the one published instead, with its alpha, its colours and its metadata."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ NEW = unit_vectors(128, 1)
 
 
 def damaged(bench: Bench, rounds: int) -> Outcome:
-    """A flipped byte in each file of a generation: whoever opens it anew is refused, whoever has it open goes on."""
+    """A flipped byte in each file of a generation: refused where it is opened anew, harmless where it is open."""
     wrong: list[str] = []
     asked = 0
     for i in range(rounds):

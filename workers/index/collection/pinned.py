@@ -28,7 +28,7 @@ def current_manifest(files: CollectionStore, journal: Journal) -> Manifest:
     if noted and noted.get(pointer.generation) != pointer.sha256:
         raise CorruptSegment(
             f"The manifest of generation {pointer.generation} is not one that was published through Redis. If a backup "
-            "of Redis was restored, or a worker of version 0.1.0 wrote it, run `aii index repair`; else somebody has "
+            "of Redis was restored, or a worker of version 0.1.0 wrote it, run `aii index repair`; else someone has "
             "replaced it in the store."
         )
     return files.read(pointer)

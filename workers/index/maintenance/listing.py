@@ -68,7 +68,7 @@ def named_by(files: CollectionStore, journal: Journal, words: Sequence[str]) -> 
 
 
 def _meant(files: CollectionStore, journal: Journal, word: str) -> str:
-    """The one registered asset that a word other than an asset id stands for, else the word."""
+    """The one registered asset that a word other than an asset id names, else the word."""
     beginning = word.removesuffix("...").removesuffix(_SHORTENED)
     shortened = beginning != word
     if not beginning or (not shortened and files.removals.entry(check_asset_id(word))):

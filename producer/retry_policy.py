@@ -12,14 +12,14 @@ from tasks.errors import AiiError, Unavailable
 
 _T = TypeVar("_T")
 
-__all__ = ["NoPatience", "Patience", "worker_expected"]
+__all__ = ["NO_RETRIES", "RetryPolicy", "worker_expected"]
 
 _PAUSE_S: Final = 0.5
 # Longer than a request takes to fail: failures that lie further apart are of two outages.
 _SAME_OUTAGE_S: Final = 45.0
 
 
-class Patience:
+class RetryPolicy:
     """Waits out a restart or a failover of Redis or S3: `limit_s` seconds for each outage. Thread-safe."""
 
     def __init__(self, limit_s: float, note: Callable[[str], None]) -> None:
@@ -50,7 +50,7 @@ class Patience:
                 self.wait(error)
 
 
-NoPatience: Final = Patience(0, lambda _: None)
+NO_RETRIES: Final = RetryPolicy(0, lambda _: None)
 
 
 @contextmanager
