@@ -21,7 +21,8 @@ _FORGOTTEN_S: Final = 60
 
 
 class CollectionState(Frozen):
-    """One collection as a worker holds it: `vectors` in its segments, `journal` changes that no segment covers."""
+    """One collection as a worker holds it: `vectors` in its segments, distractors included; `journal` changes that no
+    segment covers."""
 
     name: str
     generation: int

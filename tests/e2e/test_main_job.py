@@ -14,7 +14,7 @@ from PIL import Image
 
 from producer import Producer
 from tasks.connection import connect_redis
-from tasks.errors import AiiError
+from tasks.errors import AiiError, UnsupportedFormat
 from tasks.messages import ActivationOptions
 from tasks.names import sha256_hex
 from tasks.results import ActivationResult, QueryResult
@@ -103,6 +103,8 @@ def test_bad_input_ends_in_its_own_code_and_neighbours_are_unharmed(worker: Work
         with pytest.raises(AiiError) as caught:
             job.wait(LIMIT_S)
         assert caught.value.code == hostile[name].code, name
+    with pytest.raises(UnsupportedFormat, match="Send a CMYK JPEG"):  # it can be read, and asked about
+        good.pop("tiff cmyk").wait(LIMIT_S)
     for job in good.values():
         assert isinstance(job.wait(LIMIT_S), ActivationResult)
     assert worker.alive()

@@ -92,6 +92,11 @@ class Collection:
         """Assets in the segments (journal not counted)."""
         return sum(len(segment) for segment in self._current.segments)
 
+    @property
+    def vectors(self) -> int:
+        """Entries that a search may meet: assets in the segments, and distractors."""
+        return len(self) + sum(len(segment) for segment in self._current.distractors)
+
     # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def register(self, asset_id: str, code: Codes, meta: Mapping[str, str]) -> str:

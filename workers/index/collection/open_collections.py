@@ -58,7 +58,7 @@ class OpenCollections:
                 name=collection.manifest.collection,
                 generation=collection.manifest.generation,
                 factory=collection.manifest.factory,
-                vectors=len(collection),
+                vectors=collection.vectors,
                 journal=collection.changes,
             )
             for collection in self.opened()
