@@ -217,6 +217,14 @@ class Memory(Convolution):
         return super().__call__(images)
 
 
+def test_a_device_that_has_no_memory_for_its_batches_starts_with_smaller_ones_and_without_any_is_refused() -> None:
+    device = Device(Memory(most=2), batch_images=4)
+    device.warm(None)
+    assert device._batch_images == 2
+    with pytest.raises(DeviceFull, match="single image"):
+        Device(Memory(most=0), batch_images=4).warm(None)
+
+
 def test_a_device_out_of_memory_halves_its_batches_fails_no_image_and_remembers_what_fits() -> None:
     extractor = Memory(most=4)
     device = Device(extractor, batch_images=16, max_extract_delay_s=0.001)

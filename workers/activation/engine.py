@@ -106,17 +106,30 @@ class Engine:
         with torch.no_grad():
             return _checked(self.extractor(images.to(self.extractor.device)))
 
-    def warm(self, codec: Codec | None, most: int) -> None:
-        """Run batches of every usual size that :meth:`activate` makes, up to `most`, forwards and backwards."""
+    def warm(self, codec: Codec | None, most: int) -> int | None:
+        """Run batches of every usual size that :meth:`activate` makes, up to `most`, forwards and backwards.
+
+        Returns:
+            The largest size that the device has memory for (0: not even one image), or None when all sizes ran.
+        """
         side, options = self.extractor.input_size, ActivationOptions()
         most = min(most, BATCH_IMAGES[self.extractor.device.type])
         grey = prepare(np.full((side, side, 3), 128, np.uint8), side, options.alpha)
+        work = Work(grey, codec, options, options.steps) if codec else None
+        ran = 0
         for size in sorted({self._runner.pace.size(count) for count in range(1, most + 1)}):
-            self.features(grey.image.expand(size, -1, -1, -1))
-            if codec:
-                drained = self.activate([Work(grey, codec, options, options.steps)] * size)
-                for _ in drained:
-                    pass
+            try:
+                self._run_once(grey, work, size)
+            except torch.OutOfMemoryError:
+                return ran
+            ran = size
+        return None
+
+    def _run_once(self, image: PreparedImage, work: Work | None, size: int) -> None:
+        """A batch of one image, `size` times: its features, and with `work` its activation."""
+        self.features(image.image.expand(size, -1, -1, -1))
+        for _ in self.activate([work] * size) if work else ():
+            pass
 
     def activate(self, works: Sequence[Work]) -> Generator[None, None, list[Activated]]:
         """Optimise images of one kind together; yields once a step, and time between steps is not counted."""

@@ -88,8 +88,20 @@ class Device:
 
     def warm(self, codec: Codec | None) -> None:
         """Run batches of all sizes before :meth:`start`: libraries and graphs are prepared for each shape. Without a
-        codec only features are extracted."""
-        self._engine.warm(codec, self._batch_images)
+        codec only features are extracted. Batches become smaller where the device has no memory for them, as on a GPU
+        that workers share.
+
+        Raises:
+            DeviceFull: there is no memory for a single image.
+        """
+        fitting = self._engine.warm(codec, self._batch_images)
+        if fitting is None:
+            return
+        if not fitting:
+            raise DeviceFull("The device has no memory for a single image: stop what else uses it, or use another one.")
+        _free_memory()
+        logger.warning("The device has memory for %d images at a time, not for %d", fitting, self._batch_images)
+        self._batch_images = fitting
 
     def start(self) -> None:
         for thread in self._threads:
