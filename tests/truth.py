@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from tasks.assets.records import AssetRecords
 from tasks.connection import RedisClient, connect_redis
 from tasks.documents import document_keys, read_result
 from tasks.errors import AiiError
@@ -14,7 +15,6 @@ from tasks.ledger.states import JobState
 from tasks.results import ActivationResult, FailureResult
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
-from workers.index.collection.assets import AssetRecords
 from workers.index.collection.journal import Journal
 
 __all__ = ["disagreements"]

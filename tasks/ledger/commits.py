@@ -21,12 +21,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class AssetState:
-    """Which journal entry an asset's current state is, and by which job and from which image; "" where that is
-    unknown."""
+    """Which journal entry an asset's current state is, by which job, from which image, and which file it is; "" where
+    that is unknown."""
 
     entry: str
     job_id: str = ""
     source_sha256: str = ""
+    protected_key: str = ""
+    protected_sha256: str = ""
 
 
 @dataclass(frozen=True)

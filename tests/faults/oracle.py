@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tasks.assets.records import AssetRecords
 from tasks.connection import connect_redis
 from tasks.documents import document_keys, read_document_at
 from tasks.errors import AiiError
@@ -23,7 +24,6 @@ from tasks.results import ActivationResult, FailureResult, Result, parse_result
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from workers.index.codec.codec import Codec
-from workers.index.collection.assets import AssetRecords
 from workers.index.collection.collection import open_segments
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import encode_code, entry_order

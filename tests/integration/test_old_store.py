@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from tasks.assets.records import AssetRecord
 from tasks.documents import read_result
 from tasks.errors import Conflict
 from tasks.ledger.ledger import Ledger
@@ -21,7 +22,6 @@ from workers.handlers.image_jobs import ImageHandlers, registration_of
 from workers.handlers.pixel_budget import PixelBudget
 from workers.handlers.resources import Resources
 from workers.images import Limits
-from workers.index.collection.assets import AssetRecord
 from workers.index.collection.journal import encode_code
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance.records import record_old_assets

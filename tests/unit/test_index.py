@@ -10,10 +10,10 @@ import faiss
 import numpy as np
 import pytest
 
+from tasks.bounded_map import bounded_map
 from tasks.errors import CorruptSegment, InvalidRequest
 from tests.collections import EXTRACTOR, unit_vectors
 from workers.activation.audit import fits_code
-from workers.bounded_map import bounded_map
 from workers.index.codec.coarse import Cells
 from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.codec.plan import Costs, propose

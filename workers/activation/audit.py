@@ -9,11 +9,11 @@ from typing import Final
 import numpy as np
 import torch
 
+from tasks.bounded_map import bounded_map
 from tasks.errors import AiiError, InvalidRequest
 from tasks.results import ActivationResult
 from tasks.storage import Bucket, ObjectStore
 from workers.activation.verification import CodeFit, is_verified
-from workers.bounded_map import bounded_map
 from workers.extractors.base import Extractor
 from workers.images import Limits, decode
 from workers.images.tensors import to_input

@@ -5,6 +5,7 @@ Network, decoding, composing and encoding happen here, one thread an image, whil
 
 from __future__ import annotations
 
+from tasks.assets.records import AssetRecord, facts_of
 from tasks.ledger.commits import Registration, Seen
 from tasks.messages import ActivateRequest, QueryRequest
 from tasks.names import protected_key, sha256_hex
@@ -15,7 +16,6 @@ from workers.delivery.job import Publication, Restoration, Running
 from workers.handlers.protect import Protector
 from workers.handlers.query_views import views_of
 from workers.handlers.resources import Resources
-from workers.index.collection.assets import AssetRecord, facts_of
 from workers.index.collection.journal import encode_code, journal_meta, named
 from workers.index.maintenance.records import record_old_assets
 from workers.index.verdicts.judge import judge

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from tasks.assets.records import look_up
 from tasks.errors import CorruptSegment, ExtractorMismatch
 from tasks.ledger.commits import Seen
 from tasks.results import ExtractorIdentity, Match
 from workers.index.codec.codec import Codec, Codes, Features, Probe
-from workers.index.collection.assets import look_up
 from workers.index.collection.delta import Delta
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal, entry_order, name_in
@@ -104,7 +104,7 @@ class Collection:
         return self._journal.add(asset_id, code, meta)
 
     def look_up(self, asset_id: str) -> Seen:
-        """An asset's current state; see :func:`workers.index.collection.assets.look_up`."""
+        """An asset's current state; see :func:`tasks.assets.records.look_up`."""
         return look_up(self._journal, self._files.assets, self._files.removals, asset_id)
 
     def all_recorded(self) -> bool:

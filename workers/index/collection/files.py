@@ -4,8 +4,8 @@ collections/{name}/objects/{sha256}                 codec, index files and table
 collections/{name}/generations/{n}-{sha256}.json    the manifest of generation n, named by its own digest as well
 collections/{name}/current.json                     which generation is current; written last
 collections/{name}/features/{sha256}                features of images, for a build
-collections/{name}/assets/{asset_key}/{entry}.json  what was committed, see :mod:`workers.index.collection.assets`
-collections/{name}/removed/{asset_key}.json         an asset's removal, see :mod:`workers.index.collection.removals`
+collections/{name}/assets/{asset_key}/{entry}.json  what was committed, see :mod:`tasks.assets.records`
+collections/{name}/removed/{asset_key}.json         an asset's removal, see :mod:`tasks.assets.removals`
 
 All processes of a machine share one folder of local copies, named by their digests too.
 """
@@ -25,12 +25,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from tasks.assets.records import AssetRecords
+from tasks.assets.removals import Removals
 from tasks.errors import CollectionMissing, CorruptSegment, DigestMismatch, DiskUnavailable, NotFound, ObjectMissing
 from tasks.names import check_collection, sha256_hex
 from tasks.storage import Bucket, ObjectStore
-from workers.index.collection.assets import AssetRecords
 from workers.index.collection.manifest import Manifest, Pointer, SegmentFiles
-from workers.index.collection.removals import Removals
 from workers.index.collection.segment import SegmentPaths
 from workers.index.collection.text_table import TextTable
 

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from tasks.assets.journal import BEGINNING, MOVED, AssetJournal, entry_order, next_entry
 from tasks.connection import RedisClient
 from tasks.ledger import commit_scripts
-from tasks.ledger.commits import AssetState, JobFacts, Seen
-from tasks.ledger.keys import JournalKeys
+from tasks.ledger.commits import JobFacts
 from workers.index.codec.codec import Codes
 from workers.index.collection.changes import Change, decode_code, encode_code, read_changes
 from workers.index.collection.manifest import Pointer
@@ -33,7 +33,6 @@ __all__ = [
     "Announced",
     "Change",
     "Journal",
-    "Live",
     "Page",
     "decode_code",
     "encode_code",
@@ -44,8 +43,6 @@ __all__ = [
     "next_entry",
 ]
 
-BEGINNING: Final = "0-0"
-MOVED: Final = "moved"
 # Under this key, which no user's metadata can have, the file's own name is kept among an asset's metadata.
 _NAME_KEY: Final = "_name"
 _PAGE: Final = 5_000
@@ -82,31 +79,13 @@ class Announced:
     cut: str
 
 
-@dataclass(frozen=True)
-class Live:
-    """What the journal says of one asset: its latest change that no segment covers, if there is one; see
-    :class:`tasks.ledger.keys.JournalKeys` for the numbers.
-
-    Attributes:
-        state: job and source are "" in a change that no job made, or one of version 0.1.0.
-    """
-
-    announcements: str
-    purges: str
-    state: AssetState | None
-    removed: bool = False
-
-
-class Journal:
-    """The journal of one collection. Thread-safe. Entries are named ``milliseconds-number``, in ascending order."""
+class Journal(AssetJournal):
+    """The journal of one collection. Thread-safe."""
 
     def __init__(self, client: RedisClient, collection: str) -> None:
-        self._client = client
-        self._keys = keys = JournalKeys.of(collection)
-        self._stream, self._live, self._state = keys.stream, keys.live, keys.state
-        self._manifests = f"{keys.stream}:manifests"
-        self._register = client.register_script(commit_scripts.REGISTER)
-        self._recorded = client.register_script(commit_scripts.RECORDED)
+        super().__init__(client, collection)
+        self._stream, self._live, self._state = self._keys.stream, self._keys.live, self._keys.state
+        self._manifests = f"{self._stream}:manifests"
         self._forget = client.register_script(commit_scripts.FORGET)
         self._begin_purge = client.register_script(commit_scripts.BEGIN_PURGE)
         self._end_purge = client.register_script(commit_scripts.END_PURGE)
@@ -124,33 +103,6 @@ class Journal:
         """
         text = facts.text() if facts else ""
         return self._write([asset_id, "add", encode_code(code), journal_meta(meta), text, unless_after], None)
-
-    def remove(self, asset_id: str, unless_after: str = "", seen: Seen | None = None) -> str:
-        """Remove an asset; returns what :meth:`add` does. The job that the asset is of says from now on that it was.
-
-        Args:
-            seen: the asset's state before, for one that may have left the journal. When that is out of date, nothing is
-                written and MOVED returned.
-        """
-        return self._write([asset_id, "remove", "", "", "", unless_after], seen)
-
-    def live(self, asset_id: str) -> Live:
-        """The asset's latest change that no segment covers."""
-        pipe = self._client.pipeline(transaction=True)
-        pipe.hget(self._live, asset_id).hget(self._state, "announcements").hget(self._keys.purges, asset_id)
-        change, *numbers = pipe.execute()
-        announcements, purges = (number or "0" for number in numbers)
-        if change is None:
-            return Live(announcements, purges, None)
-        head, _, facts = change.partition("\n")
-        entry, op = head.split(" ", 2)[:2]
-        said = json.loads(facts) if facts else {}
-        state = AssetState(entry, said.get("job", ""), said.get("source", ""))
-        return Live(announcements, purges, state, removed=op == "remove")
-
-    def recorded(self, asset_id: str, entry: str) -> None:
-        """Say that S3 has a record of a change, which may leave the journal now when segments cover it."""
-        self._recorded(keys=[self._keys.unrecorded], args=[asset_id, entry])
 
     def begin_purge(self, asset_id: str, keys: Sequence[str]) -> list[str]:
         """Keep an asset's activations from being committed while protected files of it are deleted; returns those of
@@ -174,12 +126,6 @@ class Journal:
         while (page := self.read_after(entry, code_size)).last:
             yield from page.changes
             entry = page.last
-
-    def last_entry(self) -> str:
-        """The newest entry there ever was, even if it was trimmed."""
-        if not self._client.exists(self._stream):
-            return BEGINNING
-        return str(self._client.xinfo_stream(self._stream)["last-generated-id"])
 
     def holds(self, entry: str) -> bool:
         """Whether an entry is there, or was trimmed because no kept generation needs it."""
@@ -228,23 +174,6 @@ class Journal:
 
     def delete(self) -> None:
         self._client.delete(*self._keys.all, self._manifests)
-
-    def _write(self, change: list[str], seen: Seen | None) -> str:
-        job_id = seen.state.job_id if seen and seen.state else ""
-        keys = [self._stream, self._live, self._state, self._keys.unrecorded]
-        return str(self._register(keys=keys, args=[*change, seen.announcements if seen else "", job_id]))
-
-
-def entry_order(entry: str) -> tuple[int, int]:
-    """A key to compare entries by."""
-    milliseconds, _, number = entry.partition("-")
-    return int(milliseconds), int(number)
-
-
-def next_entry(entry: str) -> str:
-    """The lowest possible entry after this one."""
-    milliseconds, number = entry_order(entry)
-    return f"{milliseconds}-{number + 1}"
 
 
 def journal_meta(meta: Mapping[str, str]) -> str:

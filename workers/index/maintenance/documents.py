@@ -8,11 +8,11 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from tasks.bounded_map import bounded_map
 from tasks.documents import document_keys, read_document_at
 from tasks.errors import ObjectMissing, TooLarge
 from tasks.results import ActivationResult, Result, parse_result
 from tasks.storage import ObjectStore
-from workers.bounded_map import bounded_map
 from workers.index.collection.journal import decode_code, entry_order
 from workers.index.collection.manifest import Manifest
 

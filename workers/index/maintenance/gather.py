@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.app import Sender, submit
+from tasks.bounded_map import bounded_map
 from tasks.documents import read_result
 from tasks.errors import BadInput, InvalidRequest, JobMissing, NotFound, TooLarge, error_of
 from tasks.ledger.ledger import Ledger, wait_until_closed
@@ -19,7 +20,6 @@ from tasks.messages import ExtractRequest
 from tasks.names import DIGEST_PATTERN, sha256_hex
 from tasks.results import ExtractionResult, ExtractorIdentity, FailureResult
 from tasks.storage import Bucket, ObjectStore
-from workers.bounded_map import bounded_map
 from workers.images.folders import ImageFile, listed_images
 from workers.index.collection.files import CollectionStore
 

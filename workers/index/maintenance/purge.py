@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tasks.assets.records import AssetRecord
 from tasks.documents import delete_document
 from tasks.storage import Bucket, ObjectStore
-from workers.index.collection.assets import AssetRecord
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import BEGINNING, Journal, entry_order
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from tasks.assets.records import AssetRecord
+from tasks.bounded_map import bounded_map
 from tasks.errors import CollectionBusy, NotReady
 from tasks.ledger.ledger import mark_outdated
-from workers.bounded_map import bounded_map
-from workers.index.collection.assets import AssetRecord
 from workers.index.collection.collection import Collection
 from workers.index.collection.journal import BEGINNING, entry_order
 from workers.index.collection.lock import write_lock

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from collections.abc import Collection as AnyCollection
 from dataclasses import dataclass
 
+from tasks.assets.records import facts_of
 from tasks.storage import ObjectStore
 from workers.index.codec.codec import Codec
-from workers.index.collection.assets import facts_of
 from workers.index.collection.collection import open_segments
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import BEGINNING, Journal, decode_code, entry_order, named

@@ -11,13 +11,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from tasks.assets import records
 from tasks.errors import Conflict
-from tasks.ledger.commits import Seen
 from workers.index.codec.codec import Codec, Codes
-from workers.index.collection.assets import look_up
 from workers.index.collection.collection import journal_incomplete, open_segments
 from workers.index.collection.files import CollectionStore
-from workers.index.collection.journal import MOVED, Change, Journal, entry_order, next_entry
+from workers.index.collection.journal import Change, Journal, entry_order
 from workers.index.collection.manifest import Manifest, SegmentFiles
 from workers.index.collection.pinned import current_manifest, publish
 from workers.index.collection.segment import Segment, SegmentPaths, meta_text, write_segment
@@ -32,18 +31,8 @@ CheckLock = Callable[[], None]
 
 
 def remove(files: CollectionStore, journal: Journal, asset_id: str) -> str:
-    """Remove an asset from a collection, so that the next query on any worker does not find it; returns the journal's
-    entry.
-
-    The removal is noted in S3 before and after: once begun, it survives the loss of Redis.
-    """
-    seen = look_up(journal, files.assets, files.removals, asset_id)
-    files.removals.note(asset_id, next_entry(journal.last_entry()))
-    while (entry := journal.remove(asset_id, seen=seen)) == MOVED:
-        seen = Seen(journal.live(asset_id).announcements, seen.state)
-    files.removals.note(asset_id, entry)
-    journal.recorded(asset_id, entry)
-    return entry
+    """Remove an asset from a collection; see :func:`tasks.assets.records.remove`."""
+    return records.remove(journal, files.assets, files.removals, asset_id)
 
 
 def compact(files: CollectionStore, journal: Journal, check_lock: CheckLock) -> Manifest:

@@ -11,17 +11,17 @@ from typing import Final
 
 from pydantic import Field, ValidationError
 
+from tasks.assets.journal import MOVED, AssetJournal, Live, entry_order, next_entry
+from tasks.assets.removals import Removals
+from tasks.bounded_map import bounded_map
 from tasks.errors import CorruptSegment, ObjectMissing
 from tasks.ledger.commits import AssetState, JobFacts, Seen
 from tasks.messages import Digest, Frozen
 from tasks.names import asset_key, canonical_json, sha256_hex
 from tasks.results import ActivationResult
 from tasks.storage import Bucket, ObjectStore
-from workers.bounded_map import bounded_map
-from workers.index.collection.journal import Journal, Live, entry_order
-from workers.index.collection.removals import Removals
 
-__all__ = ["AssetRecord", "AssetRecords", "facts_of", "look_up"]
+__all__ = ["AssetRecord", "AssetRecords", "facts_of", "look_up", "remove"]
 
 _MAX_BYTES: Final = 1 << 20
 _READERS: Final = 16
@@ -107,11 +107,26 @@ class AssetRecords:
             raise CorruptSegment(f"The asset record {key} is missing or damaged: delete it, if it is there.") from error
 
 
-def look_up(journal: Journal, records: AssetRecords, removals: Removals, asset_id: str) -> Seen:
+def look_up(journal: AssetJournal, records: AssetRecords, removals: Removals, asset_id: str) -> Seen:
     """An asset's current state: by the journal, and where that has none, by its newest record. The journal has none of
     what segments cover, nor after Redis was emptied."""
     live = journal.live(asset_id)
     return Seen(live.announcements, _current(live, records, removals, asset_id), live.purges)
+
+
+def remove(journal: AssetJournal, records: AssetRecords, removals: Removals, asset_id: str) -> str:
+    """Remove an asset from a collection, so that the next query on any worker does not find it; returns the journal's
+    entry.
+
+    The removal is noted in S3 before and after: once begun, it survives the loss of Redis.
+    """
+    seen = look_up(journal, records, removals, asset_id)
+    removals.note(asset_id, next_entry(journal.last_entry()))
+    while (entry := journal.remove(asset_id, seen=seen)) == MOVED:
+        seen = Seen(journal.live(asset_id).announcements, seen.state)
+    removals.note(asset_id, entry)
+    journal.recorded(asset_id, entry)
+    return entry
 
 
 def _current(live: Live, records: AssetRecords, removals: Removals, asset_id: str) -> AssetState | None:
@@ -123,7 +138,9 @@ def _current(live: Live, records: AssetRecords, removals: Removals, asset_id: st
     removal = removals.entry(asset_id)
     if removal and entry_order(removal) > entry_order(record.journal_entry):
         return None
-    return AssetState(record.journal_entry, record.job_id, record.source_sha256)
+    return AssetState(
+        record.journal_entry, record.job_id, record.source_sha256, record.protected_key, record.protected_sha256
+    )
 
 
 def _order(key: str) -> tuple[int, int]:

@@ -9,11 +9,11 @@ from typing import Final
 
 from pydantic import Field, ValidationError
 
+from tasks.bounded_map import bounded_map
 from tasks.errors import CorruptSegment, ObjectMissing
 from tasks.messages import Frozen
 from tasks.names import asset_key
 from tasks.storage import Bucket, ObjectStore
-from workers.bounded_map import bounded_map
 
 __all__ = ["Removals"]
 
