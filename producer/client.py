@@ -13,8 +13,9 @@ from tasks.app import Sender, create_app, submit
 from tasks.documents import read_result
 from tasks.errors import AiiError, DeadlineExceeded, JobMissing, error_of
 from tasks.files import write_atomically
-from tasks.ledger.ledger import Ledger, wait_until_closed
+from tasks.ledger.ledger import Ledger
 from tasks.ledger.states import JobState
+from tasks.ledger.waiting import Closing, closings
 from tasks.messages import ActivateRequest, ActivationOptions, QueryOptions, QueryRequest, Request, Source, validated
 from tasks.names import check_asset_id, check_collection, sha256_hex
 from tasks.results import ActivationResult, FailureResult, ImageResult, QueryResult, Result
@@ -152,10 +153,8 @@ class Producer:
 
     def wait_for(self, job_ids: Sequence[str], timeout_s: float | None = None) -> Iterator[tuple[str, ImageResult]]:
         """The same for jobs that are known by their ids."""
-        for job_id, state in wait_until_closed(self.ledger, job_ids, timeout_s):
-            if state is None:
-                raise JobMissing(f"The ledger knows no job {job_id} any more: submit it again.")
-            yield job_id, self._ended(job_id, state)
+        for closing in closings(self.ledger, job_ids, timeout_s):
+            yield closing.job_id, self._ended(closing)
 
     def result(self, job_id: str) -> Result:
         """The result document of a job that has ended; raises ObjectMissing before."""
@@ -167,12 +166,15 @@ class Producer:
             commit = None
         return read_result(self._store, job_id, commit)
 
-    def _ended(self, job_id: str, state: JobState) -> ImageResult:
+    def _ended(self, closing: Closing) -> ImageResult:
         """How a job ended. Version 0.1.0 kept a good document when a later run failed; the ledger knows the failure."""
-        record = self.ledger.get(job_id)
-        result = cast(ImageResult, read_result(self._store, job_id, max(1, record.commits)))
-        if state is not JobState.FAILED or isinstance(result, FailureResult):
+        job_id, number = closing.job_id, closing.document
+        if closing.state is None:
+            raise JobMissing(f"The ledger knows no job {job_id} any more: submit it again.")
+        result = cast(ImageResult, read_result(self._store, job_id, number or max(1, self.ledger.get(job_id).commits)))
+        if closing.state is not JobState.FAILED or isinstance(result, FailureResult):
             return result
+        record = self.ledger.get(job_id)
         return FailureResult(
             task=result.task,
             job_id=job_id,

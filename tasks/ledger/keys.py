@@ -9,6 +9,7 @@ from tasks.names import journal_stream
 
 LEASES: Final = "aii:leases"
 COUNTS: Final = "aii:counts"
+EVENTS: Final = "aii:events"
 CLOSED_BOUND: Final = 10_000
 
 

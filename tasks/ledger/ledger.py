@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,9 +18,11 @@ from tasks.connection import RedisClient, connect_redis
 from tasks.errors import JobMissing, LeaseLost
 from tasks.ledger import commit_scripts, scripts
 from tasks.ledger.commits import Commit, Registration, Seen, conflict_of, registration_args, seen_args
+from tasks.ledger.events import EventLog
 from tasks.ledger.keys import (
     CLOSED_BOUND,
     COUNTS,
+    EVENTS,
     LEASES,
     JournalKeys,
     closed_key,
@@ -35,16 +36,12 @@ from tasks.ledger.keys import (
 )
 from tasks.ledger.records import JobRecord, Resend, record_of, submit_args
 from tasks.ledger.states import JobState
+from tasks.ledger.waiting import Completions
 from tasks.messages import Request
 from tasks.names import QUEUES, canonical_json
 from tasks.settings import Settings
 
 _MESSAGE_BOUND: Final = 2_000
-_WINDOW: Final = 200
-# Between two reads of the states of jobs that are waited for: a tenth of the time waited so far. A query does not
-# notice that, and a thousand waiting producers do not keep Redis busy.
-_SHORTEST_PAUSE_S: Final = 0.004
-_LONGEST_PAUSE_S: Final = 0.1
 # Between two tries of a job that is put off; the longest is what it waits at most once a service is back.
 _FIRST_DELAY_MS: Final = 1_000
 _LONGEST_DELAY_MS: Final = 30_000
@@ -98,6 +95,7 @@ class Ledger:
         self._release = client.register_script(scripts.RELEASE)
         self._set_aside = client.register_script(scripts.SET_ASIDE)
         self._states = client.register_script(scripts.STATES)
+        self.completions = Completions(EventLog(client))
 
     @classmethod
     def connect(cls, settings: Settings) -> Ledger:
@@ -110,6 +108,7 @@ class Ledger:
 
     def disconnect(self) -> None:
         """Close the connections; a later call opens new ones."""
+        self.completions.close()
         self._client.close()
 
     @property
@@ -148,8 +147,15 @@ class Ledger:
 
     def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
         """The state of each job, in order; None for a job the ledger does not know."""
-        states = self._states(keys=[job_key(job_id) for job_id in job_ids])
-        return [JobState(state) if state in _STATES else None for state in states]
+        return [state for state, _ in self.states_and_places(job_ids)]
+
+    def states_and_places(self, job_ids: Sequence[str]) -> list[tuple[JobState | None, int]]:
+        """The same, with each job's last place in its queue; a job that is opened again gets a later one."""
+        answer = self._states(keys=[job_key(job_id) for job_id in job_ids])
+        return [
+            (JobState(state) if state in _STATES else None, int(place) if str(place).isdecimal() else 0)
+            for state, place in zip(answer[::2], answer[1::2], strict=True)
+        ]
 
     # ── workers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -283,7 +289,7 @@ class Ledger:
         collection, asset_id, entry = recorded or ("", "", "")
         args = [job_id, token, state, code, message[:_MESSAGE_BOUND], self._keep_closed_s, CLOSED_BOUND]
         answer = self._close(
-            keys=[job_key(job_id), LEASES, closed_key(state), COUNTS, JournalKeys.of(collection).unrecorded],
+            keys=[job_key(job_id), LEASES, closed_key(state), COUNTS, JournalKeys.of(collection).unrecorded, EVENTS],
             args=[*args, asset_id, entry],
         )
         return bool(answer)
@@ -337,7 +343,9 @@ class Ledger:
         """Take a record that no job can be made of out of all lists, so that it is found no more; a job that can be
         read as one has failed. Returns what the record held."""
         lists = [key(queue) for queue in QUEUES for key in (open_key, since_key, later_key)]
-        held = self._set_aside(keys=[job_key(job_id), LEASES, *lists], args=[job_id, reason, self._keep_closed_s])
+        held = self._set_aside(
+            keys=[job_key(job_id), EVENTS, LEASES, *lists], args=[job_id, reason, self._keep_closed_s]
+        )
         return dict(zip(held[::2], held[1::2], strict=True))
 
     def _field(self, job_id: str, name: str) -> str | None:
@@ -347,29 +355,6 @@ class Ledger:
     def _now_ms(self) -> int:
         seconds, micros = self._client.time()
         return int(seconds) * 1000 + int(micros) // 1000
-
-
-def wait_until_closed(
-    ledger: Ledger, job_ids: Sequence[str], timeout_s: float | None
-) -> Iterable[tuple[str, JobState | None]]:
-    """Yield ``(job_id, state)`` as jobs close, in any order; a job the ledger forgot comes with None.
-
-    Ends silently when `timeout_s` is over: what was not yielded is still open.
-    """
-    pending = list(dict.fromkeys(job_ids))
-    began = time.monotonic()
-    while pending:
-        # Queues are FIFO, so reading the first few hundred is enough, and bounds the cost of a long list.
-        window = pending[:_WINDOW]
-        closed = [(j, s) for j, s in zip(window, ledger.states(window), strict=True) if s is None or s.closed]
-        yield from closed
-        gone = {job_id for job_id, _ in closed}
-        pending = [job_id for job_id in pending if job_id not in gone]
-        waited_s = time.monotonic() - began
-        if timeout_s is not None and waited_s >= timeout_s:
-            return
-        if pending and not closed:
-            time.sleep(min(max(waited_s / 10, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S))
 
 
 _STATES: Final = frozenset(JobState)

@@ -15,6 +15,7 @@ from tasks.ledger import scripts
 from tasks.ledger.keys import (
     CLOSED_BOUND,
     COUNTS,
+    EVENTS,
     LEASES,
     closed_key,
     job_key,
@@ -42,6 +43,7 @@ class Operations:
         self._client = client
         self._keep_closed_s = keep_closed_s
         self._cancel = client.register_script(scripts.CANCEL)
+        self._announce = client.register_script(scripts.ANNOUNCE)
         self._submit = client.register_script(scripts.SUBMIT)
 
     @classmethod
@@ -158,15 +160,24 @@ class Operations:
             Conflict: it has ended already, or is just being published.
         """
         record = self.job(job_id)
-        lists = [open_key(record.queue), LEASES, closed_key(JobState.CANCELLED), COUNTS, since_key(record.queue)]
+        lists = [
+            open_key(record.queue),
+            LEASES,
+            closed_key(JobState.CANCELLED),
+            COUNTS,
+            since_key(record.queue),
+            EVENTS,
+        ]
         args = [job_id, self._keep_closed_s, CLOSED_BOUND, last_commit(store, job_id)]
         answer = self._cancel(keys=[job_key(job_id), *lists], args=args)
         if answer is None:
             raise Conflict(f"Job {job_id} has ended already.")
         if answer == ["publishing"]:
             raise Conflict(f"Job {job_id} is just being published: it ends in a moment.")
-        before, number = answer
+        before, number, task, place = answer
         write_result(store, job_id, _cancelled(record), int(number))
+        cancelled = JobState.CANCELLED.value
+        self._announce(keys=[EVENTS], args=[job_id, cancelled, task, number, place, Cancelled.code])
         return JobState(before)
 
 

@@ -24,6 +24,7 @@ Keys:
     aii:closed:{state} sorted sets of lately closed jobs by time (ms), bounded; a failure among a thousand good jobs is
                        found without reading those
     aii:counts         hash of counters
+    aii:events         stream of the ends of jobs, bounded; see :mod:`tasks.ledger.events`
 """
 
 from typing import Final
@@ -38,6 +39,18 @@ _MARK_DEATH: Final = """
 local function mark_death(job)
   redis.call('HINCRBY', job, 'deaths', 1)
   if redis.call('HDEL', job, 'alone') == 1 then redis.call('HINCRBY', job, 'died_alone', 1) end
+end
+"""
+
+# A CloudEvent for those who wait for the job; the reader adds the time, which is in the entry's own name.
+_ANNOUNCE: Final = """
+local function announce(events, id, state, task, document, place, code)
+  local subject = redis.sha1hex(id)
+  local data = {state = state, task = task or '', document = tonumber(document) or 0, place = tonumber(place) or 0,
+                error_code = code or ''}
+  redis.call('XADD', events, 'MAXLEN', '~', 100000, '*', 'specversion', '1.0', 'id',
+             subject .. '-' .. data.document .. '-' .. state, 'source', '/aii/ledger', 'type', 'aii.job.' .. state,
+             'subject', subject, 'datacontenttype', 'application/json', 'data', cjson.encode(data))
 end
 """
 
@@ -136,13 +149,14 @@ redis.call('HSET', KEYS[1], 'publishing', 1)
 return 1
 """
 
-# KEYS job, leases, closed, counts, unrecorded; ARGV id, token, state, error code, error message, keep_s, bound, and of
-# an activation asset and entry: its record is in S3 now.  Returns 1 if closed.
+# KEYS job, leases, closed, counts, unrecorded, events; ARGV id, token, state, error code, error message, keep_s, bound,
+# and of an activation asset and entry: its record is in S3 now.  Returns 1 if closed.
 CLOSE: Final = (
     NOW
+    + _ANNOUNCE
     + """
-if redis.call('HGET', KEYS[1], 'token') ~= ARGV[2] or redis.call('HGET', KEYS[1], 'state') ~= 'running' then return 0
-end
+local job = redis.call('HMGET', KEYS[1], 'token', 'state', 'task', 'commits', 'seq')
+if job[1] ~= ARGV[2] or job[2] ~= 'running' then return 0 end
 redis.call('HSET', KEYS[1], 'state', ARGV[3], 'finished_ms', now)
 if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'error_code', ARGV[4], 'error_message', ARGV[5]) end
 redis.call('HDEL', KEYS[1], 'token', 'document')
@@ -154,6 +168,7 @@ redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - ARGV[6] * 1000)
 redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - ARGV[7])
 redis.call('HINCRBY', KEYS[4], ARGV[3], 1)
 redis.call('EXPIRE', KEYS[1], ARGV[6])
+announce(KEYS[6], ARGV[1], ARGV[3], job[3], job[4], job[5], ARGV[4])
 return 1
 """
 )
@@ -215,23 +230,27 @@ redis.call('ZADD', KEYS[3], seq, ARGV[1])
 return {job[3], job[4], job[5]}
 """
 
-# KEYS job, leases, then open, since and later of each queue; ARGV id, error message, keep_s.  Returns what the record
-# held, field and value in turns. It is in no list any more; a job that can be read as one has failed.
+# KEYS job, events, leases, then open, since and later of each queue; ARGV id, error message, keep_s.  Returns what the
+# record held, field and value in turns. It is in no list any more; a job that can be read as one has failed.
 SET_ASIDE: Final = (
     NOW
+    + _ANNOUNCE
     + """
-for i = 2, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
+for i = 3, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return {} end
 local held = redis.call('HGETALL', KEYS[1])
 redis.call('HSET', KEYS[1], 'state', 'failed', 'finished_ms', now, 'error_code', 'internal', 'error_message', ARGV[2])
 redis.call('HDEL', KEYS[1], 'token')
 redis.call('EXPIRE', KEYS[1], ARGV[3])
+local job = redis.call('HMGET', KEYS[1], 'task', 'seq')
+announce(KEYS[2], ARGV[1], 'failed', job[1], 0, job[2], 'internal')
 return held
 """
 )
 
 # KEYS job, open, leases, closed, counts, since; ARGV id, keep_s, bound, commits found in S3.
-# Returns {the state before, the number of its document} of an open job; {'publishing'} for one that is too far; or nil.
+# Returns {the state before, the number of its document, task, seq} of an open job; {'publishing'} for one that is too
+# far; or nil. Its document is written next, and announced after that (ANNOUNCE).
 # A worker that runs the job finds its token gone before it publishes.
 CANCEL: Final = (
     NOW
@@ -250,9 +269,13 @@ redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now - ARGV[2] * 1000)
 redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - ARGV[3])
 redis.call('HINCRBY', KEYS[5], 'cancelled', 1)
 redis.call('EXPIRE', KEYS[1], ARGV[2])
-return {state, commits}
+local job = redis.call('HMGET', KEYS[1], 'task', 'seq')
+return {state, commits, job[1] or '', job[2] or 0}
 """
 )
+
+# KEYS events; ARGV id, state, task, number of the document, seq, error code.
+ANNOUNCE: Final = _ANNOUNCE + "announce(KEYS[1], unpack(ARGV))"
 
 # KEYS job, open, seq, counts; ARGV id, seq it was judged at.  Returns {task, queue, payload}, or nil when it moved on.
 # What is in the list by mistake, or at another place than its job says, is put right: it would hide others for ever.
@@ -268,15 +291,15 @@ redis.call('HINCRBY', KEYS[4], 'resent_lost', 1)
 return {job[2], job[3], job[4]}
 """
 
-# KEYS jobs. Returns their states; false for a job that is not there. One answer instead of one for each, since a
-# producer asks for hundreds, again and again, while it waits.
+# KEYS jobs. Returns the state and the place of each in turns; false for a job that is not there. One answer instead of
+# one for each, since a producer asks for hundreds while it waits.
 STATES: Final = """
-local states = {}
-for i, job in ipairs(KEYS) do
-  local state = redis.pcall('HGET', job, 'state')
-  states[i] = type(state) == 'string' and state
+local answer = {}
+for i, key in ipairs(KEYS) do
+  local job = redis.pcall('HMGET', key, 'state', 'seq')
+  answer[2 * i - 1], answer[2 * i] = job[1] or false, job[2] or false
 end
-return states
+return answer
 """
 
 # KEYS job; ARGV field, value. Sets it in a job that is known, and not there yet.

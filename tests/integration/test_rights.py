@@ -154,6 +154,8 @@ FORBIDDEN_TO_PRODUCERS = [
     ("HSET", "aii:journal:starter:live", "a", "1-1 remove"),
     ("DEL", "aii:journal:starter"),
     ("SET", "aii:writing:starter", "me"),
+    ("XADD", "aii:events", "*", "subject", "a"),
+    ("XTRIM", "aii:events", "MAXLEN", "0"),
     ("XRANGE", "aii:journal:starter", "-", "+"),
     ("ZRANGE", "aii:open:activate", "0", "-1"),
     ("ZRANGE", "aii:since:activate", "0", "-1"),

@@ -15,7 +15,8 @@ from tasks.app import Sender, submit
 from tasks.bounded_map import bounded_map
 from tasks.documents import read_result
 from tasks.errors import BadInput, InvalidRequest, JobMissing, NotFound, TooLarge, error_of
-from tasks.ledger.ledger import Ledger, wait_until_closed
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.waiting import wait_until_closed
 from tasks.messages import ExtractRequest
 from tasks.names import DIGEST_PATTERN, sha256_hex
 from tasks.results import ExtractionResult, ExtractorIdentity, FailureResult

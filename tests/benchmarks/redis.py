@@ -1,0 +1,140 @@
+"""What one image costs Redis: ``python -m tests.benchmarks.redis [--count 200] [--json FILE]``.
+
+Photographs are activated through a producer and one real worker, in batches as `aii activate` sends them. Redis itself
+counts: the difference of `INFO commandstats` and of the process' CPU time over a batch, less what an idle worker costs
+in the same time. Commands that a script makes are counted like those that a client sends; a second batch under
+`MONITOR` says which are which, and whose they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from producer import Producer
+from producer.batch import run_batch
+from producer.search import Found
+from tasks.connection import RedisClient, connect_redis
+from tasks.messages import ActivationOptions
+from tasks.names import QUEUES
+from tests.photographs import crops
+from tests.stack import WorkerProcess, running_stack, settings_of
+
+_IDLE_S: Final = 10.0
+_LINE: Final = re.compile(r'^\S+ \[\d+ (\S+)\] "(\w+)"')
+# What this benchmark itself asks.
+_OWN: Final = frozenset(("info", "monitor", "client", "hello", "auth", "select", "ping", "command"))
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What Redis did in some time: calls by command, and seconds of its CPU."""
+
+    calls: Counter[str]
+    cpu_s: float
+    wall_s: float = 0.0
+
+
+@click.command(help=__doc__)
+@click.option("--count", default=200, show_default=True, help="Images in a batch.")
+@click.option("--steps", default=1, show_default=True, help="Steps of the optimiser: Redis does not mind them.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file.")
+def main(count: int, steps: int, json_path: Path | None) -> None:
+    files = crops(3 * count, side=160)
+    options = ActivationOptions(steps=steps)
+    with ExitStack() as stack:
+        state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        environment = stack.enter_context(running_stack(state))
+        settings = settings_of(state)
+        worker = WorkerProcess(environment, settings, state / "worker.log", ",".join(QUEUES)).wait_until_ready()
+        stack.callback(worker.kill)
+        client = stack.enter_context(connect_redis(settings))
+        producer = stack.enter_context(Producer.connect(settings))
+        _activate(producer, files[:count], options)  # scripts are loaded, entities declared
+        idle = _spent(client, lambda: time.sleep(_IDLE_S))
+        busy = _spent(client, lambda: _activate(producer, files[count : 2 * count], options))
+        with _monitored(client) as lines:
+            _activate(producer, files[2 * count :], options)
+    figures = _figures(count, busy, idle, lines)
+    for name, value in figures.items():
+        click.echo(f"{name:<40}{value:.3f}" if isinstance(value, float) else f"{name:<40}{value}")
+    if json_path:
+        json_path.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def _activate(producer: Producer, files: Sequence[bytes], options: ActivationOptions) -> None:
+    found = [Found(f"{i}", Path(f"{i}"), data) for i, data in enumerate(files)]
+    ended = run_batch(producer, found, lambda image: producer.activate(image.source, options=options), None)
+    assert all(submission.result for submission in ended)
+
+
+def _spent(client: RedisClient, work: Any) -> Spent:
+    before, began = _now(client), time.monotonic()
+    work()
+    after = _now(client)
+    return Spent(after.calls - before.calls, after.cpu_s - before.cpu_s, time.monotonic() - began)
+
+
+def _now(client: RedisClient) -> Spent:
+    stats, cpu = client.info("commandstats"), client.info("cpu")
+    calls = {name.removeprefix("cmdstat_"): said["calls"] for name, said in stats.items()}
+    ours = Counter({name: n for name, n in calls.items() if name.partition("|")[0] not in _OWN})
+    return Spent(ours, cpu["used_cpu_user"] + cpu["used_cpu_sys"])
+
+
+@contextmanager
+def _monitored(client: RedisClient) -> Iterator[list[tuple[str, str]]]:
+    """Collects ``(client's address or lua, command)`` of what Redis is told within the block."""
+    lines: list[tuple[str, str]] = []
+    with client.monitor() as monitor:
+        end = threading.Event()
+
+        def collect() -> None:
+            while not end.is_set():
+                said = monitor.next_command()
+                lines.append((said["client_type"], said["command"].partition(" ")[0].lower()))
+
+        thread = threading.Thread(target=collect, daemon=True)
+        thread.start()
+        try:
+            yield lines
+        finally:
+            end.set()
+            client.ping()  # one more line, which ends the thread
+            thread.join()
+
+
+def _figures(count: int, busy: Spent, idle: Spent, lines: list[tuple[str, str]]) -> dict[str, float]:
+    """All by image; what an idle worker costs in the same time is subtracted."""
+    share = busy.wall_s / idle.wall_s
+    calls = {name: (n - share * idle.calls[name]) / count for name, n in busy.calls.items()}
+    total = sum(busy.calls.values()) / count
+    by_scripts = sum(1 for kind, command in lines if kind == "lua" and command not in _OWN) / count
+    sent = sum(1 for kind, command in lines if kind != "lua" and command not in _OWN) / count
+    return {
+        "images_per_s": count / busy.wall_s,
+        "commands": total,
+        "commands_less_idle": sum(calls.values()),
+        "sent_by_clients": sent,
+        "made_by_scripts": by_scripts,
+        "cpu_ms": 1000 * busy.cpu_s / count,
+        "cpu_ms_less_idle": 1000 * (busy.cpu_s - share * idle.cpu_s) / count,
+        "idle_commands_per_s": sum(idle.calls.values()) / idle.wall_s,
+        "idle_cpu_ms_per_s": 1000 * idle.cpu_s / idle.wall_s,
+        **{f"  {name}": calls[name] for name in sorted(calls, key=lambda name: -calls[name]) if calls[name] >= 0.005},
+    }
+
+
+if __name__ == "__main__":
+    main()
