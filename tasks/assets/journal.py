@@ -45,9 +45,11 @@ class AssetJournal:
 
     def live(self, asset_id: str) -> Live:
         """The asset's latest change that no segment covers."""
-        pipe = self._client.pipeline(transaction=True)
-        pipe.hget(self._keys.live, asset_id).hget(self._keys.state, "announcements").hget(self._keys.purges, asset_id)
-        change, *numbers = pipe.execute()
+        # No transaction: the numbers are read before the change. One that moves in between is noticed by the commit that
+        # is made with them.
+        pipe = self._client.pipeline(transaction=False)
+        pipe.hget(self._keys.state, "announcements").hget(self._keys.purges, asset_id).hget(self._keys.live, asset_id)
+        *numbers, change = pipe.execute()
         announcements, purges = (number or "0" for number in numbers)
         if change is None:
             return Live(announcements, purges, None)

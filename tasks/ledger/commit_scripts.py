@@ -46,12 +46,6 @@ local function later(one, other)
 end
 """
 
-_HELD: Final = """
-if redis.call('HGET', KEYS[1], 'token') ~= ARGV[2] or redis.call('HGET', KEYS[1], 'state') ~= 'running' then
-  return {'lost'}
-end
-"""
-
 # KEYS job, and the journal's five; ARGV id, token, commits found in S3, document up to the entry, document after it,
 # asset ('' when the job registers none), code, meta, facts, source, replace, and what the caller saw before it stored
 # the file: announcements, entry, job, source, purges.
@@ -59,9 +53,10 @@ end
 # or {'committed', document, number}: the same when it is called again.
 COMMIT: Final = (
     _CURRENT
-    + _HELD
     + """
-local own = redis.call('HMGET', KEYS[1], 'document', 'commits', 'replace')
+local own = redis.call('HMGET', KEYS[1], 'document', 'commits', 'replace', 'token', 'state', 'superseded_by',
+                       'removed_ms')
+if own[4] ~= ARGV[2] or own[5] ~= 'running' then return {'lost'} end
 if own[1] then return {'committed', own[1], own[2]} end
 local entry = ''
 if ARGV[6] ~= '' then
@@ -73,7 +68,7 @@ if ARGV[6] ~= '' then
   entry = add(KEYS[2], KEYS[3], ARGV[6], 'add', ARGV[7], ARGV[8], ARGV[9])
   redis.call('HSET', KEYS[5], ARGV[6], entry)
   if before.job ~= ARGV[1] then mark(before.job, 'superseded_by', ARGV[1]) end
-  redis.call('HDEL', KEYS[1], 'superseded_by', 'removed_ms')
+  if own[6] or own[7] then redis.call('HDEL', KEYS[1], 'superseded_by', 'removed_ms') end
 end
 local number = tostring(math.max(tonumber(own[2] or 0), tonumber(ARGV[3])) + 1)
 local document = ARGV[4] .. entry .. ARGV[5]
@@ -87,8 +82,9 @@ return {'committed', document, number}
 # Returns {'lost'}, {'moved'}: look again; {'other'}: the asset changed since; or {'restored'}.
 RESTORE: Final = (
     _CURRENT
-    + _HELD
     + """
+local own = redis.call('HMGET', KEYS[1], 'token', 'state')
+if own[1] ~= ARGV[2] or own[2] ~= 'running' then return {'lost'} end
 local before = current(KEYS[3], KEYS[4], ARGV[4], ARGV[9], ARGV[8], ARGV[1], '')
 if not before then return {'moved'} end
 local registered = before.job == ARGV[1] and before.op

@@ -129,14 +129,20 @@ class Ledger:
         A job that failed or was cancelled is opened again, and so is a done one whose asset was activated by another
         job since, or removed.
         """
+        if len(requests) == 1:  # a pipeline would ask whether Redis knows the script, each time
+            return [bool(self._write(self._client, requests[0])[0])]
         pipe = self._client.pipeline(transaction=True)
         for request in requests:
-            self._write(pipe, request.job_id, request.task, request.queue, request.model_dump(mode="json"))
+            self._write(pipe, request)
         return [bool(answer[0]) for answer in pipe.execute()]
 
-    def _write(self, client: RedisClient, job_id: str, task: str, queue: str, payload: Any) -> None:
+    def _write(self, client: RedisClient, request: Request) -> Any:
+        payload = request.model_dump(mode="json")
+        return self._written(client, request.job_id, request.task, request.queue, payload)
+
+    def _written(self, client: RedisClient, job_id: str, task: str, queue: str, payload: Any) -> Any:
         args = submit_args(job_id, task, queue, canonical_json(payload).decode())
-        self._submit(keys=submit_keys(job_id, queue), args=args, client=client)
+        return self._submit(keys=submit_keys(job_id, queue), args=args, client=client)
 
     def get(self, job_id: str) -> JobRecord:
         """Raises JobMissing: never submitted here, or forgotten since."""
@@ -196,7 +202,7 @@ class Ledger:
 
     def adopt(self, job_id: str, task: str, queue: str, payload: Any) -> None:
         """Add a job whose message was delivered although the ledger does not know it; the payload may be anything."""
-        self._write(self._client, job_id, task, queue, payload)
+        self._written(self._client, job_id, task, queue, payload)
 
     def renew(self, leases: dict[str, str]) -> list[str]:
         """Extend the leases ``{job_id: token}``; returns the jobs that are no longer the caller's."""

@@ -42,15 +42,18 @@ local function mark_death(job)
 end
 """
 
-# A CloudEvent for those who wait for the job; the reader adds the time, which is in the entry's own name.
+# A CloudEvent for those who wait for the job. Returns the time (ms), which is in the entry's own name: a script that
+# announces need not ask for it.
 _ANNOUNCE: Final = """
 local function announce(events, id, state, task, document, place, code)
   local subject = redis.sha1hex(id)
   local data = {state = state, task = task or '', document = tonumber(document) or 0, place = tonumber(place) or 0,
                 error_code = code or ''}
-  redis.call('XADD', events, 'MAXLEN', '~', 100000, '*', 'specversion', '1.0', 'id',
-             subject .. '-' .. data.document .. '-' .. state, 'source', '/aii/ledger', 'type', 'aii.job.' .. state,
-             'subject', subject, 'datacontenttype', 'application/json', 'data', cjson.encode(data))
+  local entry = redis.call('XADD', events, 'MAXLEN', '~', 100000, '*', 'specversion', '1.0', 'id',
+                           subject .. '-' .. data.document .. '-' .. state, 'source', '/aii/ledger',
+                           'type', 'aii.job.' .. state, 'subject', subject, 'datacontenttype', 'application/json',
+                           'data', cjson.encode(data))
+  return tonumber(string.match(entry, '^%d+'))
 end
 """
 
@@ -61,7 +64,7 @@ end
 SUBMIT: Final = (
     NOW
     + """
-local job = redis.call('HMGET', KEYS[1], 'state', 'error_code', 'superseded_by', 'removed_ms')
+local job = redis.call('HMGET', KEYS[1], 'state', 'error_code', 'superseded_by', 'removed_ms', 'seq', 'token')
 local state = job[1]
 local again = state == 'cancelled' or (state == 'failed' and (job[2] ~= 'poison' or ARGV[8] ~= ''))
               or (state == 'done' and (job[3] or job[4]))
@@ -70,15 +73,17 @@ if state and not again then
   return {0, state}
 end
 local seq = redis.call('INCR', KEYS[3])
-redis.call('HDEL', KEYS[1], 'token', 'publishing', 'worker', 'started_ms', 'finished_ms', 'error_code', 'error_message',
-           'document', 'replace', 'deaths', 'alone', 'died_alone', 'postponed', 'refused', 'later')
-redis.call('PERSIST', KEYS[1])
+if state or job[5] or job[6] then
+  redis.call('HDEL', KEYS[1], 'token', 'publishing', 'worker', 'started_ms', 'finished_ms', 'error_code',
+             'error_message', 'document', 'replace', 'deaths', 'alone', 'died_alone', 'postponed', 'refused', 'later')
+  redis.call('PERSIST', KEYS[1])
+  for i = 6, 8 do redis.call('ZREM', KEYS[i], ARGV[1]) end
+end
 redis.call('HSET', KEYS[1], 'state', 'queued', 'task', ARGV[2], 'queue', ARGV[3], 'payload', ARGV[4],
            'asset', ARGV[5], 'name', ARGV[6], 'seq', seq, 'attempts', 0, 'submitted_ms', now)
 if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'replace', 1) end
 redis.call('ZADD', KEYS[2], seq, ARGV[1])
 redis.call('ZADD', KEYS[5], now, ARGV[1])
-for i = 6, 8 do redis.call('ZREM', KEYS[i], ARGV[1]) end
 redis.call('HINCRBY', KEYS[4], 'submitted', 1)
 return {1, 'queued'}
 """
@@ -90,34 +95,35 @@ CLAIM: Final = (
     NOW
     + _MARK_DEATH
     + """
-local state = redis.call('HGET', KEYS[1], 'state')
+local job = redis.call('HMGET', KEYS[1], 'state', 'seq', 'attempts', 'document', 'later', 'deaths', 'died_alone')
+local state, seq = job[1], tonumber(job[2])
 if not state then return 'missing' end
 if state ~= 'queued' and state ~= 'running' then return 'closed' end
-local seq = tonumber(redis.call('HGET', KEYS[1], 'seq'))
 if seq > tonumber(redis.call('GET', KEYS[3]) or 0) then redis.call('SET', KEYS[3], seq) end
+local deaths, alone = job[6], job[7]
 if state == 'running' then
   local expiry = redis.call('ZSCORE', KEYS[4], ARGV[1])
   if expiry and tonumber(expiry) > now then return 'leased' end
   mark_death(KEYS[1])
+  deaths, alone = unpack(redis.call('HMGET', KEYS[1], 'deaths', 'died_alone'))
 end
-redis.call('HDEL', KEYS[1], 'later')
+if job[5] then redis.call('HDEL', KEYS[1], 'later') end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[5], ARGV[1])
 redis.call('ZADD', KEYS[4], now + ARGV[3], ARGV[1])
-redis.call('HSET', KEYS[1], 'state', 'running', 'token', ARGV[2], 'worker', ARGV[5], 'started_ms', now)
-redis.call('HINCRBY', KEYS[1], 'attempts', 1)
-if redis.call('HEXISTS', KEYS[1], 'document') == 1 then return 'committed' end
-local deaths = redis.call('HMGET', KEYS[1], 'deaths', 'died_alone')
-if tonumber(deaths[2] or 0) >= tonumber(ARGV[4]) then return 'exhausted' end
-if tonumber(deaths[1] or 0) > 0 then return 'suspect' end
+redis.call('HSET', KEYS[1], 'state', 'running', 'token', ARGV[2], 'worker', ARGV[5], 'started_ms', now,
+           'attempts', tonumber(job[3] or 0) + 1)
+if job[4] then return 'committed' end
+if tonumber(alone or 0) >= tonumber(ARGV[4]) then return 'exhausted' end
+if tonumber(deaths or 0) > 0 then return 'suspect' end
 return 'claimed'
 """
 )
 
 # KEYS job; ARGV token.  Returns 1 if the caller still holds the job, which from now on runs alone in its process.
 RUN_ALONE: Final = """
-if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] or redis.call('HGET', KEYS[1], 'state') ~= 'running' then return 0
-end
+local job = redis.call('HMGET', KEYS[1], 'token', 'state')
+if job[1] ~= ARGV[1] or job[2] ~= 'running' then return 0 end
 redis.call('HSET', KEYS[1], 'alone', 1)
 return 1
 """
@@ -130,7 +136,8 @@ local lost = {}
 for i = 2, #KEYS do
   local id, token = ARGV[2 * i - 2], ARGV[2 * i - 1]
   -- pcall: something else under one job's key must not cost the others their leases
-  if redis.pcall('HGET', KEYS[i], 'token') == token and redis.call('HGET', KEYS[i], 'state') == 'running' then
+  local job = redis.pcall('HMGET', KEYS[i], 'token', 'state')
+  if job[1] == token and job[2] == 'running' then
     redis.call('ZADD', KEYS[1], now + ARGV[1], id)
   else
     table.insert(lost, id)
@@ -143,32 +150,40 @@ return lost
 # KEYS job; ARGV token.  Returns 1 if the caller may publish: it holds the job, which cannot be cancelled from now on.
 # The mark outlives a requeue, as what was published before the worker died is not taken back.
 PUBLISH: Final = """
-if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] or redis.call('HGET', KEYS[1], 'state') ~= 'running' then return 0
-end
+local job = redis.call('HMGET', KEYS[1], 'token', 'state')
+if job[1] ~= ARGV[1] or job[2] ~= 'running' then return 0 end
 redis.call('HSET', KEYS[1], 'publishing', 1)
 return 1
 """
 
 # KEYS job, leases, closed, counts, unrecorded, events; ARGV id, token, state, error code, error message, keep_s, bound,
 # and of an activation asset and entry: its record is in S3 now.  Returns 1 if closed.
+# The list of closed jobs is cut once in sixteen times, by chance of the job's id.
 CLOSE: Final = (
-    NOW
-    + _ANNOUNCE
+    _ANNOUNCE
     + """
 local job = redis.call('HMGET', KEYS[1], 'token', 'state', 'task', 'commits', 'seq')
 if job[1] ~= ARGV[2] or job[2] ~= 'running' then return 0 end
-redis.call('HSET', KEYS[1], 'state', ARGV[3], 'finished_ms', now)
-if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'error_code', ARGV[4], 'error_message', ARGV[5]) end
-redis.call('HDEL', KEYS[1], 'token', 'document')
-if ARGV[3] == 'done' then redis.call('HDEL', KEYS[1], 'payload') end
+local now = announce(KEYS[6], ARGV[1], ARGV[3], job[3], job[4], job[5], ARGV[4])
+if ARGV[4] ~= '' then
+  redis.call('HSET', KEYS[1], 'state', ARGV[3], 'finished_ms', now, 'error_code', ARGV[4], 'error_message', ARGV[5])
+else
+  redis.call('HSET', KEYS[1], 'state', ARGV[3], 'finished_ms', now)
+end
+if ARGV[3] == 'done' then
+  redis.call('HDEL', KEYS[1], 'token', 'document', 'payload')
+else
+  redis.call('HDEL', KEYS[1], 'token', 'document')
+end
 if ARGV[8] ~= '' and redis.call('HGET', KEYS[5], ARGV[8]) == ARGV[9] then redis.call('HDEL', KEYS[5], ARGV[8]) end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZADD', KEYS[3], now, ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - ARGV[6] * 1000)
-redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - ARGV[7])
+if string.sub(ARGV[1], -1) == '0' then
+  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - ARGV[6] * 1000)
+  redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - ARGV[7])
+end
 redis.call('HINCRBY', KEYS[4], ARGV[3], 1)
 redis.call('EXPIRE', KEYS[1], ARGV[6])
-announce(KEYS[6], ARGV[1], ARGV[3], job[3], job[4], job[5], ARGV[4])
 return 1
 """
 )

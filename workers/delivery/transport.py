@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from kombu import Connection
 from kombu.transport.redis import Channel, Transport
+from kombu.transport.virtual import QoS
 from kombu.utils.encoding import bytes_to_str
 
 __all__ = ["Screen", "screened_connection"]
@@ -39,8 +40,24 @@ def _screened(transport: type[Transport], screen: Screen) -> type[Transport]:
     return ScreenedTransport
 
 
+class _InMemory(QoS):  # type: ignore[misc]
+    """Messages that are taken and not acknowledged yet are known to this process only, which puts them back when it
+    stops. kombu would keep them in Redis too, for eight commands each; if the process dies, the ledger knows which jobs
+    are unfinished."""
+
+    def restore_unacked(self) -> list[Any]:
+        for error, _ in super().restore_unacked():
+            logger.warning("A message could not be put back; the ledger sends it again: %s", error)
+        return []  # kombu would write what is left to a file
+
+
 class _ScreenedChannel(Channel):  # type: ignore[misc]
     screen_element: Screen
+    ack_emulation = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.QoS = _InMemory
 
     def _brpop_read(self, **options: Any) -> bool:
         """kombu's method of this name (5.7), which delivers whatever it can read as JSON and raises what it cannot;
