@@ -45,8 +45,7 @@ class AssetJournal:
 
     def live(self, asset_id: str) -> Live:
         """The asset's latest change that no segment covers."""
-        # No transaction: the numbers are read before the change. One that moves in between is noticed by the commit that
-        # is made with them.
+        # No transaction: the numbers are read first, and a commit that is made with them notices when one moved.
         pipe = self._client.pipeline(transaction=False)
         pipe.hget(self._keys.state, "announcements").hget(self._keys.purges, asset_id).hget(self._keys.live, asset_id)
         *numbers, change = pipe.execute()

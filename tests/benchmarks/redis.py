@@ -2,8 +2,8 @@
 
 Photographs are activated through a producer and one real worker, in batches as `aii activate` sends them. Redis itself
 counts: the difference of `INFO commandstats` and of the process' CPU time over a batch, less what an idle worker costs
-in the same time. Commands that a script makes are counted like those that a client sends; a second batch under
-`MONITOR` says which are which, and whose they are.
+in the same time. Commands that a script makes are counted like those that a client sends; a second batch, under
+`MONITOR`, says which are which, for those that are sent for each job.
 """
 
 from __future__ import annotations
@@ -32,9 +32,25 @@ from tests.photographs import crops
 from tests.stack import WorkerProcess, running_stack, settings_of
 
 _IDLE_S: Final = 10.0
-_LINE: Final = re.compile(r'^\S+ \[\d+ (\S+)\] "(\w+)"')
 # What this benchmark itself asks.
 _OWN: Final = frozenset(("info", "monitor", "client", "hello", "auth", "select", "ping", "command"))
+# The beginnings of what is sent for a single job. Everything else is sent once in a while: notes of presence, figures,
+# renewals of leases, searches for lost jobs, readings of journals.
+_OF_JOBS: Final = re.compile(
+    r"EVALSHA \w+ \d+ aii:job:|LPUSH (query|activate|index) |HGET aii:journal:\S+ \S*|HMGET aii:job:|HGETALL aii:job:"
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command that Redis was told: by a script, or by a client."""
+
+    text: str
+    by_script: bool
+
+    @property
+    def name(self) -> str:
+        return self.text.partition(" ")[0].lower()
 
 
 @dataclass(frozen=True)
@@ -61,11 +77,11 @@ def main(count: int, steps: int, json_path: Path | None) -> None:
         stack.callback(worker.kill)
         client = stack.enter_context(connect_redis(settings))
         producer = stack.enter_context(Producer.connect(settings))
-        _activate(producer, files[:count], options)  # scripts are loaded, entities declared
+        activate_all(producer, files[:count], options)  # scripts are loaded, entities declared
         idle = _spent(client, lambda: time.sleep(_IDLE_S))
-        busy = _spent(client, lambda: _activate(producer, files[count : 2 * count], options))
-        with _monitored(client) as lines:
-            _activate(producer, files[2 * count :], options)
+        busy = _spent(client, lambda: activate_all(producer, files[count : 2 * count], options))
+        with monitored(client) as lines:
+            activate_all(producer, files[2 * count :], options)
     figures = _figures(count, busy, idle, lines)
     for name, value in figures.items():
         click.echo(f"{name:<40}{value:.3f}" if isinstance(value, float) else f"{name:<40}{value}")
@@ -73,7 +89,7 @@ def main(count: int, steps: int, json_path: Path | None) -> None:
         json_path.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def _activate(producer: Producer, files: Sequence[bytes], options: ActivationOptions) -> None:
+def activate_all(producer: Producer, files: Sequence[bytes], options: ActivationOptions) -> None:
     found = [Found(f"{i}", Path(f"{i}"), data) for i, data in enumerate(files)]
     ended = run_batch(producer, found, lambda image: producer.activate(image.source, options=options), None)
     assert all(submission.result for submission in ended)
@@ -94,16 +110,18 @@ def _now(client: RedisClient) -> Spent:
 
 
 @contextmanager
-def _monitored(client: RedisClient) -> Iterator[list[tuple[str, str]]]:
-    """Collects ``(client's address or lua, command)`` of what Redis is told within the block."""
-    lines: list[tuple[str, str]] = []
+def monitored(client: RedisClient) -> Iterator[list[Command]]:
+    """Collects what Redis is told within the block."""
+    lines: list[Command] = []
     with client.monitor() as monitor:
         end = threading.Event()
 
         def collect() -> None:
             while not end.is_set():
                 said = monitor.next_command()
-                lines.append((said["client_type"], said["command"].partition(" ")[0].lower()))
+                command = Command(said["command"], said["client_type"] == "lua")
+                if command.name not in _OWN:
+                    lines.append(command)
 
         thread = threading.Thread(target=collect, daemon=True)
         thread.start()
@@ -115,21 +133,29 @@ def _monitored(client: RedisClient) -> Iterator[list[tuple[str, str]]]:
             thread.join()
 
 
-def _figures(count: int, busy: Spent, idle: Spent, lines: list[tuple[str, str]]) -> dict[str, float]:
-    """All by image; what an idle worker costs in the same time is subtracted."""
+def of_jobs(commands: Sequence[Command]) -> list[Command]:
+    """What was sent for single jobs, with what the scripts made of it: it does not depend on the time that they took,
+    except that a producer which waits for long asks for the state again."""
+    kept, ours = [], False
+    for command in commands:
+        ours = ours if command.by_script else bool(_OF_JOBS.match(command.text))
+        if ours:
+            kept.append(command)
+    return kept
+
+
+def _figures(count: int, busy: Spent, idle: Spent, lines: Sequence[Command]) -> dict[str, float]:
+    """All by image; what an idle worker costs in the same time is subtracted from `cpu_ms` and from each command."""
     share = busy.wall_s / idle.wall_s
     calls = {name: (n - share * idle.calls[name]) / count for name, n in busy.calls.items()}
-    total = sum(busy.calls.values()) / count
-    by_scripts = sum(1 for kind, command in lines if kind == "lua" and command not in _OWN) / count
-    sent = sum(1 for kind, command in lines if kind != "lua" and command not in _OWN) / count
+    jobs = of_jobs(lines)
     return {
         "images_per_s": count / busy.wall_s,
-        "commands": total,
+        "commands": sum(busy.calls.values()) / count,
         "commands_less_idle": sum(calls.values()),
-        "sent_by_clients": sent,
-        "made_by_scripts": by_scripts,
-        "cpu_ms": 1000 * busy.cpu_s / count,
-        "cpu_ms_less_idle": 1000 * (busy.cpu_s - share * idle.cpu_s) / count,
+        "of_jobs_sent_by_clients": sum(not command.by_script for command in jobs) / count,
+        "of_jobs_made_by_scripts": sum(command.by_script for command in jobs) / count,
+        "cpu_ms": 1000 * (busy.cpu_s - share * idle.cpu_s) / count,
         "idle_commands_per_s": sum(idle.calls.values()) / idle.wall_s,
         "idle_cpu_ms_per_s": 1000 * idle.cpu_s / idle.wall_s,
         **{f"  {name}": calls[name] for name in sorted(calls, key=lambda name: -calls[name]) if calls[name] >= 0.005},
