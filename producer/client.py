@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from producer.images import read_image
+from producer.images import object_named, read_image
 from tasks.app import Sender, create_app, submit
 from tasks.documents import read_result
 from tasks.errors import AiiError, DeadlineExceeded, JobMissing, error_of
@@ -16,8 +16,17 @@ from tasks.files import write_atomically
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.states import JobState
 from tasks.ledger.waiting import Closing, closings
-from tasks.messages import ActivateRequest, ActivationOptions, QueryOptions, QueryRequest, Request, Source, validated
-from tasks.names import check_asset_id, check_collection, sha256_hex
+from tasks.messages import (
+    ActivateRequest,
+    ActivationOptions,
+    QueryOptions,
+    QueryRequest,
+    Request,
+    S3Object,
+    Source,
+    validated,
+)
+from tasks.names import check_asset_id, check_collection, result_key, sha256_hex
 from tasks.results import ActivationResult, FailureResult, ImageResult, QueryResult, Result
 from tasks.settings import Settings, load_settings
 from tasks.storage import Bucket, ObjectStore
@@ -27,13 +36,10 @@ from tasks.storage import Bucket, ObjectStore
 class Job:
     """One accepted request. `request.asset_id` of an activation names the asset."""
 
+    job_id: str
     request: Request
     new: bool  # False: the same request had been accepted before, and this is that job
     _producer: Producer
-
-    @property
-    def job_id(self) -> str:
-        return self.request.job_id
 
     def state(self) -> JobState:
         """Raises JobMissing when the ledger has forgotten the job."""
@@ -96,11 +102,13 @@ class Producer:
         again: bool = False,
         name: str | None = None,
         replace: bool = False,
+        idempotency_key: str = "",
     ) -> Job:
         """Submit an image to be protected and registered.
 
         Args:
-            image: the bytes of a JPEG, PNG, WebP, TIFF, GIF, AVIF or HEIC file, or its path.
+            image: the bytes of a JPEG, PNG, WebP, TIFF, GIF, AVIF or HEIC file, its path, or ``s3://BUCKET/KEY``, which
+                is not downloaded here; the workers' AII_SOURCE_BUCKETS names the buckets.
             asset_id: the asset's name; default: the sha256 of the image's bytes. Activating an asset once more, with
                 other options perhaps, supersedes the earlier job.
             collection: the collection to register it in; default: AII_DEFAULT_COLLECTION.
@@ -109,6 +117,7 @@ class Producer:
             name: the file's own name, shown with every match; default: that of the path.
             replace: let this image take the place of another one under the same asset id. Without it, such a job fails
                 as AssetConflict.
+            idempotency_key: names the job in place of what is asked for: the same key is the same job.
 
         Raises:
             BadInput: the image or a name cannot be used; nothing was submitted.
@@ -117,29 +126,41 @@ class Producer:
         if asset_id is not None:
             check_asset_id(asset_id)
         collection = check_collection(collection or self._settings.default_collection)
-        source = self._upload(Bucket.ORIGINALS, image)
+        source, seen = self._upload(Bucket.ORIGINALS, image)
         own_name = "" if isinstance(image, bytes) else Path(image).name
         wanted = {
             "collection": collection,
             "source": source,
-            "asset_id": asset_id or source.sha256,
+            "asset_id": asset_id or (source.sha256 if isinstance(source, Source) else None),
             "options": options or ActivationOptions(),
             "meta": dict(meta or {}),
             "nonce": uuid.uuid4().hex if again else "",
             "name": own_name if name is None else name,
             "replace": replace,
+            "idempotency_key": idempotency_key,
         }
-        return self._submit(validated(ActivateRequest, wanted))
+        request = validated(ActivateRequest, wanted)
+        return self._submit(request, self._earlier_id(request) if seen else None)
 
     def query(
-        self, image: bytes | str | Path, *, collection: str | None = None, options: QueryOptions | None = None
+        self,
+        image: bytes | str | Path,
+        *,
+        collection: str | None = None,
+        options: QueryOptions | None = None,
+        idempotency_key: str = "",
     ) -> Job:
         """Submit an image, to find the asset that it is a copy of; arguments and errors as in :meth:`activate`."""
         name = check_collection(collection or self._settings.default_collection)
-        source = self._upload(Bucket.QUERIES, image)
-        return self._submit(
-            QueryRequest(collection=name, source=source, nonce=uuid.uuid4().hex, options=options or QueryOptions())
-        )
+        source, _ = self._upload(Bucket.QUERIES, image)
+        wanted = {
+            "collection": name,
+            "source": source,
+            "nonce": "" if idempotency_key else uuid.uuid4().hex,
+            "options": options or QueryOptions(),
+            "idempotency_key": idempotency_key,
+        }
+        return self._submit(validated(QueryRequest, wanted))
 
     def wait_all(self, jobs: Iterable[Job], timeout_s: float | None = None) -> Iterator[tuple[Job, ImageResult]]:
         """Yield jobs with their result documents as they end, in any order; a job that is not yielded is still open.
@@ -192,13 +213,26 @@ class Producer:
         """Write the protected image to a file, which appears whole or not at all."""
         write_atomically(Path(path), self.protected_image(result))
 
-    def _upload(self, bucket: Bucket, image: bytes | str | Path) -> Source:
-        """Store an image under its digest, unless it is there."""
+    def _upload(self, bucket: Bucket, image: bytes | str | Path) -> tuple[Source | S3Object, bool]:
+        """Store an image under its digest, unless it is there, which is the second value; one in S3 stays where it is."""
+        if isinstance(image, str) and (named := object_named(image)):
+            return named, False
         data, content_type = read_image(image, self._settings.max_image_bytes)
         digest = sha256_hex(data)
-        if not self._store.exists(bucket, digest):
+        seen = self._store.exists(bucket, digest)
+        if not seen:
             self._store.put(bucket, digest, data, content_type)
-        return Source(sha256=digest, size=len(data))
+        return Source(sha256=digest, size=len(data)), seen
 
-    def _submit(self, request: ActivateRequest | QueryRequest) -> Job:
-        return Job(request, submit(self.ledger, self._sender, request), self)
+    def _earlier_id(self, request: ActivateRequest) -> str | None:
+        """The id that version 0.1.0 gave the same request, if it was made then. Asked for only where the image had
+        been uploaded before."""
+        job_id = request.version_1_id
+        if job_id is None:
+            return None
+        known = self.ledger.states([job_id]) != [None] or self._store.exists(Bucket.RESULTS, result_key(job_id))
+        return job_id if known else None
+
+    def _submit(self, request: ActivateRequest | QueryRequest, job_id: str | None = None) -> Job:
+        new = submit(self.ledger, self._sender, request, job_id)
+        return Job(job_id or request.job_id, request, new, self)

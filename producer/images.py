@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from tasks.errors import EmptyImage, NotFound, TooLarge
 from tasks.formats import format_of
+from tasks.messages import S3Object, validated
 
-__all__ = ["read_image"]
+__all__ = ["object_named", "read_image"]
+
+_S3: Final = "s3://"
+
+
+def object_named(text: str) -> S3Object | None:
+    """The object that ``s3://BUCKET/KEY`` names; None for other text. Raises InvalidRequest, InvalidKey."""
+    if not text.startswith(_S3):
+        return None
+    bucket, _, key = text.removeprefix(_S3).partition("/")
+    return validated(S3Object, {"bucket": bucket, "key": key})
 
 
 def read_image(image: bytes | str | Path, max_bytes: int) -> tuple[bytes, str]:

@@ -81,12 +81,14 @@ class Sender:
         self.send(message.job_id, message.task, message.queue, json.loads(message.payload))
 
 
-def submit(ledger: Ledger, sender: Sender, request: Request) -> bool:
+def submit(ledger: Ledger, sender: Sender, request: Request, job_id: str | None = None) -> bool:
     """Accept a request as a job: write it into the ledger, then send its message, which is sent again if it is lost.
 
-    Returns False when the same request had been accepted before.
+    The job has the request's id, unless it is one that an earlier version named `job_id`. Returns False when the same
+    request had been accepted before.
     """
-    new = ledger.submit([request])[0]
+    job_id = job_id or request.job_id
+    new = ledger.submit([request], [job_id])[0]
     if new:
-        sender.send(request.job_id, request.task, request.queue, request.model_dump(mode="json"))
+        sender.send(job_id, request.task, request.queue, request.message())
     return new

@@ -1,25 +1,21 @@
 """What travels through the queue: small frozen models, JSON, object digests instead of pixels.
 
-A request's ``job_id`` is a hash of what it asks for, so the same request is the same job, however often and by however
-many producers it is sent. Queries carry a nonce, because the same query may have another result a minute later.
+A request's ``job_id`` is a hash of what it says (:mod:`tasks.identity`), so the same request is the same job, however
+often and by however many producers it is sent. The Python producer's queries carry a nonce, because the same query may
+have another result a minute later.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_validator,
-    model_serializer,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from tasks.errors import AiiError, InvalidAssetId, InvalidCollectionName, InvalidRequest
+from tasks import identity
+from tasks.errors import AiiError, InvalidAssetId, InvalidCollectionName, InvalidKey, InvalidRequest
 from tasks.names import (
+    BUCKET_PATTERN,
     DIGEST_PATTERN,
     META_KEY_PATTERN,
     QUEUE_ACTIVATE,
@@ -29,11 +25,10 @@ from tasks.names import (
     TASK_COMPACT,
     TASK_EXTRACT,
     TASK_QUERY,
-    canonical_json,
     check_asset_id,
     check_collection,
     clean_name,
-    sha256_hex,
+    is_printed,
 )
 
 Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
@@ -57,7 +52,31 @@ class Source(Frozen):
     """An uploaded image: the bucket follows from the task, the key is the digest of the bytes."""
 
     sha256: Digest
-    size: int = Field(gt=0)
+    size: int = Field(default=0, ge=0, description="in bytes; version 0.1.0 needs it")
+
+
+class S3Object(Frozen):
+    """An image where it lies in the same S3 service, in a bucket that `AII_SOURCE_BUCKETS` of the workers names."""
+
+    bucket: str = Field(pattern=BUCKET_PATTERN)
+    key: str = Field(min_length=1, max_length=1024)
+    etag: str = Field(
+        default="", max_length=128, description="that the object must have; makes another job of changed content"
+    )
+
+    @field_validator("key")
+    @classmethod
+    def _key(cls, value: str) -> str:
+        parts = value.split("/")
+        if not is_printed(value) or any(part in ("", ".", "..") for part in parts):
+            raise InvalidKey(
+                f"Object key {value[:140]!r} cannot be read: it has an empty part, or a control character."
+            )
+        return value
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
 
 
 class ActivationOptions(Frozen):
@@ -83,13 +102,6 @@ class ActivationOptions(Frozen):
     lossless: bool = Field(default=False, description="publish a JPEG as PNG, and a WebP without loss")
     strip_metadata: bool = Field(default=False, description="the same as `metadata` none, the name in version 0.1.0")
 
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out fields that came after version 0.1.0 where they have their defaults: the request then has the same
-        job id as in that version."""
-        said: dict[str, Any] = handler(self)
-        return {name: value for name, value in said.items() if name not in _LATER or value != _LATER[name]}
-
     @property
     def kept_metadata(self) -> Literal["all", "rights", "none"]:
         return "none" if self.strip_metadata else self.metadata
@@ -101,16 +113,12 @@ class ActivationOptions(Frozen):
         return self.learning_rate if self.learning_rate is not None else 10.0 / self.steps
 
 
-# What ActivationOptions gained after version 0.1.0, with its defaults.
-_LATER: dict[str, Any] = {"metadata": "all", "quality": None, "lossless": False}
-
-
 class QueryOptions(Frozen):
     """How the index is searched."""
 
     top_k: int = Field(default=5, ge=1, le=100)
     nprobe: int = Field(default=1, ge=1, le=65_536)
-    where: Metadata = Field(default_factory=dict, description="only assets that carry these metadata")
+    where: Metadata = Field(default={}, description="only assets that carry these metadata")
     fpr: float | None = Field(
         default=None, gt=0, lt=1, description="share of unrelated images that may match; default: the collection's"
     )
@@ -120,28 +128,42 @@ class QueryOptions(Frozen):
     views: tuple[View, ...] = Field(default=(), max_length=2, description="ask for these versions of the image too")
 
 
-def _says_nothing(value: object) -> bool:
-    return not value
-
-
 class Request(Frozen):
     """What all requests share; each kind names its `task` and the `queue` it waits in."""
 
     queue: ClassVar[str]
     # Fields that do not make another job of a request.
-    beside_identity: ClassVar[frozenset[str]] = frozenset()
+    beside_identity: ClassVar[identity.Fields] = {}
+    schema_version: Literal[2] = identity.SCHEMA_VERSION
     task: str
     collection: str
+    idempotency_key: str = Field(
+        default="", max_length=255, description="names the job instead of what the request says: one key, one job"
+    )
 
     @field_validator("collection")
     @classmethod
     def _collection(cls, value: str) -> str:
         return check_collection(value)
 
-    @property
+    @cached_property
     def job_id(self) -> str:
-        """32 hex digits: the first half of the sha256 over the canonical JSON of what the request asks for."""
-        return sha256_hex(canonical_json(self.model_dump(mode="json", exclude=set(self.beside_identity))))[:32]
+        """32 hex digits, see :mod:`tasks.identity`."""
+        return identity.job_id(self.task, self.said(), self.idempotency_key)
+
+    @property
+    def version_1_id(self) -> str | None:
+        """The id that version 0.1.0 gave the same request; None for one that it could not express, or never twice."""
+        return None
+
+    def said(self) -> dict[str, Any]:
+        """What the request says, as far as that makes it this job: fields that have their defaults are left out."""
+        return self.model_dump(mode="json", exclude_defaults=True, exclude=self.beside_identity)
+
+    def message(self) -> dict[str, Any]:
+        """The request as it is sent, JSON: fields that have their defaults are left out, the version is not."""
+        fields = self.model_dump(mode="json", exclude_defaults=True)
+        return {"schema_version": self.schema_version, "task": self.task, **fields}
 
     @classmethod
     def task_name(cls) -> str:
@@ -153,37 +175,52 @@ class ActivateRequest(Request):
     """Protect one image and register it."""
 
     queue: ClassVar[str] = QUEUE_ACTIVATE
-    beside_identity: ClassVar[frozenset[str]] = frozenset({"name", "replace"})
+    beside_identity: ClassVar[identity.Fields] = {"name": True, "replace": True, "source": {"size": True}}
     task: Literal["aii.activate"] = TASK_ACTIVATE
-    source: Source
-    asset_id: str
+    source: Source | S3Object
+    asset_id: str | None = Field(default=None, description="default: the sha256 of the image's bytes")
     options: ActivationOptions = ActivationOptions()
-    meta: Metadata = Field(default_factory=dict)
+    meta: Metadata = Field(default={})
     nonce: str = Field(default="", max_length=64, description="makes a job of its own of a request made before")
-    # Left out of the message where they say nothing, as workers of version 0.1.0 do not know them.
-    name: str = Field(default="", exclude_if=_says_nothing, description="the file's own name, shown with every match")
-    replace: bool = Field(
-        default=False, exclude_if=_says_nothing, description="let this image take the place of another of that asset id"
-    )
+    name: str = Field(default="", description="the file's own name, shown with every match")
+    replace: bool = Field(default=False, description="let this image take the place of another of that asset id")
 
     @field_validator("asset_id")
     @classmethod
-    def _asset_id(cls, value: str) -> str:
-        return check_asset_id(value)
+    def _asset_id(cls, value: str | None) -> str | None:
+        return None if value is None else check_asset_id(value)
 
     @field_validator("name")
     @classmethod
     def _name(cls, value: str) -> str:
         return clean_name(value)
 
+    def asset_of(self, sha256: str) -> str:
+        """The asset id of an image whose bytes have that digest."""
+        return self.asset_id or sha256
+
+    def said(self) -> dict[str, Any]:
+        said = super().said()
+        if isinstance(self.source, Source) and self.asset_id == self.source.sha256:
+            del said["asset_id"]  # the default
+        return said
+
+    @property
+    def version_1_id(self) -> str | None:
+        if self.idempotency_key or not isinstance(self.source, Source) or not self.source.size:
+            return None
+        asset_id = self.asset_of(self.source.sha256)
+        return identity.version_1_id(self.model_dump(mode="json") | {"asset_id": asset_id})
+
 
 class QueryRequest(Request):
     """Find the asset that one image is a copy of."""
 
     queue: ClassVar[str] = QUEUE_QUERY
+    beside_identity: ClassVar[identity.Fields] = {"source": {"size": True}}
     task: Literal["aii.query"] = TASK_QUERY
-    source: Source
-    nonce: str = Field(min_length=1, max_length=64)
+    source: Source | S3Object
+    nonce: str = Field(default="", max_length=64, description="makes a job of its own of a query made before")
     options: QueryOptions = QueryOptions()
 
 

@@ -54,7 +54,7 @@ def _place(kind: type[AiiError]) -> tuple[str, ...]:
 
 def _shown(default: Any) -> str:
     value = default.get_secret_value() if isinstance(default, SecretStr) else default
-    return "" if value == "" else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    return "" if value in ("", ()) else f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tasks.addresses import parsed_redis_url, parsed_s3_endpoint
 from tasks.errors import InvalidSetting
+from tasks.names import BUCKET_PATTERN
 
 
 def state_dir() -> Path:
@@ -65,6 +66,12 @@ class Settings(BaseSettings):
     bucket_results: str = Field(default="results", description="bucket of result documents")
     bucket_collections: str = Field(default="collections", description="bucket of collections' files")
     bucket_extractors: str = Field(default="extractors", description="bucket of extractors' weights")
+
+    source_buckets: Annotated[tuple[Annotated[str, Field(pattern=BUCKET_PATTERN)], ...], NoDecode] = Field(
+        default=(),
+        description="buckets of the same S3 service from which workers read images that a request names as "
+        "`s3://BUCKET/KEY`, with commas between; none by default",
+    )
 
     # Both are checked before anything is decoded.
     max_image_bytes: int = Field(default=64 * 2**20, gt=0, description="largest image file, in bytes")
@@ -162,6 +169,11 @@ class Settings(BaseSettings):
         if not secure and str(given.get("s3_secure", "")).strip().lower() in ("true", "1", "yes", "on"):
             return given | {"s3_endpoint": _CONTRADICTION}
         return given | {"s3_endpoint": endpoint, "s3_secure": secure}
+
+    @field_validator("source_buckets", mode="before")
+    @classmethod
+    def _source_buckets(cls, value: Any) -> Any:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
     @field_validator("*", mode="before")
     @classmethod

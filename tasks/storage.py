@@ -23,7 +23,15 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError
 from obstore.store import S3Store
 
-from tasks.errors import DigestMismatch, Forked, ObjectMissing, StorageRefused, StorageUnavailable, TooLarge
+from tasks.errors import (
+    DigestMismatch,
+    Forked,
+    InvalidRequest,
+    ObjectMissing,
+    StorageRefused,
+    StorageUnavailable,
+    TooLarge,
+)
 from tasks.files import replacing
 from tasks.names import check_key, sha256_hex
 from tasks.network import clock_offset_s, is_loopback, opener_for, proxy_of
@@ -87,8 +95,12 @@ _RUNTIME: Final = _Runtime()
 class ObjectStore:
     """Put and get objects by allowlisted keys; every failure is an AiiError. Thread-safe; build one in each process."""
 
-    def __init__(self, stores: dict[Bucket, S3Store], names: dict[Bucket, str], url: str, region: str) -> None:
+    def __init__(
+        self, stores: dict[Bucket, S3Store], names: dict[Bucket, str], url: str, region: str,
+        sources: dict[str, S3Store],
+    ) -> None:  # fmt: skip
         self._stores = stores
+        self._sources = sources
         self._names = names
         self._url = url
         self._address = urlsplit(url).netloc
@@ -99,7 +111,8 @@ class ObjectStore:
         """Build a client with short time-outs (obstore's: ten attempts in three minutes). Does not connect yet."""
         names = {bucket: getattr(settings, f"bucket_{bucket.value}") for bucket in Bucket}
         stores = {bucket: _client(settings, name) for bucket, name in names.items()}
-        return cls(stores, names, _url(settings), settings.s3_region)
+        sources = {name: _client(settings, name) for name in settings.source_buckets}
+        return cls(stores, names, _url(settings), settings.s3_region, sources)
 
     def ensure_buckets(self) -> None:
         """Create the buckets that are missing."""
@@ -155,7 +168,29 @@ class ObjectStore:
             TooLarge: it is larger than `max_bytes`; its bytes were not read.
         """
         with self._errors(key):
-            return bytes(self._opened(bucket, key, max_bytes).bytes())
+            return bytes(_opened(self._stores[bucket], check_key(key), max_bytes).bytes())
+
+    def get_source(self, bucket: str, key: str, max_bytes: int, etag: str = "") -> bytes:
+        """Read an image where somebody else keeps it.
+
+        Args:
+            bucket: the actual name of a bucket that AII_SOURCE_BUCKETS names.
+            key: any key; no allowlist of ours applies, as nothing is written.
+            etag: that the object must have; "" for any.
+
+        Raises:
+            InvalidRequest: the bucket is not one of those.
+            DigestMismatch: the object has another ETag.
+            ObjectMissing, TooLarge: as in :meth:`get`.
+        """
+        store, url = self._sources.get(bucket), f"s3://{bucket}/{key}"
+        if store is None:
+            raise InvalidRequest(f"Nothing is read from the bucket {bucket!r}: AII_SOURCE_BUCKETS does not name it.")
+        with self._errors(url):
+            found = _opened(store, key, max_bytes)
+            if etag and etag.strip('"') != (found.meta["e_tag"] or "").strip('"'):
+                raise DigestMismatch(f"{url} was replaced since it was submitted: submit it again.")
+            return bytes(found.bytes())
 
     def get_verified(self, bucket: Bucket, key: str, sha256: str, max_bytes: int) -> bytes:
         """Read one object and check its digest; raises DigestMismatch as well."""
@@ -195,14 +230,8 @@ class ObjectStore:
     def stream(self, bucket: Bucket, key: str, max_bytes: int | None) -> Iterator[bytes]:
         """The bytes of one object, a megabyte at a time; errors as in :meth:`get`."""
         with self._errors(key):
-            for chunk in self._opened(bucket, key, max_bytes).stream(_CHUNK):
+            for chunk in _opened(self._stores[bucket], check_key(key), max_bytes).stream(_CHUNK):
                 yield bytes(chunk)
-
-    def _opened(self, bucket: Bucket, key: str, max_bytes: int | None) -> GetResult:
-        found = self._stores[bucket].get(check_key(key))
-        if max_bytes is not None and found.meta["size"] > max_bytes:
-            raise TooLarge(f"{key} is larger than the limit of {max_bytes:,} bytes.")
-        return found
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
@@ -239,6 +268,13 @@ class ObjectStore:
 
     def _lacking(self, what: str) -> StorageRefused:
         return StorageRefused(f"S3 at {self._address} lacks a bucket that {what} needs: start `aii up`.")
+
+
+def _opened(store: S3Store, key: str, max_bytes: int | None) -> GetResult:
+    found = store.get(key)
+    if max_bytes is not None and found.meta["size"] > max_bytes:
+        raise TooLarge(f"{key} is larger than the limit of {max_bytes:,} bytes.")
+    return found
 
 
 def _url(settings: Settings) -> str:

@@ -123,22 +123,22 @@ class Ledger:
 
     # ── producers ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def submit(self, requests: Sequence[Request]) -> list[bool]:
+    def submit(self, requests: Sequence[Request], job_ids: Sequence[str] | None = None) -> list[bool]:
         """Write jobs and their places in the queue; True for those that are new and whose message must now be sent.
 
-        A job that failed or was cancelled is opened again, and so is a done one whose asset was activated by another
-        job since, or removed.
+        Their ids are those that the requests have, unless `job_ids` gives others. A job that failed or was cancelled is
+        opened again, and so is a done one whose asset was activated by another job since, or removed.
         """
+        ids = job_ids or [request.job_id for request in requests]
         if len(requests) == 1:  # a pipeline would ask whether Redis knows the script, each time
-            return [bool(self._write(self._client, requests[0])[0])]
+            return [bool(self._write(self._client, requests[0], ids[0])[0])]
         pipe = self._client.pipeline(transaction=True)
-        for request in requests:
-            self._write(pipe, request)
+        for request, job_id in zip(requests, ids, strict=True):
+            self._write(pipe, request, job_id)
         return [bool(answer[0]) for answer in pipe.execute()]
 
-    def _write(self, client: RedisClient, request: Request) -> Any:
-        payload = request.model_dump(mode="json")
-        return self._written(client, request.job_id, request.task, request.queue, payload)
+    def _write(self, client: RedisClient, request: Request, job_id: str) -> Any:
+        return self._written(client, job_id, request.task, request.queue, request.message())
 
     def _written(self, client: RedisClient, job_id: str, task: str, queue: str, payload: Any) -> Any:
         args = submit_args(job_id, task, queue, canonical_json(payload).decode())

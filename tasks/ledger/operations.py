@@ -6,7 +6,7 @@ import datetime
 import logging
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from tasks.connection import RedisClient, connect_redis
 from tasks.documents import last_commit, write_result
@@ -26,7 +26,7 @@ from tasks.ledger.keys import (
 )
 from tasks.ledger.records import JobRecord, Resend, record_of, submit_args
 from tasks.ledger.states import JobState
-from tasks.names import JOB_ID_PATTERN, QUEUES
+from tasks.names import JOB_ID_PATTERN, OWN_JOB_ID_PATTERN, QUEUES
 from tasks.results import FailureResult, Provenance
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
@@ -34,6 +34,8 @@ from tasks.storage import ObjectStore
 __all__ = ["Operations"]
 
 logger = logging.getLogger(__name__)
+
+_SHORTEST_PART: Final = 4  # of a job's id
 
 
 class Operations:
@@ -87,17 +89,17 @@ class Operations:
         return records[0]
 
     def find(self, part: str) -> str:
-        """The id of the one job that begins with these digits, among those that :meth:`jobs` lists; a whole id is given
+        """The id of the one job that begins with these characters, among those that :meth:`jobs` lists; a whole id is given
         back as it is.
 
         Raises:
             JobMissing: there is none.
             InvalidRequest: there are several, or it is no part of a job id.
         """
-        if re.fullmatch(JOB_ID_PATTERN, part):
+        if re.fullmatch(OWN_JOB_ID_PATTERN, part) or (re.fullmatch(JOB_ID_PATTERN, part) and self._known(part)):
             return part
-        if not re.fullmatch(r"[0-9a-f]{4,32}", part):
-            raise InvalidRequest(f"{part!r} is no job id: at least 4 of its 32 hex digits are needed.")
+        if len(part) < _SHORTEST_PART or not re.fullmatch(JOB_ID_PATTERN, part):
+            raise InvalidRequest(f"{part!r} is no job id: at least its first {_SHORTEST_PART} characters are needed.")
         lists = [
             *map(open_key, QUEUES),
             *map(later_key, QUEUES),
@@ -110,6 +112,9 @@ class Operations:
         if len(found) > 1:
             raise InvalidRequest(f"{len(found)} jobs begin with {part}, {found[0]} and {found[1]} among them.")
         return str(found[0])
+
+    def _known(self, job_id: str) -> bool:
+        return bool(self._client.exists(job_key(job_id)))
 
     def outdated(self, job_ids: Sequence[str]) -> dict[str, str]:
         """Those of some jobs whose asset is not as they left it, and why."""

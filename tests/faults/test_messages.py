@@ -93,12 +93,12 @@ def test_messages_that_stopped_workers_end_with_a_document_or_as_dead_letters(
 def test_dead_letters_can_be_listed_sent_again_and_forgotten(
     shared_worker: WorkerProcess, settings: Settings, stack_environment: dict[str, str], client: RedisClient
 ) -> None:
-    client.lpush(QUEUE_QUERY, json.dumps(good_message(TASK_QUERY, QUEUE_INDEX, "none", {})), b"[]")
+    client.lpush(QUEUE_QUERY, json.dumps(good_message(TASK_QUERY, QUEUE_INDEX, "", {})), b"[]")
     letters = DeadLetters(client)
     wait_for(lambda: letters.count() == 2, "they are not set aside")
     listed = aii_here(stack_environment, "jobs", "dead")
     assert listed.returncode == 0
-    assert "no usable job id" in listed.stdout
+    assert "names no job" in listed.stdout
     first, second = (line.split()[0] for line in listed.stdout.splitlines())
     assert aii_here(stack_environment, "jobs", "dead", "--resend", first).returncode == 0
     wait_for(lambda: letters.newest(1)[0].entry not in (first, second), "it was not sent again")

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from kombu.transport.virtual.base import Message
 
-from tasks.names import QUEUE_ACTIVATE, QUEUE_QUERY, TASK_ACTIVATE, TASK_QUERY
+from tasks.messages import QueryRequest, validated
+from tasks.names import QUEUE_ACTIVATE, QUEUE_QUERY, TASK_ACTIVATE, TASK_QUERY, result_key, sha256_hex
 from tests.odd_messages import good_message, odd_elements
 from workers.delivery.envelope import Envelope, Unusable, read_envelope
 
@@ -63,11 +64,30 @@ def test_a_body_that_cannot_be_read_is_refused_in_the_name_of_its_job(body: Any)
     assert refused.value.job_id == JOB
 
 
-@pytest.mark.parametrize("job_id", [None, 5, [JOB], JOB + "\n", "x", ""])
-def test_a_message_without_a_usable_job_id_is_in_the_name_of_none(job_id: Any) -> None:
-    with pytest.raises(Unusable) as refused:
+@pytest.mark.parametrize(
+    ("given", "known"),
+    [
+        ("550e8400-e29b-41d4-a716-446655440000", "550e8400-e29b-41d4-a716-446655440000"),
+        ("x", "x"),
+        ("order 17/ä", None),
+        (JOB + "\n", None),
+        ("../x", None),
+        ("\ud800", None),
+    ],
+)
+def test_any_text_is_an_id_and_one_that_no_key_can_hold_is_known_by_its_digest(given: str, known: str | None) -> None:
+    job_id = read(id=given).job_id
+    assert job_id == (known or sha256_hex(given.encode(errors="surrogatepass"))[:32])
+    assert result_key(job_id) == f"{job_id}.json"
+
+
+@pytest.mark.parametrize("job_id", [None, 5, [JOB], ""])
+def test_a_message_without_an_id_is_named_by_its_request_if_that_can_be_used(job_id: Any) -> None:
+    with pytest.raises(Unusable, match="names no job") as refused:
         read(id=job_id)
     assert refused.value.job_id is None
+    request = {"collection": "starter", "source": {"sha256": "0" * 64}}
+    assert read(id=job_id, body=encoded([[request], {}, {}])).job_id == validated(QueryRequest, request).job_id
 
 
 @pytest.mark.parametrize("task", ["aii.other", TASK_ACTIVATE, None, [TASK_QUERY], {}])

@@ -16,7 +16,7 @@ PAYLOAD = {"task": "aii.activate", "collection": "starter", "asset_id": "a", "so
 
 def test_a_request_survives_the_queue() -> None:
     request = ActivateRequest(collection="starter", source=Source(**SOURCE), asset_id="a")
-    assert validated(ActivateRequest, request.model_dump(mode="json")) == request
+    assert validated(ActivateRequest, request.message()) == request
 
 
 def test_the_job_id_follows_from_the_content() -> None:
@@ -24,21 +24,51 @@ def test_the_job_id_follows_from_the_content() -> None:
     assert validated(ActivateRequest, PAYLOAD).job_id != validated(ActivateRequest, PAYLOAD | {"asset_id": "b"}).job_id
 
 
-def test_a_request_of_version_0_1_0_is_the_same_job_still() -> None:
-    request = ActivateRequest(collection="starter", source=Source(sha256="0" * 64, size=1), asset_id="a")
-    assert request.job_id == "bad37cc8232cf843b8e22f926d106b7a"
-    stripped = ActivationOptions(steps=1, strip_metadata=True)
-    assert request.model_copy(update={"options": stripped}).job_id == "1a018a4dfbaaffa654e4335ae06d9af6"
-    rights = ActivationOptions(metadata="rights")
-    assert request.model_copy(update={"options": rights}).job_id != request.job_id
+def activation(**said: object) -> ActivateRequest:
+    return validated(ActivateRequest, PAYLOAD | said)
+
+
+def test_an_activation_knows_the_id_that_version_0_1_0_gave_it() -> None:
+    request = activation(source={"sha256": "0" * 64, "size": 1})
+    assert request.version_1_id == "bad37cc8232cf843b8e22f926d106b7a"
+    stripped = request.model_copy(update={"options": ActivationOptions(steps=1, strip_metadata=True)})
+    assert stripped.version_1_id == "1a018a4dfbaaffa654e4335ae06d9af6"
+    assert activation(idempotency_key="mine").version_1_id is None
+    assert activation(source={"bucket": "inbox", "key": "a.jpg"}).version_1_id is None
+
+
+def test_what_is_a_default_anyway_makes_no_other_job() -> None:
+    said = activation(options={"steps": 10, "alpha": 3, "learning_rate": None}, meta={}, nonce="", schema_version=2)
+    assert said.job_id == activation().job_id
+    assert activation(asset_id="0" * 64).job_id == activation(asset_id=None).job_id
+    assert activation(source={"sha256": "0" * 64}).job_id == activation().job_id
+    assert activation(options={"alpha": 4}).job_id == activation(options={"alpha": 4.0}).job_id != activation().job_id
+    assert activation(meta={"a": ""}).job_id != activation().job_id
+
+
+def test_an_idempotency_key_names_the_job_of_its_task() -> None:
+    one, other = activation(idempotency_key="k"), activation(idempotency_key="k", asset_id="other")
+    query = QueryRequest(collection="starter", source=Source(**SOURCE), idempotency_key="k")
+    assert one.job_id == other.job_id != query.job_id
+    assert activation(idempotency_key="l").job_id != one.job_id
+
+
+def test_a_message_of_another_schema_is_refused_by_name() -> None:
+    with pytest.raises(InvalidRequest, match="schema_version"):
+        activation(schema_version=3)
 
 
 def test_a_files_name_and_leave_to_replace_make_no_other_job_and_are_sent_only_when_they_say_something() -> None:
-    plain = validated(ActivateRequest, PAYLOAD)
-    said = validated(ActivateRequest, PAYLOAD | {"name": "photo.jpg", "replace": True})
-    assert said.job_id == plain.job_id
-    assert {"name", "replace"}.isdisjoint(plain.model_dump(mode="json"))
-    assert validated(ActivateRequest, said.model_dump(mode="json")) == said
+    said = activation(name="photo.jpg", replace=True)
+    assert said.job_id == activation().job_id
+    assert {"name", "replace"}.isdisjoint(activation().message())
+    assert validated(ActivateRequest, said.message()) == said
+
+
+@pytest.mark.parametrize("key", ["", "a//b", "/a", "a/../b", "a\nb", "x" * 1025])
+def test_a_key_that_no_object_can_have_is_refused(key: str) -> None:
+    with pytest.raises(AiiError):
+        activation(source={"bucket": "inbox", "key": key})
 
 
 def test_a_name_is_kept_as_far_as_it_can_be_shown() -> None:

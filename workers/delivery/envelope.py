@@ -4,6 +4,9 @@ Anybody with a password can put anything into the list. Celery trusts what it re
 id that is a list or a time limit that is none ends the whole worker, and the message goes back for the next one. So
 each element is read here first, and only what a job consists of goes on: its id, its task, its request. Everything
 else (time limits, dates, callbacks, compression) is left behind.
+
+Whoever sends a message names its job, as Celery's senders do: any text is an id. One that cannot be part of a key
+becomes the first 32 hex digits of its SHA-256. A message without an id is named by its request (:mod:`tasks.identity`).
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tasks.kinds import QUEUE_OF_TASK
-from tasks.names import JOB_ID_PATTERN
+from tasks.errors import AiiError
+from tasks.kinds import KINDS, QUEUE_OF_TASK
+from tasks.messages import validated
+from tasks.names import JOB_ID_PATTERN, sha256_hex
 
 __all__ = ["REFUSED_TASK", "Envelope", "Unusable", "read_envelope"]
 
@@ -82,12 +87,11 @@ def read_envelope(raw: bytes, queue: str) -> Envelope:
     # Celery's older protocol has all in the body.
     said = body if isinstance(body, dict) and "task" not in headers else headers
     job_id = _job_id(said.get("id"))
-    if job_id is None:
-        raise Unusable("The message has no usable job id: send jobs with `producer.Producer`.")
     task = said.get("task")
     if not isinstance(task, str) or QUEUE_OF_TASK.get(task) != queue:
         raise Unusable(f"The queue {queue} has no jobs of the task {str(task)[:80]!r}.", job_id)
-    return Envelope(job_id, task, _request(body, job_id))
+    request = _request(body, job_id)
+    return Envelope(job_id or _id_of(task, request), task, request)
 
 
 def _body(message: dict[str, Any], headers: dict[str, Any], job_id: str | None) -> Any:
@@ -104,7 +108,7 @@ def _body(message: dict[str, Any], headers: dict[str, Any], job_id: str | None) 
     return _json(data, "The message's body", job_id)
 
 
-def _request(body: Any, job_id: str) -> Any:
+def _request(body: Any, job_id: str | None) -> Any:
     """The one argument of a task, by name or alone."""
     if isinstance(body, dict) and ("args" in body or "kwargs" in body):
         args, named = body.get("args"), body.get("kwargs")
@@ -118,7 +122,20 @@ def _request(body: Any, job_id: str) -> Any:
 
 
 def _job_id(value: Any) -> str | None:
-    return value if isinstance(value, str) and re.fullmatch(JOB_ID_PATTERN, value) else None
+    if not isinstance(value, str) or not value:
+        return None
+    if re.fullmatch(JOB_ID_PATTERN, value):
+        return value
+    return sha256_hex(value.encode(errors="surrogatepass"))[:32]
+
+
+def _id_of(task: str, request: Any) -> str:
+    """The id that follows from a request that can be used; the end of another could be found by no one."""
+    model = next(kind.request for kind in KINDS if kind.task == task)
+    try:
+        return validated(model, request).job_id
+    except AiiError as error:
+        raise Unusable(f"The message names no job, and its request cannot be used: {error.message}") from None
 
 
 def _json(data: bytes, what: str, job_id: str | None = None) -> Any:

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from tasks.errors import (
     AiiError,
+    BadInput,
     Cancelled,
     DeadlineExceeded,
     InvalidRequest,
@@ -219,19 +220,23 @@ class JobRunner:
         return claim
 
     def _request(self, kind: Kind[Any], job_id: str, payload: Any) -> Any:
-        """The request of a message, or, where that is not the job's, what the ledger has: a message under a job's id
-        does not change what the job is.
+        """What is to be done: the message's request where the job's id follows from it, else what the ledger has under
+        that id. A message does not change what a known job is, and one of an unknown job was added just now.
 
         Raises:
-            InvalidRequest: neither can be used.
+            BadInput: neither can be used.
         """
         try:
-            return _request_of(kind, job_id, payload)
-        except InvalidRequest:
-            stored = self._retry_policy(lambda: self._ledger.stored(job_id))
-            if stored is None or stored.task != kind.task:
-                raise
-            return _request_of(kind, job_id, _parsed(stored.payload))
+            request = validated(kind.model, payload)
+            if job_id in (request.job_id, request.version_1_id):
+                return request
+            problem: AiiError = InvalidRequest("The message is of another task than its job.")
+        except BadInput as error:
+            problem = error
+        stored = self._retry_policy(lambda: self._ledger.stored(job_id))
+        if stored is None or stored.task != kind.task:
+            raise problem
+        return validated(kind.model, _parsed(stored.payload))
 
     def _work(self, kind: Kind[Any], request: Any, running: Running) -> Result | Publication:
         with self.deadlines.watch(kind, running):
@@ -249,13 +254,6 @@ def _failure(job: HeldJob, code: str, message: str) -> FailureResult:
     return FailureResult(
         task=job.kind.task, job_id=job.job_id, code=code, message=message, provenance=job.running.provenance()
     )
-
-
-def _request_of(kind: Kind[Any], job_id: str, payload: Any) -> Any:
-    request = validated(kind.model, payload)
-    if request.job_id != job_id:
-        raise InvalidRequest("The job id is not that of the request: send jobs with `producer.Producer`.")
-    return request
 
 
 def _parsed(payload: str) -> Any:

@@ -38,7 +38,8 @@ class ImageHandlers:
         """
         collection = self._resources.collections.get(request.collection)
         record_old_assets(self._resources.collections, request.collection)
-        data = self._resources.fetch(Bucket.ORIGINALS, request.source.sha256, running)
+        data, source_digest = self._resources.image_of(Bucket.ORIGINALS, request.source, running)
+        asset_id = request.asset_of(source_digest)
         with self._resources.decoded(data, self._resources.budget, running) as original:
             found, protected = self._protector.protect(
                 original, request.options, collection.codec, running.watch, running.wanted
@@ -46,12 +47,12 @@ class ImageHandlers:
             with running.watch.stage("quality"):
                 measured = quality(original.pixels, protected.decoded.pixels)
         digest = sha256_hex(protected.encoded.data)
-        key = protected_key(request.collection, request.asset_id, digest, protected.encoded.extension)
+        key = protected_key(request.collection, asset_id, digest, protected.encoded.extension)
         running.begin_publishing()
 
         def store() -> Seen:
             with running.watch.stage("journal"):
-                seen = collection.look_up(request.asset_id)
+                seen = collection.look_up(asset_id)
             with running.watch.stage("upload"):
                 self._resources.store.put(Bucket.PROTECTED, key, protected.encoded.data, protected.encoded.content_type)
             return seen
@@ -62,9 +63,9 @@ class ImageHandlers:
             job_id=running.job_id,
             collection=request.collection,
             generation=collection.manifest.generation,
-            asset_id=request.asset_id,
+            asset_id=asset_id,
             name=request.name,
-            source_sha256=request.source.sha256,
+            source_sha256=source_digest,
             protected_key=key,
             protected_sha256=digest,
             width=original.pixels.shape[1],
@@ -118,7 +119,7 @@ class ImageHandlers:
             AiiError: one of the tree, for an image or a request that cannot be used.
         """
         collection = self._resources.collections.get(request.collection)
-        data = self._resources.fetch(Bucket.QUERIES, request.source.sha256, running)
+        data, source_digest = self._resources.image_of(Bucket.QUERIES, request.source, running)
         options = request.options
         image = self._resources.input_of(data, self._resources.query_budget, running)
         with running.watch.stage("decode"):
@@ -138,7 +139,7 @@ class ImageHandlers:
             collection=request.collection,
             generation=answer.generation,
             journal_entry=answer.journal_entry,
-            source_sha256=request.source.sha256,
+            source_sha256=source_digest,
             extractor=self._resources.extractor,
             matches=answer.matches,
             threshold=judgement.threshold,

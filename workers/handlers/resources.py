@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from tasks.messages import S3Object, Source
+from tasks.names import sha256_hex
 from tasks.results import ExtractorIdentity
 from tasks.storage import Bucket, ObjectStore
 from workers.delivery.job import Running
@@ -54,6 +56,22 @@ class Resources:
         """
         with running.watch.stage("fetch"):
             return self.store.get_verified(bucket, sha256, sha256, self.limits.max_bytes)
+
+    def image_of(self, bucket: Bucket, source: Source | S3Object, running: Running) -> tuple[bytes, str]:
+        """The bytes of a request's image and their digest; the stage `fetch` of the job.
+
+        Args:
+            bucket: where such images are uploaded to.
+
+        Raises:
+            InvalidRequest: its bucket may not be read from.
+            AiiError: as in :meth:`fetch`.
+        """
+        if isinstance(source, Source):
+            return self.fetch(bucket, source.sha256, running), source.sha256
+        with running.watch.stage("fetch"):
+            data = self.store.get_source(source.bucket, source.key, self.limits.max_bytes, source.etag)
+            return data, sha256_hex(data)
 
     @contextmanager
     def decoded(self, data: bytes, budget: PixelBudget, running: Running) -> Iterator[DecodedImage]:
