@@ -91,7 +91,7 @@ class Producer:
         self.ledger.check()
         self._store.check()
 
-    def activate(
+    def activate(  # noqa: PLR0913  # keyword-only, all with defaults: a call names them
         self,
         image: bytes | str | Path,
         *,
@@ -214,7 +214,7 @@ class Producer:
         write_atomically(Path(path), self.protected_image(result))
 
     def _upload(self, bucket: Bucket, image: bytes | str | Path) -> tuple[Source | S3Object, bool]:
-        """Store an image under its digest, unless it is there, which is the second value; one in S3 stays where it is."""
+        """Store an image under its digest, unless it is there (the second value); one in S3 stays where it is."""
         if isinstance(image, str) and (named := object_named(image)):
             return named, False
         data, content_type = read_image(image, self._settings.max_image_bytes)

@@ -2,8 +2,8 @@
 
 Version 2: the first 32 hex digits of the SHA-256 over the request as canonical JSON (RFC 8785, JCS), with its task and
 `schema_version`, without what makes no other job of it (`name`, `replace`, `source.size`), and without fields that have
-their defaults, so that an option added later changes no id of an earlier request. A request with an `idempotency_key` is
-named by that key and its task alone. ``tasks/schemas/vectors.json`` has requests with their ids.
+their defaults, so that an option added later changes no id of an earlier request. A request with an `idempotency_key`
+is named by that key and its task alone. ``tasks/schemas/vectors.json`` has requests with their ids.
 
 Version 1, of 0.1.0, hashed Python's spelling of every field, defaults included. Its ids are still found and honoured.
 """

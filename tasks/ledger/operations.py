@@ -89,8 +89,8 @@ class Operations:
         return records[0]
 
     def find(self, part: str) -> str:
-        """The id of the one job that begins with these characters, among those that :meth:`jobs` lists; a whole id is given
-        back as it is.
+        """The id of the one job that begins with these characters, among those that :meth:`jobs` lists; a whole id is
+        given back as it is.
 
         Raises:
             JobMissing: there is none.
