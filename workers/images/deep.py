@@ -1,4 +1,4 @@
-"""Samples of 16 bits, which Pillow reads and writes with eight."""
+"""Samples of 16 bits, which Pillow reads with eight."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 
 from workers.images.model import Samples
 
-__all__ = ["Deep", "divided", "read_png", "write_png"]
-
-_LEVEL = 1  # of zlib: the lower bytes are noise, which more effort does not make smaller
+__all__ = ["Deep", "divided", "read_png"]
 
 
 class Deep(NamedTuple):
@@ -31,14 +29,6 @@ def read_png(picture: bytes) -> Deep:
 
     samples = png_decode(picture)
     return divided(samples.reshape(*samples.shape[:2], -1))
-
-
-def write_png(colours: Samples, alpha: Samples | None) -> bytes:
-    """A PNG of 16 bits."""
-    from imagecodecs import png_encode  # noqa: PLC0415 - as above
-
-    samples = colours if alpha is None else np.dstack([colours, alpha])
-    return bytes(png_encode(np.ascontiguousarray(samples), level=_LEVEL))
 
 
 def divided(samples: NDArray[np.uint16]) -> Deep:
