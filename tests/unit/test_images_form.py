@@ -115,6 +115,54 @@ def test_cmyk_is_published_as_cmyk_with_its_profile(profile: bytes | None) -> No
     assert np.abs(np.asarray(published).astype(int) - np.asarray(original)).mean() < 2
 
 
+@pytest.mark.parametrize("file_format", ["PNG", "GIF", "TIFF"])
+@pytest.mark.parametrize(("colours", "most", "off"), [(200, 256, 32), (64, 256, 3), (10, 64, 3)])
+def test_a_picture_of_few_colours_is_published_with_a_palette(
+    file_format: str, colours: int, most: int, off: int
+) -> None:
+    source = zoo.saved(Image.fromarray(zoo.photo(96, 128)).quantize(colours), file_format)
+    image = decode(source, zoo.LIMITS)
+    changed = changed_smoothly(image.samples)
+    published = opened(encode(changed, image))
+    assert published.mode == "P"
+    assert len(published.getcolors()) <= most
+    assert np.abs(np.asarray(published.convert("RGB")).astype(int) - changed).max() <= off
+    finer = image.coding.finer()
+    assert finer is not None
+    assert (np.asarray(opened(encode(changed, image, coding=finer))) == changed).all()
+
+
+def test_a_palette_keeps_its_transparent_pixels() -> None:
+    source = zoo.saved(Image.fromarray(zoo.photo(96, 128)).quantize(40), "PNG", transparency=7)
+    image = decode(source, zoo.LIMITS)
+    published = opened(encode(changed_smoothly(image.samples), image))
+    assert published.mode == "P"
+    assert (np.asarray(published.convert("RGBA"))[..., 3] == image.alpha).all()
+
+
+def test_a_palette_with_half_transparent_colours_becomes_rgba() -> None:
+    source = zoo.saved(Image.fromarray(zoo.photo(96, 128)).quantize(40), "PNG", transparency=bytes(range(0, 240, 6)))
+    image, encoded = again(source)
+    assert (np.asarray(opened(encoded)) == np.dstack([image.samples, image.alpha])).all()
+
+
+def test_a_rare_colour_among_many_is_not_exchanged_for_another() -> None:
+    picture = Image.fromarray(zoo.photo(256, 384)).convert("L").convert("RGB")
+    picture.paste((255, 0, 0), (100, 100, 103, 102))
+    image = decode(zoo.saved(picture.quantize(256, Image.Quantize.FASTOCTREE), "PNG"), zoo.LIMITS)
+    red = image.pixels[101, 101].astype(int)
+    assert red[0] > red[1] + 150
+    published = np.asarray(opened(encode(changed_smoothly(image.samples), image)).convert("RGB")).astype(int)
+    assert np.abs(published[101, 101] - red).max() <= 32
+
+
+def changed_smoothly(samples: np.ndarray) -> np.ndarray:
+    """By up to three levels, as an activation changes a picture."""
+    height, width = samples.shape[:2]
+    wave = 3 * np.sin(np.linspace(0, 6, height))[:, np.newaxis] * np.cos(np.linspace(0, 9, width))
+    return (samples + wave[..., np.newaxis].round()).clip(0, 255).astype(np.uint8)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_a_png_of_16_bits_stays_so_sample_by_sample(channels: int) -> None:
     deep = np.random.default_rng(5).integers(0, 65_536, (20, 24, channels)).astype(">u2")

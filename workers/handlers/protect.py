@@ -120,7 +120,8 @@ class Protector:
         """Compose and encode, weaker and weaker until the file keeps the floor, and verify the file."""
         floor = draft.work.options.min_psnr_db
         encoded, decoded, kept = self._composed(draft, coding, 1.0, watch)
-        strength = min(1 / kept, _MOST_COMPENSATION) if kept < _ALL_KEPT else 1.0
+        compensates = kept < _ALL_KEPT and not coding.colours
+        strength = min(1 / kept, _MOST_COMPENSATION) if compensates else 1.0
         for attempt in range(_WEAKENINGS):
             if attempt or strength > 1:
                 encoded, decoded, _ = self._composed(draft, coding, strength, watch)

@@ -11,7 +11,7 @@ from PIL.GifImagePlugin import GifImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from tasks.errors import TruncatedImage, UnsupportedFormat
-from workers.images.coding import LOSSLESS_PNG
+from workers.images.coding import LOSSLESS_PNG, as_png
 from workers.images.colour import alpha_of, own_samples
 from workers.images.deep import Deep, divided
 from workers.images.metadata import Blocks, Density
@@ -72,7 +72,8 @@ def open_tiff(data: bytes, size: Size) -> Opened:
             f"This kind of TIFF is not read ({image.mode}, {max(bits)} bits). Save it in grey, RGB or CMYK, of 8 bits."
         )
     image.load()
-    return Opened(own_samples(image), alpha_of(image, 8), blocks, LOSSLESS_PNG)
+    alpha = alpha_of(image, 8)
+    return Opened(own_samples(image), alpha, blocks, as_png(image, alpha))
 
 
 def _check_tiff(numbers: dict[int, tuple[int, ...]]) -> None:
@@ -148,4 +149,5 @@ def open_gif(data: bytes, size: Size) -> Opened:
     image.load()
     frames = gif_frames(data)
     lost = (f"{frames - 1} further frames",) if frames > 1 else ()
-    return Opened(own_samples(image), alpha_of(image, 8), Blocks(lost=lost), LOSSLESS_PNG)
+    alpha = alpha_of(image, 8)
+    return Opened(own_samples(image), alpha, Blocks(lost=lost), as_png(image, alpha))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
 from workers.images.vp8 import quality_of
 
-__all__ = ["LOSSLESS_PNG", "Coding", "PublishedFormat", "Table", "of_jpeg", "of_webp", "standard_jpeg"]
+__all__ = ["LOSSLESS_PNG", "Coding", "PublishedFormat", "Table", "as_png", "of_jpeg", "of_webp", "standard_jpeg"]
 
 PublishedFormat: TypeAlias = Literal["JPEG", "PNG", "WEBP"]
 Table: TypeAlias = tuple[int, ...]
@@ -22,6 +24,11 @@ FULL_CHROMA, HALF_WIDTH, HALF_BOTH = 0, 1, 2
 # The finest that is tried: what survives in no JPEG of this quality at 4:4:4 would not survive publication elsewhere.
 _FINEST_JPEG: Final = 95
 _FINEST_LOSSY_WEBP: Final = 95
+# A change needs some colours between those of the source. Four times as many hold 0.6 to 0.99 of what it gains, at the
+# PSNR that it has in RGB: a photograph of 256 colours grows to 1.1 times its size instead of 2.8 times, of 64 to 1.7
+# instead of 4.1, of 16 to 2.2 instead of 7.3, of 4 to 6 instead of 13 (the largest of four photographs each).
+_COLOURS_FOR_ONE: Final = 4
+_LEAST_COLOURS, _MOST_COLOURS = 64, 256
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class Coding:
         sampling: of a JPEG, 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0.
         progressive: of a JPEG.
         quality: of a WebP, 0 to 100; None is lossless.
+        colours: of a PNG, how many its palette holds; None is without a palette.
     """
 
     format: PublishedFormat
@@ -40,6 +48,7 @@ class Coding:
     sampling: int = FULL_CHROMA
     progressive: bool = False
     quality: int | None = None
+    colours: int | None = None
 
     @property
     def halves_chroma(self) -> bool:
@@ -53,7 +62,7 @@ class Coding:
         if self.format == "WEBP" and self.quality is not None:
             better = (self.quality + 101) // 2
             return replace(self, quality=better if better <= _FINEST_LOSSY_WEBP else None)
-        return None
+        return LOSSLESS_PNG if self.colours else None
 
     def _finer_jpeg(self) -> Coding | None:
         finest = standard_jpeg(_FINEST_JPEG, self.progressive)
@@ -89,6 +98,14 @@ def of_jpeg(image: JpegImageFile) -> Coding:
         stated = get_sampling(image)
         sampling = HALF_WIDTH if stated < 0 else stated
     return Coding("JPEG", tables, sampling, "progressive" in image.info)
+
+
+def as_png(image: Image.Image, alpha: NDArray[Any] | None) -> Coding:
+    """A PNG of a palette where the source has one, and no pixel is half transparent."""
+    if image.mode != "P" or not (alpha is None or np.isin(alpha, (0, 255)).all()):
+        return LOSSLESS_PNG
+    used = len(image.getcolors(_MOST_COLOURS) or ())
+    return Coding("PNG", colours=min(max(used * _COLOURS_FOR_ONE, _LEAST_COLOURS), _MOST_COLOURS))
 
 
 def of_webp(data: bytes) -> Coding:

@@ -12,7 +12,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from tasks.errors import AnimatedImage, TruncatedImage
 from workers.images import deep, jpeg, png, webp
-from workers.images.coding import LOSSLESS_PNG, of_jpeg, of_webp
+from workers.images.coding import LOSSLESS_PNG, as_png, of_jpeg, of_webp
 from workers.images.colour import alpha_of, own_samples
 from workers.images.opened import Opened
 
@@ -43,10 +43,12 @@ def open_png(data: bytes, size: Size) -> Opened:
     bits = png.bit_depth(data)
     if bits == 16:
         colours, alpha = deep.read_png(contents.picture)
+        coding = LOSSLESS_PNG
     else:
         image = _loaded(PngImageFile, contents.picture, size)
         colours, alpha = own_samples(image), alpha_of(image, bits)
-    return Opened(colours, alpha, contents.blocks, LOSSLESS_PNG, contents.colours)
+        coding = as_png(image, alpha)
+    return Opened(colours, alpha, contents.blocks, coding, contents.colours)
 
 
 def open_webp(data: bytes, size: Size) -> Opened:
