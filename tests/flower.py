@@ -12,7 +12,7 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
-from deploy.local.stack import free_port
+from tests.ports import reserved_port
 from tests.waiting import LIMIT_S, wait_for
 
 __all__ = ["Flower"]
@@ -24,7 +24,7 @@ class Flower:
     """Started with the environment of a running stack; `options` are Flower's own."""
 
     def __init__(self, environment: dict[str, str], log: Path, **options: str) -> None:
-        self.port = free_port(5600)
+        self.port = reserved_port()
         self.authorization = "Basic " + base64.b64encode(f"operator:{_PASSWORD}".encode()).decode()
         own = {"AII_FLOWER_PORT": str(self.port), "AII_FLOWER_PASSWORD": _PASSWORD}
         own |= {f"FLOWER_{name.upper()}": value for name, value in options.items()}

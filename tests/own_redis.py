@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from deploy.local.redis_server import choose_server
-from deploy.local.stack import free_port
+from tests.ports import reserved_port
 
 __all__ = ["OwnRedis"]
 
@@ -17,7 +17,7 @@ class OwnRedis:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._port = free_port(6500)
+        self._port = reserved_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"redis://127.0.0.1:{self._port}/0"
         self.socket_url = f"unix://{folder}/redis.sock?db=1"

@@ -13,13 +13,15 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from deploy.local.instance import running
+from deploy.local.stack import write_stack_file
 from producer.cli import aii as program
 from tasks.connection import connect_redis
 from tasks.names import worker_presence
 from tasks.settings import Settings
+from tests.ports import reserved_port
 from tests.waiting import LIMIT_S, wait_for
 
-__all__ = ["AII", "WorkerProcess", "aii", "aii_here", "running_stack", "settings_of"]
+__all__ = ["AII", "WorkerProcess", "aii", "aii_here", "reserve_ports", "running_stack", "settings_of"]
 
 
 AII = (sys.executable, "-c", "from producer.cli import aii; aii()")
@@ -49,6 +51,7 @@ def running_stack(state: Path, workers: int | None = 0) -> Iterator[dict[str, st
     Yields the environment with which a process finds them.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("AII_")} | {"AII_STATE_DIR": str(state)}
+    reserve_ports(state)
     log = (state / "up.log").open("w")
     command = [sys.executable, "-c", "from deploy.local.cli import up; up()", "--no-flower"]
     command += [] if workers is None else ["--workers", str(workers)]
@@ -60,6 +63,12 @@ def running_stack(state: Path, workers: int | None = 0) -> Iterator[dict[str, st
         process.send_signal(signal.SIGTERM)
         process.wait(LIMIT_S)
         log.close()
+
+
+def reserve_ports(state: Path) -> None:
+    """Let a new stack in `state` have ports that no test beside it is given, over its restarts as well."""
+    redis_url, s3_endpoint = f"redis://127.0.0.1:{reserved_port()}/0", f"127.0.0.1:{reserved_port()}"
+    write_stack_file(state / "stack.env", {"redis_url": redis_url, "s3_endpoint": s3_endpoint})
 
 
 def settings_of(state: Path) -> Settings:

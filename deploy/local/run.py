@@ -14,10 +14,11 @@ from deploy.local.instance import Instance, Status, claim, running
 from deploy.local.stack import Stack, plan_stack, read_stack_file, write_stack_file
 from deploy.local.supervisor import Supervisor
 from tasks.connection import redis_address
-from tasks.errors import DiskUnavailable, RedisUnavailable
+from tasks.errors import DiskUnavailable, RedisUnavailable, Unavailable
 from tasks.settings import Settings, stack_file, state_dir
 
 Report = Callable[[str], None]
+_PORT_LOSSES = 5  # a free port may be taken by another program before our service listens on it
 
 
 def run(report: Report, *, workers: int | None, flower: bool) -> None:
@@ -83,16 +84,30 @@ def report_status(report: Report) -> bool:
 def _start(
     supervisor: Supervisor, state: Path, report: Report, *, workers: int | None, flower: bool
 ) -> tuple[Stack, int]:
-    """Returns the stack and the number of its workers."""
+    """Start anew on other ports when another program took one; returns the stack and the number of its workers."""
     stack = plan_stack(read_stack_file(stack_file()))
     report(f"Starting the stack in {state}.")
+    for _ in range(_PORT_LOSSES):
+        try:
+            return stack, _start_planned(stack, supervisor, state, workers=workers, flower=flower)
+        except Unavailable:
+            supervisor.stop()
+            planned, stack = stack, plan_stack(stack.supplied)
+            if stack == planned:
+                raise
+            report("Another program took a port meanwhile; starting again on others.")
+    return stack, _start_planned(stack, supervisor, state, workers=workers, flower=flower)
+
+
+def _start_planned(stack: Stack, supervisor: Supervisor, state: Path, *, workers: int | None, flower: bool) -> int:
+    """Returns the number of workers."""
     count = services.workers_here(stack.settings) if workers is None else workers
     later = services.worker_services(stack, state, count) if count else []
     later += [services.flower_service(stack, state)] if flower else []
     _start_stores(supervisor, stack, state)
     write_stack_file(stack_file(), stack.supplied)  # only now: both stores have answered
     supervisor.start(*later)
-    return stack, count
+    return count
 
 
 def _start_stores(supervisor: Supervisor, stack: Stack, state: Path) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.stack import free_port
 from tasks.connection import connect_redis
 from tests.flower import Flower
+from tests.ports import reserved_port
 from tests.stack import WorkerProcess, running_stack, settings_of
 from tests.waiting import LIMIT_S, wait_for
 
@@ -35,7 +35,7 @@ def missing(port: int) -> dict[str, str]:
 
 
 def test_a_worker_without_redis_and_s3_is_alive_and_says_what_is_missing(tmp_path: Path) -> None:
-    port = free_port(9100)
+    port = reserved_port()
     with running_stack(tmp_path) as environment:
         given = environment | {"AII_METRICS_PORT": str(port)}
         worker = WorkerProcess(given, settings_of(tmp_path), tmp_path / "worker.log", "query,activate")

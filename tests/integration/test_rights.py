@@ -17,7 +17,6 @@ import redis
 from pydantic import SecretStr
 
 from deploy.local.redis_server import choose_server
-from deploy.local.stack import free_port
 from producer import Producer
 from tasks.ledger.states import JobState
 from tasks.messages import ActivateRequest, Source
@@ -25,6 +24,7 @@ from tasks.monitoring.observer import read_overview
 from tasks.names import QUEUE_ACTIVATE
 from tasks.settings import Settings
 from tests.photographs import crops
+from tests.ports import reserved_port
 from tests.stack import WorkerProcess, aii
 from tests.waiting import LIMIT_S, wait_for
 
@@ -69,7 +69,7 @@ def guarded(shared_settings: Settings, stack_environment: dict[str, str], tmp_pa
     text = ACL.read_text()
     for user in USERS:
         text = text.replace(f"{user.upper()}_PASSWORD", f"{user}-password")
-    acl, port = tmp_path / "users.acl", free_port(6400)
+    acl, port = tmp_path / "users.acl", reserved_port()
     acl.write_text(text)
     # A bucket of its own: what is compacted and removed here is not what other tests count.
     settings = shared_settings.model_copy(update={"bucket_collections": "collections-of-rights"})
@@ -126,7 +126,7 @@ def test_each_user_can_do_its_work(guarded: Guarded, worker: WorkerProcess, tmp_
 
 def test_flower_shows_its_page_to_the_monitor(guarded: Guarded, tmp_path: Path) -> None:
     """Celery's remote control, which could stop workers, stays closed to it."""
-    port = free_port(6400)
+    port = reserved_port()
     environment = guarded.environment_of("monitor") | {"AII_FLOWER_PORT": str(port), "AII_FLOWER_PASSWORD": "flower"}
     with (tmp_path / "flower.log").open("w") as log:
         flower = subprocess.Popen([sys.executable, "-m", "deploy.flower"], env=environment, stdout=log, stderr=log)

@@ -10,6 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +20,13 @@ import redis
 
 from deploy.local.instance import running
 from deploy.local.services import redis_version
+from deploy.local.stack import write_stack_file
 from tasks.connection import connect_redis
 from tasks.errors import RedisUnavailable
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
+from tests.ports import reserved_port
+from tests.stack import reserve_ports
 from tests.waiting import LIMIT_S, wait_for
 
 UP = (sys.executable, "-c", "from deploy.local.cli import up; up()")
@@ -123,6 +127,7 @@ def starting(state: Path) -> Iterator[Callable[..., Stack]]:
 
 @pytest.fixture
 def start(state: Path) -> Iterator[Callable[..., Stack]]:
+    reserve_ports(state)
     with starting(state) as start:
         yield start
 
@@ -193,6 +198,19 @@ def test_a_second_start_finds_the_data_and_the_addresses_of_the_first(start: Cal
     assert second.settings == addresses
     assert second.redis().get("kept") == "value"
     assert second.store().get(Bucket.RESULTS, "kept.json", 10) == b"{}"
+
+
+def test_stacks_that_want_one_port_at_the_same_moment_all_get_up(tmp_path: Path) -> None:
+    """Each finds the port free; those that are too late to listen there take another."""
+    port = reserved_port()
+    states = [tmp_path / name for name in "abc"]
+    for state in states:
+        write_stack_file(state / "stack.env", {"redis_url": f"redis://127.0.0.1:{port}/0"})
+    with ExitStack() as ends, ThreadPoolExecutor() as threads:
+        starts = [ends.enter_context(starting(state)) for state in states]
+        stacks = [begun.result() for begun in [threads.submit(start, *STORES_ONLY) for start in starts]]
+        assert len({stack.settings.redis_url for stack in stacks}) == len(stacks)
+        assert all(stack.redis().ping() for stack in stacks)
 
 
 def test_a_start_beside_a_running_stack_names_its_addresses_and_ends(shared_stack: Stack) -> None:

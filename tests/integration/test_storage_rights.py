@@ -18,7 +18,6 @@ import boto3
 import pytest
 from pydantic import SecretStr
 
-from deploy.local.stack import free_port
 from producer import Producer
 from tasks.documents import read_result
 from tasks.errors import StorageUnavailable
@@ -26,6 +25,7 @@ from tasks.names import result_key
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.photographs import crops
+from tests.ports import reserved_port
 from tests.stack import WorkerProcess
 from tests.waiting import LIMIT_S, wait_for
 
@@ -53,7 +53,7 @@ class GuardedStore:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedStore]:
-    port = free_port(9700)
+    port = reserved_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     environment = os.environ | {"INITIAL_NO_AUTH_ACTION_COUNT": "1000"}  # until the users are there
     with (tmp_path_factory.mktemp("s3") / "log").open("w") as log:
