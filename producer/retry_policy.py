@@ -29,7 +29,7 @@ class RetryPolicy:
         self._began = self._last = float("-inf")
 
     def wait(self, error: Unavailable) -> None:
-        """Pause before the next try; raises `error` when the outage has lasted too long."""
+        """Pause before the next attempt; raises `error` when the outage has lasted too long."""
         with self._lock:
             now = time.monotonic()
             if now - self._last > _SAME_OUTAGE_S:

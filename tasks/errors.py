@@ -286,8 +286,8 @@ class Unavailable(AiiError):
 
     code = "unavailable"
     retryable = True
-    # How many tries a job has that meets this error; None for any number.
-    most_tries: int | None = None
+    # How many attempts a job has that meets this error; None for any number.
+    most_attempts: int | None = None
 
 
 class RedisUnavailable(Unavailable):
@@ -309,13 +309,13 @@ class StorageUnavailable(Unavailable):
 
 
 class StorageRefused(StorageUnavailable):
-    """S3 answers, and refuses an object, or lacks its bucket. A job fails after five tries in about twenty seconds.
+    """S3 answers, and refuses an object, or lacks its bucket. A job fails after five attempts in about twenty seconds.
 
     What to do: Correct the policy or the bucket, as the message says, then `aii jobs retry`.
     """
 
     code = "storage_refused"
-    most_tries = 5
+    most_attempts = 5
 
 
 class DiskUnavailable(Unavailable):
@@ -328,13 +328,13 @@ class DiskUnavailable(Unavailable):
 
 
 class DeviceFull(Unavailable):
-    """The device has no memory for a single image. A job fails after five tries in about twenty seconds.
+    """The device has no memory for a single image. A job fails after five attempts in about twenty seconds.
 
     What to do: Free the device's memory, or use a device with more, then `aii jobs retry`.
     """
 
     code = "device_full"
-    most_tries = 5
+    most_attempts = 5
 
 
 class NotReady(Unavailable):

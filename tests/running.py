@@ -14,7 +14,7 @@ from workers.delivery.company import Company
 from workers.delivery.identity import Identity
 from workers.delivery.job_runner import JobRunner, Services
 from workers.delivery.leases import Leases
-from workers.delivery.retry_policy import RetryPolicy
+from workers.delivery.retry_policy import JobRetryPolicy
 from workers.delivery.set_aside import SetAside
 
 __all__ = ["Runs"]
@@ -34,7 +34,7 @@ class Runs:
     def __post_init__(self) -> None:
         self.letters = DeadLetters(connect_redis(self.settings))
         self.leases = Leases(self.ledger, lease_s=20)
-        identity, policy = Identity("worker", "cpu", {}), RetryPolicy(first_s=0.001, longest_s=0.01)
+        identity, policy = Identity("worker", "cpu", {}), JobRetryPolicy(first_s=0.001, longest_s=0.01)
         set_aside = SetAside(self.letters)
         services = Services(self.ledger, self.store, self.leases, identity, policy, Company(), set_aside)
         self.runner = JobRunner(services, self.stage_timeout_s, self.seen.append, lambda: self.ended.append("ended"))

@@ -33,7 +33,7 @@ from workers.delivery.lanes import lanes_for, run_lanes, worker_app
 from workers.delivery.leases import Leases
 from workers.delivery.pulse import Pulse
 from workers.delivery.reconciler import LostPlaces, Reconciler
-from workers.delivery.retry_policy import RetryPolicy
+from workers.delivery.retry_policy import JobRetryPolicy
 from workers.delivery.set_aside import SetAside
 from workers.delivery.stopping import StopDeadline
 from workers.device.device import Device
@@ -76,7 +76,7 @@ class _Worker:
         self._vital: dict[str, Check] = {}
         self._redis = connect_redis(settings)
         self._recorder = Recorder(Metrics(self._redis))
-        self._retry_policy = RetryPolicy()
+        self._retry_policy = JobRetryPolicy()
         self._starter_codec: Codec | None = None  # of the extractor that is loaded
 
     def run(self, running: ExitStack) -> int:

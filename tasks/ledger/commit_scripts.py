@@ -7,7 +7,7 @@ job's document, and what becomes of the asset's earlier job. Jobs named in an en
 
 from typing import Final
 
-from tasks.ledger.scripts import NOW
+from tasks.ledger.scripts import HELD, NOW
 
 # The current change of an asset, by the journal's live changes, or as the caller found it in S3 when there is none:
 # then nothing may have left the journal since the caller looked.
@@ -53,24 +53,24 @@ end
 # or {'committed', document, number}: the same when it is called again.
 COMMIT: Final = (
     _CURRENT
+    + HELD
     + """
-local own = redis.call('HMGET', KEYS[1], 'document', 'commits', 'replace', 'token', 'state', 'superseded_by',
-                       'removed_ms')
-if own[4] ~= ARGV[2] or own[5] ~= 'running' then return {'lost'} end
-if own[1] then return {'committed', own[1], own[2]} end
+local own = held(KEYS[1], ARGV[2], 'document', 'commits', 'replace', 'superseded_by', 'removed_ms')
+if not own then return {'lost'} end
+if own[3] then return {'committed', own[3], own[4]} end
 local entry = ''
 if ARGV[6] ~= '' then
   local before = current(KEYS[3], KEYS[4], ARGV[6], ARGV[12], ARGV[13], ARGV[14], ARGV[15])
   local purges = redis.call('HGET', KEYS[6], ARGV[6]) or '0'
   if not before or purges ~= ARGV[16] or purges % 2 == 1 then return {'moved'} end
   local other = before.source ~= '' and before.source ~= ARGV[10]
-  if other and ARGV[11] == '' and not own[3] then return {'conflict', before.source, before.job} end
+  if other and ARGV[11] == '' and not own[5] then return {'conflict', before.source, before.job} end
   entry = add(KEYS[2], KEYS[3], ARGV[6], 'add', ARGV[7], ARGV[8], ARGV[9])
   redis.call('HSET', KEYS[5], ARGV[6], entry)
   if before.job ~= ARGV[1] then mark(before.job, 'superseded_by', ARGV[1]) end
   if own[6] or own[7] then redis.call('HDEL', KEYS[1], 'superseded_by', 'removed_ms') end
 end
-local number = tostring(math.max(tonumber(own[2] or 0), tonumber(ARGV[3])) + 1)
+local number = tostring(math.max(tonumber(own[4] or 0), tonumber(ARGV[3])) + 1)
 local document = ARGV[4] .. entry .. ARGV[5]
 redis.call('HSET', KEYS[1], 'document', document, 'commits', number, 'publishing', 1)
 return {'committed', document, number}
@@ -82,9 +82,9 @@ return {'committed', document, number}
 # Returns {'lost'}, {'moved'}: look again; {'other'}: the asset changed since; or {'restored'}.
 RESTORE: Final = (
     _CURRENT
+    + HELD
     + """
-local own = redis.call('HMGET', KEYS[1], 'token', 'state')
-if own[1] ~= ARGV[2] or own[2] ~= 'running' then return {'lost'} end
+if not held(KEYS[1], ARGV[2]) then return {'lost'} end
 local before = current(KEYS[3], KEYS[4], ARGV[4], ARGV[9], ARGV[8], ARGV[1], '')
 if not before then return {'moved'} end
 local registered = before.job == ARGV[1] and before.op

@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 from tasks.connection import RedisClient, connect_redis
@@ -34,43 +32,17 @@ from tasks.ledger.keys import (
     since_key,
     submit_keys,
 )
-from tasks.ledger.records import JobRecord, Resend, record_of, submit_args
-from tasks.ledger.states import JobState
+from tasks.ledger.records import JobRecord, QueuePlaces, Resend, record_of, submit_args
+from tasks.ledger.states import Claim, JobState
 from tasks.ledger.waiting import Completions
 from tasks.messages import Request
 from tasks.names import QUEUES, canonical_json
 from tasks.settings import Settings
 
 _MESSAGE_BOUND: Final = 2_000
-# Between two tries of a job that is put off; the longest is what it waits at most once a service is back.
+# Between two attempts at a job that is put off; the longest is what it waits at most once a service is back.
 _FIRST_DELAY_MS: Final = 1_000
 _LONGEST_DELAY_MS: Final = 30_000
-
-
-class Claim(StrEnum):
-    """The answer to a worker that wants to start a job."""
-
-    CLAIMED = "claimed"
-    SUSPECT = "suspect"  # the same, and a worker died with the job in flight: it runs alone, see Ledger.run_alone
-    MISSING = "missing"
-    CLOSED = "closed"
-    LEASED = "leased"
-    COMMITTED = "committed"  # by a worker that died before it closed the job: the lease is granted, to do that
-    EXHAUSTED = "exhausted"  # workers died of it; the lease is granted nevertheless, to close the job
-
-    @property
-    def granted(self) -> bool:
-        """Whether the caller holds the job's lease now."""
-        return self in (Claim.CLAIMED, Claim.SUSPECT, Claim.COMMITTED, Claim.EXHAUSTED)
-
-
-@dataclass(frozen=True)
-class QueueState:
-    """A queue's messages waiting in Redis, the last place given out, and the furthest place started."""
-
-    messages: int
-    seq: int
-    head: int
 
 
 class Ledger:
@@ -182,11 +154,11 @@ class Ledger:
         """Put a running job off: it is sent again after a pause that doubles each time.
 
         Args:
-            most: how many tries the job has in all; None for any number. The two are counted apart.
+            most: how many attempts the job has in all; None for any number. The two are counted apart.
 
         Returns:
-            Seconds of the pause; a negative number when the tries are used up, and the caller keeps the job; None when
-            it is no longer the caller's.
+            Seconds of the pause; a negative number when the attempts are used up, and the caller keeps the job; None
+            when it is no longer the caller's.
         """
         field = "postponed" if most is None else "refused"
         pause = self._postpone(
@@ -319,10 +291,10 @@ class Ledger:
         keys = [job_key(job_id), LEASES, open_key(queue), seq_key(queue), COUNTS, since_key(queue)]
         return _resend_of(job_id, self._requeue(keys=keys, args=[job_id, token]))
 
-    def queue_state(self, queue: str) -> QueueState:
+    def queue_state(self, queue: str) -> QueuePlaces:
         pipe = self._client.pipeline(transaction=True)
         messages, seq, head = pipe.llen(queue).get(seq_key(queue)).get(head_key(queue)).execute()
-        return QueueState(messages=messages, seq=int(seq or 0), head=int(head or 0))
+        return QueuePlaces(messages=messages, seq=int(seq or 0), head=int(head or 0))
 
     def waiting_up_to(self, queue: str, place: int, limit: int = 500) -> list[tuple[str, int]]:
         """Jobs still queued at or before a place, first come first: ``(job_id, place)``."""

@@ -1,4 +1,4 @@
-"""Jobs as the ledger gives them out, and what it keeps of a request."""
+"""Jobs and queues as the ledger gives them out, and what it keeps of a request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from tasks.ledger.states import JobState
 from tasks.names import LONGEST_ASSET_ID
 
-__all__ = ["JobRecord", "Resend", "record_of", "submit_args"]
+__all__ = ["JobRecord", "QueuePlaces", "Resend", "record_of", "submit_args"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,15 @@ class JobRecord:
     def current(self) -> bool:
         """Whether the job's effect is as it left it: done, and its asset neither activated again nor removed since."""
         return self.state is JobState.DONE and self.superseded_by is None and self.removed_at is None
+
+
+@dataclass(frozen=True)
+class QueuePlaces:
+    """A queue's messages waiting in Redis, the last place given out, and the furthest place started."""
+
+    messages: int
+    seq: int
+    head: int
 
 
 @dataclass(frozen=True)

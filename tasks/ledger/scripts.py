@@ -34,6 +34,15 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 """
 
+# The token, the state and more fields of a job that still runs under that token; else nil. pcall: something else under
+# one job's key must not cost others their leases.
+HELD: Final = """
+local function held(job, token, ...)
+  local fields = redis.pcall('HMGET', job, 'token', 'state', ...)
+  if fields[1] == token and fields[2] == 'running' then return fields end
+end
+"""
+
 # A worker that died with a job in flight may have died of it.
 _MARK_DEATH: Final = """
 local function mark_death(job)
@@ -121,23 +130,24 @@ return 'claimed'
 )
 
 # KEYS job; ARGV token.  Returns 1 if the caller still holds the job, which from now on runs alone in its process.
-RUN_ALONE: Final = """
-local job = redis.call('HMGET', KEYS[1], 'token', 'state')
-if job[1] ~= ARGV[1] or job[2] ~= 'running' then return 0 end
+RUN_ALONE: Final = (
+    HELD
+    + """
+if not held(KEYS[1], ARGV[1]) then return 0 end
 redis.call('HSET', KEYS[1], 'alone', 1)
 return 1
 """
+)
 
 # KEYS leases, job…; ARGV lease_ms, id, token, id, token, …  Returns the ids that are no longer the caller's.
 RENEW: Final = (
     NOW
+    + HELD
     + """
 local lost = {}
 for i = 2, #KEYS do
   local id, token = ARGV[2 * i - 2], ARGV[2 * i - 1]
-  -- pcall: something else under one job's key must not cost the others their leases
-  local job = redis.pcall('HMGET', KEYS[i], 'token', 'state')
-  if job[1] == token and job[2] == 'running' then
+  if held(KEYS[i], token) then
     redis.call('ZADD', KEYS[1], now + ARGV[1], id)
   else
     table.insert(lost, id)
@@ -149,21 +159,24 @@ return lost
 
 # KEYS job; ARGV token.  Returns 1 if the caller may publish: it holds the job, which cannot be cancelled from now on.
 # The mark outlives a requeue, as what was published before the worker died is not taken back.
-PUBLISH: Final = """
-local job = redis.call('HMGET', KEYS[1], 'token', 'state')
-if job[1] ~= ARGV[1] or job[2] ~= 'running' then return 0 end
+PUBLISH: Final = (
+    HELD
+    + """
+if not held(KEYS[1], ARGV[1]) then return 0 end
 redis.call('HSET', KEYS[1], 'publishing', 1)
 return 1
 """
+)
 
 # KEYS job, leases, closed, counts, unrecorded, events; ARGV id, token, state, error code, error message, keep_s, bound,
 # and of an activation asset and entry: its record is in S3 now.  Returns 1 if closed.
 # The list of closed jobs is cut once in sixteen times, by chance of the job's id.
 CLOSE: Final = (
     _ANNOUNCE
+    + HELD
     + """
-local job = redis.call('HMGET', KEYS[1], 'token', 'state', 'task', 'commits', 'seq')
-if job[1] ~= ARGV[2] or job[2] ~= 'running' then return 0 end
+local job = held(KEYS[1], ARGV[2], 'task', 'commits', 'seq')
+if not job then return 0 end
 local now = announce(KEYS[6], ARGV[1], ARGV[3], job[3], job[4], job[5], ARGV[4])
 if ARGV[4] ~= '' then
   redis.call('HSET', KEYS[1], 'state', ARGV[3], 'finished_ms', now, 'error_code', ARGV[4], 'error_message', ARGV[5])
@@ -217,9 +230,10 @@ return {job[2], job[3], job[4]}
 # Each pause is twice as long as the one before; jitter is a factor.
 POSTPONE: Final = (
     NOW
+    + HELD
     + """
-local job = redis.call('HMGET', KEYS[1], 'state', 'token', 'submitted_ms')
-if job[1] ~= 'running' or job[2] ~= ARGV[2] then return nil end
+local job = held(KEYS[1], ARGV[2], 'submitted_ms')
+if not job then return nil end
 local count = redis.call('HINCRBY', KEYS[1], ARGV[3], 1)
 if tonumber(ARGV[4]) > 0 and count >= tonumber(ARGV[4]) then return -1 end
 local pause = math.floor(math.min(ARGV[5] * 2 ^ math.min(count - 1, 30), ARGV[6]) * ARGV[7])

@@ -103,7 +103,7 @@ def test_a_job_that_is_refused_fails_with_its_code_after_some_tries(
     runs: Runs, error: StorageRefused | DeviceFull
 ) -> None:
     made, kind = submitted(runs), Kind(ActivateRequest, raises(error))
-    ends = [runs.runner.run(kind, made.job_id, None) for _ in range(error.most_tries or 0)]
+    ends = [runs.runner.run(kind, made.job_id, None) for _ in range(error.most_attempts or 0)]
     assert ends == [f"put off {error.code}"] * 4 + [f"failed {error.code}"]
     assert document(runs, made.job_id) == (error.code, error.message)
 

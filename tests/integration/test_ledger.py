@@ -6,9 +6,9 @@ import pytest
 
 from tasks.connection import connect_redis
 from tasks.errors import InvalidRequest, JobMissing, RedisUnavailable
-from tasks.ledger.ledger import Claim, Ledger
+from tasks.ledger.ledger import Ledger
 from tasks.ledger.operations import Operations
-from tasks.ledger.states import JobState
+from tasks.ledger.states import Claim, JobState
 from tasks.ledger.waiting import wait_until_closed
 from tasks.messages import ActivateRequest, Source
 from tasks.settings import Settings

@@ -12,9 +12,9 @@ from tasks.app import Sender, create_app
 from tasks.connection import RedisClient, connect_redis
 from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.keys import LEASES, closed_key, job_key, later_key, open_key
-from tasks.ledger.ledger import Claim, Ledger
+from tasks.ledger.ledger import Ledger
 from tasks.ledger.operations import Operations
-from tasks.ledger.states import JobState
+from tasks.ledger.states import Claim, JobState
 from tasks.monitoring.metrics import Metrics
 from tasks.monitoring.observer import read_overview
 from tasks.names import QUEUES, journal_stream

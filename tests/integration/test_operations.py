@@ -17,9 +17,9 @@ from tasks.app import Sender, create_app
 from tasks.connection import connect_redis
 from tasks.documents import read_result
 from tasks.errors import Cancelled, Conflict, InvalidRequest, JobMissing, NotReady, RedisUnavailable
-from tasks.ledger.ledger import Claim, Ledger
+from tasks.ledger.ledger import Ledger
 from tasks.ledger.operations import Operations
-from tasks.ledger.states import JobState
+from tasks.ledger.states import Claim, JobState
 from tasks.messages import ActivateRequest
 from tasks.monitoring.metrics import Counters, Failure, Metrics
 from tasks.monitoring.observer import Observer, read_overview

@@ -10,7 +10,8 @@ import redis
 from tasks.app import Sender, create_app
 from tasks.connection import connect_redis
 from tasks.ledger.dead_letters import DeadLetters
-from tasks.ledger.ledger import Claim, Ledger
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.states import Claim
 from tasks.names import QUEUES
 from tasks.settings import Settings
 from tests.integration.test_ledger import QUEUE, claim, request

@@ -16,7 +16,7 @@ from tasks.errors import (
     WorkerStopping,
 )
 from tests.waiting import LIMIT_S, wait_for
-from workers.delivery.retry_policy import RetryPolicy
+from workers.delivery.retry_policy import JobRetryPolicy
 
 
 class Service:
@@ -36,13 +36,13 @@ class Service:
 
 def test_a_call_is_repeated_until_the_service_is_back(caplog: pytest.LogCaptureFixture) -> None:
     service = Service(failures=9)
-    assert RetryPolicy(first_s=0.001, longest_s=0.001)(service) == "answer"
+    assert JobRetryPolicy(first_s=0.001, longest_s=0.001)(service) == "answer"
     assert service.calls == 10
     assert caplog.text.count("It does not answer. Trying again in") == 9
 
 
 def test_s3_is_waited_for_through_a_restart_but_no_longer() -> None:
-    policy = RetryPolicy(first_s=0.001, longest_s=0.001, tries=4)
+    policy = JobRetryPolicy(first_s=0.001, longest_s=0.001, attempts=4)
     assert policy(Service(failures=3, error=StorageUnavailable)) == "answer"
     away = Service(failures=float("inf"), error=StorageUnavailable)
     with pytest.raises(StorageUnavailable):
@@ -53,7 +53,7 @@ def test_s3_is_waited_for_through_a_restart_but_no_longer() -> None:
 def test_what_s3_refuses_is_not_asked_for_again_at_once() -> None:
     refused = Service(failures=float("inf"), error=StorageRefused)
     with pytest.raises(StorageRefused):
-        RetryPolicy()(refused)
+        JobRetryPolicy()(refused)
     assert refused.calls == 1
 
 
@@ -65,12 +65,12 @@ def test_other_errors_pass_at_once() -> None:
         raise InvalidRequest("no")
 
     with pytest.raises(InvalidRequest):
-        RetryPolicy()(refuse)
+        JobRetryPolicy()(refuse)
     assert calls == [1]
 
 
 def test_a_stop_ends_the_longest_pause_and_leaves_the_job_to_another_worker() -> None:
-    policy, service = RetryPolicy(first_s=3_600, longest_s=3_600), Service(failures=float("inf"))
+    policy, service = JobRetryPolicy(first_s=3_600, longest_s=3_600), Service(failures=float("inf"))
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(policy, service)
         wait_for(lambda: service.calls, "it was not called")
@@ -79,7 +79,7 @@ def test_a_stop_ends_the_longest_pause_and_leaves_the_job_to_another_worker() ->
 
 
 def test_threads_wait_independently() -> None:
-    policy, back = RetryPolicy(first_s=0.001, longest_s=0.001), threading.Event()
+    policy, back = JobRetryPolicy(first_s=0.001, longest_s=0.001), threading.Event()
 
     def away() -> str:
         if not back.is_set():

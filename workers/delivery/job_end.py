@@ -23,7 +23,7 @@ from tasks.results import ActivationResult, FailureResult, Result, parse_result
 from tasks.storage import ObjectStore
 from workers.delivery.job import HeldJob, Publication
 from workers.delivery.leases import Leases
-from workers.delivery.retry_policy import RetryPolicy
+from workers.delivery.retry_policy import JobRetryPolicy
 
 __all__ = ["JobEnd"]
 
@@ -41,7 +41,7 @@ class JobEnd:
     """
 
     def __init__(
-        self, ledger: Ledger, store: ObjectStore, leases: Leases, retry_policy: RetryPolicy,
+        self, ledger: Ledger, store: ObjectStore, leases: Leases, retry_policy: JobRetryPolicy,
         observe: Callable[[Result], None],
     ) -> None:  # fmt: skip
         self._ledger = ledger
@@ -133,8 +133,8 @@ class JobEnd:
         return self._close(job, result, recorded)
 
     def fail(self, job: HeldJob, failure: FailureResult) -> str:
-        """End a job whose tries or time are used up. Where S3 does not take the document, the ledger alone says how the
-        job ended."""
+        """End a job whose attempts or time are used up. Where S3 does not take the document, the ledger alone says how
+        the job ended."""
         try:
             job = self.with_documents(job)
             return self.finish(job, self.commit(job, failure))

@@ -30,7 +30,8 @@ from tasks.errors import (
     WorkerStopping,
 )
 from tasks.ledger.commits import Commit
-from tasks.ledger.ledger import Claim, Ledger
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.states import Claim
 from tasks.messages import validated
 from tasks.results import FailureResult, Result
 from tasks.storage import ObjectStore
@@ -40,7 +41,7 @@ from workers.delivery.identity import Identity
 from workers.delivery.job import HeldJob, Kind, Publication, Running
 from workers.delivery.job_end import JobEnd
 from workers.delivery.leases import Leases
-from workers.delivery.retry_policy import RetryPolicy
+from workers.delivery.retry_policy import JobRetryPolicy
 from workers.delivery.set_aside import SetAside
 from workers.monitoring.stopwatch import Stopwatch
 
@@ -60,7 +61,7 @@ class Services:
     store: ObjectStore
     leases: Leases
     identity: Identity
-    retry_policy: RetryPolicy
+    retry_policy: JobRetryPolicy
     company: Company
     set_aside: SetAside
 
@@ -178,9 +179,9 @@ class JobRunner:
             raise LeaseLost(f"Job {job_id} is no longer this worker's: its lease ran out.")
 
     def _put_off(self, job: HeldJob, error: Unavailable) -> str:
-        """Give a job back until later; one whose tries are used up fails, unless its end is committed already."""
+        """Give a job back until later; one whose attempts are used up fails, unless its end is committed already."""
         committed = self._retry_policy(lambda: self._ledger.committed(job.job_id))
-        most = None if committed else error.most_tries
+        most = None if committed else error.most_attempts
         self._leases.drop(job.job_id)
         pause_s = self._retry_policy(lambda: self._ledger.postpone(job.job_id, job.kind.queue, job.token, most))
         if pause_s is None:

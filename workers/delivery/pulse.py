@@ -11,7 +11,7 @@ from tasks.errors import NotReady, RedisUnavailable
 
 __all__ = ["Pulse"]
 
-# Celery waits for up to half a minute between two tries to reach Redis again, and a silent socket for ten seconds.
+# Celery waits for up to half a minute between two attempts to reach Redis again, and a silent socket for ten seconds.
 _LONGEST_S: Final = 180.0
 
 

@@ -23,8 +23,8 @@ from redis.lock import Lock
 from tasks.app import Sender
 from tasks.connection import RedisClient
 from tasks.errors import RedisUnavailable
-from tasks.ledger.ledger import Ledger, QueueState
-from tasks.ledger.records import Resend
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.records import QueuePlaces, Resend
 from tasks.names import QUEUES
 from workers.delivery.set_aside import SetAside
 
@@ -47,12 +47,12 @@ class LostPlaces:
         self._heads: deque[tuple[float, int]] = deque()
         self._empty_since: tuple[float, int] | None = None
 
-    def observe(self, state: QueueState) -> int:
+    def observe(self, state: QueuePlaces) -> int:
         """Take note of the queue's state; returns the last lost place, 0 when there is none."""
         now = self._clock()
         return max(self._overtaken(now, state), self._left_behind(now, state))
 
-    def _overtaken(self, now: float, state: QueueState) -> int:
+    def _overtaken(self, now: float, state: QueuePlaces) -> int:
         """The furthest place started at least a grace time ago: what still waits before it was overtaken."""
         self._heads.append((now, state.head))
         lost = 0
@@ -62,7 +62,7 @@ class LostPlaces:
             self._heads.appendleft((now - self._grace_s, lost))
         return lost
 
-    def _left_behind(self, now: float, state: QueueState) -> int:
+    def _left_behind(self, now: float, state: QueuePlaces) -> int:
         """The last place given out when the queue ran empty, once it has been empty for a grace time."""
         if state.messages:
             self._empty_since = None

@@ -11,29 +11,29 @@ import tenacity
 
 from tasks.errors import RedisUnavailable, Unavailable, WorkerStopping
 
-__all__ = ["RetryPolicy"]
+__all__ = ["JobRetryPolicy"]
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
 
-class RetryPolicy:
+class JobRetryPolicy:
     """Repeats a call while a service is away. Thread-safe.
 
     Without Redis there is neither a next job nor a way to put this one off, so its thread waits. While S3 is away, or
-    a disk is full, a few tries bridge a restart; then the error is the caller's, who puts the job off: a service that
-    stays away, or refuses one object, must not hold the threads that other jobs need.
+    a disk is full, a few attempts bridge a restart; then the error is the caller's, who puts the job off: a service
+    that stays away, or refuses one object, must not hold the threads that other jobs need.
 
     Args:
         first_s: the first pause; each is twice as long as the one before.
         longest_s: the longest pause.
-        tries: how many for what is not Redis.
+        attempts: how many for what is not Redis.
     """
 
-    def __init__(self, first_s: float = 0.25, longest_s: float = 10.0, tries: int = 4) -> None:
+    def __init__(self, first_s: float = 0.25, longest_s: float = 10.0, attempts: int = 4) -> None:
         self._stop = threading.Event()
-        self._tries = tries
+        self._attempts = attempts
         self._retrying = tenacity.Retrying(
             retry=self._is_worth_it,
             wait=tenacity.wait_exponential(multiplier=first_s, max=longest_s),
@@ -51,7 +51,7 @@ class RetryPolicy:
         """The answer of `call`; errors that are not Unavailable pass.
 
         Raises:
-            Unavailable: but for Redis, after the last try; at once when the service is there and refuses.
+            Unavailable: but for Redis, after the last attempt; at once when the service is there and refuses.
             WorkerStopping: :meth:`stop` was called before the service was back.
         """
         return self._retrying(call)
@@ -60,7 +60,7 @@ class RetryPolicy:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, RedisUnavailable):
             return True
-        return isinstance(error, Unavailable) and error.most_tries is None and state.attempt_number < self._tries
+        return isinstance(error, Unavailable) and error.most_attempts is None and state.attempt_number < self._attempts
 
 
 def _log(state: tenacity.RetryCallState) -> None:

@@ -55,7 +55,7 @@ def bucket_missing(bench: Bench, seconds: int) -> Outcome:
 
 
 def refused(bench: Bench, count: int) -> Outcome:
-    """S3 answers 403 to every PUT of a protected image: a refusal is no absence, and ends the job after some tries."""
+    """S3 answers 403 to every PUT of a protected image: a refusal, unlike absence, ends the job after some attempts."""
     bench.fleet.have(2)
     with bench.s3.refusing(_protected(bench), "403 Forbidden", "AccessDenied"):
         jobs = bench.submit(count)
