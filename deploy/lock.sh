@@ -20,4 +20,5 @@ lock() {
 }
 lock worker --extra worker
 lock monitor --extra monitor
-lock all --extra worker --extra monitor --extra local --extra evaluation --extra dev
+lock gateway --extra gateway
+lock all --extra worker --extra monitor --extra gateway --extra local --extra evaluation --extra dev

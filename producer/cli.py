@@ -21,6 +21,8 @@ _OWN: Final = {
     "activate": Lazy("producer.commands.images:activate", "Protect images and register them."),
     "query": Lazy("producer.commands.images:query", "Find the registered images that these are copies of."),
     "status": Lazy("producer.commands.status:status", "Show services, workers, queues, speed and failures."),
+    "serve": Lazy("producer.commands.gateway:serve", "Serve the HTTP gateway."),
+    "tokens": Lazy("producer.commands.gateway:tokens", "Make, list and remove tokens of the HTTP gateway."),
     "jobs": Lazy("producer.commands.jobs:jobs", "List jobs, wait for them, fetch their files, retry and cancel them."),
 }
 # Of commands from entry points, which know only a name; others are imported for their own.
@@ -60,7 +62,7 @@ def _not_installed(name: str, module: str) -> click.Command:
     def explain(rest: tuple[str, ...]) -> None:
         raise click.UsageError(
             f"`aii {name}` needs the module {module}, which is not installed: "
-            "pip install 'active-image-indexing[worker,local,monitor]'."
+            "pip install 'active-image-indexing[worker,local,monitor,gateway]'."
         )
 
     return explain

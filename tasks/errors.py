@@ -4,15 +4,17 @@
     ├── BadInput              what the caller sent; never retried, closes the job with its code
     │   ├── EmptyImage, UnsupportedFormat, TruncatedImage, TooLarge, TooSmall, AnimatedImage
     │   ├── InvalidAssetId, InvalidCollectionName, InvalidKey, InvalidRequest (and of that, InvalidSetting)
-    │   └── DigestMismatch
+    │   └── DigestMismatch, UrlRefused
     ├── NotFound              a named thing does not exist
-    │   ├── ObjectMissing, CollectionMissing, ExtractorMissing, JobMissing
+    │   ├── ObjectMissing, CollectionMissing, ExtractorMissing, JobMissing, AssetMissing
     ├── Conflict              a named thing exists already, or is in use
     │   ├── AssetConflict, CollectionExists, CollectionBusy
     ├── Mismatch              two things that must agree do not
     │   ├── ExtractorMismatch, CorruptExtractor, CorruptSegment
     ├── Unavailable           a service, or space on a disk, is missing; retried
     │   ├── RedisUnavailable, StorageUnavailable (and of that, StorageRefused), DiskUnavailable, DeviceFull, NotReady
+    ├── AccessDenied          the caller may not do this
+    │   ├── Unauthenticated, RateLimited
     ├── Poison                workers died of the job
     ├── Cancelled             an operator ended the job
     ├── LeaseLost             another worker holds the job now
@@ -164,6 +166,15 @@ class DigestMismatch(BadInput):
     code = "digest_mismatch"
 
 
+class UrlRefused(BadInput):
+    """An image's URL is not on the gateway's list, leads to a network that it must not reach, or gave no image in time.
+
+    What to do: Send the image itself, or have its host added to AII_GATEWAY_URL_HOSTS.
+    """
+
+    code = "url_refused"
+
+
 class NotFound(AiiError):
     """A named thing does not exist.
 
@@ -205,6 +216,15 @@ class JobMissing(NotFound):
     """
 
     code = "job_missing"
+
+
+class AssetMissing(NotFound):
+    """The collection has no asset of that id, or none with a protected file.
+
+    What to do: Check the asset id and the collection; `aii index list` names the assets of one.
+    """
+
+    code = "asset_missing"
 
 
 class Conflict(AiiError):
@@ -344,6 +364,35 @@ class NotReady(Unavailable):
     """
 
     code = "not_ready"
+
+
+class AccessDenied(AiiError):
+    """The token does not have the scope or the collection that the request needs.
+
+    What to do: Use another token, or make one with `aii tokens add`.
+    """
+
+    code = "access_denied"
+
+
+class Unauthenticated(AccessDenied):
+    """The request has no token, or one that is not known.
+
+    What to do: Send a token as `Authorization: Bearer TOKEN`; `aii tokens add` makes one.
+    """
+
+    code = "unauthenticated"
+
+
+class RateLimited(AccessDenied):
+    """The token made more requests than its rate allows.
+
+    What to do: Wait as long as the header Retry-After says.
+    """
+
+    code = "rate_limited"
+    retryable = True
+    retry_after_s = 1
 
 
 class Poison(AiiError):

@@ -154,6 +154,35 @@ class Settings(BaseSettings):
         default=SecretStr(""), description="password of Flower's login; `aii up` generates one"
     )
 
+    gateway_address: str = Field(default="127.0.0.1", description="address that the HTTP gateway listens on")
+    gateway_port: int = Field(default=8080, gt=0, lt=65_536, description="port that the HTTP gateway listens on")
+    gateway_token_file: str = Field(
+        default="", description="file of the gateway's tokens; default: `tokens.json` in AII_STATE_DIR"
+    )
+    gateway_tokens: str = Field(
+        default="", description="further tokens as JSON, in the form of that file: names, digests, scopes"
+    )
+    gateway_url_hosts: str = Field(
+        default="",
+        description="hosts whose URLs the gateway fetches images from, separated by commas: `img.example.org`, "
+        "`*.example.org`, `HOST:PORT`; default: none",
+    )
+    gateway_url_networks: str = Field(
+        default="",
+        description="private networks that these hosts may be in, separated by commas, such as `10.1.0.0/16`; default: "
+        "public addresses only",
+    )
+    gateway_max_wait_s: float = Field(
+        default=30.0, ge=0, description="seconds that a request with `Prefer: wait` is kept at most"
+    )
+    gateway_link_s: int = Field(
+        default=900, gt=0, le=604_800, description="seconds for which the link of a protected file is valid"
+    )
+    s3_public_endpoint: str = Field(
+        default="",
+        description="S3's address as clients of the gateway reach it, for such links; default: AII_S3_ENDPOINT",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _scheme_of_s3(cls, given: Any) -> Any:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
 import obstore
@@ -107,7 +107,7 @@ class ObjectStore:
         self._region = region
 
     @classmethod
-    def connect(cls, settings: Settings) -> ObjectStore:
+    def connect(cls, settings: Settings) -> Self:
         """Build a client with short time-outs (obstore's: ten attempts in three minutes). Does not connect yet."""
         names = {bucket: getattr(settings, f"bucket_{bucket.value}") for bucket in Bucket}
         stores = {bucket: _client(settings, name) for bucket, name in names.items()}

@@ -104,6 +104,7 @@ def _start_planned(stack: Stack, supervisor: Supervisor, state: Path, *, workers
     count = services.workers_here(stack.settings) if workers is None else workers
     later = services.worker_services(stack, state, count) if count else []
     later += [services.flower_service(stack, state)] if flower else []
+    later += [services.gateway_service(stack, state)] if services.gateway_wanted(stack.settings) else []
     _start_stores(supervisor, stack, state)
     write_stack_file(stack_file(), stack.supplied)  # only now: both stores have answered
     supervisor.start(*later)
@@ -136,6 +137,8 @@ def _announce(instance: Instance, stack: Stack, report: Report, *, workers: int,
     if flower:
         lines["Flower"] = services.flower_url(settings)
         lines["Login"] = f"user {settings.flower_user}, password in {stack_file()} (AII_FLOWER_PASSWORD)"
+    if services.gateway_wanted(settings):
+        lines["Gateway"] = services.gateway_url(settings)
     status = Status(pid=os.getpid(), ready=True, lines=lines)
     instance.report(status)
     report(describe(status))

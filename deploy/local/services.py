@@ -1,4 +1,4 @@
-"""The four services of the local stack: how each is started, and the probe that shows that it answers.
+"""The services of the local stack: how each is started, and the probe that shows that it answers.
 
 Secrets travel in files of mode 0600 or in the environment; a command line is readable by every user of the machine.
 """
@@ -21,6 +21,7 @@ import deploy
 from deploy.local.programs import rclone, require_module
 from deploy.local.redis_server import choose_server
 from deploy.local.stack import LOOPBACK, Stack, make_private_folder, write_private
+from producer.gateway.tokens import TokenFile, token_file
 from tasks.connection import connect_redis
 from tasks.errors import Unavailable
 from tasks.machine import cores, gpus, memory_bytes
@@ -30,10 +31,11 @@ from tasks.storage import ObjectStore
 
 PACKAGES = Path(deploy.__file__).resolve().parent.parent
 _OURS = ("AII_", "RCLONE_", "FLOWER_", "CELERY_")
-_FLOWER_TIMEOUT_S = 5
+_ANSWER_TIMEOUT_S = 5
 _MOST_WORKERS = 8
 _WORKER_STOP_MARGIN_S = 5.0  # it ends by itself before
 _STORE_STOP_S = 10.0
+_GATEWAY_STOP_S = 40.0  # requests that have begun are answered first
 _WORKER_BYTES = 2 * 2**30  # with what its images take
 
 
@@ -149,8 +151,7 @@ def flower_service(stack: Stack, state: Path) -> Service:
 
 def flower_url(settings: Settings) -> str:
     """Where a browser on this machine finds Flower."""
-    host = LOOPBACK if settings.flower_address in ("", "0.0.0.0", "::") else settings.flower_address
-    return f"http://{host}:{settings.flower_port}"
+    return _url_here(settings.flower_address, settings.flower_port)
 
 
 def get_flower(settings: Settings) -> None:
@@ -158,13 +159,42 @@ def get_flower(settings: Settings) -> None:
     login = f"{settings.flower_user}:{settings.flower_password.get_secret_value()}".encode()
     request = urllib.request.Request(f"{flower_url(settings)}/workers")
     request.add_header("Authorization", f"Basic {base64.b64encode(login).decode()}")
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({})
-    )  # never through a proxy: it is on this machine
+    _get(request, "Flower", flower_url(settings))
+
+
+def gateway_wanted(settings: Settings) -> bool:
+    """Whether there is a token: without one the HTTP gateway would answer nothing."""
+    return bool(settings.gateway_tokens or TokenFile(token_file(settings)).read())
+
+
+def gateway_service(stack: Stack, state: Path) -> Service:
+    require_module("fastapi", "gateway", "remove the tokens (`aii tokens remove`)")
+    command = (sys.executable, "-c", "from producer.cli import aii; aii()", "serve")
+    environment = _environment(_variables(stack, state))
+    return Service("gateway", command, environment, lambda _: get_gateway(stack.settings), 60, _GATEWAY_STOP_S)
+
+
+def gateway_url(settings: Settings) -> str:
+    """Where a program on this machine finds the HTTP gateway."""
+    return _url_here(settings.gateway_address, settings.gateway_port)
+
+
+def get_gateway(settings: Settings) -> None:
+    """Ask for its health; raises Unavailable."""
+    _get(urllib.request.Request(f"{gateway_url(settings)}/health"), "The gateway", gateway_url(settings))
+
+
+def _url_here(address: str, port: int) -> str:
+    return f"http://{LOOPBACK if address in ('', '0.0.0.0', '::') else address}:{port}"
+
+
+def _get(request: urllib.request.Request, what: str, url: str) -> None:
+    """Raise Unavailable unless a service on this machine answers, never through a proxy."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        opener.open(request, timeout=_FLOWER_TIMEOUT_S).close()
+        opener.open(request, timeout=_ANSWER_TIMEOUT_S).close()
     except (OSError, urllib.error.URLError) as error:
-        raise Unavailable(f"Flower at {flower_url(settings)} does not answer: {error}.") from error
+        raise Unavailable(f"{what} at {url} does not answer: {error}.") from error
 
 
 def _variables(stack: Stack, state: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from tasks.settings import Settings, load_settings
 
 LOOPBACK = "127.0.0.1"
 _PREFIX = "AII_"
-_REDIS_PORT, _S3_PORT, _FLOWER_PORT = 6379, 9000, 5555
+_REDIS_PORT, _S3_PORT, _FLOWER_PORT, _GATEWAY_PORT = 6379, 9000, 5555, 8080
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def plan_stack(remembered: Mapping[str, str]) -> Stack:
     load_settings()  # raises for unusable values in the environment and in the stack file
     environment = Settings(_env_file=None)  # type: ignore[call-arg]  # pydantic-settings' own keyword
     given = {name: _plain(getattr(environment, name)) for name in environment.model_fields_set}
-    supplied = _supply_flower(given, remembered)
+    supplied = _supply_flower(given, remembered) | _supply_gateway(given, remembered)
     if "redis_url" not in given:
         supplied |= _supply_redis(remembered)
     if "s3_endpoint" not in given:
@@ -81,6 +81,11 @@ def _supply_flower(given: Mapping[str, str], remembered: Mapping[str, str]) -> d
     preferred = given.get("flower_port") or remembered.get("flower_port") or _FLOWER_PORT
     password = given.get("flower_password") or remembered.get("flower_password") or new_secret()
     return {"flower_port": str(free_port(int(preferred))), "flower_password": password}
+
+
+def _supply_gateway(given: Mapping[str, str], remembered: Mapping[str, str]) -> dict[str, str]:
+    preferred = given.get("gateway_port") or remembered.get("gateway_port") or _GATEWAY_PORT
+    return {"gateway_port": str(free_port(int(preferred)))}
 
 
 def new_secret() -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import subprocess
 import sys
 import urllib.error
@@ -14,10 +16,12 @@ from pathlib import Path
 
 import pytest
 import redis
+from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from deploy.local.redis_server import choose_server
 from producer import Producer
+from producer.gateway.app import create_gateway
 from tasks.ledger.states import JobState
 from tasks.messages import ActivateRequest, Source
 from tasks.monitoring.observer import read_overview
@@ -29,7 +33,7 @@ from tests.stack import WorkerProcess, aii
 from tests.waiting import LIMIT_S, wait_for
 
 ACL = Path(__file__).parents[2] / "deploy" / "security" / "redis.acl"
-USERS = ("admin", "worker", "producer", "monitor")
+USERS = ("admin", "worker", "producer", "gateway", "monitor")
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,20 @@ def test_each_user_can_do_its_work(guarded: Guarded, worker: WorkerProcess, tmp_
         assert seen.returncode == 0, seen.stderr
     assert worker.stop() == 0
     assert [guarded.denied(user) for user in ("worker", "producer", "monitor")] == [[], [], []]
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_gateway_submits_shows_and_removes_with_its_own_rights(guarded: Guarded) -> None:
+    token = [{"name": "any", "sha256": hashlib.sha256(b"any").hexdigest(), "scopes": ["admin"]}]
+    settings = guarded.settings_of("gateway").model_copy(update={"gateway_tokens": json.dumps(token)})
+    headers = {"Authorization": "Bearer any", "Content-Type": "image/jpeg", "Prefer": "wait=30"}
+    with TestClient(create_gateway(settings), headers=headers) as client:
+        assert client.get("/health").status_code == 200
+        job = client.post("/v1/activations?asset_id=one", content=crops(2)[1]).headers["Location"]
+        wait_for(lambda: client.get(job).json()["state"] == "done", "the job did not end")
+        assert client.get("/v1/assets/one").status_code == 200
+        assert client.delete("/v1/assets/one").status_code == 204
+    assert guarded.denied("gateway") == []
 
 
 def test_flower_shows_its_page_to_the_monitor(guarded: Guarded, tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ does not.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ import pytest
 from pydantic import SecretStr
 
 from producer import Producer
+from producer.gateway.uploads import GatewayStore
+from tasks.assets.removals import Removals
 from tasks.documents import read_result
 from tasks.errors import StorageUnavailable
 from tasks.names import result_key
@@ -36,7 +39,7 @@ READ, WRITE = "read", "write"
 
 @dataclass(frozen=True)
 class GuardedStore:
-    """An S3 server with the three users; their keys."""
+    """An S3 server with the users; their keys."""
 
     address: str
     keys: Mapping[str, tuple[str, str]]
@@ -81,7 +84,7 @@ def _set_up(url: str) -> dict[str, tuple[str, str]]:
     for bucket in Bucket:
         s3.create_bucket(Bucket=bucket.value)
         s3.put_object(Bucket=bucket.value, Key="there", Body=b"x")
-    for user in ("producer", "worker", "monitor"):
+    for user in ("producer", "worker", "monitor", "gateway"):
         policy = (POLICIES / f"s3-{user}.json").read_text()
         iam.create_user(UserName=user)
         iam.put_user_policy(UserName=user, PolicyName=user, PolicyDocument=policy)
@@ -101,6 +104,10 @@ ALLOWED = {
         Bucket.ORIGINALS: {READ}, Bucket.QUERIES: {READ}, Bucket.PROTECTED: {READ, WRITE},
         Bucket.RESULTS: {READ, WRITE}, Bucket.COLLECTIONS: {READ, WRITE}, Bucket.EXTRACTORS: {READ},
     },
+    "gateway": {
+        Bucket.ORIGINALS: {WRITE}, Bucket.QUERIES: {WRITE}, Bucket.PROTECTED: {READ}, Bucket.RESULTS: {READ},
+        Bucket.COLLECTIONS: set(), Bucket.EXTRACTORS: set(),
+    },
     "monitor": {
         Bucket.ORIGINALS: {READ}, Bucket.QUERIES: set(), Bucket.PROTECTED: {READ}, Bucket.RESULTS: {READ},
         Bucket.COLLECTIONS: set(), Bucket.EXTRACTORS: set(),
@@ -114,6 +121,21 @@ def test_each_user_reads_and_writes_its_own_buckets_only(
 ) -> None:
     store = ObjectStore.connect(guarded.settings_of(user, shared_settings))
     assert {bucket: _possible(store, bucket) for bucket in Bucket} == ALLOWED[user]
+
+
+def test_the_gateway_keeps_large_images_and_notes_removals(guarded: GuardedStore, shared_settings: Settings) -> None:
+    store = GatewayStore.connect(guarded.settings_of("gateway", shared_settings))
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(7):
+            yield b"x" * 2**20
+
+    kept = asyncio.run(store.keep(Bucket.ORIGINALS, chunks(), 2**24))
+    worker = ObjectStore.connect(guarded.settings_of("worker", shared_settings))
+    assert worker.size(Bucket.ORIGINALS, kept.sha256) == kept.size == 7 * 2**20
+    removals = Removals(store, "any")
+    removals.note("asset", "1-0")
+    assert removals.entry("asset") == "1-0"
 
 
 def _possible(store: ObjectStore, bucket: Bucket) -> set[str]:

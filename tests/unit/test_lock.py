@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 EXTRAS = {
     "worker": ("worker",),
     "monitor": ("monitor",),
-    "all": ("worker", "monitor", "local", "evaluation", "dev"),
+    "gateway": ("gateway",),
+    "all": ("worker", "monitor", "gateway", "local", "evaluation", "dev"),
 }
 _ENTRY = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;]+)(.*)$", re.MULTILINE)
 

@@ -1,0 +1,9 @@
+"""The HTTP gateway: jobs from any language, over HTTP. Started by ``aii serve``; needs the extra `gateway`.
+
+app          the application: routes, error answers, health, metrics
+tokens       bearer tokens, of which only digests are kept; access: scopes, collections and rates of a request
+bodies       a submission's image and parameters, from a raw body, a form or JSON; parts: forms as a stream
+uploads      a stream into S3, under the digest of its bytes; fetch: the same from a URL, with a guard
+submissions  POST /v1/activations, /v1/queries; jobs, assets: the other routes
+problems     errors as problem documents (RFC 9457)
+"""

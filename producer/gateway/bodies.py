@@ -1,0 +1,134 @@
+"""What a submission holds: the parameters, and the image or where it is.
+
+The body is one of three:
+
+* the image itself (`image/*`, `application/octet-stream`), with the parameters in the query string;
+* a form (`multipart/form-data`) with the image as its file, and the parameters as fields;
+* JSON, with the image's address as `source`.
+
+In a query string and in a form, `options` and `meta` are JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from starlette.requests import Request
+
+from producer.gateway.parts import parts
+from producer.gateway.uploads import bounded, too_large
+from tasks.errors import InvalidRequest
+from tasks.messages import Source
+
+__all__ = ["MEDIA_TYPES", "Keep", "Submission", "read_submission"]
+
+P = TypeVar("P")
+
+# Stores an image while it arrives.
+Keep = Callable[[AsyncIterator[bytes]], Awaitable[Source]]
+
+FORM: Final = "multipart/form-data"
+JSON: Final = "application/json"
+MEDIA_TYPES: Final = (FORM, JSON, "application/octet-stream", "image/*")
+_MOST_JSON_BYTES: Final = 64 * 2**10
+_MOST_FIELDS: Final = 16
+_FORM_MARGIN: Final = 2**20  # what a form may have besides its file
+_STRUCTURED: Final = ("options", "meta")
+
+
+@dataclass(frozen=True)
+class Submission(Generic[P]):
+    """The parameters; `image` when it came with them, and the name of its file."""
+
+    parameters: P
+    image: Source | None = None
+    filename: str = ""
+
+
+async def read_submission(
+    request: Request, most: int, accept: Callable[[Mapping[str, Any]], P], keep: Keep
+) -> Submission[P]:
+    """Read a request's body.
+
+    Args:
+        most: bytes that the image may have.
+        accept: makes parameters of what was said, or raises: before the image is read, unless a form says it later.
+        keep: receives the image while it arrives.
+
+    Raises:
+        TooLarge: the body is larger than allowed; raised before it is read when the request says so.
+        InvalidRequest: it is none of the three.
+    """
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == JSON:
+        return Submission(accept(await _from_json(request)))
+    if kind == FORM:
+        _check_length(request, most + _FORM_MARGIN)
+        body = bounded(request.stream(), most + _FORM_MARGIN, "The form")
+        fields, image, filename = await _from_form(content_type, body, keep)
+        return Submission(accept(_decoded(fields)), image, filename)
+    if kind == "application/octet-stream" or kind.startswith("image/"):
+        _check_length(request, most)
+        parameters = accept(_decoded(dict(request.query_params)))
+        return Submission(parameters, await keep(request.stream()))
+    raise InvalidRequest(f"The body's content type is none of {', '.join(MEDIA_TYPES)}.")
+
+
+async def _from_json(request: Request) -> dict[str, Any]:
+    _check_length(request, _MOST_JSON_BYTES)
+    body = bytearray()
+    async for chunk in bounded(request.stream(), _MOST_JSON_BYTES, "The JSON"):
+        body += chunk
+    said = _json(bytes(body), "The body")
+    if not isinstance(said, dict):
+        raise InvalidRequest("The body is no JSON object.")
+    return said
+
+
+async def _from_form(content_type: str, body: AsyncIterator[bytes], keep: Keep) -> tuple[dict[str, str], Source, str]:
+    fields: dict[str, str] = {}
+    image, filename = None, ""
+    async for part in parts(content_type, body):
+        if part.filename is None:
+            fields[part.name] = await _text(part.chunks)
+        elif image is not None:
+            raise InvalidRequest("The form has more than one file: a request is of one image.")
+        else:
+            image, filename = await keep(part.chunks), part.filename
+        if len(fields) > _MOST_FIELDS:
+            raise InvalidRequest(f"The form has more than {_MOST_FIELDS} fields.")
+    if image is None:
+        raise InvalidRequest("The form has no file.")
+    return fields, image, filename
+
+
+async def _text(chunks: AsyncIterator[bytes]) -> str:
+    data = bytearray()
+    async for chunk in bounded(chunks, _MOST_JSON_BYTES, "A field"):
+        data += chunk
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest("A field of the form is no UTF-8.") from None
+
+
+def _decoded(fields: Mapping[str, str]) -> dict[str, Any]:
+    """Fields of text, those that have a structure as JSON."""
+    return {name: _json(text, name) if name in _STRUCTURED else text for name, text in fields.items()}
+
+
+def _json(text: str | bytes, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidRequest(f"{what} is no JSON.") from None
+
+
+def _check_length(request: Request, most: int) -> None:
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > most:
+        raise too_large(most, "The body")
