@@ -6,9 +6,10 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from producer.images import object_named, read_image
+from producer.vectors import packed
 from tasks.app import Sender, create_app, submit
 from tasks.documents import read_result
 from tasks.errors import AiiError, DeadlineExceeded, JobMissing, error_of
@@ -19,6 +20,7 @@ from tasks.ledger.waiting import Closing, closings
 from tasks.messages import (
     ActivateRequest,
     ActivationOptions,
+    LookupRequest,
     QueryOptions,
     QueryRequest,
     Request,
@@ -27,7 +29,7 @@ from tasks.messages import (
     validated,
 )
 from tasks.names import check_asset_id, check_collection, result_key, sha256_hex
-from tasks.results import ActivationResult, FailureResult, ImageResult, QueryResult, Result
+from tasks.results import ActivationResult, FailureResult, ImageResult, LookupResult, QueryResult, Result
 from tasks.settings import Settings, load_settings
 from tasks.storage import Bucket, ObjectStore
 
@@ -45,7 +47,7 @@ class Job:
         """Raises JobMissing when the ledger has forgotten the job."""
         return self._producer.ledger.get(self.job_id).state
 
-    def wait(self, timeout_s: float | None = None) -> ActivationResult | QueryResult:
+    def wait(self, timeout_s: float | None = None) -> ActivationResult | QueryResult | LookupResult:
         """Wait for the end of the job and give back its result document.
 
         Raises:
@@ -162,6 +164,39 @@ class Producer:
         }
         return self._submit(validated(QueryRequest, wanted))
 
+    def query_vectors(
+        self,
+        vectors: Any,
+        *,
+        collection: str | None = None,
+        options: QueryOptions | None = None,
+        extractor: str | None = None,
+    ) -> Job:
+        """Submit feature vectors that were extracted elsewhere, to find the nearest assets of each. Its result is a
+        LookupResult.
+
+        Args:
+            vectors: an array (N, D) of numbers, or a list of lists: at most 1,000, of unit length, as the collection's
+                extractor gives them.
+            extractor: the sha256 of the extractor that they are of; refused where it is not the collection's.
+
+        Raises:
+            InvalidRequest: the vectors or an option cannot be used.
+            Unavailable: Redis or S3 does not answer.
+        """
+        rows = packed(vectors)
+        digest, _ = self._stored(Bucket.QUERIES, rows.data, "application/octet-stream")
+        wanted = {
+            "collection": check_collection(collection or self._settings.default_collection),
+            "source": Source(sha256=digest, size=len(rows.data)),
+            "vectors": rows.count,
+            "dimension": rows.dimension,
+            "extractor": extractor,
+            "nonce": uuid.uuid4().hex,
+            "options": options or QueryOptions(),
+        }
+        return self._submit(validated(LookupRequest, wanted))
+
     def wait_all(self, jobs: Iterable[Job], timeout_s: float | None = None) -> Iterator[tuple[Job, ImageResult]]:
         """Yield jobs with their result documents as they end, in any order; a job that is not yielded is still open.
 
@@ -218,11 +253,15 @@ class Producer:
         if isinstance(image, str) and (named := object_named(image)):
             return named, False
         data, content_type = read_image(image, self._settings.max_image_bytes)
+        digest, seen = self._stored(bucket, data, content_type)
+        return Source(sha256=digest, size=len(data)), seen
+
+    def _stored(self, bucket: Bucket, data: bytes, content_type: str) -> tuple[str, bool]:
         digest = sha256_hex(data)
         seen = self._store.exists(bucket, digest)
         if not seen:
             self._store.put(bucket, digest, data, content_type)
-        return Source(sha256=digest, size=len(data)), seen
+        return digest, seen
 
     def _earlier_id(self, request: ActivateRequest) -> str | None:
         """The id that version 0.1.0 gave the same request, if it was made then. Asked for only where the image had
@@ -233,6 +272,6 @@ class Producer:
         known = self.ledger.states([job_id]) != [None] or self._store.exists(Bucket.RESULTS, result_key(job_id))
         return job_id if known else None
 
-    def _submit(self, request: ActivateRequest | QueryRequest, job_id: str | None = None) -> Job:
+    def _submit(self, request: ActivateRequest | QueryRequest | LookupRequest, job_id: str | None = None) -> Job:
         new = submit(self.ledger, self._sender, request, job_id)
         return Job(job_id or request.job_id, request, new, self)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from tasks.messages import ActivateRequest, CompactRequest, ExtractRequest, QueryRequest, Request
-from tasks.results import ActivationResult, CompactionResult, ExtractionResult, QueryResult, Result
+from tasks.messages import ActivateRequest, CompactRequest, ExtractRequest, LookupRequest, QueryRequest, Request
+from tasks.results import ActivationResult, CompactionResult, ExtractionResult, LookupResult, QueryResult, Result
 from tasks.stages import Stage
 
 __all__ = ["KINDS", "QUEUE_OF_TASK", "TaskKind", "title_of"]
@@ -64,6 +64,7 @@ KINDS: Final = (
         "query", QueryRequest, QueryResult, ("total", "fetch", "decode", "extract", "search"),
         ("aii_query_seconds", "Time a query spent in a stage."),
     ),
+    TaskKind("lookup", LookupRequest, LookupResult, ("total", "fetch", "search")),
     TaskKind("compact", CompactRequest, CompactionResult),
     TaskKind("extract", ExtractRequest, ExtractionResult),
 )  # fmt: skip

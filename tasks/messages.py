@@ -8,7 +8,7 @@ have another result a minute later.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -24,6 +24,7 @@ from tasks.names import (
     TASK_ACTIVATE,
     TASK_COMPACT,
     TASK_EXTRACT,
+    TASK_LOOKUP,
     TASK_QUERY,
     check_asset_id,
     check_collection,
@@ -40,6 +41,7 @@ Metadata = Annotated[
 # The names of `tasks.names.VIEWS`.
 View = Literal["mirror", "rotations"]
 _M = TypeVar("_M", bound=BaseModel)
+MOST_VECTORS: Final = 1_000  # in one look-up; its document has a few kilobytes for each
 
 
 class Frozen(BaseModel):
@@ -222,6 +224,27 @@ class QueryRequest(Request):
     source: Source | S3Object
     nonce: str = Field(default="", max_length=64, description="makes a job of its own of a query made before")
     options: QueryOptions = QueryOptions()
+
+
+class LookupRequest(Request):
+    """Find the assets that are nearest to feature vectors, which the sender extracted itself."""
+
+    queue: ClassVar[str] = QUEUE_QUERY
+    beside_identity: ClassVar[identity.Fields] = {"source": {"size": True}}
+    task: Literal["aii.lookup"] = TASK_LOOKUP
+    source: Source = Field(description="the vectors, row by row, as little-endian float32")
+    vectors: int = Field(ge=1, le=MOST_VECTORS)
+    dimension: int = Field(ge=1, le=65_536)
+    extractor: Digest | None = Field(default=None, description="made by this one; None: by the collection's")
+    nonce: str = Field(min_length=1, max_length=64)
+    options: QueryOptions = QueryOptions()
+
+    @field_validator("options")
+    @classmethod
+    def _options(cls, value: QueryOptions) -> QueryOptions:
+        if value.views:
+            raise ValueError("views are of images, and a vector has none")
+        return value
 
 
 class CompactRequest(Request):

@@ -12,6 +12,7 @@ from tasks.errors import InvalidAssetId, InvalidCollectionName, InvalidKey
 
 TASK_ACTIVATE: Final = "aii.activate"
 TASK_QUERY: Final = "aii.query"
+TASK_LOOKUP: Final = "aii.lookup"
 TASK_COMPACT: Final = "aii.compact"
 TASK_EXTRACT: Final = "aii.extract"
 

@@ -181,6 +181,31 @@ class QueryResult(Frozen):
     provenance: Provenance
 
 
+class LookupAnswer(Frozen):
+    """What was found for one vector; see :class:`QueryResult`."""
+
+    matches: list[Match]
+    threshold: float | None
+    verdict: Verdict
+    assessment: Assessment
+
+
+class LookupResult(Frozen):
+    """The end of a good look-up: an answer for each vector, in order, all from one state of the collection."""
+
+    status: Literal["looked_up"] = "looked_up"
+    task: Literal["aii.lookup"] = "aii.lookup"
+    job_id: str
+    collection: str
+    generation: int
+    journal_entry: str
+    source_sha256: Digest
+    extractor: ExtractorIdentity
+    answers: list[LookupAnswer]
+    options: QueryOptions
+    provenance: Provenance
+
+
 class CompactionResult(Frozen):
     """The end of a good compaction: the current generation, and how many entries it holds."""
 
@@ -219,8 +244,8 @@ class FailureResult(Frozen):
     provenance: Provenance
 
 
-ImageResult = ActivationResult | QueryResult | FailureResult
-Result = ActivationResult | QueryResult | CompactionResult | ExtractionResult | FailureResult
+ImageResult = ActivationResult | QueryResult | LookupResult | FailureResult
+Result = ActivationResult | QueryResult | LookupResult | CompactionResult | ExtractionResult | FailureResult
 _adapter: TypeAdapter[Result] = TypeAdapter(Annotated[Result, Field(discriminator="status")])
 
 

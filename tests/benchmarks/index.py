@@ -138,6 +138,11 @@ def asked(name: str, folder: str, queries_name: str) -> dict[str, Any]:
         figures |= {f"query_p{p}_ms_nprobe_{nprobe}": 1000 * float(np.percentile(times, p)) for p in (50, 95)}
         bare = [timed(search_segment, collection.codec, segment, query, nprobe) for query in queries]
         figures[f"search_ms_nprobe_{nprobe}"] = 1000 * float(np.median(bare))
+    batch = queries[:200]
+    for nprobe in (1, 16):
+        figures[f"lookups_per_s_nprobe_{nprobe}"] = len(batch) / min(
+            timed(collection.search_many, batch, 5, nprobe) for _ in range(3)
+        )
     figures["resident_mb_more"] = resident_mb() - before_mb
     index_path = place.files.fetch_segment(collection.manifest.segments[0]).index
     plain = faiss.read_index(str(index_path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)

@@ -5,6 +5,8 @@ Network, decoding, composing and encoding happen here, one thread an image, whil
 
 from __future__ import annotations
 
+import numpy as np
+
 from tasks.assets.records import AssetRecord, facts_of
 from tasks.ledger.commits import Registration, Seen
 from tasks.messages import ActivateRequest, QueryRequest
@@ -127,10 +129,9 @@ class ImageHandlers:
         with running.watch.stage("extract"):
             features = {view: self._resources.device.extract(pixels) for view, pixels in views.items()}
         with running.watch.stage("search"):
-            answers = {
-                view: collection.search(feature, options.top_k, options.nprobe, options.where)
-                for view, feature in features.items()
-            }
+            asked = np.stack(list(features.values()))
+            found = collection.search_many(asked, options.top_k, options.nprobe, options.where)
+            answers = dict(zip(features, found, strict=True))
             view = min(answers, key=lambda name: answers[name].evidence.rank)
             answer = answers[view]
             judgement = judge(answer.evidence, options.fpr, options.threshold, len(views))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.messages import ActivateRequest, CompactRequest, ExtractRequest, QueryRequest
+from tasks.messages import ActivateRequest, CompactRequest, ExtractRequest, LookupRequest, QueryRequest
 from tasks.settings import Settings
 from workers.delivery.job import Kind
 from workers.handlers.image_jobs import ImageHandlers
 from workers.handlers.index_jobs import IndexHandlers
+from workers.handlers.lookups import LookupHandler
 from workers.handlers.resources import Resources
 
 __all__ = ["kinds_of_jobs"]
@@ -21,6 +22,7 @@ def kinds_of_jobs(resources: Resources, settings: Settings) -> list[Kind[Any]]:
     return [
         Kind(ActivateRequest, image.activate, image.restore_activation, image.record_activation, timeout_s=image_s),
         Kind(QueryRequest, image.query, unique=True, timeout_s=image_s),
+        Kind(LookupRequest, LookupHandler(resources).look_up, unique=True, timeout_s=image_s),
         Kind(CompactRequest, index.compact, timeout_s=index_s),
         Kind(ExtractRequest, index.extract, timeout_s=index_s),
     ]

@@ -41,12 +41,12 @@ class Cells:
         self._index = _two_stages(quantiser) if flat and large else quantiser
         self._exact = quantiser
 
-    def nearest(self, feature: npt.NDArray[np.float32], count: int) -> tuple[Any, Any]:
-        """Squared distances (1, count) float32 and numbers (1, count) int64 of the cells nearest to one feature (1, D),
+    def nearest(self, features: npt.NDArray[np.float32], count: int) -> tuple[Any, Any]:
+        """Squared distances (N, count) float32 and numbers (N, count) int64 of the cells nearest to features (N, D),
         nearest first."""
         count = min(count, self._exact.ntotal)
         all_are_candidates = count * _CANDIDATES >= self._exact.ntotal
-        return (self._exact if all_are_candidates else self._index).search(feature, count)  # type: ignore[no-any-return]
+        return (self._exact if all_are_candidates else self._index).search(features, count)  # type: ignore[no-any-return]
 
 
 def _two_stages(quantiser: Any) -> Any:

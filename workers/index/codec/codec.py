@@ -122,13 +122,18 @@ class Codec:
         moved: Features = self._family.transformed(np.ascontiguousarray(features, dtype=np.float32))
         return moved
 
-    def probe(self, feature: Features, nprobe: int) -> Probe:
-        """Prepare a search for one feature (D,), once for all indexes of this codec."""
-        query = self._family.transformed(np.ascontiguousarray(feature[None], dtype=np.float32))
+    def probes(self, features: Features, nprobe: int) -> list[Probe]:
+        """Prepare searches for features (N, D), once for all indexes of this codec."""
+        queries = self._family.transformed(np.ascontiguousarray(features, dtype=np.float32))
+        rows = [slice(i, i + 1) for i in range(len(queries))]
         if self._cells is None:
-            return Probe(query, None, None)
-        distances, cells = self._cells.nearest(query, nprobe)
-        return Probe(query, cells, distances)
+            return [Probe(queries[row], None, None) for row in rows]
+        distances, cells = self._cells.nearest(queries, nprobe)
+        return [Probe(queries[row], cells[row], distances[row]) for row in rows]
+
+    def probe(self, feature: Features, nprobe: int) -> Probe:
+        """The same for one feature (D,)."""
+        return self.probes(feature[None], nprobe)[0]
 
     def target(self, codes: Codes) -> Target:
         """Where activation has to move the features that have codes (N, code_size) uint8."""

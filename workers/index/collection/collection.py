@@ -124,21 +124,32 @@ class Collection:
     # ── search ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def search(self, feature: Features, k: int, nprobe: int, where: Mapping[str, str] | None = None) -> Answer:
-        """The `k` assets nearest to one feature (D,) float32 that have the metadata `where`.
+        """The `k` assets nearest to one feature (D,) float32 with the metadata `where`; see :meth:`search_many`."""
+        return self.search_many(feature[None], k, nprobe, where)[0]
 
-        All that was registered before the call is included, and the answer comes from one generation.
+    def search_many(
+        self, features: Features, k: int, nprobe: int, where: Mapping[str, str] | None = None
+    ) -> list[Answer]:
+        """The same for each of N features (N, D) float32.
+
+        All that was registered before the call is included, and the answers come from one generation. The journal is
+        read, and cells are found, once for all.
         """
         where, depth = where or {}, max(k, LEFT_OUT + COHORT + 1)
-        generation, probe, hits, changes, entry = self._search_delta(feature, depth, nprobe, where)
+        generation, found, changes, entry = self._search_delta(features, depth, nprobe, where)
 
         def wanted(hit: Hit) -> bool:
             return not generation.delta.supersedes(hit.asset_id, changes)
 
-        for segment in generation.segments:
-            hits += _best(partial(segment.search, probe, where=where), depth, wanted)
-        hits.sort(key=lambda hit: hit.distance)
-        evidence = _evidence(generation, probe, feature, hits, k)
-        return Answer(_matches(hits[:k], evidence), generation.manifest.generation, entry, evidence)
+        answers = []
+        for feature, (probe, of_delta) in zip(features, found, strict=True):
+            hits = list(of_delta)
+            for segment in generation.segments:
+                hits += _best(partial(segment.search, probe, where=where), depth, wanted)
+            hits.sort(key=lambda hit: hit.distance)
+            evidence = _evidence(generation, probe, feature, hits, k)
+            answers.append(Answer(_matches(hits[:k], evidence), generation.manifest.generation, entry, evidence))
+        return answers
 
     def uninformative(self, feature: Features) -> bool:
         """Whether a feature (D,) lies where many different images do, so that no match of it means anything."""
@@ -146,17 +157,18 @@ class Collection:
         return background is not None and background.uninformative(feature)
 
     def _search_delta(
-        self, feature: Features, k: int, nprobe: int, where: Mapping[str, str]
-    ) -> tuple[_Generation, Probe, list[Hit], int, str]:
-        """The generation to answer from, the query prepared for it, the delta's hits, and the delta's state at that
-        moment: its number of changes and the journal entry it was read up to."""
+        self, features: Features, k: int, nprobe: int, where: Mapping[str, str]
+    ) -> tuple[_Generation, list[tuple[Probe, list[Hit]]], int, str]:
+        """The generation to answer from; each query prepared for it, with the delta's hits; and the delta's state at
+        that moment: its number of changes and the journal entry it was read up to."""
         while True:
             generation = self._current
-            probe = generation.codec.probe(feature, nprobe)
+            probes = generation.codec.probes(features, nprobe)
             with generation.lock:
                 if self._caught_up(generation):
-                    hits = _best(partial(generation.delta.search, probe, where=where), k, lambda _: True)
-                    return generation, probe, hits, generation.delta.changes, generation.read_up_to
+                    delta = generation.delta
+                    found = [(p, _best(partial(delta.search, p, where=where), k, lambda _: True)) for p in probes]
+                    return generation, found, delta.changes, generation.read_up_to
             if not self.follow() and self._current is generation:  # another thread may have switched meanwhile
                 raise journal_incomplete(generation.manifest.collection)
 

@@ -1,0 +1,69 @@
+"""Look-ups by feature vector, through a real worker; and many searches at once against one after the other."""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+import pytest
+
+from producer import Producer
+from tasks.errors import ExtractorMismatch, InvalidRequest
+from tasks.messages import QueryOptions
+from tasks.results import ActivationResult, LookupResult
+from tests.collections import Place, add, unit_vectors
+from tests.photographs import crops
+from tests.waiting import LIMIT_S
+from workers.index.codec.codec import Codec
+from workers.index.collection.changes import decode_code
+from workers.index.maintenance import starter
+
+
+def test_vectors_find_what_was_activated(producer: Producer, shared_worker: object) -> None:
+    activated = [producer.activate(image).wait(LIMIT_S) for image in crops(2, side=96)]
+    assert all(isinstance(result, ActivationResult) for result in activated)
+    codec = Codec.read(starter.FOLDER / "codec.faiss", starter.read_card().factory)
+    codes = np.stack([decode_code(result.code) for result in activated])
+    vectors = codec.decode(codes)
+    extractor = starter.read_card().extractor.sha256
+    answer = producer.query_vectors(vectors, extractor=extractor, options=QueryOptions(top_k=2)).wait(LIMIT_S)
+    assert isinstance(answer, LookupResult)
+    first = [found.matches[0] for found in answer.answers]
+    assert [match.asset_id for match in first] == [result.asset_id for result in activated]
+    assert max(match.distance for match in first) < 1e-3
+    assert all(found.assessment.assets >= 2 for found in answer.answers)
+
+
+def test_vectors_of_another_kind_are_refused(producer: Producer, shared_worker: object) -> None:
+    dimension = starter.read_card().extractor.dimension
+    good = np.eye(1, dimension)
+    with pytest.raises(InvalidRequest, match="values each"):
+        producer.query_vectors(good[:, 1:]).wait(LIMIT_S)
+    with pytest.raises(InvalidRequest, match="no finite number"):
+        producer.query_vectors(good * np.nan).wait(LIMIT_S)
+    with pytest.raises(ExtractorMismatch, match="extract them with that one"):
+        producer.query_vectors(good, extractor="0" * 64).wait(LIMIT_S)
+
+
+@pytest.mark.parametrize("nprobe", [1, 4, 16])
+def test_many_searches_at_once_are_those_of_plain_faiss(place: Place, nprobe: int) -> None:
+    collection, queries = place.open(), unit_vectors(50, 7)
+    index = place.files.fetch_segment(collection.manifest.segments[0]).index
+    plain = faiss.read_index(str(index), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    plain.nprobe = nprobe
+    expected = plain.search(queries, 5)[0]
+    for answer, distances in zip(collection.search_many(queries, 5, nprobe), expected, strict=True):
+        found = [match.distance for match in answer.matches]
+        assert found == pytest.approx(distances[: len(found)], abs=1e-5)
+        assert (distances[len(found) :] > 1e30).all()
+
+
+def test_many_searches_at_once_see_changes_and_filters_as_single_ones_do(place: Place) -> None:
+    collection, queries = place.open(), unit_vectors(20, 0)
+    for i, feature in enumerate(unit_vectors(5, 9)):
+        add(collection, f"new-{i}", feature, licence="free")
+    place.remove("old-3")
+    for where in ({}, {"licence": "free"}):
+        many = collection.search_many(queries, 4, 2, where)
+        single = [collection.search(query, 4, 2, where) for query in queries]
+        assert [answer.matches for answer in many] == [answer.matches for answer in single]
+        assert "old-3" not in {match.asset_id for answer in many for match in answer.matches}
