@@ -14,7 +14,7 @@ from producer.client import Job, Producer
 from producer.retry_policy import NO_RETRIES, RetryPolicy
 from producer.search import Found
 from tasks.errors import AiiError, DeadlineExceeded, Unavailable, error_of
-from tasks.results import ActivationResult, FailureResult, ImageResult, LookupResult, QueryResult
+from tasks.results import FailureResult, GoodResult, ImageResult
 
 __all__ = ["Progress", "Submission", "ended_jobs", "run_batch", "submit_all", "wait_for_all"]
 
@@ -29,7 +29,7 @@ class Submission:
     found: Found
     job_id: str | None
     new: bool
-    result: ActivationResult | QueryResult | LookupResult | None = None
+    result: GoodResult | None = None
     error: AiiError | None = None
     saved: Path | None = None
     asset_id: str = ""

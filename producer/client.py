@@ -12,7 +12,7 @@ from producer.images import object_named, read_image
 from producer.vectors import packed
 from tasks.app import Sender, create_app, submit
 from tasks.documents import read_result
-from tasks.errors import AiiError, DeadlineExceeded, JobMissing, error_of
+from tasks.errors import AiiError, DeadlineExceeded, InvalidRequest, JobMissing, error_of
 from tasks.files import write_atomically
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.states import JobState
@@ -20,7 +20,10 @@ from tasks.ledger.waiting import Closing, closings
 from tasks.messages import (
     ActivateRequest,
     ActivationOptions,
+    ExplainRequest,
+    FeedbackRequest,
     LookupRequest,
+    Opinion,
     QueryOptions,
     QueryRequest,
     Request,
@@ -29,7 +32,7 @@ from tasks.messages import (
     validated,
 )
 from tasks.names import check_asset_id, check_collection, result_key, sha256_hex
-from tasks.results import ActivationResult, FailureResult, ImageResult, LookupResult, QueryResult, Result
+from tasks.results import ActivationResult, FailureResult, GoodResult, ImageResult, QueryResult, Result
 from tasks.settings import Settings, load_settings
 from tasks.storage import Bucket, ObjectStore
 
@@ -47,7 +50,7 @@ class Job:
         """Raises JobMissing when the ledger has forgotten the job."""
         return self._producer.ledger.get(self.job_id).state
 
-    def wait(self, timeout_s: float | None = None) -> ActivationResult | QueryResult | LookupResult:
+    def wait(self, timeout_s: float | None = None) -> GoodResult:
         """Wait for the end of the job and give back its result document.
 
         Raises:
@@ -197,6 +200,47 @@ class Producer:
         }
         return self._submit(validated(LookupRequest, wanted))
 
+    def explain(
+        self,
+        image: bytes | str | Path,
+        asset_id: str,
+        *,
+        collection: str | None = None,
+        options: QueryOptions | None = None,
+    ) -> Job:
+        """Submit an image, to learn why a query of it finds an asset, or does not; arguments as in :meth:`query`,
+        errors as in :meth:`activate`."""
+        name = check_collection(collection or self._settings.default_collection)
+        source, _ = self._upload(Bucket.QUERIES, image)
+        wanted = {
+            "collection": name,
+            "asset_id": check_asset_id(asset_id),
+            "source": source,
+            "nonce": uuid.uuid4().hex,
+            "options": options or QueryOptions(),
+        }
+        return self._submit(validated(ExplainRequest, wanted))
+
+    def feedback(self, answer: QueryResult, opinion: Opinion, asset_id: str | None = None) -> Job:
+        """Say that the image of a query is a copy of an asset, by default its first match, or that it is not: that
+        image's queries do not report a rejected asset again, until it is confirmed.
+
+        Raises:
+            BadInput: the answer has no match, or the id cannot be used.
+            Unavailable: as in :meth:`activate`.
+        """
+        if asset_id is None and not answer.matches:
+            raise InvalidRequest(f"The query {answer.job_id} found no asset: name the one that this is about.")
+        wanted = {
+            "collection": answer.collection,
+            "source_sha256": answer.source_sha256,
+            "asset_id": asset_id or answer.matches[0].asset_id,
+            "opinion": opinion,
+            "query_job": answer.job_id,
+            "nonce": uuid.uuid4().hex,
+        }
+        return self._submit(validated(FeedbackRequest, wanted))
+
     def wait_all(self, jobs: Iterable[Job], timeout_s: float | None = None) -> Iterator[tuple[Job, ImageResult]]:
         """Yield jobs with their result documents as they end, in any order; a job that is not yielded is still open.
 
@@ -272,6 +316,6 @@ class Producer:
         known = self.ledger.states([job_id]) != [None] or self._store.exists(Bucket.RESULTS, result_key(job_id))
         return job_id if known else None
 
-    def _submit(self, request: ActivateRequest | QueryRequest | LookupRequest, job_id: str | None = None) -> Job:
+    def _submit(self, request: Request, job_id: str | None = None) -> Job:
         new = submit(self.ledger, self._sender, request, job_id)
         return Job(job_id or request.job_id, request, new, self)

@@ -16,9 +16,10 @@ from producer.answers import answers_csv, answers_page
 from producer.asset_ids import AssetIdFrom, asset_ids
 from producer.batch import Submission, run_batch, submit_all
 from producer.client import Job
+from producer.evidence import explained, write_evidence
 from producer.outputs import Outputs, check_report
 from producer.retry_policy import worker_expected
-from producer.saving import protected_file, save_protected, write_rows
+from producer.saving import asset_file, protected_file, save_protected, write_rows
 from producer.search import Found, Search, find_images, summary
 from producer.session import Batch, Reports, Wanted, end_early, missing_worker, prepare, withdraw
 from tasks.command_line import EXIT_FAILED, progress_bar
@@ -102,7 +103,15 @@ def query(search: Search, wanted: Wanted, collection: str | None, reports: Repor
         late = DeadlineExceeded(f"Not answered after {wanted.timeout_s} s; the question was withdrawn: ask again.")
         return replace(submission, error=late)
 
-    _run(batch, wanted, _Course(submit, output.query_line, keep, partial(_write_answers, batch, reports)))
+    def write(submissions: Sequence[Submission]) -> None:
+        _write_answers(batch, reports, submissions)
+        if reports.evidence:
+            explanations = explained(batch.producer, submissions, options, wanted.timeout_s)
+            count = write_evidence(reports.evidence, submissions, explanations, partial(asset_file, batch.settings))
+            if not wanted.as_json:
+                output.note(f"{count} pages are in {reports.evidence}.")
+
+    _run(batch, wanted, _Course(submit, output.query_line, keep, write))
 
 
 def _write_answers(batch: Batch, reports: Reports, submissions: Sequence[Submission]) -> None:

@@ -17,11 +17,11 @@ from tasks.command_line import printable
 from tasks.errors import AiiError, NotFound
 from tasks.formats import FORMATS
 from tasks.names import asset_key
-from tasks.results import ActivationResult
+from tasks.results import ActivationResult, ExplanationResult, QueryResult
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 
-__all__ = ["protected_file", "save_protected", "write_rows"]
+__all__ = ["asset_file", "protected_file", "save_protected", "write_rows"]
 
 
 def save_protected(
@@ -48,6 +48,19 @@ def protected_file(settings: Settings, collection: str, asset_id: str) -> bytes 
     for suffix in dict.fromkeys(kind.published for kind in FORMATS):  # as version 0.1.0 named them
         with suppress(AiiError):
             return store.get(Bucket.PROTECTED, f"{collection}/{key}{suffix}", limit)
+    return None
+
+
+def asset_file(settings: Settings, answer: QueryResult, explanation: ExplanationResult | None) -> bytes | None:
+    """The current protected file of an answer's first match, to be shown; None where there is none, or this user may
+    not read it."""
+    asset = explanation.asset if explanation else None
+    if asset is None or not asset.protected_key or not asset.protected_sha256:
+        return protected_file(settings, answer.collection, answer.matches[0].asset_id)
+    with suppress(AiiError):
+        limit = 4 * settings.max_image_bytes
+        store = ObjectStore.connect(settings)
+        return store.get_verified(Bucket.PROTECTED, asset.protected_key, asset.protected_sha256, limit)
     return None
 
 

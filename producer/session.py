@@ -50,10 +50,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Reports:
-    """Files that receive the answers of queries: a table, and a page."""
+    """Where the answers of queries are written: a table, a page of all, and a folder with a page for each."""
 
     csv: Path | None = None
     html: Path | None = None
+    evidence: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,9 @@ def _worker(worker: WorkerNote) -> str:
 def _jobs(view: Overview) -> Iterator[str]:
     done, failed = view.counts.get("done", 0), view.counts.get("failed", 0)
     yield f"jobs     {view.running} running; {done} done and {failed} failed in this Redis so far"
+    if (rate := view.feedback.rejection_rate) is not None:
+        said = view.feedback
+        yield f"matches  {said.confirmed} confirmed and {said.rejected} rejected by people: {rate:.1%} rejected"
     for failure in view.failures:
         at = time.strftime("%H:%M:%S", time.localtime(failure.at))
         count = f"{failure.count} in {view.window_s // 60} minutes"

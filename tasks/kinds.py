@@ -9,8 +9,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from tasks.messages import ActivateRequest, CompactRequest, ExtractRequest, LookupRequest, QueryRequest, Request
-from tasks.results import ActivationResult, CompactionResult, ExtractionResult, LookupResult, QueryResult, Result
+from tasks.messages import (
+    ActivateRequest,
+    CompactRequest,
+    ExplainRequest,
+    ExtractRequest,
+    FeedbackRequest,
+    LookupRequest,
+    QueryRequest,
+    Request,
+)
+from tasks.results import (
+    ActivationResult,
+    CompactionResult,
+    ExplanationResult,
+    ExtractionResult,
+    FeedbackResult,
+    LookupResult,
+    QueryResult,
+    Result,
+)
 from tasks.stages import Stage
 
 __all__ = ["KINDS", "QUEUE_OF_TASK", "TaskKind", "title_of"]
@@ -65,6 +83,8 @@ KINDS: Final = (
         ("aii_query_seconds", "Time a query spent in a stage."),
     ),
     TaskKind("lookup", LookupRequest, LookupResult, ("total", "fetch", "search")),
+    TaskKind("explain", ExplainRequest, ExplanationResult),
+    TaskKind("feedback", FeedbackRequest, FeedbackResult),
     TaskKind("compact", CompactRequest, CompactionResult),
     TaskKind("extract", ExtractRequest, ExtractionResult),
 )  # fmt: skip

@@ -10,20 +10,23 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tasks import identity
 from tasks.errors import AiiError, InvalidAssetId, InvalidCollectionName, InvalidKey, InvalidRequest
 from tasks.names import (
     BUCKET_PATTERN,
     DIGEST_PATTERN,
+    JOB_ID_PATTERN,
     META_KEY_PATTERN,
     QUEUE_ACTIVATE,
     QUEUE_INDEX,
     QUEUE_QUERY,
     TASK_ACTIVATE,
     TASK_COMPACT,
+    TASK_EXPLAIN,
     TASK_EXTRACT,
+    TASK_FEEDBACK,
     TASK_LOOKUP,
     TASK_QUERY,
     check_asset_id,
@@ -33,6 +36,9 @@ from tasks.names import (
 )
 
 Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
+AssetId = Annotated[str, AfterValidator(check_asset_id)]
+# In pydantic's regular expressions, `$` is the end of the text, and there is no `\Z`.
+JobId = Annotated[str, Field(pattern=JOB_ID_PATTERN.removesuffix(r"\Z") + "$")]
 # Metadata of an asset, by which queries can be filtered: few and short, since the index holds them.
 Metadata = Annotated[
     dict[Annotated[str, Field(pattern=META_KEY_PATTERN)], Annotated[str, Field(max_length=256)]],
@@ -40,6 +46,7 @@ Metadata = Annotated[
 ]
 # The names of `tasks.names.VIEWS`.
 View = Literal["mirror", "rotations"]
+Opinion = Literal["confirm", "reject"]
 _M = TypeVar("_M", bound=BaseModel)
 MOST_VECTORS: Final = 1_000  # in one look-up; its document has a few kilobytes for each
 
@@ -245,6 +252,31 @@ class LookupRequest(Request):
         if value.views:
             raise ValueError("views are of images, and a vector has none")
         return value
+
+
+class ExplainRequest(Request):
+    """Explain why one image is, or is not, found to be a copy of an asset."""
+
+    queue: ClassVar[str] = QUEUE_QUERY
+    beside_identity: ClassVar[identity.Fields] = {"source": {"size": True}}
+    task: Literal["aii.explain"] = TASK_EXPLAIN
+    source: Source | S3Object
+    asset_id: AssetId
+    nonce: str = Field(default="", max_length=64, description="makes a job of its own of a request made before")
+    options: QueryOptions = QueryOptions()
+
+
+class FeedbackRequest(Request):
+    """Record what a person thinks of a match: the image of a query, by its digest, is a copy of the asset, or is not.
+    `query_job` is the job that answered it."""
+
+    queue: ClassVar[str] = QUEUE_QUERY
+    task: Literal["aii.feedback"] = TASK_FEEDBACK
+    source_sha256: Digest
+    asset_id: AssetId
+    opinion: Opinion
+    query_job: JobId
+    nonce: str = Field(default="", max_length=64, description="makes a job of its own of a request made before")
 
 
 class CompactRequest(Request):

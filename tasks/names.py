@@ -15,6 +15,8 @@ TASK_QUERY: Final = "aii.query"
 TASK_LOOKUP: Final = "aii.lookup"
 TASK_COMPACT: Final = "aii.compact"
 TASK_EXTRACT: Final = "aii.extract"
+TASK_EXPLAIN: Final = "aii.explain"
+TASK_FEEDBACK: Final = "aii.feedback"
 
 QUEUE_QUERY: Final = "query"
 QUEUE_ACTIVATE: Final = "activate"

@@ -24,5 +24,6 @@ Stage: TypeAlias = Literal[
     "journal",
     "extract",
     "search",
+    "align",
     "compact",
 ]

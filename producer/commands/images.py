@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from producer.commands.options import collection_option, metadata_option, query_options
 from tasks.command_line import Command, FilePath, PathText
-from tasks.names import META_KEY_PATTERN, VIEWS
 
 if TYPE_CHECKING:
     from producer.asset_ids import AssetIdFrom
@@ -21,7 +20,6 @@ _WAITING: Final = ("timeout_s", "services_s", "no_wait", "as_json")
 
 
 _images = click.argument("images", nargs=-1, required=True, metavar="IMAGE|FOLDER|-...", type=PathText())
-_collection = click.option("--collection", help="Collection to use; default: AII_DEFAULT_COLLECTION, or `starter`.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image, one a line.")
 _waiting = (
     click.option(
@@ -47,18 +45,6 @@ def _waits(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_waiting):
         command = option(command)
     return command
-
-
-def _metadata(option: str, name: str, explanation: str) -> Callable[..., Any]:
-    """A repeatable option KEY=VALUE, as a dictionary."""
-
-    def parse(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
-        pairs = [text.partition("=") for text in given]
-        if bad := [key for key, equals, _ in pairs if not equals or not re.fullmatch(META_KEY_PATTERN, key)]:
-            raise click.BadParameter(f"{bad[0]!r} is no KEY=VALUE with a key of letters, digits, '.', '_' or '-'.")
-        return {key: value for key, _, value in pairs}
-
-    return click.option(option, name, multiple=True, metavar="KEY=VALUE", callback=parse, help=explanation)
 
 
 def _activation_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,7 +100,7 @@ def _activation_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command(cls=Command)
 @_images
-@_collection
+@collection_option
 @click.option("--asset-id", help="Name of the asset, for a single image; default: the sha256 of its bytes.")
 @click.option(
     "--asset-id-from",
@@ -125,7 +111,7 @@ def _activation_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Name assets by their bytes, their files' names, or their paths below FOLDER.",
 )
 @_activation_options
-@_metadata("--meta", "meta", "Metadata of the asset (repeatable).")
+@metadata_option("--meta", "meta", "Metadata of the asset (repeatable).")
 @click.option("--again", is_flag=True, help="Activate even if the same request was made before.")
 @click.option("--replace", is_flag=True, help="Let an image take the place of another one under the same asset id.")
 @click.option("--out", type=FilePath(file_okay=False), help="Folder for the protected images and their manifest.")
@@ -149,42 +135,26 @@ def activate(images: tuple[str, ...], ids_from: AssetIdFrom, out: Path | None, f
     run.activate(run.find(images, out=out, originals=True), wanted, ids_from, chosen)
 
 
-def _views(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
-    """Names of views, by commas."""
-    views = tuple(name.strip() for name in value.split(",") if name.strip())
-    if unknown := [name for name in views if name not in VIEWS]:
-        raise click.BadParameter(f"{unknown[0]!r} is no view: choose from {', '.join(VIEWS)}.")
-    return tuple(dict.fromkeys(views))
-
-
 @click.command(cls=Command)
 @_images
-@_collection
-@click.option("--top", "top_k", default=5, show_default=True, type=click.IntRange(1, 100), help="Matches to return.")
-@click.option(
-    "--fpr", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share of unrelated images that may match; default: the collection's.",
-)  # fmt: skip
-@click.option(
-    "--threshold", type=click.FloatRange(0), help="Distance up to which the first match counts; default: calibrated."
-)
-@click.option(
-    "--views", callback=_views, default="", metavar="mirror,rotations",
-    help="Ask for the mirrored and the turned image too.",
-)  # fmt: skip
-@click.option("--nprobe", default=1, show_default=True, type=click.IntRange(1, 65536), help="Index cells to search.")
-@_metadata("--where", "where", "Only assets with this metadata (repeatable).")
+@collection_option
+@query_options
 @click.option("--csv", "csv_path", type=FilePath(dir_okay=False), help="File for a table of all matches.")
 @click.option("--html", "html_path", type=FilePath(dir_okay=False), help="File for a page that shows them.")
+@click.option(
+    "--evidence", "evidence_path", type=FilePath(file_okay=False),
+    help="Folder for a page on each query: both images, the score's meaning, jobs and digests.",
+)  # fmt: skip
 @_force
 @_waits
 @_json
-def query(
-    images: tuple[str, ...], collection: str | None, csv_path: Path | None, html_path: Path | None, **options: Any
-) -> None:
+def query(images: tuple[str, ...], collection: str | None, **options: Any) -> None:
     """Find the registered images that these are copies of."""
+    reports = {name.removesuffix("_path"): options.pop(name) for name in ("csv_path", "html_path", "evidence_path")}
+    if reports["evidence"] and options["no_wait"]:
+        raise click.UsageError("--no-wait does not wait for the answers that --evidence shows.")
     from producer import run  # noqa: PLC0415  # as above
     from producer.session import Reports, Wanted  # noqa: PLC0415
 
     wanted = Wanted(**{name: options.pop(name) for name in (*_WAITING, "force")})
-    run.query(run.find(images), wanted, collection, Reports(csv_path, html_path), options)
+    run.query(run.find(images), wanted, collection, Reports(**reports), options)

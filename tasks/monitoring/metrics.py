@@ -226,6 +226,10 @@ class Metrics:
         counters.read(self._client.hgetall(_TOTAL))
         return counters
 
+    def outcomes(self, task: str, statuses: Sequence[str]) -> list[int]:
+        """How many jobs of one task ended with each status, since Redis was last emptied."""
+        return [int(n or 0) for n in self._client.hmget(_TOTAL, [f"out|{task}|{status}" for status in statuses])]
+
     def failures(self) -> list[Failure]:
         """The last failure with each code, newest first; of the last day."""
         since = self._now_s() - _FAILURES_KEPT_S

@@ -17,6 +17,7 @@ from tasks.monitoring.overview import (
     Comparison,
     FailedJob,
     FailureState,
+    FeedbackState,
     Overview,
     Point,
     PublishedQuality,
@@ -25,7 +26,7 @@ from tasks.monitoring.overview import (
 )
 from tasks.monitoring.paper import PAPER, PaperFigure
 from tasks.monitoring.presence import CollectionState, WorkerNote, present_workers
-from tasks.names import QUEUES, TASK_ACTIVATE, TASK_QUERY
+from tasks.names import QUEUES, TASK_ACTIVATE, TASK_FEEDBACK, TASK_QUERY
 from tasks.settings import Settings
 
 __all__ = ["Observer", "read_overview"]
@@ -92,8 +93,13 @@ class Observer:
             failed=self._operations.failed(),
             failed_jobs=[_failed(record) for record in self._operations.jobs(JobState.FAILED, _FAILED_JOBS)],
             dead=self._dead_letters.count(),
+            feedback=self._feedback(),
             history=self._history(slots) if self._history_s else [],
         )
+
+    def _feedback(self) -> FeedbackState:
+        confirmed, rejected = self._metrics.outcomes(TASK_FEEDBACK, ("confirmed", "rejected"))
+        return FeedbackState(confirmed=confirmed, rejected=rejected)
 
     def _history(self, slots: Sequence[Slot]) -> list[Point]:
         """The last slot is not over: its rates would be too low. Into the one before, a worker may still count."""

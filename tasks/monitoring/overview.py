@@ -12,6 +12,7 @@ __all__ = [
     "Comparison",
     "FailedJob",
     "FailureState",
+    "FeedbackState",
     "Overview",
     "Point",
     "PublishedQuality",
@@ -81,6 +82,19 @@ class FailureState(Frozen):
     at: float
 
 
+class FeedbackState(Frozen):
+    """Matches that people confirmed and rejected, since Redis was last emptied."""
+
+    confirmed: int = 0
+    rejected: int = 0
+
+    @property
+    def rejection_rate(self) -> float | None:
+        """Share of the rejected among both; None where nothing was said."""
+        said = self.confirmed + self.rejected
+        return self.rejected / said if said else None
+
+
 class FailedJob(Frozen):
     """A job that can be retried; `asset_id` for an activation, `failed_at` in seconds since the epoch."""
 
@@ -131,4 +145,5 @@ class Overview(Frozen):
     failed: int
     failed_jobs: list[FailedJob]
     dead: int = 0
+    feedback: FeedbackState = FeedbackState()
     history: list[Point]

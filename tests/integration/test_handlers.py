@@ -42,6 +42,7 @@ from workers.handlers.index_jobs import IndexHandlers
 from workers.handlers.kinds import kinds_of_jobs
 from workers.handlers.pixel_budget import PixelBudget
 from workers.handlers.protect import Protector
+from workers.handlers.queries import QueryHandlers
 from workers.handlers.resources import Resources
 from workers.images import Limits, decode
 from workers.images.tensors import to_input
@@ -135,7 +136,7 @@ def test_every_kind_of_job_has_a_handler(resources: Resources) -> None:
 def test_an_activated_image_is_published_registered_and_found(
     resources: Resources, ledger: Ledger, settings: Settings, collection: str
 ) -> None:
-    handlers, store = ImageHandlers(resources), resources.store
+    store = resources.store
     request = activation(store, collection, IMAGES[0])
     result = done(resources, ledger, settings, request)
     assert isinstance(result, ActivationResult)
@@ -144,7 +145,7 @@ def test_an_activated_image_is_published_registered_and_found(
     assert (result.asset_id, result.width, result.height) == ("mine", 128, 128)
     assert set(result.provenance.timings_ms) >= {"fetch", "decode", "optimise", "encode", "upload", "journal", "total"}
     query = QueryRequest(collection=collection, source=uploaded(store, published, Bucket.QUERIES), nonce="1")
-    answer = handlers.query(query, claimed(ledger, query))
+    answer = QueryHandlers(resources).query(query, claimed(ledger, query))
     assert (answer.matches[0].asset_id, answer.matches[0].meta) == ("mine", {"kind": "photo"})
     assert answer.journal_entry == result.journal_entry
 
@@ -187,7 +188,7 @@ def test_a_query_of_an_unknown_collection_is_refused(resources: Resources, ledge
     source = uploaded(resources.store, IMAGES[0], Bucket.QUERIES)
     query = QueryRequest(collection="missing", source=source, nonce="1")
     with pytest.raises(CollectionMissing):
-        ImageHandlers(resources).query(query, claimed(ledger, query))
+        QueryHandlers(resources).query(query, claimed(ledger, query))
 
 
 def test_compaction_makes_the_journal_a_new_generation(

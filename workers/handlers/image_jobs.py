@@ -1,36 +1,30 @@
-"""What is done for activations and queries, stage by stage, in a thread of the lane.
+"""What is done for activations, stage by stage, in a thread of the lane.
 
 Network, decoding, composing and encoding happen here, one thread an image, while the device computes for others.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
 from tasks.assets.records import AssetRecord, facts_of
 from tasks.ledger.commits import Registration, Seen
-from tasks.messages import ActivateRequest, QueryRequest
+from tasks.messages import ActivateRequest
 from tasks.names import protected_key, sha256_hex
-from tasks.results import ActivationResult, QueryResult, Verification
+from tasks.results import ActivationResult, Verification
 from tasks.storage import Bucket
 from workers.activation.quality import quality
 from workers.delivery.job import Publication, Restoration, Running
 from workers.handlers.protect import Protector
-from workers.handlers.query_views import views_of
 from workers.handlers.resources import Resources
 from workers.index.collection.journal import encode_code, journal_meta, named
 from workers.index.maintenance.records import record_old_assets
-from workers.index.verdicts.judge import judge
 
 
 class ImageHandlers:
-    """The work behind the tasks `activate` and `query`. Thread-safe."""
+    """The work behind the task `activate`. Thread-safe."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._protector = Protector(resources.device, resources.input_size, resources.limits)
-
-    # ── activate ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def activate(self, request: ActivateRequest, running: Running) -> Publication:
         """Protect one image and store the file; its asset's new state is committed by the caller.
@@ -111,44 +105,6 @@ class ImageHandlers:
     def record_activation(self, result: ActivationResult, commit: int) -> None:
         """Keep a committed activation on record; `commit` is the number of its document."""
         self._resources.collections.files(result.collection).assets.put(AssetRecord.of(result, commit))
-
-    # ── query ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def query(self, request: QueryRequest, running: Running) -> QueryResult:
-        """Find the assets nearest to one image.
-
-        Raises:
-            AiiError: one of the tree, for an image or a request that cannot be used.
-        """
-        collection = self._resources.collections.get(request.collection)
-        data, source_digest = self._resources.image_of(Bucket.QUERIES, request.source, running)
-        options = request.options
-        image = self._resources.input_of(data, self._resources.query_budget, running)
-        with running.watch.stage("decode"):
-            views = views_of(image, options.views)
-        with running.watch.stage("extract"):
-            features = {view: self._resources.device.extract(pixels) for view, pixels in views.items()}
-        with running.watch.stage("search"):
-            asked = np.stack(list(features.values()))
-            found = collection.search_many(asked, options.top_k, options.nprobe, options.where)
-            answers = dict(zip(features, found, strict=True))
-            view = min(answers, key=lambda name: answers[name].evidence.rank)
-            answer = answers[view]
-            judgement = judge(answer.evidence, options.fpr, options.threshold, len(views))
-        return QueryResult(
-            job_id=running.job_id,
-            collection=request.collection,
-            generation=answer.generation,
-            journal_entry=answer.journal_entry,
-            source_sha256=source_digest,
-            extractor=self._resources.extractor,
-            matches=answer.matches,
-            threshold=judgement.threshold,
-            verdict=judgement.verdict,
-            assessment=judgement.assessment.model_copy(update={"view": view}),
-            options=options,
-            provenance=running.provenance(),
-        )
 
 
 def registration_of(result: ActivationResult, *, replace: bool = False) -> Registration:

@@ -115,6 +115,12 @@
       trend(count(failed), "failed", "in " + view.window_s / 60 + " minutes", view, (p) => p.failed, failed ? "failures bad" : "failures"));
   };
 
+  const feedback = (said) => {
+    const all = said.confirmed + said.rejected;
+    by("feedback").textContent = all ? "Matches that people confirmed: " + count(said.confirmed) + ", rejected: " +
+      count(said.rejected) + " (" + figure(100 * said.rejected / all) + " %)" : "";
+  };
+
   // ── stages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
   const stages = (view, task, id, word) => {
     const of = view.stages.filter((s) => s.task === task);
@@ -213,6 +219,7 @@
     pictures(view);
     stages(view, "aii.activate", "activate", "activations");
     stages(view, "aii.query", "query", "queries");
+    feedback(view.feedback);
     failures(view);
     system(view);
     notice(view.s3_problem);

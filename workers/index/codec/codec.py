@@ -107,6 +107,11 @@ class Codec:
         """How many bytes at the front of a code hold its coarse cell's number; 0 for an index without cells."""
         return self._family.cell_size
 
+    @property
+    def cells(self) -> int:
+        """How many coarse cells there are; 0 for an index without cells."""
+        return int(self._family.inner.nlist) if self._family.has_cells else 0
+
     def encode(self, features: Features) -> Codes:
         """Codes (N, code_size) uint8 of features (N, D) float32."""
         codes: Codes = self._index.sa_encode(np.ascontiguousarray(features, dtype=np.float32))
@@ -172,15 +177,33 @@ def codes_of(index: Any) -> Codes:
     family = Family(index)
     if not family.has_cells:
         return np.array(_flat_codes(family.inner))
+    codes = np.empty((index.ntotal, family.cell_size + family.inner.code_size), dtype=np.uint8)
+    for positions, listed in _codes_by_cell(family):
+        codes[positions] = listed
+    return codes
+
+
+def code_at(index: Any, position: int) -> Codes:
+    """The code (code_size,) uint8 of one entry; IndexError when there is none at that position."""
+    family = Family(index)
+    if not family.has_cells:
+        return np.array(_flat_codes(family.inner)[position])
+    for positions, listed in _codes_by_cell(family):
+        if len(found := np.flatnonzero(positions == position)):
+            return np.array(listed[found[0]])
+    raise IndexError(position)
+
+
+def _codes_by_cell(family: Family) -> Iterator[tuple[Positions, Codes]]:
+    """Of each coarse cell that has entries, their positions (M,) and codes (M, code_size)."""
     inner, cell_size = family.inner, family.cell_size
-    codes = np.empty((index.ntotal, cell_size + inner.code_size), dtype=np.uint8)
     for cell in range(inner.nlist):
         if count := inner.invlists.list_size(cell):
             positions = faiss.rev_swig_ptr(inner.invlists.get_ids(cell), count)
             listed = faiss.rev_swig_ptr(inner.invlists.get_codes(cell), count * inner.code_size)
-            codes[positions, :cell_size] = np.frombuffer(cell.to_bytes(cell_size, "little"), dtype=np.uint8)
-            codes[positions, cell_size:] = listed.reshape(count, inner.code_size)
-    return codes
+            number = np.frombuffer(cell.to_bytes(cell_size, "little"), dtype=np.uint8)
+            repeated = np.broadcast_to(number, (count, cell_size))
+            yield positions, np.concatenate([repeated, listed.reshape(count, inner.code_size)], axis=1)
 
 
 def _flat_codes(inner: Any) -> Codes:

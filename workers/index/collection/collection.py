@@ -128,28 +128,42 @@ class Collection:
         return self.search_many(feature[None], k, nprobe, where)[0]
 
     def search_many(
-        self, features: Features, k: int, nprobe: int, where: Mapping[str, str] | None = None
+        self,
+        features: Features,
+        k: int,
+        nprobe: int,
+        where: Mapping[str, str] | None = None,
+        without: frozenset[str] = frozenset(),
     ) -> list[Answer]:
-        """The same for each of N features (N, D) float32.
+        """The same for each of N features (N, D) float32, some assets left out.
 
         All that was registered before the call is included, and the answers come from one generation. The journal is
         read, and cells are found, once for all.
         """
-        where, depth = where or {}, max(k, LEFT_OUT + COHORT + 1)
+        where, depth = where or {}, max(k, LEFT_OUT + COHORT + 1) + len(without)
         generation, found, changes, entry = self._search_delta(features, depth, nprobe, where)
 
         def wanted(hit: Hit) -> bool:
-            return not generation.delta.supersedes(hit.asset_id, changes)
+            return hit.asset_id not in without and not generation.delta.supersedes(hit.asset_id, changes)
 
         answers = []
         for feature, (probe, of_delta) in zip(features, found, strict=True):
-            hits = list(of_delta)
+            hits = [hit for hit in of_delta if hit.asset_id not in without]
             for segment in generation.segments:
                 hits += _best(partial(segment.search, probe, where=where), depth, wanted)
             hits.sort(key=lambda hit: hit.distance)
             evidence = _evidence(generation, probe, feature, hits, k)
             answers.append(Answer(_matches(hits[:k], evidence), generation.manifest.generation, entry, evidence))
         return answers
+
+    def code_of(self, asset_id: str) -> Codes | None:
+        """The code (code_size,) uint8 of an asset, as far as the journal was read; None when it is not registered."""
+        generation = self._current
+        with generation.lock:
+            if generation.delta.supersedes(asset_id, generation.delta.changes):
+                return generation.delta.code_of(asset_id)
+        codes = (segment.code_of(asset_id) for segment in generation.segments)
+        return next((code for code in codes if code is not None), None)
 
     def uninformative(self, feature: Features) -> bool:
         """Whether a feature (D,) lies where many different images do, so that no match of it means anything."""

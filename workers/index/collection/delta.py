@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from workers.index.codec.codec import Codec, Positions, Probe, append, search, search_among
+from workers.index.codec.codec import Codec, Codes, Positions, Probe, append, search, search_among
 from workers.index.collection.journal import Change
 from workers.index.collection.segment import Hit
 
@@ -52,6 +52,11 @@ class Delta:
     def supersedes(self, asset_id: str, changes: int) -> bool:
         """Whether an asset is among the first `changes` applied, so that its entries in segments are outdated."""
         return self._first_change.get(asset_id, changes) < changes
+
+    def code_of(self, asset_id: str) -> Codes | None:
+        """The code (code_size,) that the journal gave an asset; None for an asset that it did not add, or removed."""
+        position = self._position_of.get(asset_id)
+        return None if position is None else self._entries[position].code
 
     def search(self, probe: Probe, k: int, where: Mapping[str, str]) -> Iterator[Hit | None]:
         """The `k` nearest entries that have the metadata `where`, nearest first; None in place of a dead one."""

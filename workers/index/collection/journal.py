@@ -5,6 +5,7 @@ aii:journal:{name}:live        hash: asset_id → its latest change that no segm
 aii:journal:{name}:state       hash: `generation`, the newest announced; `cut`, up to which entry the stream is trimmed
 aii:journal:{name}:manifests   hash: generation → sha256 of its manifest; see :mod:`workers.index.collection.pinned`
 aii:journal:{name}:unrecorded  hash: asset_id → the entry of a change that S3 has no record of yet
+aii:journal:{name}:rejected    hash: what :mod:`tasks.assets.feedback` keeps; and `…:rejected-at`
 aii:journal:{name}:purges      hash: asset_id → twice how often its files were purged lately; odd while that is done
 
 Activations are added by :meth:`tasks.ledger.ledger.Ledger.commit`, together with the end of their jobs.
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from tasks.assets.feedback import feedback_keys
 from tasks.assets.journal import BEGINNING, MOVED, AssetJournal, entry_order, next_entry
 from tasks.connection import RedisClient
 from tasks.ledger import commit_scripts
@@ -86,10 +88,15 @@ class Journal(AssetJournal):
         super().__init__(client, collection)
         self._stream, self._live, self._state = self._keys.stream, self._keys.live, self._keys.state
         self._manifests = f"{self._stream}:manifests"
+        self._feedback = feedback_keys(collection)
         self._forget = client.register_script(commit_scripts.FORGET)
         self._begin_purge = client.register_script(commit_scripts.BEGIN_PURGE)
         self._end_purge = client.register_script(commit_scripts.END_PURGE)
         self._continue_after = client.register_script(_CONTINUE_AFTER)
+
+    @property
+    def client(self) -> RedisClient:
+        return self._client
 
     def add(
         self, asset_id: str, code: Codes, meta: Mapping[str, str], unless_after: str = "", facts: JobFacts | None = None
@@ -173,7 +180,7 @@ class Journal(AssetJournal):
         self._client.delete(self._manifests)
 
     def delete(self) -> None:
-        self._client.delete(*self._keys.all, self._manifests)
+        self._client.delete(*self._keys.all, *self._feedback, self._manifests)
 
 
 def journal_meta(meta: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from tasks.assets.feedback import Feedback
 from tasks.connection import RedisClient
 from tasks.errors import NotReady
 from tasks.monitoring.presence import CollectionState
@@ -71,6 +72,10 @@ class OpenCollections:
     def files(self, name: str) -> CollectionStore:
         """Where the collection's files are published and cached."""
         return CollectionStore(self.store, name, self._cache)
+
+    def feedback(self, name: str) -> Feedback:
+        """What people said of matches in the collection."""
+        return Feedback(self.client, self.store, name)
 
     def journal(self, name: str) -> Journal:
         return Journal(self.client, name)

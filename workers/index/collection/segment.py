@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from tasks.errors import CorruptSegment
-from workers.index.codec.codec import Codec, Codes, Positions, Probe, codes_of, search, search_among
+from workers.index.codec.codec import Codec, Codes, Positions, Probe, code_at, codes_of, search, search_among
 from workers.index.codec.mapped import map_index, write_index
 from workers.index.collection.text_table import TextTable, write_table
 
@@ -95,6 +95,11 @@ class Segment:
     def codes(self) -> Codes:
         """All codes (N, code_size) uint8, by position: a copy in memory."""
         return codes_of(self._index)
+
+    def code_of(self, asset_id: str) -> Codes | None:
+        """The code (code_size,) uint8 of an asset; None for one that is not here. Reads the whole table of names."""
+        positions = self.assets.containing(asset_id).tolist()
+        return next((code_at(self._index, p) for p in positions if self.assets[p] == asset_id), None)
 
     def distances(self, probe: Probe, k: int) -> list[float]:
         """Of the `k` nearest entries, ascending, whatever they are."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Collection as AnyCollection
 from dataclasses import dataclass
 
+from tasks.assets.feedback import Feedback
 from tasks.assets.records import facts_of
 from tasks.storage import ObjectStore
 from workers.index.codec.codec import Codec
@@ -63,6 +64,7 @@ def repair(
                 registered += bool(journal.add(asset_id, code, meta, unless_after=result.journal_entry, facts=facts))
         elif asset_id in present:
             removed += bool(journal.remove(asset_id, unless_after=removal))
+    Feedback(journal.client, store, manifest.collection).restore()
     return Repaired(len(newest), registered, removed, documents.unreadable)
 
 

@@ -123,7 +123,8 @@ def _banded(
         return "no_match", "No asset was found in the searched cells: a higher nprobe searches more."
     if limit is None:
         return "uncalibrated", ""
-    among = f"{fpr:.2g} of unrelated images reach among {evidence.assets:,} assets"
+    assets = "one asset" if evidence.assets == 1 else f"{evidence.assets:,} assets"
+    among = f"a share {fpr:.2g} of unrelated images reaches among {assets}"
     if first <= limit:
         return "match", f"The score {first:.3f} is within {limit:.3f}, which at most {among}."
     if possible is not None and first <= possible:

@@ -1,0 +1,65 @@
+"""Options that several commands take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from tasks.names import META_KEY_PATTERN, VIEWS
+
+__all__ = ["collection_option", "metadata_option", "query_options"]
+
+collection_option = click.option(
+    "--collection", help="Collection to use; default: AII_DEFAULT_COLLECTION, or `starter`."
+)
+
+
+def metadata_option(option: str, name: str, explanation: str) -> Callable[..., Any]:
+    """A repeatable option KEY=VALUE, as a dictionary."""
+
+    def parse(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+        pairs = [text.partition("=") for text in given]
+        if bad := [key for key, equals, _ in pairs if not equals or not re.fullmatch(META_KEY_PATTERN, key)]:
+            raise click.BadParameter(f"{bad[0]!r} is no KEY=VALUE with a key of letters, digits, '.', '_' or '-'.")
+        return {key: value for key, _, value in pairs}
+
+    return click.option(option, name, multiple=True, metavar="KEY=VALUE", callback=parse, help=explanation)
+
+
+def _views(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    """Names of views, by commas."""
+    views = tuple(name.strip() for name in value.split(",") if name.strip())
+    if unknown := [name for name in views if name not in VIEWS]:
+        raise click.BadParameter(f"{unknown[0]!r} is no view: choose from {', '.join(VIEWS)}.")
+    return tuple(dict.fromkeys(views))
+
+
+def query_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """One command-line option for each field of :class:`tasks.messages.QueryOptions`, by the field's name."""
+    options = (
+        click.option(
+            "--top", "top_k", default=5, show_default=True, type=click.IntRange(1, 100), help="Matches to return."
+        ),
+        click.option(
+            "--fpr", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+            help="Share of unrelated images that may match; default: the collection's.",
+        ),
+        click.option(
+            "--threshold", type=click.FloatRange(0),
+            help="Distance up to which the first match counts; default: calibrated.",
+        ),
+        click.option(
+            "--views", callback=_views, default="", metavar="mirror,rotations",
+            help="Ask for the mirrored and the turned image too.",
+        ),
+        click.option(
+            "--nprobe", default=1, show_default=True, type=click.IntRange(1, 65536), help="Index cells to search."
+        ),
+        metadata_option("--where", "where", "Only assets with this metadata (repeatable)."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
