@@ -349,7 +349,7 @@ def test_a_gif_s_first_frame_is_published_as_png_and_the_others_are_said_to_be_l
     image, encoded = again(data)
     assert encoded.extension == "png"
     assert (image.pixels == np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))).all()
-    assert encoded.lost == ("1 further frames",)
+    assert encoded.lost == ("1 further frame",)
 
 
 def test_an_avif_is_published_as_jpeg_upright_with_its_rights() -> None:

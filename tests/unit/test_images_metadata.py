@@ -10,6 +10,7 @@ import io
 import struct
 import zlib
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image, IptcImagePlugin
@@ -308,6 +309,24 @@ LOSSES = {
     "content credentials": (jpeg_with(zoo.segment(0xEB, b"JP\0\1\0\0\0\1jumbc2pa")), "C2PA manifest"),
     "further pictures": (zoo.saved(zoo.photo(), "JPEG") + THUMBNAIL, "further pictures"),
     "a video": (zoo.saved(zoo.photo(), "JPEG") + b"\0\0\0\x18ftypmp42" * 9, "bytes after the picture"),
+    "a video behind a PNG": (zoo.saved(zoo.photo(), "PNG") + b"ftypmp42", "8 bytes after the picture"),
+    "bytes behind a WebP": (zoo.saved(zoo.photo(), "WEBP") + b"ftypmp42", "8 bytes after the picture"),
+    "a PNG's time": (
+        zoo.with_png_chunks(zoo.saved(zoo.photo(), "PNG"), zoo.chunk(b"tIME", bytes((7, 230, 1, 1, 1, 1, 1)))),
+        "chunk tIME",
+    ),
+    "JFIF's thumbnail": (
+        jpeg_with(zoo.segment(0xE0, b"JFIF\0\1\2\0\0\1\0\1\1\1" + bytes(3))),
+        "JFIF thumbnail",
+    ),
+    "EXIF within Photoshop's resources alone": (
+        jpeg_with(zoo.segment(0xED, b"Photoshop 3.0\0" + zoo.resource(0x0422, b"II*\0\x08\0\0\0"))),
+        "EXIF within Photoshop resources",
+    ),
+    "AVIF of 10 bits": (
+        imagecodecs.avif_encode(zoo.photo().astype(np.uint16) * 4, bitspersample=10),
+        "10 bits a sample",
+    ),
     "another program's segment": (jpeg_with(zoo.segment(0xEC, b"Ducky\0\1")), "segment APP12 Ducky"),
 }
 
@@ -316,6 +335,35 @@ LOSSES = {
 def test_what_cannot_be_carried_is_said(name: str) -> None:
     data, said = LOSSES[name]
     assert any(said in line for line in published(data)[1])
+
+
+def test_what_the_picture_loses_is_said_also_where_no_metadata_are_wanted() -> None:
+    data, said = LOSSES["a gain map"]
+    assert any(said in line for line in published(data, "none")[1])
+
+
+def test_xmp_too_long_for_a_jpeg_is_published_with_its_rights_alone() -> None:
+    long = XMP.replace(b"<dc:rights>", b"<dc:description>" + b"word " * 20_000 + b"</dc:description><dc:rights>")
+    image, lost = published(zoo.saved(zoo.photo(), "AVIF", xmp=long))
+    assert image.format == "JPEG"
+    assert image.info["xmp"].count(b"dc:rights") == XMP.count(b"dc:rights")
+    assert b"word" not in image.info["xmp"]
+    assert any("XMP: too long for this format" in line for line in lost)
+
+
+def test_rights_that_cannot_be_found_in_damaged_xmp_are_said_to_be_lost() -> None:
+    packet = XMP.replace(b"</rdf:RDF>", b"")
+    assert any("XMP: damaged" in line for line in published(zoo.saved(zoo.photo(), "JPEG", xmp=packet), "rights")[1])
+
+
+def test_a_gif_s_comment_and_xmp_are_published() -> None:
+    gif = zoo.saved(Image.fromarray(zoo.photo()), "GIF", comment=b"by Anna")
+    extension = b"!\xff\x0bXMP DataXMP" + XMP + bytes((1, *range(255, -1, -1), 0))
+    at = gif.index(b"!\xfe")
+    image, lost = published(gif[:at] + extension + gif[at:])
+    assert image.info["Comment"] == "by Anna"
+    assert b"dc:rights" in image.info["xmp"]
+    assert not lost
 
 
 def test_a_gain_map_that_is_not_published_is_not_announced_either() -> None:

@@ -11,6 +11,7 @@ from PIL.GifImagePlugin import GifImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from tasks.errors import TruncatedImage, UnsupportedFormat
+from workers.images import png_blocks
 from workers.images.coding import LOSSLESS_PNG, as_png
 from workers.images.colour import alpha_of, own_samples
 from workers.images.deep import Deep, divided
@@ -35,6 +36,8 @@ _WHITE_IS_ZERO: Final = 0
 _SUBFILE, _REDUCED = 0xFE, 1
 _MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"})
 _EXIF_LIMIT: Final = 16 << 20
+# XMP specification, part 3, 1.1.2: the packet is no chain of blocks, and a trailer leads readers of such to its end.
+_GIF_XMP: Final = re.compile(rb"(?s)!\xff\x0bXMP DataXMP(.{1,4194304}?)\x01\xff\xfe\xfd")
 # A graphic control extension: one stands before each frame of an animation.
 _GIF_FRAME: Final = re.compile(rb"(?s)\x21\xf9\x04.{4}\x00")
 
@@ -148,6 +151,13 @@ def open_gif(data: bytes, size: Size) -> Opened:
         raise TruncatedImage("The GIF states two sizes. Export the image again and resubmit it.")
     image.load()
     frames = gif_frames(data)
-    lost = (f"{frames - 1} further frames",) if frames > 1 else ()
+    lost = (f"{frames - 1} further frame{'s' if frames > 2 else ''}",) if frames > 1 else ()
     alpha = alpha_of(image, 8)
-    return Opened(own_samples(image), alpha, Blocks(lost=lost), as_png(image, alpha))
+    return Opened(own_samples(image), alpha, _gif_blocks(image, data, lost), as_png(image, alpha))
+
+
+def _gif_blocks(image: GifImageFile, data: bytes, lost: tuple[str, ...]) -> Blocks:
+    """Its comment and its XMP."""
+    comment, packet = image.info.get("comment"), _GIF_XMP.search(data)
+    texts = ((b"Comment", png_blocks.comment(comment)),) if isinstance(comment, bytes) else ()
+    return Blocks(xmp=packet[1] if packet else None, texts=texts, lost=lost)

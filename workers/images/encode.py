@@ -11,9 +11,9 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from PIL import Image
 
-from workers.images import jpeg_blocks, png_blocks, webp
+from workers.images import jpeg_blocks, png_blocks
 from workers.images.coding import Coding, PublishedFormat
-from workers.images.metadata import Keep, Publishable
+from workers.images.metadata import Capacity, Keep, Publishable
 from workers.images.model import DecodedImage, EncodedImage, Samples
 from workers.images.png_writer import write_palette, write_png
 
@@ -22,10 +22,10 @@ _NAMES: Final[dict[PublishedFormat, tuple[str, str]]] = {
     "PNG": ("png", "image/png"),
     "WEBP": ("webp", "image/webp"),
 }
-_EXIF_LIMITS: Final[dict[PublishedFormat, int]] = {
-    "JPEG": jpeg_blocks.EXIF_LIMIT,
-    "PNG": png_blocks.EXIF_LIMIT,
-    "WEBP": webp.EXIF_LIMIT,
+_CAPACITIES: Final[dict[PublishedFormat, Capacity]] = {
+    "JPEG": jpeg_blocks.CAPACITY,
+    "PNG": Capacity(),
+    "WEBP": Capacity(),
 }
 
 # ``exact`` keeps the colours under transparent pixels. In lossless mode ``quality`` is effort. Measured on a photograph
@@ -52,7 +52,7 @@ def encode(samples: Samples, like: DecodedImage, *, coding: Coding | None = None
         expected = f"{like.samples.dtype} {like.samples.shape}"
         raise ValueError(f"Expected {expected} to encode, got {samples.dtype} {samples.shape}.")
     coding = coding or like.coding
-    carried, lost = like.blocks.publishable(keep, _EXIF_LIMITS[coding.format])
+    carried, lost = like.blocks.publishable(keep, _CAPACITIES[coding.format])
     if coding.format == "PNG" and like.source_format == "JPEG":
         carried = replace(carried, texts=tuple(map(png_blocks.comment, carried.texts)))
     if coding.format == "JPEG":

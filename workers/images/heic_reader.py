@@ -2,7 +2,8 @@
 alone ends. Run by path (see :mod:`workers.images.heif`): it imports nothing of this project, which would load torch.
 
 Standard input: the file. Arguments: the most pixels that are decoded. Standard output: a line of JSON with ``mode``,
-``size`` and the ``lengths`` of what follows it: pixels, EXIF, XMP, ICC profile. Exit status 4: pi-heif is missing.
+``size``, how many ``pictures`` there are, and the ``lengths`` of what follows it: pixels, EXIF, XMP, ICC profile. Exit
+status 4: pi-heif is missing.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def main() -> int:
     image.load()
     named = (image.info.get(name) for name in ("exif", "xmp", "icc_profile"))
     parts = [image.tobytes(), *(part if isinstance(part, bytes) else b"" for part in named)]
-    header = {"mode": image.mode, "size": image.size, "lengths": [len(part) for part in parts]}
+    pictures = getattr(image, "n_frames", 1)
+    lengths = [len(part) for part in parts]
+    header = {"mode": image.mode, "size": image.size, "pictures": pictures, "lengths": lengths}
     sys.stdout.buffer.write(b"".join([json.dumps(header).encode(), b"\n", *parts]))
     return 0
 

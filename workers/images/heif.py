@@ -33,6 +33,8 @@ _DECODING_S: Final = 60
 _PROPERTIES_BYTES: Final = 1 << 20
 _SIZE: Final = re.compile(rb"ispe\0\0\0\0(.{4})(.{4})", re.DOTALL)
 _COLOURS: Final = re.compile(rb"colrnclx(..)(..)(..)", re.DOTALL)
+# The bits of each channel; the first one decides.
+_BITS: Final = re.compile(rb"pixi\0\0\0\0[\x01-\x04](.)", re.DOTALL)
 _GAIN_MAPS: Final = (b"hdrgainmap", b"tmap", b"urn:iso:std:iso:ts:21496")
 _EXIF_HEADER: Final = b"Exif\0\0"
 
@@ -83,7 +85,7 @@ def open_heic(data: bytes, size: Size) -> Opened:
     pixels, *named = (rest[start:end] for start, end in pairwise(ends))
     image = Image.frombytes(header["mode"], tuple(header["size"]), pixels)
     image.info |= {name: part for name, part in zip(("exif", "xmp", "icc_profile"), named, strict=True) if part}
-    return _opened(image, data)
+    return _opened(image, data, header["pictures"])
 
 
 def _check_colours(data: bytes) -> None:
@@ -96,7 +98,7 @@ def _check_size(image: Any, size: Size) -> None:
         raise UnsupportedFormat("The file states two sizes. Export the image again and resubmit it.")
 
 
-def _opened(image: Image.Image, data: bytes) -> Opened:
+def _opened(image: Image.Image, data: bytes, pictures: int = 1) -> Opened:
     alpha = alpha_of(image, 8)
     if alpha is not None and bool((alpha == 255).all()):
         alpha = None
@@ -105,6 +107,12 @@ def _opened(image: Image.Image, data: bytes) -> Opened:
     head = data[:_PROPERTIES_BYTES]
     if any(name in head for name in _GAIN_MAPS):
         lost.append("HDR gain map: the published picture is the standard one, without its HDR version")
+    if (bits := max((found[0] for found in _BITS.findall(head)), default=8)) > 8:
+        lost.append(f"{bits} bits a sample: the published picture has 8")
+    if pictures > 1:
+        lost.append("further pictures after the first one")
+    if b"c2pa" in head:
+        lost.append("C2PA manifest: its signature is of the unchanged picture")
     blocks = Blocks(
         exif=exif.removeprefix(_EXIF_HEADER) if exif else None,
         xmp=xmp if isinstance(xmp, bytes) else None,

@@ -7,10 +7,10 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from workers.images.metadata import Blocks, Density, Publishable
+from workers.images.metadata import Blocks, Capacity, Density, Publishable
 from workers.images.metadata.xmp import has_gain_map
 
-__all__ = ["APP1", "COMMENT", "EXIF_HEADER", "EXIF_LIMIT", "Found", "with_metadata"]
+__all__ = ["APP1", "CAPACITY", "COMMENT", "EXIF_HEADER", "Found", "with_metadata"]
 
 APP0, APP1, APP2, APP11, APP13, APP14, COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEE, 0xFE
 EXIF_HEADER: Final = b"Exif\0\0"
@@ -21,7 +21,8 @@ _PHOTOSHOP: Final = b"Photoshop 3.0\0"
 _JFIF: Final = b"JFIF\0"
 _GAIN_MAPS: Final = (b"urn:iso:std:iso:ts:21496:-1", b"http://ns.apple.com/HDRGainMap")
 _MAX_BODY: Final = 65_533
-EXIF_LIMIT: Final = _MAX_BODY - len(EXIF_HEADER)
+CAPACITY: Final = Capacity(_MAX_BODY - len(EXIF_HEADER), _MAX_BODY - len(_XMP), has_xmp_extension=True)
+_JFIF_BYTES: Final = 14  # without a thumbnail
 _UNITS: Final = ("aspect", "inch", "cm")
 _MAX_COMMENTS: Final = 16
 
@@ -63,6 +64,8 @@ class Found:
 
     def _note_jfif(self, body: bytes) -> None:
         unit, across, down = struct.unpack_from(">BHH", body, 7)
+        if len(body) > _JFIF_BYTES:
+            self._lost.append("JFIF thumbnail")
         if unit < len(_UNITS) and across and down:
             self._density = Density(across, down, _UNITS[unit])  # type: ignore[arg-type]
 

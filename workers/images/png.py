@@ -73,6 +73,7 @@ def read(data: bytes) -> Contents:
         elif kind not in _PIXEL_CHUNKS:
             found.note(kind, bytes(view[position + 8 : body_end]))
         if kind == b"IEND":
+            found.trailer(len(data) - body_end - 4)
             return Contents(b"".join(kept), found.blocks(), colours)
         others += kind not in _PIXEL_CHUNKS
         if others > MAX_CHUNKS:

@@ -12,9 +12,8 @@ from typing import Final
 from workers.images.metadata import Blocks, Density, Publishable
 from workers.images.metadata.photoshop import IPTC, resource
 
-__all__ = ["EXIF_LIMIT", "Found", "chunk", "comment", "with_metadata", "with_profile"]
+__all__ = ["Found", "chunk", "comment", "with_metadata", "with_profile"]
 
-EXIF_LIMIT: Final = 16 << 20
 _HEADER_END: Final = 33  # signature and IHDR
 _EXIF_HEADER: Final = b"Exif\0\0"
 _XMP_KEYWORD: Final = b"XML:com.adobe.xmp"
@@ -22,8 +21,6 @@ _XMP_HEADER: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _RAW: Final = b"Raw profile type "
 _MAX_INFLATED: Final = 4 << 20
 _TEXTS: Final = frozenset({b"tEXt", b"zTXt", b"iTXt"})
-# Of no use to the published file: hints for encoders and palettes, and the time of the last change.
-_SILENT: Final = frozenset({b"bKGD", b"hIST", b"sPLT", b"sBIT", b"tIME", b"sTER"})
 _RAW_PROFILE: Final = re.compile(rb"\s{0,8}([\w ]{1,16})\n\s{0,16}(\d{1,9})\n([0-9a-fA-F\s]*)\Z")
 
 
@@ -52,8 +49,13 @@ class Found:
             self._density = Density(across, down, "metre" if unit == 1 else "aspect")
         elif kind == b"caBX":
             self._lose("C2PA manifest: its signature is of the unchanged picture")
-        elif kind not in _SILENT:
+        elif kind != b"IEND":
             self._lose(f"chunk {kind.decode('ascii', 'replace')}")
+
+    def trailer(self, size: int) -> None:
+        """So many bytes follow the picture."""
+        if size:
+            self._lose(f"{size:,} bytes after the picture")
 
     def blocks(self) -> Blocks:
         exif = self._exif or self._raw.get(b"exif") or self._raw.get(b"APP1")

@@ -6,9 +6,8 @@ from typing import Final
 
 from workers.images.metadata import Blocks
 
-__all__ = ["EXIF_LIMIT", "read"]
+__all__ = ["read"]
 
-EXIF_LIMIT: Final = 16 << 20
 _MAX_CHUNKS: Final = 256
 _PICTURE: Final = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF"})
 
@@ -31,6 +30,9 @@ def read(data: bytes) -> Blocks:
         elif kind not in _PICTURE:
             lost.append(f"chunk {kind.decode('ascii', 'replace')}")
         position = start + size + size % 2
+    trailing = len(data) - 8 - int.from_bytes(data[4:8], "little")
+    if trailing > 1:
+        lost.append(f"{trailing:,} bytes after the picture")
     exif = found.get(b"EXIF")
     return Blocks(
         exif=exif.removeprefix(b"Exif\0\0") if exif else None,

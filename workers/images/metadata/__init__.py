@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from workers.images.metadata.blocks import Blocks, Density, Keep, Publishable
+from workers.images.metadata.blocks import Blocks, Capacity, Density, Keep, Publishable
 
-__all__ = ["Blocks", "Density", "Keep", "Publishable"]
+__all__ = ["Blocks", "Capacity", "Density", "Keep", "Publishable"]

@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeAlias
 
 from workers.images.metadata import photoshop, tiff, xmp
 
-__all__ = ["Blocks", "Density", "Keep", "Publishable"]
+__all__ = ["Blocks", "Capacity", "Density", "Keep", "Publishable"]
 
 Keep: TypeAlias = Literal["all", "rights", "none"]
 
@@ -43,6 +43,15 @@ class Density:
         per_metre = {"inch": 1 / 0.0254, "cm": 100.0, "metre": 1.0}[self.unit]
         factor = per_metre * (1.0 if unit == "metre" else 0.01)
         return Density(round(self.across * factor), round(self.down * factor), unit)
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a format holds: bytes of EXIF and of an XMP packet, and whether a packet may be carried on elsewhere."""
+
+    exif: int = 16 << 20
+    xmp: int = xmp.MAX_BYTES
+    has_xmp_extension: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,22 +98,26 @@ class Blocks:
             stated = xmp.orientation_of(self.xmp)
         return stated or 1
 
-    def publishable(self, keep: Keep, exif_limit: int) -> tuple[Publishable, list[str]]:
+    def publishable(self, keep: Keep, capacity: Capacity) -> tuple[Publishable, list[str]]:
         """Upright, without pictures of the original; and a line for each thing that could not be kept.
 
         Args:
-            exif_limit: in bytes, of the format that is written.
+            capacity: of the format that is written.
         """
         density = self.density.turned if self.density and self.orientation >= 5 else self.density
         if keep == "none":
-            return Publishable(density=density), []
+            return Publishable(density=density), list(self.lost)
         lost = list(self.lost)
-        exif = self._exif(keep, exif_limit, lost)
+        exif = self._exif(keep, capacity.exif, lost)
         packet, extension = self._xmp(keep, lost)
+        if packet and len(packet) > capacity.xmp:
+            packet, extension = self._short_xmp(packet, capacity.xmp, lost), ()
+        if extension and not capacity.has_xmp_extension:
+            lost.append("XMP extension: this format has none")
         resources = None
         if self.photoshop:
             resources, damaged = (photoshop.cleaned if keep == "all" else photoshop.rights_only)(self.photoshop)
-            lost += damaged
+            lost += [*damaged, *self._unread_copies()]
         texts = tuple(block for name, block in self.texts if keep == "all" or name in _RIGHTS_TEXTS)
         return Publishable(exif, packet, extension, resources, texts, density), lost
 
@@ -137,7 +150,7 @@ class Blocks:
             lost.append("XMP: too long, not UTF-8, or with a document type")
             return None, ()
         if keep == "rights":
-            return xmp.rights_only(self.xmp), ()
+            return self._rights(self.xmp, lost), ()
         extension = self.xmp_extension
         if xmp.holds_picture(b"".join(extension)):
             lost.append("XMP extension: holds a picture of the original")
@@ -145,8 +158,28 @@ class Blocks:
         packet = xmp.cleaned(self.xmp)
         if xmp.holds_picture(packet):
             lost.append("XMP: holds a picture of the original; its rights are kept")
-            return xmp.rights_only(packet), ()
+            return self._rights(packet, lost), ()
         return packet, extension
+
+    def _rights(self, packet: bytes, lost: list[str]) -> bytes | None:
+        if not xmp.parses(packet):
+            lost.append("XMP: damaged; its rights were not found")
+            return None
+        return xmp.rights_only(packet)
+
+    def _short_xmp(self, packet: bytes, limit: int, lost: list[str]) -> bytes | None:
+        rights = self._rights(packet, lost)
+        fits = rights is not None and len(rights) <= limit
+        kept = "its rights are kept" if fits else "nothing of it is kept"
+        lost.append(f"XMP: too long for this format ({len(packet):,} bytes); {kept}")
+        return rights if fits else None
+
+    def _unread_copies(self) -> list[str]:
+        """Of EXIF, XMP and profile within Photoshop's resources, those that are no copies: the file has no other."""
+        assert self.photoshop is not None
+        present = {"EXIF": self.exif, "XMP": self.xmp, "ICC profile": self.profile}
+        found = photoshop.copies(self.photoshop)
+        return [f"{name} within Photoshop resources" for name in sorted(found) if not present[name]]
 
     def without(self, *lines: str) -> Blocks:
         """The same, with lines about what was lost on the way."""

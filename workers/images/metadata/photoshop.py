@@ -6,13 +6,13 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-__all__ = ["IPTC", "Resources", "cleaned", "resource", "rights_only"]
+__all__ = ["IPTC", "Resources", "cleaned", "copies", "resource", "rights_only"]
 
 IPTC: Final = 0x0404
 _COPYRIGHT_FLAG, _URL = 0x040A, 0x040B
 _SIGNATURES: Final = frozenset({b"8BIM", b"MeSa", b"AgHg", b"PHUT", b"DCSR"})
 _MAX_RESOURCES: Final = 1024
-# Left out without a word: what the file carries in another place anyway.
+# What a file carries in another place.
 _COPIES: Final = {0x040F: "ICC profile", 0x0422: "EXIF", 0x0423: "EXIF", 0x0424: "XMP"}
 _THUMBNAILS: Final = (0x0409, 0x040C)
 
@@ -38,6 +38,11 @@ class Resources(NamedTuple):
 def resource(number: int, data: bytes) -> bytes:
     """One resource without a name."""
     return b"8BIM" + struct.pack(">HHL", number, 0, len(data)) + data + bytes(len(data) % 2)
+
+
+def copies(block: bytes) -> set[str]:
+    """Which of EXIF, XMP and profile there are."""
+    return {_COPIES[r.number] for r in _resources(block, []) if r.number in _COPIES}
 
 
 def cleaned(block: bytes) -> Resources:

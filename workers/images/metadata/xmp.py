@@ -7,7 +7,16 @@ from typing import Final
 from xml.dom import Node, minidom
 from xml.parsers.expat import ExpatError
 
-__all__ = ["MAX_BYTES", "cleaned", "has_gain_map", "holds_picture", "orientation_of", "readable", "rights_only"]
+__all__ = [
+    "MAX_BYTES",
+    "cleaned",
+    "has_gain_map",
+    "holds_picture",
+    "orientation_of",
+    "parses",
+    "readable",
+    "rights_only",
+]
 
 MAX_BYTES: Final = 1 << 22
 
@@ -70,6 +79,15 @@ def cleaned(packet: bytes) -> bytes:
     for prefix in _prefixes(packet, _CAMERA):
         packet = _without_attributes(packet, prefix)
     return packet
+
+
+def parses(packet: bytes) -> bool:
+    """Whether it is well-formed XML."""
+    try:
+        minidom.parseString(packet)
+    except (ExpatError, ValueError):
+        return False
+    return True
 
 
 def rights_only(packet: bytes) -> bytes | None:
