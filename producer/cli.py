@@ -25,6 +25,7 @@ _OWN: Final = {
     "status": Lazy("producer.commands.status:status", "Show services, workers, queues, speed and failures."),
     "serve": Lazy("producer.commands.gateway:serve", "Serve the HTTP gateway."),
     "tokens": Lazy("producer.commands.gateway:tokens", "Make, list and remove tokens of the HTTP gateway."),
+    "hooks": Lazy("producer.commands.hooks:hooks", "Send the ends of jobs to a URL, as signed webhooks."),
     "jobs": Lazy("producer.commands.jobs:jobs", "List jobs, wait for them, fetch their files, retry and cancel them."),
 }
 # Of commands from entry points, which know only a name; others are imported for their own.

@@ -106,6 +106,7 @@ def _start_planned(stack: Stack, supervisor: Supervisor, state: Path, *, workers
     later += [services.flower_service(stack, state)] if flower else []
     later += [services.gateway_service(stack, state)] if services.gateway_wanted(stack.settings) else []
     _start_stores(supervisor, stack, state)
+    later += [services.hooks_service(stack, state)] if services.hooks_wanted(stack.settings) else []
     write_stack_file(stack_file(), stack.supplied)  # only now: both stores have answered
     supervisor.start(*later)
     return count

@@ -22,6 +22,7 @@ from deploy.local.programs import rclone, require_module
 from deploy.local.redis_server import choose_server
 from deploy.local.stack import LOOPBACK, Stack, make_private_folder, write_private
 from producer.gateway.tokens import TokenFile, token_file
+from producer.hooks.registry import HOOKS
 from tasks.connection import connect_redis
 from tasks.errors import Unavailable
 from tasks.machine import cores, gpus, memory_bytes
@@ -35,6 +36,7 @@ _ANSWER_TIMEOUT_S = 5
 _MOST_WORKERS = 8
 _WORKER_STOP_MARGIN_S = 5.0  # it ends by itself before
 _STORE_STOP_S = 10.0
+_HOOKS_STOP_S = 20.0  # tries that have begun are finished
 _GATEWAY_STOP_S = 40.0  # requests that have begun are answered first
 _WORKER_BYTES = 2 * 2**30  # with what its images take
 
@@ -172,6 +174,18 @@ def gateway_service(stack: Stack, state: Path) -> Service:
     command = (sys.executable, "-c", "from producer.cli import aii; aii()", "serve")
     environment = _environment(_variables(stack, state))
     return Service("gateway", command, environment, lambda _: get_gateway(stack.settings), 60, _GATEWAY_STOP_S)
+
+
+def hooks_service(stack: Stack, state: Path) -> Service:
+    require_module("standardwebhooks", "gateway", "remove the hooks (`aii hooks remove`)")
+    command = (sys.executable, "-c", "from producer.cli import aii; aii()", "hooks", "run")
+    return Service("hooks", command, _environment(_variables(stack, state)), lambda _: None, 60, _HOOKS_STOP_S)
+
+
+def hooks_wanted(settings: Settings) -> bool:
+    """Whether there is a hook; raises RedisUnavailable."""
+    with connect_redis(settings) as client:
+        return bool(client.exists(HOOKS))
 
 
 def gateway_url(settings: Settings) -> str:

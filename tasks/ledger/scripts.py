@@ -25,6 +25,7 @@ Keys:
                        found without reading those
     aii:counts         hash of counters
     aii:events         stream of the ends of jobs, bounded; see :mod:`tasks.ledger.events`
+    aii:hooks:outbox   stream of the same for webhooks, where `aii:hooks` has any; see :mod:`producer.hooks`
 """
 
 from typing import Final
@@ -51,8 +52,9 @@ local function mark_death(job)
 end
 """
 
-# A CloudEvent for those who wait for the job. Returns the time (ms), which is in the entry's own name: a script that
-# announces need not ask for it.
+# A CloudEvent for those who wait for the job; and, where there are hooks, the same with the job's id for the process
+# that delivers it. Returns the time (ms), which is in the entry's own name: a script that announces need not ask for
+# it.
 _ANNOUNCE: Final = """
 local function announce(events, id, state, task, document, place, code)
   local subject = redis.sha1hex(id)
@@ -62,6 +64,11 @@ local function announce(events, id, state, task, document, place, code)
                            subject .. '-' .. data.document .. '-' .. state, 'source', '/aii/ledger',
                            'type', 'aii.job.' .. state, 'subject', subject, 'datacontenttype', 'application/json',
                            'data', cjson.encode(data))
+  if redis.call('EXISTS', 'aii:hooks') == 1 then
+    redis.call('XADD', 'aii:hooks:outbox', 'MAXLEN', '~', 100000, '*', 'job', id, 'id',
+               subject .. '-' .. data.document .. '-' .. state, 'state', state, 'task', data.task,
+               'document', data.document, 'error_code', data.error_code)
+  end
   return tonumber(string.match(entry, '^%d+'))
 end
 """

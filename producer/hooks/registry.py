@@ -1,0 +1,89 @@
+"""The hooks, as Redis keeps them.
+
+aii:hooks   hash: id → JSON: url, secret, states, created_at. While there is none, workers write no outbox.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import secrets
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_serializer, field_validator
+
+from tasks.connection import RedisClient
+from tasks.errors import InvalidRequest, NotFound
+from tasks.ledger.states import JobState
+from tasks.messages import Frozen
+
+__all__ = ["HOOKS", "Hook", "Hooks"]
+
+HOOKS: Final = "aii:hooks"
+_SECRET_BYTES: Final = 32
+
+
+class Hook(Frozen):
+    """Where ends of jobs are sent.
+
+    Attributes:
+        secret: `whsec_` and base64, with which every message is signed.
+        states: of which ends; empty for all.
+    """
+
+    hook_id: str = Field(pattern=r"^[0-9a-f]{8}$")
+    url: str = Field(max_length=2_048)
+    secret: SecretStr
+    states: frozenset[JobState] = frozenset()
+    created_at: str = ""
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("it is no http:// or https:// URL")
+        return value
+
+    @field_serializer("secret")
+    def _kept(self, value: SecretStr) -> str:
+        return value.get_secret_value()
+
+    def wants(self, state: str) -> bool:
+        return not self.states or state in self.states
+
+
+class Hooks:
+    """Thread-safe; raises RedisUnavailable."""
+
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
+
+    def all(self) -> list[Hook]:
+        """All hooks, oldest first."""
+        hooks = [Hook.model_validate_json(text) for text in self._client.hvals(HOOKS)]
+        return sorted(hooks, key=lambda hook: hook.created_at)
+
+    def add(self, url: str, states: Sequence[JobState]) -> Hook:
+        """Make a hook, with a secret of its own; raises InvalidRequest for a URL that cannot be used."""
+        secret = "whsec_" + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        try:
+            hook = Hook(
+                hook_id=secrets.token_hex(4),
+                url=url,
+                secret=SecretStr(secret),
+                states=frozenset(states),
+                created_at=now,
+            )
+        except ValidationError as error:
+            raise InvalidRequest(f"The hook's URL cannot be used: {error.errors()[0]['msg']}.") from None
+        self._client.hset(HOOKS, hook.hook_id, hook.model_dump_json())
+        return hook
+
+    def remove(self, hook_id: str) -> None:
+        """Forget a hook; what is not delivered to it yet is not delivered any more. Raises NotFound."""
+        if not self._client.hdel(HOOKS, hook_id):
+            raise NotFound(f"There is no hook {hook_id}: `aii hooks list` names them.")
