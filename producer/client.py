@@ -11,6 +11,7 @@ from typing import Any, cast
 from producer.images import object_named, read_image
 from producer.vectors import packed
 from tasks.app import Sender, create_app, submit
+from tasks.assets.protected_digests import ProtectedDigests
 from tasks.documents import read_result
 from tasks.errors import AiiError, DeadlineExceeded, InvalidRequest, JobMissing, error_of
 from tasks.files import write_atomically
@@ -72,6 +73,7 @@ class Producer:
         self._settings = settings
         self._store = store
         self._sender = sender
+        self._digests = ProtectedDigests(store)
 
     @classmethod
     def connect(cls, settings: Settings | None = None) -> Producer:
@@ -126,6 +128,7 @@ class Producer:
 
         Raises:
             BadInput: the image or a name cannot be used; nothing was submitted.
+            AlreadyProtected: the image is itself the protected file of an asset; likewise.
             Unavailable: Redis or S3 does not answer.
         """
         if asset_id is not None:
@@ -297,6 +300,8 @@ class Producer:
         if isinstance(image, str) and (named := object_named(image)):
             return named, False
         data, content_type = read_image(image, self._settings.max_image_bytes)
+        if bucket is Bucket.ORIGINALS:
+            self._digests.refuse(sha256_hex(data))
         digest, seen = self._stored(bucket, data, content_type)
         return Source(sha256=digest, size=len(data)), seen
 

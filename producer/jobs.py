@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Final
 
+import click
+
 from producer import output
 from tasks.app import Sender, create_app
 from tasks.command_line import EXIT_FAILED, echo
@@ -19,6 +21,7 @@ from tasks.ledger.dead_letters import DeadLetter, DeadLetters
 from tasks.ledger.operations import Operations
 from tasks.ledger.records import JobRecord
 from tasks.ledger.states import JobState
+from tasks.names import QUEUES
 from tasks.settings import load_settings
 from tasks.storage import ObjectStore
 
@@ -42,9 +45,10 @@ def show_job(part: str) -> None:
     settings = load_settings()
     operations = Operations.connect(settings)
     job_id = operations.find(part)
-    echo(_line(operations.job(job_id)))
-    try:
-        document = read_document(ObjectStore.connect(settings), job_id)
+    record = operations.job(job_id)
+    echo(_line(record))
+    try:  # the ledger's number of it spares a listing, for which a producer lacks the right
+        document = read_document(ObjectStore.connect(settings), job_id, max(1, record.commits))
     except ObjectMissing:
         return
     echo(json.dumps(json.loads(document), indent=2))
@@ -81,10 +85,14 @@ def cancel_jobs(parts: Sequence[str]) -> None:
     _each(list(named_jobs(operations, parts)), cancel)
 
 
-def cancel_all() -> None:
-    """Cancel every job that waits or runs, also those that others submitted. Exits when one cannot be."""
+def cancel_all(*, confirmed: bool) -> None:
+    """Cancel every job that waits or runs, also those that others submitted; asks before, unless `confirmed`. Exits
+    when one cannot be."""
     settings = load_settings()
     operations, store = Operations.connect(settings), ObjectStore.connect(settings)
+    count = operations.running() + sum(operations.waiting(queue)[0] for queue in QUEUES)
+    if count and not confirmed:
+        click.confirm(f"Cancel all {count:,} jobs that wait or run, of every producer?", abort=True)
     tried: set[str] = set()
     cancelled = 0
     while new := [job for job in _open_jobs(operations) if job not in tried]:

@@ -47,7 +47,8 @@ def _unread(search: Search) -> None:
     for unread in search.unread:
         echo(f"{printable(unread.name)}: FAILED [{NotFound.code}] cannot be read: {unread.reason}")
     for skipped in search.skipped[:_NAMED]:
-        note(f"{printable(skipped.name)}: skipped ({skipped.reason})")
+        more = f": {skipped.message}" if skipped.message else ""
+        note(f"{printable(skipped.name)}: skipped ({skipped.reason}){more}")
     if len(search.skipped) > _NAMED:
         note(f"… and {len(search.skipped) - _NAMED} more; --json names all.")
 
@@ -57,7 +58,8 @@ def _unread_as_json(search: Search) -> None:
         failure = {"code": NotFound.code, "message": f"It cannot be read: {unread.reason}."}
         echo(json.dumps({"image": printable(unread.name), "status": "failed", **failure}))
     for skipped in search.skipped:
-        echo(json.dumps({"image": printable(skipped.name), "status": "skipped", "reason": skipped.reason}))
+        more = {"message": skipped.message} if skipped.message else {}
+        echo(json.dumps({"image": printable(skipped.name), "status": "skipped", "reason": skipped.reason} | more))
 
 
 def _line(submission: Submission, line: Callable[[Submission], str]) -> str:

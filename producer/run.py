@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,14 +20,15 @@ from producer.evidence import explained, write_evidence
 from producer.outputs import Outputs, check_report
 from producer.retry_policy import worker_expected
 from producer.saving import asset_file, protected_file, save_protected, write_rows
-from producer.search import Found, Search, find_images, summary
+from producer.search import PROTECTED, Found, Search, Skipped, find_images, summary
 from producer.session import Batch, Reports, Wanted, end_early, missing_worker, prepare, withdraw
 from tasks.command_line import EXIT_FAILED, progress_bar
-from tasks.errors import DeadlineExceeded, Unavailable
+from tasks.errors import AiiError, AlreadyProtected, DeadlineExceeded, Unavailable
 from tasks.files import write_atomically
 from tasks.messages import ActivationOptions, QueryOptions, validated
 from tasks.names import QUEUE_ACTIVATE, QUEUE_QUERY
 from tasks.settings import state_dir
+from tasks.storage import ObjectStore
 
 __all__ = ["activate", "find", "query"]
 
@@ -99,9 +100,9 @@ def query(search: Search, wanted: Wanted, collection: str | None, reports: Repor
     def keep(submission: Submission) -> Submission:
         if not isinstance(submission.error, DeadlineExceeded):
             return submission
-        withdraw(batch, [submission.job_id or ""])
-        late = DeadlineExceeded(f"Not answered after {wanted.timeout_s} s; the question was withdrawn: ask again.")
-        return replace(submission, error=late)
+        problem = withdraw(batch, [submission.job_id or ""])
+        end = f"it could not be withdrawn: {problem}" if problem else "the question was withdrawn: ask again."
+        return replace(submission, error=DeadlineExceeded(f"Not answered after {wanted.timeout_s} s; {end}"))
 
     def write(submissions: Sequence[Submission]) -> None:
         _write_answers(batch, reports, submissions)
@@ -118,7 +119,19 @@ def _write_answers(batch: Batch, reports: Reports, submissions: Sequence[Submiss
     if reports.csv:
         write_atomically(reports.csv, answers_csv(submissions))
     if reports.html:
-        write_atomically(reports.html, answers_page(submissions, partial(protected_file, batch.settings)))
+        problems: list[str] = []
+        store, limit = ObjectStore.connect(batch.settings), 4 * batch.settings.max_image_bytes
+
+        def image_of(collection: str, asset_id: str) -> bytes | None:
+            try:
+                return None if problems else protected_file(store, limit, collection, asset_id)
+            except AiiError as error:
+                problems.append(error.message)
+                return None
+
+        write_atomically(reports.html, answers_page(submissions, image_of))
+        if problems:
+            output.note(f"{reports.html} lacks protected images: {problems[0]}")
 
 
 @dataclass(frozen=True)
@@ -151,13 +164,22 @@ def _run(batch: Batch, wanted: Wanted, course: _Course) -> None:
                 advance(len(submissions))
     except (KeyboardInterrupt, Unavailable) as error:
         stopped = error
-    submissions.sort(key=lambda s: s.order)
+    submissions = sorted(_set_aside(submissions, batch.search), key=lambda s: s.order)
     failed = output.report(submissions, batch.search, as_json=wanted.as_json, line=course.line)
     course.write(submissions)
     if stopped:
         end_early(batch, stopped)
     if failed:
         sys.exit(EXIT_FAILED)
+
+
+def _set_aside(submissions: Iterable[Submission], search: Search) -> Iterator[Submission]:
+    """Leave out the protected files that only the service knows for what they are; they are skipped."""
+    for submission in submissions:
+        if isinstance(submission.error, AlreadyProtected):
+            search.skipped.append(Skipped(submission.found.name, PROTECTED, submission.error.message))
+        else:
+            yield submission
 
 
 def _outcomes(batch: Batch, wanted: Wanted, submit: Callable[[Found], Job]) -> Iterator[Submission]:

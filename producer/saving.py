@@ -14,7 +14,7 @@ from producer.outputs import Outputs
 from producer.retry_policy import RetryPolicy
 from producer.search import Search
 from tasks.command_line import printable
-from tasks.errors import AiiError, NotFound
+from tasks.errors import AiiError, NotFound, ObjectMissing, TooLarge
 from tasks.formats import FORMATS
 from tasks.names import asset_key
 from tasks.results import ActivationResult, ExplanationResult, QueryResult
@@ -38,16 +38,19 @@ def save_protected(
         return replace(submission, error=error)
 
 
-def protected_file(settings: Settings, collection: str, asset_id: str) -> bytes | None:
-    """A protected file of an asset, to be shown; None where there is none, or this user may not search for it."""
-    store, limit = ObjectStore.connect(settings), 4 * settings.max_image_bytes
+def protected_file(store: ObjectStore, max_bytes: int, collection: str, asset_id: str) -> bytes | None:
+    """A protected file of an asset, to be shown; None where there is none, or it is too large.
+
+    Raises:
+        StorageRefused: this user may not search for it.
+    """
     key = asset_key(asset_id)
-    with suppress(AiiError):
+    with suppress(ObjectMissing, TooLarge):
         for found in store.list_keys(Bucket.PROTECTED, f"{collection}/assets/{key}"):
-            return store.get(Bucket.PROTECTED, found, limit)
+            return store.get(Bucket.PROTECTED, found, max_bytes)
     for suffix in dict.fromkeys(kind.published for kind in FORMATS):  # as version 0.1.0 named them
-        with suppress(AiiError):
-            return store.get(Bucket.PROTECTED, f"{collection}/{key}{suffix}", limit)
+        with suppress(ObjectMissing, TooLarge):
+            return store.get(Bucket.PROTECTED, f"{collection}/{key}{suffix}", max_bytes)
     return None
 
 
@@ -55,11 +58,10 @@ def asset_file(settings: Settings, answer: QueryResult, explanation: Explanation
     """The current protected file of an answer's first match, to be shown; None where there is none, or this user may
     not read it."""
     asset = explanation.asset if explanation else None
-    if asset is None or not asset.protected_key or not asset.protected_sha256:
-        return protected_file(settings, answer.collection, answer.matches[0].asset_id)
+    store, limit = ObjectStore.connect(settings), 4 * settings.max_image_bytes
     with suppress(AiiError):
-        limit = 4 * settings.max_image_bytes
-        store = ObjectStore.connect(settings)
+        if asset is None or not asset.protected_key or not asset.protected_sha256:
+            return protected_file(store, limit, answer.collection, answer.matches[0].asset_id)
         return store.get_verified(Bucket.PROTECTED, asset.protected_key, asset.protected_sha256, limit)
     return None
 
@@ -70,7 +72,10 @@ def write_rows(submissions: Sequence[Submission], search: Search, folder: Path) 
         Row(printable(one.name), _name(one.name), "failed", error_code=NotFound.code, message=one.reason)
         for one in search.unread
     ]
-    skipped = [Row(printable(one.name), _name(one.name), "skipped", message=one.reason) for one in search.skipped]
+    skipped = [
+        Row(printable(one.name), _name(one.name), "skipped", message=": ".join(filter(None, (one.reason, one.message))))
+        for one in search.skipped
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     write_manifest(folder, [*(_row(s, folder) for s in submissions), *unread, *skipped])
 

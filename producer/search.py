@@ -14,8 +14,9 @@ from typing import Final
 from producer.manifest import ProtectedFiles
 from tasks.formats import FORMATS, HEAD_BYTES, format_of, kind_of
 
-__all__ = ["Found", "Search", "Skipped", "Unread", "find_images", "summary"]
+__all__ = ["PROTECTED", "Found", "Search", "Skipped", "Unread", "find_images", "summary"]
 
+PROTECTED: Final = "protected file"
 _HIDDEN: Final = "hidden"
 _SUFFIXES: Final = frozenset(suffix for kind in FORMATS for suffix in kind.suffixes)
 
@@ -31,10 +32,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file or folder that was left out; `reason` is a word such as ``HEIC``, ``text`` or ``hidden``."""
+    """A file or folder that was left out; `reason` is a word such as ``HEIC``, ``text`` or ``hidden``, and `message` a
+    sentence where there is more to say."""
 
     name: str
     reason: str
+    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,7 @@ def _set_aside(search: Search, protected: ProtectedFiles) -> None:
     kept = []
     for found in search.found:
         if isinstance(found.source, Path) and found.source in protected:
-            search.skipped.append(Skipped(found.name, "protected file"))
+            search.skipped.append(Skipped(found.name, PROTECTED))
         else:
             kept.append(found)
     search.found = kept

@@ -17,7 +17,7 @@ from producer.retry_policy import RetryPolicy
 from producer.search import Search
 from producer.status import warm_workers
 from tasks.command_line import EXIT_INTERRUPTED
-from tasks.errors import AiiError, Unavailable
+from tasks.errors import AiiError, Conflict, JobMissing, Unavailable
 from tasks.ledger.operations import Operations
 from tasks.names import QUEUE_QUERY
 from tasks.settings import Settings, load_settings
@@ -86,8 +86,8 @@ def end_early(batch: Batch, stopped: KeyboardInterrupt | Unavailable) -> NoRetur
     """Say what goes on, and how to wait for it or cancel it. A query without a waiting caller is withdrawn."""
     jobs = list(batch.progress.open)
     if jobs and batch.queue == QUEUE_QUERY:
-        withdraw(batch, jobs)
-        output.note(f"{_counted(jobs)} withdrawn.")
+        problem = withdraw(batch, jobs)
+        output.note(f"{_counted(jobs)} {f'not withdrawn: {problem}' if problem else 'withdrawn.'}")
     elif jobs:
         named = " ".join(jobs) if len(jobs) <= _LISTED_JOBS else f"- < {_listed(jobs)}"
         output.note(f"{_counted(jobs)} accepted and not done; the work goes on.")
@@ -109,12 +109,16 @@ def _listed(jobs: Sequence[str]) -> str:
     return file.name
 
 
-def withdraw(batch: Batch, job_ids: Sequence[str]) -> None:
-    """Cancel jobs; those that end just now, or that this user may not cancel, are left alone."""
+def withdraw(batch: Batch, job_ids: Sequence[str]) -> str:
+    """Cancel jobs. Those that end just now are left alone; returns why others go on, "" when none does."""
     operations, store = Operations.connect(batch.settings), ObjectStore.connect(batch.settings)
-    for job_id in job_ids:
-        with suppress(AiiError):
-            operations.cancel(job_id, store)
+    try:
+        for job_id in job_ids:
+            with suppress(Conflict, JobMissing):
+                operations.cancel(job_id, store)
+    except AiiError as error:
+        return error.message
+    return ""
 
 
 def missing_worker(batch: Batch) -> str:

@@ -8,7 +8,7 @@
     ├── NotFound              a named thing does not exist
     │   ├── ObjectMissing, CollectionMissing, ExtractorMissing, JobMissing, AssetMissing
     ├── Conflict              a named thing exists already, or is in use
-    │   ├── AssetConflict, CollectionExists, CollectionBusy
+    │   ├── AssetConflict, AlreadyProtected, CollectionExists, CollectionBusy
     ├── Mismatch              two things that must agree do not
     │   ├── ExtractorMismatch, CorruptExtractor, CorruptSegment
     ├── Unavailable           a service, or space on a disk, is missing; retried
@@ -241,6 +241,15 @@ class AssetConflict(Conflict):
 
     What to do: Use another asset id, or replace the image (`replace=True`, `--replace`). Shares the code of `Conflict`.
     """
+
+
+class AlreadyProtected(Conflict):
+    """The image is itself the protected file of an asset.
+
+    What to do: Activate its original; when the asset is purged (`aii index purge`), the file is not known any more.
+    """
+
+    code = "already_protected"
 
 
 class CollectionExists(Conflict):

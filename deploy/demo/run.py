@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from deploy.demo.report import Row, write_report
 from producer import Job, Producer
 from producer.batch import Submission, run_batch
+from producer.outputs import published_name, save
 from producer.search import Found, find_images
 from tasks.command_line import progress_bar
 from tasks.names import sha256_hex
@@ -73,12 +74,12 @@ def run(images: Path | None, out: Path) -> int:
     """
     producer = Producer.connect()
     producer.check()
-    return _demo(producer, list(_photographs(images)), out)
+    return _demo(producer, list(_photographs(images, out)), out)
 
 
-def _photographs(images: Path | None) -> Iterator[Found]:
+def _photographs(images: Path | None, out: Path) -> Iterator[Found]:
     if images:
-        yield from find_images([str(images)]).found
+        yield from find_images([str(images)], excluded={out: "folder of --out"}).found
         return
     package = importlib.util.find_spec("skimage")
     if package is None or package.origin is None:
@@ -122,9 +123,8 @@ def _photo(producer: Producer, submission: Submission, out: Path) -> Photo:
     result = submission.result
     assert isinstance(result, ActivationResult)
     data = producer.protected_image(result)
-    path = out / "protected" / submission.found.relative.with_suffix(Path(result.protected_key).suffix)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    suffix = Path(result.protected_key).suffix
+    save(out / "protected" / published_name(submission.found.relative, suffix), data, force=True)
     assert isinstance(submission.found.source, Path)
     original = submission.found.source.read_bytes()
     assert sha256_hex(original) == result.source_sha256

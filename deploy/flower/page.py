@@ -40,13 +40,13 @@ class Served:
     @classmethod
     def of(cls, settings: Settings) -> Served:
         """Connects to nothing yet; see :meth:`start`."""
-        store, snapshot = ObjectStore.connect(settings), Snapshot(settings)
+        store, snapshot, operations = ObjectStore.connect(settings), Snapshot(settings), Operations.connect(settings)
         return cls(
             snapshot=snapshot,
-            results=LatestResults(store, lambda: snapshot.current()[0].latest),
+            results=LatestResults(store, lambda: operations.published(snapshot.current()[0].latest)),
             store=store,
             book=PictureBook(store, settings.max_image_bytes),
-            operations=Operations.connect(settings),
+            operations=operations,
             sender=Sender(create_app(settings), settings),
             picture_threads=ThreadPoolExecutor(2, "pictures"),
         )
@@ -130,8 +130,10 @@ class Pictures(_Handler):
     @tornado.web.authenticated
     async def get(self, which: str, job_id: str) -> None:
         loop, served = asyncio.get_running_loop(), self._served
+        commit = self.get_query_argument("commit", "")
+        ended = (job_id, int(commit) if commit.isdecimal() else 0)
         try:
-            data = await loop.run_in_executor(served.picture_threads, served.book.picture, job_id, which)
+            data = await loop.run_in_executor(served.picture_threads, served.book.picture, ended, which)
             self.set_header("Cache-Control", "private, max-age=3600")
         except AiiError as error:
             data = placeholder(error)

@@ -28,11 +28,14 @@ class PictureBook:
     def __init__(self, store: ObjectStore, max_bytes: int) -> None:
         self._store = store
         self._max_bytes = max_bytes
-        self._kept: OrderedDict[str, dict[str, bytes]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int], dict[str, bytes]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def picture(self, job_id: str, which: str) -> bytes:
+    def picture(self, ended: tuple[str, int], which: str) -> bytes:
         """A JPEG of the `original`, the `protected` image, or ten times their `difference`.
+
+        Args:
+            ended: a job and the number of its document; 0 for the latest.
 
         Raises:
             NotFound: there is no such activation, or its images were deleted.
@@ -41,15 +44,15 @@ class PictureBook:
             StorageUnavailable: S3 does not answer.
         """
         with self._lock:
-            if job_id not in self._kept:
-                self._kept[job_id] = self._made(job_id)
-            self._kept.move_to_end(job_id)
+            if ended not in self._kept:
+                self._kept[ended] = self._made(*ended)
+            self._kept.move_to_end(ended)
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
-            return self._kept[job_id][which]
+            return self._kept[ended][which]
 
-    def _made(self, job_id: str) -> dict[str, bytes]:
-        result = read_result(self._store, job_id)
+    def _made(self, job_id: str, commit: int) -> dict[str, bytes]:
+        result = read_result(self._store, job_id, commit or None)
         if not isinstance(result, ActivationResult):
             raise NotFound(f"Job {job_id} is no activation.")
         protected = self._small(Bucket.PROTECTED, result.protected_key, result.protected_sha256)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from pydantic import ValidationError
@@ -75,12 +75,16 @@ class Snapshot:
 
 class LatestResults:
     """What the page shows of the last activations, and whether S3 answers. Documents do not change: each is read
-    once."""
+    once.
 
-    def __init__(self, store: ObjectStore, latest: Callable[[], list[str]]) -> None:
+    Args:
+        latest: job ids, newest first, with the number of each one's latest document; 0 where that is unknown.
+    """
+
+    def __init__(self, store: ObjectStore, latest: Callable[[], Mapping[str, int]]) -> None:
         self._store = store
         self._latest = latest
-        self._read: dict[str, dict[str, object] | None] = {}
+        self._read: dict[tuple[str, int], dict[str, object] | None] = {}
         self._problem: str | None = None
         self._checked_at = 0.0
         self._thread = PeriodicThread("latest-results", _EVERY_S, self.refresh, at_once=True)
@@ -100,13 +104,13 @@ class LatestResults:
     def refresh(self) -> None:
         """Read new documents. Ends with the first failure: the next document would wait as long for the same error."""
         try:
-            job_ids = self._latest()
+            latest = self._latest()
         except AiiError:  # Redis is away, which the page shows by itself
             return
         try:
-            read: dict[str, dict[str, object] | None] = {}
-            for job_id in job_ids:
-                read[job_id] = self._read[job_id] if job_id in self._read else self._document(job_id)
+            read: dict[tuple[str, int], dict[str, object] | None] = {}
+            for ended in latest.items():
+                read[ended] = self._read[ended] if ended in self._read else self._document(*ended)
             self._read = read
             if time.monotonic() - self._checked_at > _CHECK_STORE_S:
                 self._store.check()
@@ -118,18 +122,18 @@ class LatestResults:
             logger.exception("The latest results could not be read")
             self._problem = f"{type(error).__name__}: Flower's log has the rest."
 
-    def _document(self, job_id: str) -> dict[str, object] | None:
+    def _document(self, job_id: str, commit: int) -> dict[str, object] | None:
         """None for one that was deleted, or is no document that this version can read."""
         try:
-            result = read_result(self._store, job_id)
+            result = read_result(self._store, job_id, commit or None)
         except (NotFound, ValidationError):
             return None
-        return _shown(result) if isinstance(result, ActivationResult) else None
+        return _shown(result, commit) if isinstance(result, ActivationResult) else None
 
 
-def _shown(result: ActivationResult) -> dict[str, object]:
+def _shown(result: ActivationResult, commit: int) -> dict[str, object]:
     return {
-        "job_id": result.job_id, "asset_id": result.asset_id, "name": result.name,
+        "job_id": result.job_id, "commit": commit, "asset_id": result.asset_id, "name": result.name,
         "collection": result.collection, "status": result.status,
         "psnr_db": result.quality.psnr_db, "ssim": result.quality.ssim, "steps": result.verification.steps,
         "steps_asked": result.options.steps, "robust": result.options.robust, "width": result.width,

@@ -83,14 +83,15 @@ def retry(job_ids: tuple[str, ...]) -> None:
 @jobs.command()
 @click.argument("job_ids", nargs=-1, metavar="JOB...")
 @click.option("--all", "everything", is_flag=True, help="Every job that waits or runs, of every producer.")
-def cancel(job_ids: tuple[str, ...], everything: bool) -> None:
+@click.option("--yes", is_flag=True, help="With --all: do not ask for confirmation.")
+def cancel(job_ids: tuple[str, ...], everything: bool, yes: bool) -> None:
     """Cancel jobs that wait or run. A cancelled job publishes nothing; one that is being published is refused."""
     from producer import jobs  # noqa: PLC0415
 
     if bool(job_ids) is everything:
         raise click.UsageError("Name jobs, or say --all.")
     if everything:
-        jobs.cancel_all()
+        jobs.cancel_all(confirmed=yes)
     else:
         jobs.cancel_jobs(job_ids)
 

@@ -99,7 +99,8 @@ class Ledger:
         """Write jobs and their places in the queue; True for those that are new and whose message must now be sent.
 
         Their ids are those that the requests have, unless `job_ids` gives others. A job that failed or was cancelled is
-        opened again, and so is a done one whose asset was activated by another job since, or removed.
+        opened again, and so is one that is committed or done, and whose asset was activated by another job since, or
+        removed.
         """
         ids = job_ids or [request.job_id for request in requests]
         if len(requests) == 1:  # a pipeline would ask whether Redis knows the script, each time
@@ -187,6 +188,10 @@ class Ledger:
     def holds(self, job_id: str, token: str) -> bool:
         """Whether the job still runs under that token: it was neither taken over nor cancelled."""
         return bool(self._client.hget(job_key(job_id), "token") == token)
+
+    def may_replace(self, job_id: str) -> bool:
+        """Whether one of the callers that submitted the job has said that it may take another image's place."""
+        return bool(self._client.hexists(job_key(job_id), "replace"))
 
     def begin_publishing(self, job_id: str, token: str) -> bool:
         """Ask to make effects that others see: from now on the job cannot be cancelled. False when it no longer runs

@@ -121,6 +121,15 @@ class Operations:
         records = self._records(list(job_ids))
         return {record.job_id: record.outdated for record in records if record.outdated}
 
+    def published(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """The number of the latest document of each of some jobs; 0 where that is unknown."""
+        pipe = self._client.pipeline(transaction=True)
+        for job_id in job_ids:
+            pipe.hget(job_key(job_id), "commits").hexists(job_key(job_id), "document")
+        answers = pipe.execute(raise_on_error=False)
+        pairs = zip(job_ids, answers[::2], answers[1::2], strict=True)
+        return {job: int(n) - bool(open_) if isinstance(n, str) and n.isdigit() else 0 for job, n, open_ in pairs}
+
     def _ids(self, state: JobState, limit: int) -> list[str]:
         if state is JobState.QUEUED:
             lists = [key(queue) for queue in QUEUES for key in (open_key, later_key)]

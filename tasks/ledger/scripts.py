@@ -76,14 +76,17 @@ end
 # KEYS job, open, seq, counts, since, failed, cancelled, done;
 # ARGV id, task, queue, payload, asset, name, replace, retry.  Returns {1 if newly queued, state}.
 # Opened again are: a failed or cancelled job, as its cause may have been removed (one that killed its workers only by
-# `retry`); and a done one whose asset was activated by another job since, or removed.
+# `retry`); and a done one whose asset was activated by another job since, or removed, also when its worker has only
+# committed it and is about to close it: that worker has lost it then. A lease that is left runs out without effect.
 SUBMIT: Final = (
     NOW
     + """
-local job = redis.call('HMGET', KEYS[1], 'state', 'error_code', 'superseded_by', 'removed_ms', 'seq', 'token')
+local job = redis.call('HMGET', KEYS[1], 'state', 'error_code', 'superseded_by', 'removed_ms', 'seq', 'token',
+                       'document')
 local state = job[1]
+local ended = state == 'done' or (state == 'running' and job[7])
 local again = state == 'cancelled' or (state == 'failed' and (job[2] ~= 'poison' or ARGV[8] ~= ''))
-              or (state == 'done' and (job[3] or job[4]))
+              or (ended and (job[3] or job[4]))
 if state and not again then
   if ARGV[7] ~= '' and (state == 'queued' or state == 'running') then redis.call('HSET', KEYS[1], 'replace', 1) end
   return {0, state}

@@ -76,6 +76,22 @@ def test_protected_files_are_not_protected_again_from_another_folder(
     assert told[str(photos / "done" / "a.jpg")]["reason"] == "protected file"
 
 
+def test_protected_files_without_their_manifest_are_known_to_the_service(
+    stack_environment: dict[str, str], photos: Path, tmp_path: Path
+) -> None:
+    out, loose = tmp_path / "out", tmp_path / "loose"
+    assert aii(stack_environment, "activate", str(photos / "sub"), "--out", str(out)).returncode == 0
+    loose.mkdir()
+    (out / "a.jpg").rename(loose / "renamed.jpg")
+    (loose / "c.jpg").write_bytes((photos / "c.JPG").read_bytes())
+    run = aii(stack_environment, "activate", str(loose), "--out", str(tmp_path / "again"), "--json")
+    assert run.returncode == 0, run.stderr
+    told = {Path(line["image"]).name: line for line in lines(run.stdout)}
+    assert (told["renamed.jpg"]["status"], told["renamed.jpg"]["reason"]) == ("skipped", "protected file")
+    assert "protected file of asset" in told["renamed.jpg"]["message"]
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == ["c.jpg", "manifest.csv", "manifest.jsonl"]
+
+
 def test_a_file_that_cannot_be_saved_is_that_images_failure(
     stack_environment: dict[str, str], photos: Path, tmp_path: Path
 ) -> None:

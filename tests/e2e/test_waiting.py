@@ -145,7 +145,7 @@ def test_a_command_waits_for_redis_to_start_and_to_come_back(
         own_redis.stop()
         wait_for(lambda: (tmp_path / "said").read_text().count("Waiting for it") == 2, "it does not notice")
         own_redis.start()
-        wait_for(lambda: "2 jobs cancelled." in aii(environment, "jobs", "cancel", "--all").stderr)
+        wait_for(lambda: "2 jobs cancelled." in aii(environment, "jobs", "cancel", "--all", "--yes").stderr)
         assert command.process.wait(LIMIT_S) == 1
         assert command.says("2 failed").count("[cancelled]") == 2
 
@@ -172,7 +172,9 @@ def test_jobs_are_listed_as_json_and_named_by_their_first_digits(
     assert aii(stack_environment, "jobs", "cancel").returncode == 2
     both = aii(stack_environment, "jobs", "cancel", "0" * 32, listed[1]["job_id"])
     assert (both.returncode, "[job_missing]" in both.stderr, len(waiting(settings))) == (1, True, 1)
-    assert "1 jobs cancelled." in aii(stack_environment, "jobs", "cancel", "--all").stderr
+    unasked = aii(stack_environment, "jobs", "cancel", "--all")  # without a terminal there is no answer
+    assert (unasked.returncode, "Cancel all 1 jobs" in unasked.stdout + unasked.stderr) == (1, True)
+    assert "1 jobs cancelled." in aii(stack_environment, "jobs", "cancel", "--all", "--yes").stderr
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])

@@ -24,6 +24,7 @@ from tasks.storage import Bucket, ObjectStore
 from tests.photographs import crops, pixels
 
 MAX_BYTES = 2**24
+JOB = ("0" * 32, 1)
 
 
 def file_of(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -53,14 +54,14 @@ def published(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Callable[[
         result = activation(original, protected)
         store.put(Bucket.ORIGINALS, result.source_sha256, original, "image/jpeg")
         store.put(Bucket.PROTECTED, result.protected_key, protected, "image/jpeg")
-        monkeypatch.setattr(pictures, "read_result", lambda _store, _job_id: result)
+        monkeypatch.setattr(pictures, "read_result", lambda _store, _job_id, _commit: result)
         return PictureBook(store, MAX_BYTES)
 
     return publish
 
 
 def shown(book: PictureBook, which: str) -> Image.Image:
-    return Image.open(io.BytesIO(book.picture("0" * 32, which)))
+    return Image.open(io.BytesIO(book.picture(JOB, which)))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -89,7 +90,7 @@ def test_pictures_that_many_ask_for_at_once_are_made_once(
     monkeypatch.setattr(pictures, "difference", lambda a, _: made.append(1) or a)
     with ThreadPoolExecutor(9) as threads:
         asked = ["original", "protected", "difference"] * 3
-        assert all(threads.map(lambda which: book.picture("0" * 32, which), asked))
+        assert all(threads.map(lambda which: book.picture(JOB, which), asked))
     assert made == [1]
 
 
@@ -101,12 +102,12 @@ def test_what_is_gone_too_large_or_no_picture_has_a_placeholder(
     bomb = file_of(Image.new("1", (20_000, 10_000)), "PNG")
     for original, kind in ((large, TooLarge), (bomb, BadInput), (b"no picture", BadInput)):
         with pytest.raises(kind) as caught:
-            published(original, photo).picture("0" * 32, "original")
+            published(original, photo).picture(JOB, "original")
         assert placeholder(caught.value)[:3] == b"\xff\xd8\xff"
     book = published(photo, photo)
     store.delete(Bucket.ORIGINALS, sha256_hex(photo))
     with pytest.raises(NotFound) as missing:
-        book.picture("0" * 32, "difference")
+        book.picture(JOB, "difference")
     assert placeholder(missing.value) != placeholder(StorageUnavailable("away"))
 
 
@@ -115,10 +116,12 @@ class Asked:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.jobs: list[str] = []
+        self.commits = {"3": 1, "2": 1, "1": 1, "0": 1}
         self.away = True
         monkeypatch.setattr(snapshot, "read_result", self._read)
 
-    def _read(self, _store: ObjectStore, job_id: str) -> ActivationResult:
+    def _read(self, _store: ObjectStore, job_id: str, commit: int) -> ActivationResult:
+        assert commit == self.commits[job_id]
         self.jobs.append(job_id)
         if self.away:
             raise StorageUnavailable("S3 is away.")
@@ -130,17 +133,31 @@ class Asked:
 def test_an_s3_that_is_away_is_asked_once_and_what_was_read_stays(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, latest = Asked(monkeypatch), ["3", "2", "1", "0"]
-    results = LatestResults(store, lambda: latest)
+    asked = Asked(monkeypatch)
+    results = LatestResults(store, lambda: asked.commits)
     results.refresh()
     assert (results.shown(), results.problem, asked.jobs) == ([], "S3 is away.", ["3"])
     asked.away = False
     results.refresh()
     assert ([shown["job_id"] for shown in results.shown()], results.problem) == (["3", "2", "0"], None)
     asked.jobs.clear()
-    latest.insert(0, "4")
+    asked.commits = {"4": 1, **asked.commits}
     results.refresh()
     assert (asked.jobs, len(results.shown())) == (["4"], 4)
+
+
+def test_the_document_of_a_job_that_was_done_again_is_read_again(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked(monkeypatch)
+    asked.away = False
+    results = LatestResults(store, lambda: asked.commits)
+    results.refresh()
+    asked.jobs.clear()
+    asked.commits["2"] = 2
+    results.refresh()
+    assert asked.jobs == ["2"]
+    assert {shown["job_id"]: shown["commit"] for shown in results.shown()} == {"3": 1, "2": 2, "0": 1}
 
 
 def test_a_snapshot_says_why_there_is_none(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,16 @@ import torch
 
 from tasks.connection import connect_redis
 from tasks.documents import read_result
-from tasks.errors import Cancelled, CollectionMissing, ExtractorMismatch, LeaseLost, TooLarge, TruncatedImage
+from tasks.errors import (
+    AlreadyProtected,
+    AssetConflict,
+    Cancelled,
+    CollectionMissing,
+    ExtractorMismatch,
+    LeaseLost,
+    TooLarge,
+    TruncatedImage,
+)
 from tasks.kinds import KINDS
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.operations import Operations
@@ -49,6 +58,8 @@ from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance.build import NewCollection, publish_first
+from workers.index.maintenance.purge import purge
+from workers.index.maintenance.upkeep import remove
 from workers.monitoring.stopwatch import Stopwatch
 
 LIMITS = Limits(max_bytes=2**20, max_pixels=10**6)
@@ -160,6 +171,36 @@ def test_an_image_that_cannot_be_used_registers_and_publishes_nothing(
     with pytest.raises(error):
         ImageHandlers(resources).activate(request, claimed(ledger, request))
     assert resources.collections.get(collection).changes == 0
+
+
+def test_another_image_under_an_assets_id_is_refused_before_the_work_unless_that_is_said(
+    resources: Resources, ledger: Ledger, settings: Settings, collection: str
+) -> None:
+    done(resources, ledger, settings, activation(resources.store, collection, IMAGES[0]))
+    handlers, other = ImageHandlers(resources), activation(resources.store, collection, IMAGES[1])
+    running = claimed(ledger, other)
+    with pytest.raises(AssetConflict, match="is another image"):
+        handlers.activate(other, running)
+    assert "decode" not in running.watch.timings_ms()
+    ledger.submit([other.model_copy(update={"replace": True})])  # said while the job is running
+    assert handlers.activate(other, running).registration.asset_id == "mine"
+
+
+def test_a_protected_file_is_refused_before_the_work_until_it_is_purged(
+    resources: Resources, ledger: Ledger, settings: Settings, collection: str
+) -> None:
+    result = done(resources, ledger, settings, activation(resources.store, collection, IMAGES[0]))
+    assert isinstance(result, ActivationResult)
+    published = resources.store.get(Bucket.PROTECTED, result.protected_key, LIMITS.max_bytes)
+    again = activation(resources.store, collection, published, "again")
+    refused = done(resources, ledger, settings, again)
+    assert (refused.status, getattr(refused, "code", "")) == ("failed", AlreadyProtected.code)
+    assert "asset 'mine'" in getattr(refused, "message", "")
+    files, journal = resources.collections.files(collection), resources.collections.journal(collection)
+    remove(files, journal, "mine")
+    assert purge(resources.store, files, journal, lambda: None) == 1
+    ledger.submit([again])
+    ImageHandlers(resources).activate(again, claimed(ledger, again))
 
 
 def test_a_cancelled_job_publishes_nothing(

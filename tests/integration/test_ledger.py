@@ -6,7 +6,7 @@ import pytest
 
 from tasks.connection import connect_redis
 from tasks.errors import InvalidRequest, JobMissing, RedisUnavailable
-from tasks.ledger.ledger import Ledger
+from tasks.ledger.ledger import Ledger, mark_outdated
 from tasks.ledger.operations import Operations
 from tasks.ledger.states import Claim, JobState
 from tasks.ledger.waiting import wait_until_closed
@@ -70,6 +70,23 @@ def test_a_failed_job_is_opened_again_by_submitting_it(ledger: Ledger) -> None:
     assert ledger.get(job_id).error_code == "truncated"
     assert ledger.submit([request()]) == [True]
     assert ledger.get(job_id).error_code is None
+
+
+def test_a_committed_job_whose_asset_was_activated_since_is_opened_again_before_its_worker_closes_it(
+    ledger: Ledger, settings: Settings
+) -> None:
+    job_id = submitted(ledger)
+    claim(ledger, job_id)
+    assert ledger.commit(job_id, "t", ("{}", ""), None, None, 0) is not None
+    assert ledger.submit([request()]) == [False]
+    with connect_redis(settings) as client:
+        mark_outdated(client, {job_id: "other"}, {})
+    assert ledger.submit([request()]) == [True]
+    assert not ledger.close(job_id, "t", JobState.DONE)
+    assert claim(ledger, job_id, "another") is Claim.CLAIMED
+    again = ledger.commit(job_id, "another", ("{}", ""), None, None, 0)
+    assert again is not None
+    assert again.number == 2
 
 
 def test_a_job_that_killed_its_workers_is_opened_again_only_on_purpose(ledger: Ledger, settings: Settings) -> None:

@@ -7,9 +7,10 @@ from functools import partial
 
 import pytest
 
+from tasks.assets.protected_digests import ProtectedDigests
 from tasks.assets.records import AssetRecord
 from tasks.documents import read_result
-from tasks.errors import Conflict
+from tasks.errors import AlreadyProtected, Conflict
 from tasks.ledger.ledger import Ledger
 from tasks.messages import ActivateRequest, Source
 from tasks.names import journal_stream
@@ -17,6 +18,7 @@ from tasks.results import ActivationResult
 from tasks.storage import Bucket
 from tests.collections import EXTRACTOR, Place, trained_codec, unit_vectors
 from tests.running import Runs
+from tests.stack import aii_here
 from workers.delivery.job import Kind, Publication, Running
 from workers.handlers.image_jobs import ImageHandlers, registration_of
 from workers.handlers.pixel_budget import PixelBudget
@@ -42,7 +44,7 @@ def old_document(job: ActivateRequest, place: Place, entry: str, number: int) ->
         {
             "status": "activated", "task": "aii.activate", "job_id": job.job_id, "collection": place.name,
             "generation": 1, "asset_id": job.asset_id, "source_sha256": job.source.sha256, "protected_key": key,
-            "protected_sha256": "0" * 64, "width": 8, "height": 8, "extractor": EXTRACTOR.model_dump(),
+            "protected_sha256": "d" * 64, "width": 8, "height": 8, "extractor": EXTRACTOR.model_dump(),
             "code": encode_code(CODES[number]), "journal_entry": entry, "meta": {"kind": "photo"},
             "options": {
                 "steps": 10, "learning_rate": None, "alpha": 3.0, "attenuation": "jnd", "min_psnr_db": None,
@@ -106,6 +108,32 @@ def test_the_first_write_makes_records_of_the_documents_and_says_which_jobs_are_
     assert ledger.get(gone.job_id).removed_at is not None
     assert ledger.submit([earlier, later, gone]) == [True, False, True]
     assert old.files.assets.complete()
+
+
+def test_a_purge_finds_what_version_0_1_0_left_of_superseded_and_removed_assets(
+    old: Place, stack_environment: dict[str, str]
+) -> None:
+    earlier, later, gone = request(old, OTHER), request(old, OLD), request(old, OLD, "gone")
+    said = aii_here(stack_environment, "index", "purge", old.name, "--dry-run").stdout
+    assert f"superseded  mine  job {earlier.job_id}" in said
+    assert f"removed     gone  job {gone.job_id}" in said
+    assert later.job_id not in said
+    current, obsolete = f"{old.name}/mine.jpg", f"{old.name}/gone.jpg"
+    for key in (current, obsolete):
+        old.store.put(Bucket.PROTECTED, key, b"x", "image/jpeg")
+    done = aii_here(stack_environment, "index", "purge", old.name, "--yes")
+    assert "2 earlier states" in done.stdout, done.stderr
+    assert [old.store.exists(Bucket.PROTECTED, key) for key in (current, obsolete)] == [True, False]
+    for job, left in ((earlier, False), (later, True), (gone, False)):
+        assert old.store.exists(Bucket.RESULTS, f"{job.job_id}.json") is left
+
+
+def test_protected_files_of_before_are_known_by_their_digests(old: Place) -> None:
+    digests = ProtectedDigests(old.store)
+    digests.refuse("d" * 64)
+    record_old_assets(opened(old), old.name)
+    with pytest.raises(AlreadyProtected, match="protected file of asset"):
+        digests.refuse("d" * 64)
 
 
 @pytest.mark.parametrize("compacted", [False, True])

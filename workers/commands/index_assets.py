@@ -88,8 +88,10 @@ def purge(name: str, dry_run: bool, yes: bool) -> None:
     """Delete protected files and result documents that are not current in the collection NAME any more: of assets that
     were activated again since (superseded), or removed. Originals stay."""
     from workers.index.maintenance import purge as purging  # noqa: PLC0415
+    from workers.index.maintenance.records import record_for_command  # noqa: PLC0415
 
     opened = open_collection(load_settings(), name)
+    record_for_command(opened)
     states = [state for of_asset in purging.obsolete(opened.files) for state in of_asset]
     for state in states:
         click.echo(f"{state.why:<10}  {state.record.asset_id}  job {state.record.job_id}")

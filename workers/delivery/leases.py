@@ -62,6 +62,10 @@ class Leases:
         """The same, and from now on the job cannot be cancelled."""
         self._demand(job_id, self._ledger.begin_publishing)
 
+    def may_replace(self, job_id: str) -> bool:
+        """Whether the job may take an asset's place: a caller may have said so after the job's message was sent."""
+        return self._ledger.may_replace(job_id)
+
     def _demand(self, job_id: str, granted: Callable[[str, str], bool]) -> None:
         with self._lock:
             token = self._held.get(job_id)

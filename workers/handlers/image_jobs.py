@@ -5,8 +5,9 @@ Network, decoding, composing and encoding happen here, one thread an image, whil
 
 from __future__ import annotations
 
+from tasks.assets.protected_digests import ProtectedDigests
 from tasks.assets.records import AssetRecord, facts_of
-from tasks.ledger.commits import Registration, Seen
+from tasks.ledger.commits import Registration, Seen, conflict_of
 from tasks.messages import ActivateRequest
 from tasks.names import protected_key, sha256_hex
 from tasks.results import ActivationResult, Verification
@@ -15,6 +16,7 @@ from workers.activation.quality import quality
 from workers.delivery.job import Publication, Restoration, Running
 from workers.handlers.protect import Protector
 from workers.handlers.resources import Resources
+from workers.index.collection.collection import Collection
 from workers.index.collection.journal import encode_code, journal_meta, named
 from workers.index.maintenance.records import record_old_assets
 
@@ -24,6 +26,7 @@ class ImageHandlers:
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
+        self._digests = ProtectedDigests(resources.store)
         self._protector = Protector(resources.device, resources.input_size, resources.limits)
 
     def activate(self, request: ActivateRequest, running: Running) -> Publication:
@@ -36,6 +39,7 @@ class ImageHandlers:
         record_old_assets(self._resources.collections, request.collection)
         data, source_digest = self._resources.image_of(Bucket.ORIGINALS, request.source, running)
         asset_id = request.asset_of(source_digest)
+        self._refuse_early(collection, request, asset_id, source_digest, running)
         with self._resources.decoded(data, self._resources.budget, running) as original:
             found, protected = self._protector.protect(
                 original, request.options, collection.codec, running.watch, running.wanted
@@ -89,6 +93,24 @@ class ImageHandlers:
         )
         return Publication(result, registration_of(result, replace=request.replace), seen, store)
 
+    def _refuse_early(
+        self, collection: Collection, request: ActivateRequest, asset_id: str, source_sha256: str, running: Running
+    ) -> None:
+        """Refuse before the work what can be known before it; the commit decides on an asset that is activated at the
+        same time.
+
+        Raises:
+            AlreadyProtected: the image is a protected file.
+            AssetConflict: the asset is another image.
+        """
+        self._digests.refuse(source_sha256)
+        if asset_id == source_sha256 or request.replace:
+            return
+        state = collection.look_up(asset_id).state
+        other = state and state.source_sha256 not in ("", source_sha256)
+        if state and other and not running.leases.may_replace(running.job_id):
+            raise conflict_of(asset_id, state.source_sha256, state.job_id)
+
     def restore_activation(self, result: ActivationResult) -> Restoration | None:
         """What may be taken over of an earlier result; None when its asset is not as it left it any more, or when
         another extractor, or another collection of that name, made it."""
@@ -103,7 +125,8 @@ class ImageHandlers:
         return Restoration(registration_of(result), result.journal_entry, seen, covered)
 
     def record_activation(self, result: ActivationResult, commit: int) -> None:
-        """Keep a committed activation on record; `commit` is the number of its document."""
+        """Keep a committed activation on record, and its file's digest; `commit` is the number of its document."""
+        self._digests.note(result)
         self._resources.collections.files(result.collection).assets.put(AssetRecord.of(result, commit))
 
 

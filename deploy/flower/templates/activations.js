@@ -138,7 +138,7 @@
   // ── pictures ───────────────────────────────────────────────────────────────────────────────────────────────────────
   const shot = (result, outdated) => {
     const trio = element("div", "trio", ...["original", "protected", "difference"].map((which) => Object.assign(
-      document.createElement("img"), { alt: which, title: which, src: base + "/picture/" + which + "/" + result.job_id })));
+      document.createElement("img"), { alt: which, title: which, src: base + "/picture/" + which + "/" + result.job_id + "?commit=" + result.commit })));
     const good = result.status === "activated";
     const steps = result.steps > result.steps_asked ? counted(result.steps, "step") : result.steps + " of " + counted(result.steps_asked, "step");
     const name = element("div", "name", link(result.job_id, result.name || short(result.asset_id)), " ",
@@ -156,7 +156,7 @@
       ? " — last " + view.window_s / 60 + " minutes: " + counted(images, "image") + ", " + figure(100 * verified / images) + " % verified" +
         (median == null ? "" : ", PSNR median " + median.toFixed(1) + " dB, lowest " + lowest.toFixed(1) + " dB") : "");
     const shown = view.results.slice(0, SHOTS_SHOWN);
-    keep(by("shots"), shown.length ? shown : [null], (r) => r ? r.job_id + (view.outdated[r.job_id] || "") : "none",
+    keep(by("shots"), shown.length ? shown : [null], (r) => r ? r.job_id + r.commit + (view.outdated[r.job_id] || "") : "none",
       (r) => r ? shot(r, view.outdated[r.job_id]) : element("span", "soft", "None yet."));
   };
 

@@ -27,12 +27,12 @@ class Documents:
 
     Attributes:
         newest: the newest of each asset.
-        older: job and asset of the others.
+        older: the others.
         unreadable: how many documents of any kind could not be read.
     """
 
     newest: dict[str, ActivationResult] = field(default_factory=dict)
-    older: list[tuple[str, str]] = field(default_factory=list)
+    older: list[ActivationResult] = field(default_factory=list)
     unreadable: int = 0
 
     def add(self, result: ActivationResult) -> None:
@@ -40,12 +40,12 @@ class Documents:
         if known is None or entry_order(result.journal_entry) > entry_order(known.journal_entry):
             self.newest[result.asset_id], result = result, known or result
         if known is not None:
-            self.older.append((result.job_id, result.asset_id))
+            self.older.append(result)
 
     @property
     def superseded(self) -> dict[str, str]:
         """Jobs whose asset was activated by another job since, and that job."""
-        pairs = ((job_id, self.newest[asset_id].job_id) for job_id, asset_id in self.older)
+        pairs = ((result.job_id, self.newest[result.asset_id].job_id) for result in self.older)
         return {job_id: by for job_id, by in pairs if job_id != by}
 
 

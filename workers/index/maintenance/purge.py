@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tasks.assets.protected_digests import ProtectedDigests
 from tasks.assets.records import AssetRecord
 from tasks.documents import delete_document
 from tasks.storage import Bucket, ObjectStore
@@ -69,6 +70,10 @@ def _purge_asset(store: ObjectStore, files: CollectionStore, journal: Journal, s
             store.delete(Bucket.PROTECTED, key)
     finally:
         journal.end_purge(asset_id)
+    digests = ProtectedDigests(store)
+    for state in states:
+        if state.file in unused:
+            digests.forget(state.record.protected_sha256, state.record.job_id)
     for state in sorted(states, key=lambda state: state.record.commit, reverse=True):
         delete_document(store, state.record.job_id, state.record.commit)
         files.assets.delete(state.key)  # last: what was not deleted yet is found again

@@ -5,17 +5,24 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from tasks.assets.protected_digests import ProtectedDigests
 from tasks.assets.records import AssetRecord
 from tasks.bounded_map import bounded_map
+from tasks.connection import RedisClient
 from tasks.errors import CollectionBusy, NotReady
 from tasks.ledger.ledger import mark_outdated
-from workers.index.collection.collection import Collection
+from tasks.results import ActivationResult
+from tasks.storage import ObjectStore
+from workers.index.codec.codec import Codec
+from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import BEGINNING, entry_order
 from workers.index.collection.lock import write_lock
+from workers.index.collection.manifest import Manifest
 from workers.index.collection.open_collections import OpenCollections
+from workers.index.collection.opened import Opened
 from workers.index.maintenance.documents import newest_activations
 
-__all__ = ["record_old_assets"]
+__all__ = ["record_for_command", "record_old_assets"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,17 +41,36 @@ def record_old_assets(collections: OpenCollections, name: str) -> None:
     try:
         with write_lock(collections.client, name, "recording"):
             if not collection.all_recorded():
-                _record(collections, collection)
+                code_size = collection.codec.code_size
+                _record(collections.store, collections.client, collections.files(name), collection.manifest, code_size)
     except CollectionBusy as error:
         raise NotReady(f"Another worker is making the asset records of collection {name!r}.") from error
 
 
-def _record(collections: OpenCollections, collection: Collection) -> None:
-    """Write the newest document of each asset as its record, and say of jobs that are outdated that they are."""
-    manifest = collection.manifest
-    files = collections.files(manifest.collection)
-    documents = newest_activations(collections.store, manifest, collection.codec.code_size, lambda *_: None)
-    for _ in bounded_map(lambda r: files.assets.put(AssetRecord.of(r, 1)), documents.newest.values(), _WRITERS):
+def record_for_command(opened: Opened) -> None:
+    """The same for a command that reads records; raises CollectionBusy."""
+    files = opened.files
+    if files.assets.complete():
+        return
+    manifest = files.current()
+    code_size = Codec.read(files.fetch(manifest.codec), manifest.factory).code_size
+    with write_lock(opened.redis, opened.name, "recording"):
+        _record(opened.store, opened.redis, files, manifest, code_size)
+
+
+def _record(
+    store: ObjectStore, client: RedisClient, files: CollectionStore, manifest: Manifest, code_size: int
+) -> None:
+    """Write every document as a record of its asset, the newest of which counts, and note the files' digests; say of
+    jobs that are outdated that they are."""
+    documents = newest_activations(store, manifest, code_size, lambda *_: None)
+    digests = ProtectedDigests(store)
+
+    def write(result: ActivationResult) -> None:
+        files.assets.put(AssetRecord.of(result, 1))
+        digests.note(result)
+
+    for _ in bounded_map(write, [*documents.older, *documents.newest.values()], _WRITERS):
         pass
     removals = files.removals.entries()
     removed = {
@@ -52,7 +78,7 @@ def _record(collections: OpenCollections, collection: Collection) -> None:
         for asset_id, result in documents.newest.items()
         if entry_order(removals.get(asset_id, BEGINNING)) > entry_order(result.journal_entry)
     }
-    mark_outdated(collections.client, documents.superseded, removed)
+    mark_outdated(client, documents.superseded, removed)
     files.assets.mark_complete()
     if documents.newest:
         logger.info("Collection %s: %d assets are on record now", manifest.collection, len(documents.newest))

@@ -1,0 +1,66 @@
+"""Protected files by their digest, so that a copy of one is recognised wherever it lies, and is not protected again.
+
+protected/digests/{sha256}.json  whose protected file has these bytes: its collection, asset and job
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from pydantic import ValidationError
+
+from tasks.errors import AlreadyProtected, ObjectMissing, StorageRefused
+from tasks.messages import Frozen
+from tasks.names import DIGEST_PATTERN
+from tasks.results import ActivationResult
+from tasks.storage import Bucket, ObjectStore
+
+__all__ = ["ProtectedDigests"]
+
+_MAX_BYTES: Final = 1 << 16
+
+
+class _Note(Frozen):
+    collection: str
+    asset_id: str
+    job_id: str
+
+
+class ProtectedDigests:
+    """The digests of the protected files of all collections. Thread-safe. Each call is one request."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def note(self, result: ActivationResult) -> None:
+        """Keep the digest of a committed activation's file, unless that is its original, published as it was."""
+        if result.protected_sha256 == result.source_sha256:
+            return
+        note = _Note(collection=result.collection, asset_id=result.asset_id, job_id=result.job_id)
+        key = _key(result.protected_sha256)
+        self._store.put(Bucket.PROTECTED, key, note.model_dump_json().encode(), "application/json")
+
+    def refuse(self, sha256: str) -> None:
+        """Raise AlreadyProtected when an image is a protected file. One who may not read notes is not refused: workers
+        ask as well."""
+        if note := self._read(sha256):
+            is_digest = re.match(DIGEST_PATTERN, note.asset_id)
+            asset = f"{note.asset_id[:16]}…" if is_digest else repr(note.asset_id)
+            raise AlreadyProtected(f"It is the protected file of asset {asset} (job {note.job_id}) already.")
+
+    def forget(self, sha256: str, job_id: str) -> None:
+        """Delete what is noted of a job's file, which is deleted as well."""
+        note = self._read(sha256)
+        if note and note.job_id == job_id:
+            self._store.delete(Bucket.PROTECTED, _key(sha256))
+
+    def _read(self, sha256: str) -> _Note | None:
+        try:
+            return _Note.model_validate_json(self._store.get(Bucket.PROTECTED, _key(sha256), _MAX_BYTES))
+        except (ObjectMissing, StorageRefused, ValidationError):
+            return None
+
+
+def _key(sha256: str) -> str:
+    return f"digests/{sha256}.json"
