@@ -37,9 +37,11 @@ class Submission:
 
 @dataclass
 class Progress:
-    """The jobs that were accepted and are still open, by their ids; it is right whenever the batch is interrupted."""
+    """The jobs that were accepted and are still open, by their ids, and the names of all images that were accepted or
+    refused; it is right whenever the batch is interrupted."""
 
     open: dict[str, None] = field(default_factory=dict)
+    tried: list[str] = field(default_factory=list)
     images: dict[str, list[Submission]] = field(default_factory=dict)
 
 
@@ -137,9 +139,11 @@ def _try(submit: Callable[[Found], Job], image: Found, retry_policy: RetryPolicy
         except Unavailable as error:
             retry_policy.wait(error)
         except AiiError as error:
+            progress.tried.append(image.name)
             return error
         else:
             progress.open[job.job_id] = None
+            progress.tried.append(image.name)
             return job
 
 

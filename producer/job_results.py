@@ -16,7 +16,7 @@ from producer.outputs import Outputs, digest_of, published_name, refuse_existing
 from producer.retry_policy import NO_RETRIES
 from producer.saving import save_protected, write_rows
 from producer.search import Found, Search
-from tasks.command_line import EXIT_FAILED, echo, printable
+from tasks.command_line import EXIT_FAILED, echo, one_line
 from tasks.errors import AiiError, DeadlineExceeded, NotFound, error_of
 from tasks.ledger.operations import Operations
 from tasks.results import ActivationResult, FailureResult, ImageResult, QueryResult
@@ -63,7 +63,7 @@ def download_jobs(parts: Sequence[str], folder: Path, *, force: bool) -> None:
     }
     for s in saved:
         if s.saved:
-            echo(f"{s.job_id}: {printable(str(s.saved))}")
+            echo(f"{s.job_id}: {one_line(str(s.saved))}")
     for name, error in problems.items():
         echo(f"{name}: FAILED [{error.code}] {error.message}")
     if problems:

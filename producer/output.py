@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from producer.batch import Submission
 from producer.search import Search, summary
-from tasks.command_line import echo, printable
+from tasks.command_line import echo, one_line, printable
 from tasks.errors import NotFound
 from tasks.results import ActivationResult, QueryResult
 
@@ -45,10 +45,10 @@ def report(
 def _unread(search: Search) -> None:
     """Name what was not read: every failure, and the first of what was left out."""
     for unread in search.unread:
-        echo(f"{printable(unread.name)}: FAILED [{NotFound.code}] cannot be read: {unread.reason}")
+        echo(f"{one_line(unread.name)}: FAILED [{NotFound.code}] cannot be read: {unread.reason}")
     for skipped in search.skipped[:_NAMED]:
         more = f": {skipped.message}" if skipped.message else ""
-        note(f"{printable(skipped.name)}: skipped ({skipped.reason}){more}")
+        note(f"{one_line(skipped.name)}: skipped ({skipped.reason}){more}")
     if len(search.skipped) > _NAMED:
         note(f"… and {len(search.skipped) - _NAMED} more; --json names all.")
 
@@ -63,7 +63,7 @@ def _unread_as_json(search: Search) -> None:
 
 
 def _line(submission: Submission, line: Callable[[Submission], str]) -> str:
-    name = printable(submission.found.name)
+    name = one_line(submission.found.name)
     if submission.error:
         return f"{name}: FAILED [{submission.error.code}] {submission.error.message}"
     if submission.result is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -18,7 +19,7 @@ from tasks.files import write_atomically
 from tasks.formats import HEAD_BYTES, format_named, format_of
 from tasks.names import sha256_hex
 
-__all__ = ["Outputs", "check_report", "digest_of", "published_name", "refuse_existing", "save"]
+__all__ = ["Outputs", "check_folder", "check_report", "digest_of", "published_name", "refuse_existing", "save"]
 
 _SHOWN: Final = 5
 
@@ -45,6 +46,7 @@ class Outputs:
             UsageError: a name is that of an original, of two images, or of a file that is there already.
         """
         plan = cls(folder, [_name_of(image, lossless) for image in found], force)
+        check_folder(folder)
         _refuse(_onto_originals(plan, found), "would be written onto an original", "Choose another folder for --out.")
         plan.refuse_clashes([image.name for image in found])
         if not force:
@@ -96,14 +98,24 @@ def refuse_existing(paths: Sequence[str]) -> None:
     _refuse(paths, "exists already", "--force replaces it.")
 
 
+def check_folder(folder: Path) -> None:
+    """Raise UsageError for a folder that cannot be written, or made."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise click.UsageError(f"{folder} cannot be written: {there} is no folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise click.UsageError(f"{folder} cannot be written: no permission for {there}.")
+
+
 def check_report(path: Path | None, found: Iterable[Found], *, force: bool) -> None:
-    """Refuse a report's file that is one of the images, or exists already; raises UsageError."""
+    """Refuse a report's file that is one of the images, exists already, or cannot be written; raises UsageError."""
     if path is None:
         return
     if _identity(path) & _identities(found).keys():
         raise click.UsageError(f"{path} is one of the images: choose another name for the report.")
     if path.exists() and not force:
         raise click.UsageError(f"{path} exists already: --force replaces it.")
+    check_folder(path.parent)
 
 
 def published_name(name: PurePath, suffix: str) -> Path:

@@ -17,14 +17,13 @@ from producer.asset_ids import AssetIdFrom, asset_ids
 from producer.batch import Submission, run_batch, submit_all
 from producer.client import Job
 from producer.evidence import explained, write_evidence
-from producer.outputs import Outputs, check_report
+from producer.outputs import Outputs, check_report, save
 from producer.retry_policy import worker_expected
 from producer.saving import asset_file, protected_file, save_protected, write_rows
 from producer.search import PROTECTED, Found, Search, Skipped, find_images, summary
 from producer.session import Batch, Reports, Wanted, end_early, missing_worker, prepare, withdraw
 from tasks.command_line import EXIT_FAILED, progress_bar
-from tasks.errors import AiiError, AlreadyProtected, DeadlineExceeded, Unavailable
-from tasks.files import write_atomically
+from tasks.errors import AiiError, AlreadyProtected, DeadlineExceeded, DiskUnavailable, Unavailable
 from tasks.messages import ActivationOptions, QueryOptions, validated
 from tasks.names import QUEUE_ACTIVATE, QUEUE_QUERY
 from tasks.settings import state_dir
@@ -92,6 +91,8 @@ def query(search: Search, wanted: Wanted, collection: str | None, reports: Repor
     options = validated(QueryOptions, dict(chosen))
     for path in (reports.csv, reports.html):
         check_report(path, search.found, force=wanted.force)
+    if reports.csv and reports.html and reports.csv.absolute() == reports.html.absolute():
+        raise click.UsageError(f"{reports.csv} cannot be both the table and the page.")
     batch = prepare(search, wanted, QUEUE_QUERY)
 
     def submit(image: Found) -> Job:
@@ -117,7 +118,7 @@ def query(search: Search, wanted: Wanted, collection: str | None, reports: Repor
 
 def _write_answers(batch: Batch, reports: Reports, submissions: Sequence[Submission]) -> None:
     if reports.csv:
-        write_atomically(reports.csv, answers_csv(submissions))
+        save(reports.csv, answers_csv(submissions).encode(), force=True)
     if reports.html:
         problems: list[str] = []
         store, limit = ObjectStore.connect(batch.settings), 4 * batch.settings.max_image_bytes
@@ -129,7 +130,7 @@ def _write_answers(batch: Batch, reports: Reports, submissions: Sequence[Submiss
                 problems.append(error.message)
                 return None
 
-        write_atomically(reports.html, answers_page(submissions, image_of))
+        save(reports.html, answers_page(submissions, image_of).encode(), force=True)
         if problems:
             output.note(f"{reports.html} lacks protected images: {problems[0]}")
 
@@ -166,11 +167,24 @@ def _run(batch: Batch, wanted: Wanted, course: _Course) -> None:
         stopped = error
     submissions = sorted(_set_aside(submissions, batch.search), key=lambda s: s.order)
     failed = output.report(submissions, batch.search, as_json=wanted.as_json, line=course.line)
-    course.write(submissions)
+    failed += not _written(course, submissions)
     if stopped:
         end_early(batch, stopped)
     if failed:
         sys.exit(EXIT_FAILED)
+
+
+def _written(course: _Course, submissions: Sequence[Submission]) -> bool:
+    """Write what the command writes at its end; where that fails, say so, as the rest has been reported."""
+    try:
+        course.write(submissions)
+    except OSError as error:
+        output.note(f"FAILED [{DiskUnavailable.code}] {error.filename} cannot be written: {error.strerror or error}.")
+        return False
+    except AiiError as error:
+        output.note(f"FAILED [{error.code}] {error.message}")
+        return False
+    return True
 
 
 def _set_aside(submissions: Iterable[Submission], search: Search) -> Iterator[Submission]:

@@ -93,6 +93,8 @@ def end_early(batch: Batch, stopped: KeyboardInterrupt | Unavailable) -> NoRetur
         output.note(f"{_counted(jobs)} accepted and not done; the work goes on.")
         output.note(f"Wait for it: aii jobs wait {named}")
         output.note(f"Cancel it:   aii jobs cancel {named}")
+    if left := len(batch.search.found) - len(batch.progress.tried):
+        output.note(f"{left} of {len(batch.search.found)} images were not submitted: run the same command again.")
     if isinstance(stopped, Unavailable):
         raise stopped
     sys.exit(EXIT_INTERRUPTED)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,7 @@ __all__ = [
     "echo",
     "exit_code",
     "exit_on_error",
+    "one_line",
     "printable",
     "progress_bar",
 ]
@@ -44,6 +46,9 @@ EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_UNAVAILABLE: Final = 3
 EXIT_INTERRUPTED: Final = 130
+
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_BREAKS: Final = re.compile(r"[\t\n\u2028\u2029]")
 
 
 def exit_code(error: AiiError) -> int:
@@ -94,9 +99,10 @@ def tolerate_terminals() -> None:
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Print a line. A reader that has closed its end, as ``head`` does, ends the printing and not the command."""
+    """Print text, without what could command a terminal: names of files and of assets come from others. A reader that
+    has closed its end, as ``head`` does, ends the printing and not the command."""
     try:
-        click.echo(text, err=err)
+        click.echo(_CONTROLS.sub(_spelled_out, text), err=err)
     except BrokenPipeError:
         _discard(sys.stderr if err else sys.stdout)
 
@@ -107,6 +113,15 @@ def _discard(stream: TextIO) -> None:
     with suppress(OSError, ValueError):  # not a file of the system: in a test, for example
         os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+def one_line(name: str) -> str:
+    """A file's name within a line: line breaks and the like are spelled out as well."""
+    return _BREAKS.sub(_spelled_out, _CONTROLS.sub(_spelled_out, printable(name)))
+
+
+def _spelled_out(found: re.Match[str]) -> str:
+    return repr(found[0])[1:-1]
 
 
 def printable(name: str) -> str:

@@ -45,7 +45,11 @@ def part_file(folder: Path, *, mode: int = _READABLE_BY_ALL) -> Iterator[Path]:
     :func:`move_into_place` has given it another name."""
     # Torch refuses to write to a name that is empty without its ending.
     part = folder / f"{PART_PREFIX}{secrets.token_hex(8)}.tmp"
-    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+    try:
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+    except OSError as error:
+        error.filename = str(folder)  # which is what the caller knows
+        raise
     try:
         yield part
     finally:

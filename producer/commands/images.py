@@ -19,7 +19,10 @@ __all__ = ["activate", "query"]
 _WAITING: Final = ("timeout_s", "services_s", "no_wait", "as_json")
 
 
-_images = click.argument("images", nargs=-1, required=True, metavar="IMAGE|FOLDER|-...", type=PathText())
+_images = click.argument(
+    "images", nargs=-1, required=True, metavar="IMAGE|FOLDER|-...",
+    type=PathText(readable=False),  # one that cannot be read is its own failure
+)  # fmt: skip
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image, one a line.")
 _waiting = (
     click.option(
