@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Final
 
@@ -37,6 +37,7 @@ class Outputs:
     folder: Path
     names: Sequence[Path]
     force: bool = False
+    _saved: dict[tuple[int, int], int] = field(default_factory=dict)  # the system's numbers of files: image
 
     @classmethod
     def planned(cls, found: Sequence[Found], folder: Path, *, force: bool, lossless: bool = False) -> Outputs:
@@ -71,11 +72,16 @@ class Outputs:
             suffix: that of the published object. Another than planned is appended.
 
         Raises:
-            Conflict: another file has the name by now, and `force` is not set.
+            Conflict: another file has the name by now, and `force` is not set; or it is another image's of this run, as
+                the folder takes both names for one (`A.jpg` and `a.jpg` on some disks, a linked folder).
             DiskUnavailable: it cannot be written.
         """
-        name = self.names[order]
-        return save(self.folder / published_name(name, suffix), data, force=self.force)
+        path = self.folder / published_name(self.names[order], suffix)
+        if self._saved.get(_number(path), order) != order:
+            raise Conflict(f"{path} is the protected file of another of these images by another name.")
+        save(path, data, force=self.force)
+        self._saved[_number(path)] = order
+        return path
 
 
 def save(path: Path, data: bytes, *, force: bool) -> Path:
@@ -91,6 +97,14 @@ def save(path: Path, data: bytes, *, force: bool) -> Path:
     except OSError as error:
         raise DiskUnavailable(f"{error.filename or path} cannot be written: {error.strerror or error}.") from error
     return path
+
+
+def _number(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0)
+    return status.st_dev, status.st_ino
 
 
 def refuse_existing(paths: Sequence[str]) -> None:

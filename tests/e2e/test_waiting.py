@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from producer import Producer
 from tasks.connection import connect_redis
@@ -20,7 +21,7 @@ from tasks.ledger.states import JobState
 from tasks.settings import Settings
 from tests.own_redis import OwnRedis
 from tests.photographs import crops
-from tests.stack import AII, aii
+from tests.stack import AII, WorkerProcess, aii
 from tests.waiting import LIMIT_S, wait_for
 
 
@@ -150,13 +151,24 @@ def test_a_command_waits_for_redis_to_start_and_to_come_back(
         assert command.says("2 failed").count("[cancelled]") == 2
 
 
-def test_redis_behind_a_unix_socket_takes_jobs(
-    own_redis: OwnRedis, stack_environment: dict[str, str], photos: Path
+def test_redis_behind_a_unix_socket_serves_commands_and_a_worker(
+    own_redis: OwnRedis, stack_environment: dict[str, str], shared_settings: Settings, photos: Path, tmp_path: Path
 ) -> None:
     own_redis.start()
-    environment = stack_environment | {"AII_REDIS_URL": own_redis.socket_url}
+    changed = {"AII_REDIS_URL": own_redis.socket_url, "AII_BUCKET_COLLECTIONS": "collections-of-a-socket"}
+    environment = stack_environment | changed
     run = aii(environment, "activate", str(photos), "--no-wait", "--wait-for-services", "60")
     assert (run.returncode, run.stdout.count("submitted")) == (0, 2), run.stderr
+    settings = shared_settings.model_copy(update={"redis_url": SecretStr(own_redis.socket_url)})
+    worker = WorkerProcess(environment, settings, tmp_path / "worker.log", "query,activate")
+    try:
+        worker.wait_until_ready()
+        done = aii(environment, "activate", str(photos))
+        assert (done.returncode, done.stdout.count("done before")) == (0, 2), done.stdout
+        assert aii(environment, "query", str(photos / "0.jpg")).stdout.count("match") == 1
+        assert worker.stop() == 0
+    finally:
+        worker.kill()
 
 
 def test_jobs_are_listed_as_json_and_named_by_their_first_digits(

@@ -13,7 +13,7 @@ from tasks.ledger.states import JobState
 from tests.waiting import LIMIT_S
 
 PRELUDE: Final = """
-import os, sys, multiprocessing
+import os, sys, multiprocessing, signal
 from producer import Producer
 from tests.photographs import crops
 
@@ -38,14 +38,30 @@ child = multiprocessing.get_context("fork").Process(target=submit)
 child.start()
 child.join()
 """,
+    "Celery's prefork pool": """
+import celery
+app = celery.Celery("host", broker="memory://", set_as_current=False)
+app.conf.worker_redirect_stdouts = app.conf.broker_connection_retry_on_startup = False
+
+@app.task(name="run")
+def run():
+    submit()
+    os.kill(os.getppid(), signal.SIGTERM)
+
+run.delay()
+try:
+    app.Worker(pool="prefork", concurrency=1, loglevel="CRITICAL").start()
+except SystemExit:
+    pass
+""",
 }
 
 
 def said(environment: dict[str, str], program: str) -> list[str]:
-    """What a program and its forked child print, line by line."""
+    """What a program and its forked child print, line by line; Celery's greeting is left out."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=True)
-    return done.stdout.splitlines()
+    return [line for line in done.stdout.splitlines() if line.startswith(("accepted", "refused"))]
 
 
 @pytest.mark.parametrize("fork", FORKS)

@@ -215,6 +215,16 @@ def test_a_producer_submits_and_reads_the_job_whose_id_it_knows(guarded: Guarded
         assert producer.ledger.get(made.job_id).state is JobState.QUEUED
 
 
+def test_a_producer_whose_late_query_cannot_be_withdrawn_is_told_so(guarded: Guarded, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(crops(1)[0])
+    late = aii(guarded.environment_of("producer"), "query", str(photo), "--timeout", "0.3")
+    assert (late.returncode, "could not be withdrawn: Redis" in late.stdout) == (1, True), late.stdout
+    assert "does not let this user do that" in late.stdout
+    allowed = aii(guarded.environment_of("worker"), "query", str(photo), "--timeout", "0.3")
+    assert "the question was withdrawn" in allowed.stdout
+
+
 FORBIDDEN_TO_MONITORS = [
     ("HSET", "aii:job:0", "state", "done"),
     ("LPUSH", "activate", "a message"),

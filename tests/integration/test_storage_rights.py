@@ -23,13 +23,13 @@ from producer import Producer
 from producer.gateway.uploads import GatewayStore
 from tasks.assets.removals import Removals
 from tasks.documents import read_result
-from tasks.errors import StorageUnavailable
+from tasks.errors import AlreadyProtected, StorageUnavailable
 from tasks.names import result_key
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.photographs import crops
 from tests.ports import reserved_port
-from tests.stack import WorkerProcess
+from tests.stack import WorkerProcess, aii
 from tests.waiting import LIMIT_S, wait_for
 
 POLICIES = Path(__file__).parents[2] / "deploy" / "security"
@@ -175,6 +175,13 @@ def test_the_main_job_is_done_with_these_rights(
             producer.download_protected(result, tmp_path / "protected.jpg")
             answer = producer.query(tmp_path / "protected.jpg").wait(LIMIT_S)
             assert answer.matches[0].asset_id == "asset"
+            with pytest.raises(AlreadyProtected):
+                producer.activate(tmp_path / "protected.jpg")
+        limited = environment | guarded.environment_of("producer")
+        shown = aii(limited, "jobs", "show", result.job_id)
+        assert (shown.returncode, result.protected_key in shown.stdout) == (0, True), shown.stderr
+        page = aii(limited, "query", str(tmp_path / "protected.jpg"), "--html", str(tmp_path / "page.html"))
+        assert (page.returncode, "lacks protected images" in page.stderr) == (0, True), page.stderr
         monitor = ObjectStore.connect(guarded.settings_of("monitor", settings))
         assert read_result(monitor, result.job_id).status == result.status
         producers = ObjectStore.connect(guarded.settings_of("producer", settings))

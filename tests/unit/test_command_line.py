@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from producer.cli import aii
-from tasks.command_line import EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_USAGE, Command, exit_code
+from tasks.command_line import EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_USAGE, Command, echo, exit_code, one_line
 from tasks.errors import AiiError, InvalidRequest, Unavailable, kinds
 from tasks.messages import QueryOptions, validated
 
@@ -131,3 +131,9 @@ def test_a_command_that_fails_says_so_in_one_line(problem: Exception, said: str)
 
     done = CliRunner().invoke(broken)
     assert (done.exit_code, done.stderr.startswith(said), done.stderr.count("\n")) == (EXIT_FAILED, True, 1)
+
+
+def test_names_cannot_command_a_terminal_or_break_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert one_line("a\x1b[31m\n\u202eb\udce9.jpg") == "a\\x1b[31m\\n\\u202eb\\udce9.jpg"
+    echo("first\nsecond\x1b[2J \N{HORIZONTAL ELLIPSIS}")
+    assert capsys.readouterr().out == "first\nsecond\\x1b[2J \N{HORIZONTAL ELLIPSIS}\n"

@@ -23,12 +23,17 @@ ODD = st.one_of(
 )  # fmt: skip
 COMMANDS = (
     ["activate"], ["query"], ["jobs", "list"], ["jobs", "show"], ["jobs", "wait"], ["jobs", "download"],
-    ["jobs", "retry"], ["jobs", "cancel"], ["status"],
+    ["jobs", "retry"], ["jobs", "cancel"], ["status"], ["index", "list"], ["index", "info"], ["index", "remove"],
+    ["index", "purge"], ["index", "repair"], ["index", "verify"], ["index", "rollback"], ["index", "delete"],
+    ["index", "compact"], ["index", "build"], ["index", "plan"], ["index", "audit"], ["index", "duplicates"],
+    ["evaluate"],
 )  # fmt: skip
 OPTIONS = (
     "--asset-id", "--asset-id-from", "--meta", "--where", "--out", "--force", "--timeout", "--no-wait", "--json",
     "--csv", "--html", "--wait-for-services", "--top", "--nprobe", "--steps", "--alpha", "--min-psnr", "--collection",
-    "--limit", "--all", "--replace", "--again", "--quality", "--learning-rate",
+    "--limit", "--all", "--replace", "--again", "--quality", "--learning-rate", "--yes", "--dry-run", "--prefix",
+    "--to", "--sample", "--least", "--images", "--references", "--disc", "--factory", "--fpr", "--background",
+    "--extractor", "--index", "--other", "--count", "--hold-out", "--seed", "--here",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -9,7 +10,7 @@ import pytest
 
 from producer.asset_ids import asset_ids
 from producer.manifest import CSV_NAME, Row, read_rows, write_manifest
-from producer.outputs import Outputs, published_name, save
+from producer.outputs import Outputs, check_report, published_name, save
 from producer.search import find_images
 from tasks.errors import Conflict, DiskUnavailable
 from tasks.names import sha256_hex
@@ -106,6 +107,34 @@ def test_a_manifest_that_is_none_of_ours_is_not_replaced(tmp_path: Path) -> None
     (tmp_path / "out" / CSV_NAME).write_text("mine")
     with pytest.raises(click.UsageError, match=r"manifest\.csv"):
         plan(tmp_path / "out", tmp_path / "in.jpg")
+
+
+def test_two_images_are_never_one_file_also_where_the_folder_takes_two_names_for_one(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "one").mkdir(parents=True)
+    (out / "two").symlink_to("one")
+    outputs = Outputs(out, [Path("one/a.jpg"), Path("two/a.jpg")], force=True)
+    outputs.save(0, JPEG, ".jpg")
+    with pytest.raises(Conflict, match="another of these images"):
+        outputs.save(1, OTHER, ".jpg")
+    assert (out / "one" / "a.jpg").read_bytes() == JPEG
+    outputs.save(0, JPEG, ".jpg")
+
+
+def test_a_folder_or_report_that_cannot_be_written_is_refused_before_the_first_job(tmp_path: Path) -> None:
+    photo, locked = tmp_path / "a.jpg", tmp_path / "locked"
+    photo.write_bytes(JPEG)
+    found = find_images([str(photo)]).found
+    for folder in (photo, photo / "deep"):
+        with pytest.raises(click.UsageError, match="is no folder"):
+            plan(folder, photo)
+        with pytest.raises(click.UsageError, match="is no folder"):
+            check_report(folder / "a.csv", found, force=False)
+    locked.mkdir(mode=0o500)
+    if not os.access(locked, os.W_OK):  # root may write everywhere
+        with pytest.raises(click.UsageError, match="no permission"):
+            plan(locked / "deep", photo)
+    check_report(tmp_path / "new" / "a.csv", found, force=False)
 
 
 def test_what_cannot_be_written_is_named_as_the_disks_fault(tmp_path: Path) -> None:
