@@ -130,6 +130,7 @@ def test_a_purge_finds_what_version_0_1_0_left_of_superseded_and_removed_assets(
 
 def test_protected_files_of_before_are_known_by_their_digests(old: Place) -> None:
     digests = ProtectedDigests(old.store)
+    old.store.delete(Bucket.PROTECTED, f"digests/{'d' * 64}.json")  # which any other old store has made known
     digests.refuse("d" * 64)
     record_old_assets(opened(old), old.name)
     with pytest.raises(AlreadyProtected, match="protected file of asset"):
