@@ -13,7 +13,15 @@ from producer.vectors import packed
 from tasks.app import Sender, create_app, submit
 from tasks.assets.protected_digests import ProtectedDigests
 from tasks.documents import read_result
-from tasks.errors import AiiError, DeadlineExceeded, InvalidRequest, JobMissing, error_of
+from tasks.errors import (
+    AiiError,
+    DeadlineExceeded,
+    InvalidRequest,
+    JobMissing,
+    ObjectMissing,
+    StorageUnavailable,
+    error_of,
+)
 from tasks.files import write_atomically
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.states import JobState
@@ -273,7 +281,7 @@ class Producer:
         """How a job ended. Version 0.1.0 kept a good document when a later run failed; the ledger knows the failure."""
         job_id, number = closing.job_id, closing.document
         if closing.state is None:
-            raise JobMissing(f"The ledger knows no job {job_id} any more: submit it again.")
+            return self._kept(job_id, lost=closing.lost)
         result = cast(ImageResult, read_result(self._store, job_id, number or max(1, self.ledger.get(job_id).commits)))
         if closing.state is not JobState.FAILED or isinstance(result, FailureResult):
             return result
@@ -285,6 +293,19 @@ class Producer:
             message=record.error_message or "",
             provenance=result.provenance,
         )
+
+    def _kept(self, job_id: str, *, lost: bool) -> ImageResult:
+        """The document of a job that ended so long ago that the ledger has forgotten it (AII_KEEP_DONE_S)."""
+        missing = JobMissing(f"The ledger knows no job {job_id} any more: submit it again.")
+        if lost:  # it was open: a document in S3 is of an earlier end
+            raise missing
+        try:
+            try:
+                return cast(ImageResult, read_result(self._store, job_id))
+            except StorageUnavailable:  # a producer may lack the right to list
+                return cast(ImageResult, read_result(self._store, job_id, 1))
+        except ObjectMissing:
+            raise missing from None
 
     def protected_image(self, result: ActivationResult) -> bytes:
         """The bytes of the protected image, checked against the result document; raises DigestMismatch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import sys
@@ -16,7 +17,7 @@ from tasks.app import Sender, create_app
 from tasks.command_line import EXIT_FAILED, echo
 from tasks.connection import connect_redis
 from tasks.documents import read_document
-from tasks.errors import AiiError, ObjectMissing, Unavailable
+from tasks.errors import AiiError, JobMissing, ObjectMissing, Unavailable
 from tasks.ledger.dead_letters import DeadLetter, DeadLetters
 from tasks.ledger.operations import Operations
 from tasks.ledger.records import JobRecord
@@ -41,15 +42,20 @@ def list_jobs(state: JobState | None, limit: int, *, as_json: bool) -> None:
 
 
 def show_job(part: str) -> None:
-    """Print a job, with its result document as JSON when it has one."""
+    """Print a job, with its result document as JSON when it has one; that alone of a job that the ledger has
+    forgotten."""
     settings = load_settings()
     operations = Operations.connect(settings)
     job_id = operations.find(part)
-    record = operations.job(job_id)
-    echo(_line(record))
+    store, record = ObjectStore.connect(settings), None
+    with contextlib.suppress(JobMissing):
+        record = operations.job(job_id)
+        echo(_line(record))
     try:  # the ledger's number of it spares a listing, for which a producer lacks the right
-        document = read_document(ObjectStore.connect(settings), job_id, max(1, record.commits))
+        document = read_document(store, job_id, max(1, record.commits) if record else None)
     except ObjectMissing:
+        if record is None:
+            raise JobMissing(f"There is no job {job_id}: search for it with `aii jobs list`.") from None
         return
     echo(json.dumps(json.loads(document), indent=2))
 

@@ -106,7 +106,17 @@ class Settings(BaseSettings):
         gt=0,
         description="seconds that a compaction or an extraction may run",
     )
-    keep_closed_s: int = Field(default=30 * 86_400, gt=0, description="seconds that a finished job stays in the ledger")
+    keep_closed_s: int = Field(
+        default=30 * 86_400,
+        gt=0,
+        description="seconds that a failed or cancelled job, or one of an index, stays in the ledger",
+    )
+    keep_done_s: int = Field(
+        default=6 * 3600,
+        gt=0,
+        description="seconds that an activation, a query or a look-up that ended well stays in the ledger; its "
+        "document stays in S3, and the same request finds it there",
+    )
 
     extractor: str = Field(
         default="compact", description="`compact`, or [ARCHITECTURE@]ADDRESS[#size=SIDE&sha256=DIGEST] of weights"

@@ -48,11 +48,14 @@ _LONGEST_DELAY_MS: Final = 30_000
 class Ledger:
     """Thread-safe; every method raises RedisUnavailable when Redis cannot be used. Transitions are atomic."""
 
-    def __init__(self, client: RedisClient, *, lease_s: float, max_attempts: int, keep_closed_s: int) -> None:
+    def __init__(
+        self, client: RedisClient, *, lease_s: float, max_attempts: int, keep_closed_s: int, keep_done_s: int = 6 * 3600
+    ) -> None:
         self._client = client
         self._lease_ms = int(lease_s * 1000)
         self._max_attempts = max_attempts
         self._keep_closed_s = keep_closed_s
+        self._keep_done_s = min(keep_done_s, keep_closed_s)
         self._submit = client.register_script(scripts.SUBMIT)
         self._claim = client.register_script(scripts.CLAIM)
         self._renew = client.register_script(scripts.RENEW)
@@ -76,6 +79,7 @@ class Ledger:
             lease_s=settings.lease_s,
             max_attempts=settings.max_attempts,
             keep_closed_s=settings.keep_closed_s,
+            keep_done_s=settings.keep_done_s,
         )
 
     def disconnect(self) -> None:
@@ -262,15 +266,18 @@ class Ledger:
 
     def close(
         self, job_id: str, token: str, state: JobState, code: str = "", message: str = "",
-        recorded: tuple[str, str, str] | None = None,
+        recorded: tuple[str, str, str] | None = None, *, found_in_s3: bool = False,
     ) -> bool:  # fmt: skip
         """End a job; False when the lease was lost and another worker ends it.
 
         Args:
             recorded: collection, asset and journal entry of which S3 has a record now.
+            found_in_s3: a job that ended well need not be kept for long: the same request is never made again, or finds
+                the document in S3.
         """
         collection, asset_id, entry = recorded or ("", "", "")
-        args = [job_id, token, state, code, message[:_MESSAGE_BOUND], self._keep_closed_s, CLOSED_BOUND]
+        keep_s = self._keep_done_s if found_in_s3 and state is JobState.DONE else self._keep_closed_s
+        args = [job_id, token, state, code, message[:_MESSAGE_BOUND], keep_s, CLOSED_BOUND]
         answer = self._close(
             keys=[job_key(job_id), LEASES, closed_key(state), COUNTS, JournalKeys.of(collection).unrecorded, EVENTS],
             args=[*args, asset_id, entry],

@@ -42,12 +42,18 @@ _LINGER_S: Final = 5.0
 
 @dataclass(frozen=True)
 class Closing:
-    """A job that has ended. `state` is None for a job that the ledger forgot; `document` is the number of its result
-    document where an event has told it."""
+    """A job that has ended.
+
+    Attributes:
+        state: None for a job that the ledger does not know.
+        document: the number of its result document where an event has told it.
+        lost: the ledger forgot it while it was waited for: it was emptied. Otherwise the job ended long ago, perhaps.
+    """
 
     job_id: str
     state: JobState | None
     document: int | None = None
+    lost: bool = False
 
 
 class Completions:
@@ -183,22 +189,22 @@ class _Pending:
     def asked_all(self, ledger: Ledger) -> Iterator[Closing]:
         job_ids = list(self.places)
         for start in range(0, len(job_ids), _WINDOW):
-            yield from self._asked(ledger, job_ids[start : start + _WINDOW])
+            yield from self._asked(ledger, job_ids[start : start + _WINDOW], lost=False)
 
     def asked_some(self, ledger: Ledger) -> Iterator[Closing]:
         """Ask for the first jobs: queues are first in, first out. As long as some of those have ended, the next are
         asked for too; otherwise these have their turn again after all others."""
         while window := list(self.places)[:_WINDOW]:
-            ended = list(self._asked(ledger, window))
+            ended = list(self._asked(ledger, window, lost=True))
             yield from ended
             if not ended:
                 self.places |= {job_id: self.places.pop(job_id) for job_id in window}
                 return
 
-    def _asked(self, ledger: Ledger, job_ids: Sequence[str]) -> Iterator[Closing]:
+    def _asked(self, ledger: Ledger, job_ids: Sequence[str], *, lost: bool) -> Iterator[Closing]:
         for job_id, (state, place) in zip(job_ids, ledger.states_and_places(job_ids), strict=True):
             if state is None or state.closed:
                 del self.places[job_id]
-                yield Closing(job_id, state)
+                yield Closing(job_id, state, lost=lost and state is None)
             else:
                 self.places[job_id] = place

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from producer import Producer
 from tasks.connection import connect_redis
 from tasks.documents import read_result
 from tasks.ledger import waiting
@@ -15,10 +16,11 @@ from tasks.ledger.keys import EVENTS, job_key
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.operations import Operations
 from tasks.ledger.states import JobState
-from tasks.ledger.waiting import wait_until_closed
+from tasks.ledger.waiting import Closing, closings, wait_until_closed
 from tasks.messages import ActivateRequest, Source
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
+from tests.photographs import crops
 from tests.waiting import LIMIT_S, wait_for
 
 
@@ -148,6 +150,35 @@ def test_many_jobs_that_wait_behind_one_that_does_not_end_are_all_found(
             client.hset(job_key(job_id), "state", "done")
         assert {next(waited)[0] for _ in job_ids[3:]} == set(job_ids[3:])
         waited.close()
+
+
+def test_a_job_that_the_ledger_forgets_while_it_is_waited_for_is_lost(
+    ledger: Ledger, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_FIRST_CHECK_S", 0.01)
+    first, other = submitted(ledger, "first"), submitted(ledger, "other")
+    waited = closings(ledger, [first, other, "0" * 32], LIMIT_S)
+    assert (unknown := next(waited)).state is None
+    assert not unknown.lost
+    with connect_redis(settings) as client:
+        client.delete(job_key(first))
+    assert next(waited) == Closing(first, None, lost=True)
+    waited.close()
+
+
+def test_a_job_that_was_forgotten_is_answered_for_by_its_document(
+    producer: Producer, settings: Settings, shared_worker: object
+) -> None:
+    image = crops(9, side=96)[8]
+    job = producer.activate(image, asset_id="forgotten")
+    result = job.wait(LIMIT_S)
+    with connect_redis(settings) as client:
+        client.delete(job_key(job.job_id))
+        assert job.wait(LIMIT_S) == result
+        again = producer.activate(image, asset_id="forgotten")
+        assert again.wait(LIMIT_S) == result
+        assert (again.new, again.job_id) == (True, job.job_id)
+        assert sum(fields["asset"] == "forgotten" for _, fields in client.xrange("aii:journal:starter")) == 1
 
 
 def test_a_record_of_another_version_is_passed_over(ledger: Ledger, settings: Settings) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from tasks.connection import connect_redis
 from tasks.errors import InvalidRequest, JobMissing, RedisUnavailable
+from tasks.ledger.keys import job_key
 from tasks.ledger.ledger import Ledger, mark_outdated
 from tasks.ledger.operations import Operations
 from tasks.ledger.states import Claim, JobState
@@ -263,6 +264,22 @@ def test_waiting_ends_with_the_jobs(ledger: Ledger) -> None:
         (done, JobState.DONE),
         ("0" * 32, None),
     ]
+
+
+def test_what_s3_answers_for_is_forgotten_sooner(settings: Settings) -> None:
+    ledger = brief(settings, keep_closed_s=6_000, keep_done_s=60)
+    left = {}
+    for name, state, found_in_s3 in (
+        ("done", JobState.DONE, True),
+        ("failed", JobState.FAILED, True),
+        ("extracted", JobState.DONE, False),
+    ):
+        job_id = submitted(ledger, name)
+        claim(ledger, job_id)
+        assert ledger.close(job_id, "t", state, found_in_s3=found_in_s3)
+        with connect_redis(settings) as client:
+            left[name] = client.ttl(job_key(job_id)) > 60
+    assert left == {"done": False, "failed": True, "extracted": True}
 
 
 def test_an_unreachable_redis_is_named(settings: Settings) -> None:

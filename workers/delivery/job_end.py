@@ -10,6 +10,7 @@ import logging
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from pydantic import ValidationError
@@ -146,7 +147,9 @@ class JobEnd:
         code, message = (result.code, result.message) if isinstance(result, FailureResult) else ("", "")
         state = JobState.FAILED if code else JobState.DONE
         self._leases.drop(job.job_id)  # first: a renewal just after the closing would take the lease for lost
-        if self._retry_policy(lambda: self._ledger.close(job.job_id, job.token, state, code, message, recorded)):
+        close = partial(self._ledger.close, job.job_id, job.token, state, code, message, recorded)
+        in_s3 = job.kind.unique or job.kind.restore is not None
+        if self._retry_policy(lambda: close(found_in_s3=in_s3)):
             self._observe(result)
         logger.info("Job %s", result.status, extra={"job_id": job.job_id, "error_code": code})
         return f"{result.status} {code}".strip()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from tasks.errors import ExtractorMismatch, InvalidRequest
@@ -15,6 +17,8 @@ from workers.index.collection.collection import Answer
 from workers.index.verdicts.judge import judge
 
 __all__ = ["LookupHandler"]
+
+_MOST_BYTES: Final = 2 * 2**20  # half of what is read as a document; Redis holds it for a moment
 
 
 class LookupHandler:
@@ -42,7 +46,7 @@ class LookupHandler:
         with running.watch.stage("search"):
             answers = collection.search_many(vectors, options.top_k, options.nprobe, options.where)
             judged = [_answer(answer, request) for answer in answers]
-        return LookupResult(
+        result = LookupResult(
             job_id=running.job_id,
             collection=request.collection,
             generation=answers[0].generation,
@@ -53,6 +57,9 @@ class LookupHandler:
             options=options,
             provenance=running.provenance(),
         )
+        if len(result.model_dump_json()) > _MOST_BYTES:
+            raise InvalidRequest("The answers are too long for one document: ask for fewer vectors, or fewer matches.")
+        return result
 
 
 def vectors_of(data: bytes, request: LookupRequest, dimension: int) -> Features:
