@@ -17,7 +17,7 @@ from producer.gateway.state import State, state_of
 from producer.gateway.tokens import Token
 from tasks.documents import read_result
 from tasks.errors import JobMissing, ObjectMissing, error_of
-from tasks.ledger.records import JobRecord
+from tasks.ledger.records import JobRecord, record_of_result
 from tasks.ledger.states import JobState
 from tasks.names import JOB_ID_PATTERN
 from tasks.results import FailureResult, Result
@@ -62,7 +62,8 @@ async def show_job(
 ) -> Response:
     state = state_of(request)
     wait_s = wait_s_of(prefer, state)
-    if wait_s and not (await run_sync(state.ledger.get, job_id)).state.closed:
+    known = (await run_sync(state.ledger.states, [job_id]))[0] if wait_s else None
+    if known and not known.closed:
         await state.waiting.closed(job_id, wait_s)
     record, result = await run_sync(_read, state, job_id)
     if not token.covers(await run_sync(_collection, state, record, result)):
@@ -91,13 +92,25 @@ def _answer(document: JobDocument, status: int, wait_s: float) -> Response:
 
 
 def _read(state: State, job_id: str) -> tuple[JobRecord, Result | None]:
-    record = state.ledger.get(job_id)
+    try:
+        record = state.ledger.get(job_id)
+    except JobMissing:
+        return _forgotten(state, job_id)
     if not record.state.closed:
         return record, None
     try:
         return record, read_result(state.store, job_id, max(1, record.commits))
     except ObjectMissing:  # purged since
         return record, None
+
+
+def _forgotten(state: State, job_id: str) -> tuple[JobRecord, Result]:
+    """A job that ended so long ago that only its document is left; raises JobMissing when there is none."""
+    try:
+        result = read_result(state.store, job_id)
+    except ObjectMissing:
+        raise JobMissing(f"There is no job {job_id}.") from None
+    return record_of_result(result), result
 
 
 def _document(record: JobRecord, result: Result | None, new: bool | None = None) -> JobDocument:

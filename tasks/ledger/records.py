@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.kinds import QUEUE_OF_TASK
 from tasks.ledger.states import JobState
 from tasks.names import LONGEST_ASSET_ID
+from tasks.results import FailureResult, Result
 
-__all__ = ["JobRecord", "QueuePlaces", "Resend", "record_of", "submit_args"]
+__all__ = ["JobRecord", "QueuePlaces", "Resend", "record_of", "record_of_result", "submit_args"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,27 @@ def record_of(job_id: str, fields: dict[str, str]) -> JobRecord:
         superseded_by=fields.get("superseded_by"),
         removed_at=int(fields["removed_ms"]) / 1000 if "removed_ms" in fields else None,
         commits=int(fields.get("commits", 0)),
+    )
+
+
+def record_of_result(result: Result) -> JobRecord:
+    """A job that the ledger has forgotten, as far as its document tells: when it was submitted is not known, and its
+    end stands for that."""
+    ended = datetime.datetime.fromisoformat(result.provenance.finished_at).timestamp()
+    failure = result if isinstance(result, FailureResult) else None
+    return JobRecord(
+        job_id=result.job_id,
+        state=JobState.FAILED if failure else JobState.DONE,
+        task=result.task,
+        queue=QUEUE_OF_TASK.get(result.task, ""),
+        attempts=0,
+        submitted_at=ended,
+        finished_at=ended,
+        asset_id=getattr(result, "asset_id", None),
+        worker=result.provenance.worker,
+        error_code=failure.code if failure else None,
+        error_message=failure.message if failure else None,
+        name=getattr(result, "name", ""),
     )
 
 

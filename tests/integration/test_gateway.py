@@ -21,7 +21,9 @@ from pydantic import SecretStr
 
 from producer.gateway.app import create_gateway
 from producer.gateway.tokens import TokenFile
+from tasks.connection import connect_redis
 from tasks.errors import kinds
+from tasks.ledger.keys import job_key
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.gateway import client_of, new_token, running_gateway
@@ -115,6 +117,18 @@ def test_an_image_is_protected_found_fetched_and_removed(client: httpx.Client, i
     assert client.delete("/v1/assets/a%2Fb").status_code == 204
     assert code_of(client.get("/v1/assets/a%2Fb")) == "asset_missing"
     assert client.get(done.headers["Location"]).json()["removed_at"]
+
+
+@pytest.mark.usefixtures("shared_worker")
+def test_a_job_that_the_ledger_has_forgotten_is_shown_by_its_document(
+    client: httpx.Client, settings: Settings, image: bytes
+) -> None:
+    done = client.post("/v1/activations?asset_id=long-ago", content=image, headers=WAIT | IMAGE).json()
+    with connect_redis(settings) as redis:
+        redis.delete(job_key(done["job_id"]))
+    for headers in ({}, WAIT):
+        shown = client.get(f"/v1/jobs/{done['job_id']}", headers=headers).json()
+        assert (shown["state"], shown["asset_id"], shown["result"]) == ("done", "long-ago", done["result"])
 
 
 IMAGE = {"Content-Type": "image/jpeg"}
