@@ -38,7 +38,7 @@ from tasks.names import (
 Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
 AssetId = Annotated[str, AfterValidator(check_asset_id)]
 # In pydantic's regular expressions, `$` is the end of the text, and there is no `\Z`.
-JobId = Annotated[str, Field(pattern=JOB_ID_PATTERN.removesuffix(r"\Z") + "$")]
+JobId = Annotated[str, Field(pattern=JOB_ID_PATTERN)]
 # Metadata of an asset, by which queries can be filtered: few and short, since the index holds them.
 Metadata = Annotated[
     dict[Annotated[str, Field(pattern=META_KEY_PATTERN)], Annotated[str, Field(max_length=256)]],

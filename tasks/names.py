@@ -26,7 +26,7 @@ QUEUES: Final = (QUEUE_QUERY, QUEUE_ACTIVATE, QUEUE_INDEX)
 DIGEST_PATTERN: Final = r"^[0-9a-f]{64}$"
 # Ours have 32 hex digits; those of other senders are kept where they can be part of a key.
 OWN_JOB_ID_PATTERN: Final = r"^[0-9a-f]{32}$"
-JOB_ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}\Z"
+JOB_ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$"
 BUCKET_PATTERN: Final = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
 LONGEST_ASSET_ID: Final = 512
 LONGEST_NAME: Final = 255
