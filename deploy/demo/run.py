@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,14 +16,14 @@ from typing import Final
 import click
 from PIL import Image, ImageOps
 
-from deploy.demo.report import Row, write_report
+from deploy.demo.report import CopiesFound, Row, write_report
 from producer import Job, Producer
 from producer.batch import Submission, run_batch
 from producer.outputs import published_name, save
 from producer.search import Found, find_images
 from tasks.command_line import progress_bar
 from tasks.names import sha256_hex
-from tasks.results import ActivationResult, QueryResult
+from tasks.results import ActivationResult
 from workers.evaluation.edits import EDITS, edit_seed
 
 # scikit-image carries these photographs; its other pictures are drawings, masks, or the second half of a stereo pair.
@@ -136,7 +137,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _query(producer: Producer, photos: Sequence[Photo]) -> list[Row]:
-    """Query every edit of every original and protected image; the recall of each edit, in the paper's order."""
+    """Query every edit of every original and protected image; what was found of each, in the paper's order."""
     wanted = [(photo, edit, activated) for photo in photos for edit in EDITS for activated in (False, True)]
     with progress_bar("Querying  ", 2 * len(wanted)) as advance, ThreadPoolExecutor(2) as pool:
         queries = []
@@ -144,18 +145,13 @@ def _query(producer: Producer, photos: Sequence[Photo]) -> list[Row]:
             queries.append(query)
             advance(len(queries))
         by_job = {q.job.job_id: q for q in queries}
-        right: dict[tuple[str, bool], int] = {}
+        found: defaultdict[tuple[str, bool], CopiesFound] = defaultdict(CopiesFound)
         answers = producer.wait_all((q.job for q in queries), _QUERY_SECONDS)
         for done, (job, result) in enumerate(answers, len(queries) + 1):
             q = by_job[job.job_id]
-            found = (
-                isinstance(result, QueryResult) and bool(result.matches) and result.matches[0].asset_id == q.asset_id
-            )
-            right[q.edit, q.activated] = right.get((q.edit, q.activated), 0) + found
+            found[q.edit, q.activated].count(result, q.asset_id)
             advance(done)
-    return [
-        Row(edit, right.get((edit, False), 0) / len(photos), right.get((edit, True), 0) / len(photos)) for edit in EDITS
-    ]
+    return [Row(edit, found[edit, False], found[edit, True]) for edit in EDITS]
 
 
 def _submit_query(producer: Producer, photo: Photo, edit: str, activated: bool) -> EditedQuery:
