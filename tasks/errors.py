@@ -329,7 +329,7 @@ class RedisUnavailable(Unavailable):
 
 
 class StorageUnavailable(Unavailable):
-    """S3 does not answer, or does not know the keys.
+    """S3 does not answer, does not know the keys, or lacks a bucket.
 
     What to do: Start it (`aii up`), or correct AII_S3_ENDPOINT and the keys, as the message says; jobs wait for it.
     """
@@ -338,9 +338,9 @@ class StorageUnavailable(Unavailable):
 
 
 class StorageRefused(StorageUnavailable):
-    """S3 answers, and refuses an object, or lacks its bucket. A job fails after five attempts in about twenty seconds.
+    """S3 answers, and refuses an object. A job fails after five attempts in about twenty seconds.
 
-    What to do: Correct the policy or the bucket, as the message says, then `aii jobs retry`.
+    What to do: Correct the policy, as the message says, then `aii jobs retry`.
     """
 
     code = "storage_refused"

@@ -266,8 +266,9 @@ class ObjectStore:
             f"or set {'NO_PROXY or ' if proxy else ''}AII_S3_ENDPOINT."
         )
 
-    def _lacking(self, what: str) -> StorageRefused:
-        return StorageRefused(f"S3 at {self._address} lacks a bucket that {what} needs: start `aii up`.")
+    def _lacking(self, what: str) -> StorageUnavailable:
+        """Unlike a refusal of one object, this meets every job: they wait until the bucket is there."""
+        return StorageUnavailable(f"S3 at {self._address} lacks a bucket that {what} needs: start `aii up`.")
 
 
 def _opened(store: S3Store, key: str, max_bytes: int | None) -> GetResult:

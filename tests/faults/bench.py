@@ -119,8 +119,9 @@ class Bench:
 
     def until_running(self, jobs: Sequence[Job]) -> list[Job]:
         """Wait until some of the jobs run; returns those."""
-        self.until(lambda: self.running(jobs), "no job was started")
-        return self.running(jobs)
+        held: list[Job] = []
+        self.until(lambda: held.extend(self.running(jobs)) or held, "no job was started")
+        return held
 
     def until_ended(self, jobs: Sequence[Job], count: int | None = None, since: float | None = None) -> float:
         """Wait for the end of so many of these jobs, by default all; a job that never ends is the oracle's matter.
@@ -138,6 +139,21 @@ class Bench:
                 self.fleet.replace_dead()
             time.sleep(0.05)
         return time.monotonic() - began
+
+    def submit_running(self, count: int) -> tuple[list[Job], list[Job]]:
+        """Submit jobs until a batch of `count` is found at work: all of them, and those that run.
+
+        A batch may be over before anyone asks, where workers are fast and this process is not.
+        """
+        jobs: list[Job] = []
+        began = time.monotonic()
+        while time.monotonic() - began < LIMIT_S:
+            batch = self.submit(count)
+            jobs += batch
+            self.until(lambda: self.running(batch) or self.ended(batch) == count, "no job was started")  # noqa: B023
+            if held := self.running(batch):
+                return jobs, held
+        raise AssertionError("no job was found at work")
 
     def send(self, job: Job) -> None:
         """The message of a job once more."""

@@ -19,11 +19,12 @@ JOBS = 24
 
 def killed(bench: Bench, times: int) -> Outcome:
     """`kill -9` of Redis amid activations; the supervisor starts it again."""
-    jobs = _begun(bench, JOBS * times)
+    bench.fleet.have(2)
+    jobs: list[Job] = []
     slowest_s = 0.0
-    for i in range(times):
-        bench.until_ended(jobs, JOBS * i)
-        held = bench.until_running(jobs)
+    for _ in range(times):
+        more, held = bench.submit_running(JOBS)
+        jobs += more
         os.kill(bench.redis_pid(), signal.SIGKILL)
         bench.until_redis_answers()
         slowest_s = max(slowest_s, bench.until_ended(held))
@@ -43,8 +44,7 @@ def down(bench: Bench, seconds: int) -> Outcome:
 
 def half_open(bench: Bench, _: int) -> Outcome:
     """Every connection to Redis goes dead without ending, as behind a firewall that forgot it."""
-    jobs = _begun(bench, JOBS)
-    held = bench.until_running(jobs)
+    jobs, held = _begun(bench)
     bench.redis.forget()
     more = bench.submit(4)
     recovered_s = bench.until_ended(held + more)
@@ -54,8 +54,7 @@ def half_open(bench: Bench, _: int) -> Outcome:
 
 def full(bench: Bench, seconds: int) -> Outcome:
     """Redis is at `maxmemory` and refuses every write."""
-    jobs = _begun(bench, JOBS)
-    held = bench.until_running(jobs)
+    jobs, held = _begun(bench)
     with connect_redis(bench.settings) as client:
         client.config_set("maxmemory", "1")
         time.sleep(seconds)
@@ -67,7 +66,8 @@ def full(bench: Bench, seconds: int) -> Outcome:
 
 def clients_killed(bench: Bench, times: int) -> Outcome:
     """`CLIENT KILL` of all clients, once a second, amid activations."""
-    jobs = _begun(bench, 2 * JOBS)
+    bench.fleet.have(2)
+    jobs = bench.submit(2 * JOBS)
     with connect_redis(bench.settings) as client:
         for _ in range(times):
             client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -77,8 +77,7 @@ def clients_killed(bench: Bench, times: int) -> Outcome:
 
 def password_changed(bench: Bench, seconds: int) -> Outcome:
     """Redis refuses the workers' password for a while, as after a rotation that was taken back."""
-    jobs = _begun(bench, JOBS)
-    held = bench.until_running(jobs)
+    jobs, held = _begun(bench)
     client: redis.Redis = connect_redis(bench.settings)
     password = client.config_get("requirepass")["requirepass"]
     with client.client() as single:  # one connection, which stays authenticated
@@ -92,14 +91,14 @@ def password_changed(bench: Bench, seconds: int) -> Outcome:
     return Outcome([job.job_id for job in jobs], recovered_s=recovered_s)
 
 
-def _begun(bench: Bench, count: int) -> list[Job]:
+def _begun(bench: Bench) -> tuple[list[Job], list[Job]]:
+    """All jobs, and those that run."""
     bench.fleet.have(2)
-    return bench.submit(count)
+    return bench.submit_running(JOBS)
 
 
 def _away(bench: Bench, fault: Callable[[], AbstractContextManager[None]], seconds: int) -> Outcome:
-    jobs = _begun(bench, JOBS)
-    held = bench.until_running(jobs)
+    jobs, held = _begun(bench)
     with fault():
         time.sleep(seconds)
     recovered_s = bench.until_ended(held)

@@ -29,11 +29,11 @@ def frozen(bench: Bench, seconds: int) -> Outcome:
 def killed(bench: Bench, times: int) -> Outcome:
     """`kill -9` of S3 amid activations; the supervisor starts it again."""
     bench.fleet.have(2)
-    jobs = bench.submit(JOBS * times)
+    jobs: list[Job] = []
     slowest_s = 0.0
-    for i in range(times):
-        bench.until_ended(jobs, JOBS * i)
-        held = bench.until_running(jobs)
+    for _ in range(times):
+        more, held = bench.submit_running(JOBS)
+        jobs += more
         os.kill(bench.s3_pid(), signal.SIGKILL)
         slowest_s = max(slowest_s, bench.until_ended(held))
     bench.until_ended(jobs)
@@ -87,8 +87,7 @@ def _protected(bench: Bench) -> str:
 
 def _away(bench: Bench, fault: Callable[[], AbstractContextManager[None]], seconds: int) -> Outcome:
     bench.fleet.have(2)
-    jobs = bench.submit(JOBS)
-    held = bench.until_running(jobs)
+    jobs, held = bench.submit_running(JOBS)
     with fault():
         time.sleep(seconds)
     recovered_s = bench.until_ended(held)

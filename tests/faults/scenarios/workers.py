@@ -23,11 +23,11 @@ def ids(jobs: list[Job]) -> list[str]:
 def killed(bench: Bench, kills: int) -> Outcome:
     """`kill -9` of a worker, again and again, amid activations."""
     bench.fleet.have(2)
-    jobs = bench.submit(16 * kills)
+    jobs: list[Job] = []
     slowest_s = 0.0
     for i in range(kills):
-        bench.until_ended(jobs, 16 * i)
-        held = bench.until_running(jobs)
+        more, held = bench.submit_running(16)
+        jobs += more
         bench.fleet.have(2)[i % 2].kill()
         struck = time.monotonic()
         bench.fleet.have(2)
