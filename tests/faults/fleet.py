@@ -179,14 +179,14 @@ class Fleet:
 
 
 def _run(environment: dict[str, str], log: Path, fault: Fault) -> None:
-    from workers.commands.worker import worker  # noqa: PLC0415  # only here
-
     for name in [name for name in os.environ if name.startswith("AII_")]:
         del os.environ[name]
     os.environ.update(environment)
     output = os.open("/dev/null" if fault.full_disk else log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(output, sys.stdout.fileno())
     os.dup2(output, sys.stderr.fileno())
+    from workers.commands.worker import worker  # noqa: PLC0415  # only here, and what goes wrong is in the log
+
     _make_faulty(fault)
     worker.main(["--queues", environment.get("QUEUES", ",".join(QUEUES))], prog_name="aii worker")
 
