@@ -8,18 +8,117 @@ result = job.wait(timeout_s=60)
 producer.download_protected(result, "protected.jpg")
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from producer.client import Job, Producer
+    from producer.aio import AsyncJob, AsyncProducer
+    from producer.client import Producer
+    from producer.job import ActivationJob, ExplanationJob, FeedbackJob, Job, LookupJob, QueryJob
+    from producer.many import Finished, Submitted
+    from producer.requests import Activation, Image, Query
+    from tasks import errors
+    from tasks.errors import (
+        AiiError,
+        AssetConflict,
+        BadInput,
+        Cancelled,
+        CollectionMissing,
+        Conflict,
+        DeadlineExceeded,
+        InvalidRequest,
+        JobMissing,
+        NotFound,
+        RedisUnavailable,
+        StorageUnavailable,
+        Unavailable,
+    )
+    from tasks.ledger.states import JobState
+    from tasks.messages import ActivationOptions, QueryOptions
+    from tasks.results import (
+        ActivationResult,
+        Assessment,
+        ExplanationResult,
+        FailureResult,
+        FeedbackResult,
+        LookupResult,
+        Match,
+        QueryResult,
+    )
+    from tasks.settings import Settings, load_settings
 
-__all__ = ["Job", "Producer"]
+__all__ = [
+    "Activation",
+    "ActivationJob",
+    "ActivationOptions",
+    "ActivationResult",
+    "AiiError",
+    "Assessment",
+    "AssetConflict",
+    "AsyncJob",
+    "AsyncProducer",
+    "BadInput",
+    "Cancelled",
+    "CollectionMissing",
+    "Conflict",
+    "DeadlineExceeded",
+    "ExplanationJob",
+    "ExplanationResult",
+    "FailureResult",
+    "FeedbackJob",
+    "FeedbackResult",
+    "Finished",
+    "Image",
+    "InvalidRequest",
+    "Job",
+    "JobMissing",
+    "JobState",
+    "LookupJob",
+    "LookupResult",
+    "Match",
+    "NotFound",
+    "Producer",
+    "Query",
+    "QueryJob",
+    "QueryOptions",
+    "QueryResult",
+    "RedisUnavailable",
+    "Settings",
+    "StorageUnavailable",
+    "Submitted",
+    "Unavailable",
+    "errors",
+    "load_settings",
+]
+
+_HOMES = {
+    "producer.aio": ("AsyncJob", "AsyncProducer"),
+    "producer.client": ("Producer",),
+    "producer.job": ("ActivationJob", "ExplanationJob", "FeedbackJob", "Job", "LookupJob", "QueryJob"),
+    "producer.many": ("Finished", "Submitted"),
+    "producer.requests": ("Activation", "Image", "Query"),
+    "tasks.ledger.states": ("JobState",),
+    "tasks.messages": ("ActivationOptions", "QueryOptions"),
+    "tasks.results": (
+        "ActivationResult",
+        "Assessment",
+        "ExplanationResult",
+        "FailureResult",
+        "FeedbackResult",
+        "LookupResult",
+        "Match",
+        "QueryResult",
+    ),
+    "tasks.settings": ("Settings", "load_settings"),
+}
+_ABOVE = __name__.removesuffix("producer")  # "", unless this is `active_image_indexing.producer`
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the client when it is first used: `aii --help`, which imports this package too, does without it."""
+    """Import a part when it is first used: `aii --help`, which imports this package too, does without the client."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from producer import client  # noqa: PLC0415
-
-    return getattr(client, name)
+    home = _HOME_OF.get(name, "tasks.errors")
+    module = import_module(f"{_ABOVE}{home}")
+    return module if name == "errors" else getattr(module, name)

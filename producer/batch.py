@@ -7,14 +7,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from producer.client import Job, Producer
 from producer.retry_policy import NO_RETRIES, RetryPolicy
 from producer.search import Found
 from tasks.errors import AiiError, DeadlineExceeded, Unavailable, error_of
 from tasks.results import FailureResult, GoodResult, ImageResult
+
+if TYPE_CHECKING:
+    from producer.client import Producer
+    from producer.job import Job
 
 __all__ = ["Progress", "Submission", "ended_jobs", "run_batch", "submit_all", "wait_for_all"]
 

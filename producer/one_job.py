@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from producer import output
-from producer.client import Job, Producer
+from producer.client import Producer
 from producer.explanation import explanation_rows
+from producer.job import Job
 from producer.retry_policy import worker_expected
 from producer.search import Search
 from producer.session import Batch, Wanted, missing_worker, prepare, withdraw

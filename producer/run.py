@@ -15,8 +15,8 @@ from producer import output
 from producer.answers import answers_csv, answers_page
 from producer.asset_ids import AssetIdFrom, asset_ids
 from producer.batch import Submission, run_batch, submit_all
-from producer.client import Job
 from producer.evidence import explained, write_evidence
+from producer.job import Job
 from producer.outputs import Outputs, check_report, save
 from producer.retry_policy import worker_expected
 from producer.saving import asset_file, protected_file, save_protected, write_rows

@@ -8,7 +8,7 @@ have another result a minute later.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -57,6 +57,18 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Options(Frozen):
+    """Base of what a caller says in Python: a value that cannot be used raises InvalidRequest, as in a message."""
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **said: Any) -> None:
+            try:
+                super().__init__(**said)
+            except ValidationError as error:
+                raise InvalidRequest(f"These options cannot be used: {_problems(error)}") from None
+
+
 class Source(Frozen):
     """An uploaded image: the bucket follows from the task, the key is the digest of the bytes."""
 
@@ -88,7 +100,7 @@ class S3Object(Frozen):
         return f"s3://{self.bucket}/{self.key}"
 
 
-class ActivationOptions(Frozen):
+class ActivationOptions(Options):
     """How an image is activated. The defaults are the paper's (section 4.1): 10 steps of Adam at learning rate 1."""
 
     steps: int = Field(default=10, ge=1, le=200)
@@ -122,7 +134,7 @@ class ActivationOptions(Frozen):
         return self.learning_rate if self.learning_rate is not None else 10.0 / self.steps
 
 
-class QueryOptions(Frozen):
+class QueryOptions(Options):
     """How the index is searched."""
 
     top_k: int = Field(default=5, ge=1, le=100)
@@ -309,9 +321,13 @@ def validated(model: type[_M], payload: Any) -> _M:
         raise
     except ValidationError as error:
         fields = {str(part) for problem in error.errors() for part in problem["loc"]}
-        text = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()[:5])
+        text = _problems(error)
         if fields == {"asset_id"}:
             raise InvalidAssetId(text) from None
         if fields == {"collection"}:
             raise InvalidCollectionName(text) from None
         raise InvalidRequest(f"The request cannot be used: {text}") from None
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()[:5])

@@ -23,7 +23,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 def jobs() -> None:
     """List jobs, wait for them, fetch their files, retry and cancel them.
 
-    JOB is a job's id, or as many of its first digits as no other job has; - reads ids from standard input.
+    JOB is a job's id, or as many of its first characters as no other job has; - reads ids from standard input.
     """
 
 

@@ -6,15 +6,16 @@ version closed the job), the ledger is asked for the state as well, now and then
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import queue
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from tasks.errors import Unavailable
 from tasks.ledger.events import EventLog, JobEvent, subject_of
@@ -23,7 +24,7 @@ from tasks.ledger.states import JobState
 if TYPE_CHECKING:
     from tasks.ledger.ledger import Ledger
 
-__all__ = ["Closing", "Completions", "closings", "wait_until_closed"]
+__all__ = ["Closing", "Completions", "closing", "closings", "wait_until_closed"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,12 @@ class Closing:
     lost: bool = False
 
 
+class Receiver(Protocol):
+    """What events are put into."""
+
+    def put(self, item: JobEvent, /) -> object: ...
+
+
 class Completions:
     """Hands each event to those who wait for its job. Thread-safe, and usable again in a forked child."""
 
@@ -66,7 +73,7 @@ class Completions:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._waiting: dict[str, list[queue.SimpleQueue[JobEvent]]] = {}
+        self._waiting: dict[str, list[Receiver]] = {}
         self._thread: threading.Thread | None = None
         self._end = threading.Event()  # of that thread
         self._left_at = 0.0  # when the last one left, on the monotonic clock
@@ -75,16 +82,23 @@ class Completions:
     def watch(self, subjects: Iterable[str]) -> Iterator[queue.SimpleQueue[JobEvent]]:
         """Within the block, the queue gets all events of these subjects that are written from now on, and perhaps a few
         that are older. Raises RedisUnavailable."""
+        received = queue.SimpleQueue[JobEvent]()
+        with self.watch_for(subjects, received):
+            yield received
+
+    @contextmanager
+    def watch_for(self, subjects: Iterable[str], received: Receiver) -> Iterator[None]:
+        """The same for a queue of the caller's, into which another thread puts the events."""
         if self._pid != os.getpid():  # thread and lock are the parent's
             self._begin()
-        wanted, received = list(subjects), queue.SimpleQueue[JobEvent]()
+        wanted = list(subjects)
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 self._start()
             for subject in wanted:
                 self._waiting.setdefault(subject, []).append(received)
         try:
-            yield received
+            yield
         finally:
             with self._lock:
                 for subject in wanted:
@@ -102,7 +116,7 @@ class Completions:
         self._thread = threading.Thread(target=self._read, args=(position, self._end), name="job-events", daemon=True)
         self._thread.start()
 
-    def _leave(self, subject: str, received: queue.SimpleQueue[JobEvent]) -> None:
+    def _leave(self, subject: str, received: Receiver) -> None:
         others = [one for one in self._waiting.get(subject, []) if one is not received]
         if others:
             self._waiting[subject] = others
@@ -169,6 +183,40 @@ def closings(ledger: Ledger, job_ids: Sequence[str], timeout_s: float | None) ->
                 pause_s = min(1.5 * pause_s, _LONGEST_CHECK_S)
             else:
                 yield from pending.told(event)
+
+
+async def closing(ledger: Ledger, job_id: str, timeout_s: float | None) -> Closing | None:
+    """The end of one job, without blocking the event loop or keeping a thread; None when `timeout_s` is over."""
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    pending, received = _Pending([job_id]), _LoopQueue()
+    with ExitStack() as stack:
+        await asyncio.to_thread(stack.enter_context, ledger.completions.watch_for(pending.by_subject, received))
+        ended = await asyncio.to_thread(list, pending.asked_all(ledger))
+        pause_s = _FIRST_CHECK_S
+        while not ended:
+            left_s = pause_s if deadline is None else min(pause_s, deadline - time.monotonic())
+            if left_s <= 0:
+                return None
+            try:
+                event = await asyncio.wait_for(received.events.get(), left_s)
+            except TimeoutError:
+                ended = await asyncio.to_thread(list, pending.asked_some(ledger))
+                pause_s = min(1.5 * pause_s, _LONGEST_CHECK_S)
+            else:
+                ended = list(pending.told(event))
+        return ended[0]
+
+
+class _LoopQueue:
+    """Events of another thread in the running event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.events = asyncio.Queue[JobEvent]()
+
+    def put(self, item: JobEvent, /) -> None:
+        with suppress(RuntimeError):  # the loop is closed: its wait was given up
+            self._loop.call_soon_threadsafe(self.events.put_nowait, item)
 
 
 class _Pending:

@@ -1,0 +1,1 @@
+from producer import *  # noqa: F403  # whatever it exports
