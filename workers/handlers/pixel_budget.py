@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-# What a worker takes without images, and what an activation holds for each of its pixels.
+# What a worker takes without images, and what an activation holds for each of its pixels, at most. Measured at 12
+# megapixels: grey 21, 8-bit RGB 28, with a profile 35, CMYK 31; 16-bit RGB 55, with alpha 58.
 _WORKER_BYTES: Final = 1 << 30
 _PIXEL_BYTES: Final = 60
 
