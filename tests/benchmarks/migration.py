@@ -16,7 +16,6 @@ import click
 
 from tasks.assets.records import AssetRecords
 from tasks.storage import Bucket
-from tests.benchmarks.index import resident_mb
 from tests.collections import EXTRACTOR, Place
 from tests.integration.test_old_store import old_document, request
 from tests.stack import running_stack, settings_of
@@ -45,12 +44,11 @@ def main(documents: int) -> None:
             list(pool.map(write, range(1, 1 + documents)))
         collections = OpenCollections(place.store, place.redis, place.cache, EXTRACTOR)
         collections.get(place.name)
-        before_mb, began = resident_mb(), time.monotonic()
+        began = time.monotonic()
         record_old_assets(collections, place.name)
         seconds = time.monotonic() - began
         made = sum(len(records) for records in AssetRecords(place.store, place.name).all())
-        memory = f"{resident_mb() - before_mb:.0f} MB more"
-        click.echo(f"{documents:,} documents: {made:,} records in {seconds:.1f} s, {memory}")
+        click.echo(f"{documents:,} documents: {made:,} records in {seconds:.1f} s")
 
 
 if __name__ == "__main__":

@@ -60,6 +60,20 @@ def document(runs: Runs, job_id: str) -> tuple[str, str]:
     return result.code, result.message
 
 
+def test_a_message_that_comes_twice_takes_no_lease_from_the_thread_that_has_it(runs: Runs) -> None:
+    made, seen = submitted(runs), []
+
+    def work(made: ActivateRequest, running: Running) -> Result:
+        with ThreadPoolExecutor(1) as other:
+            seen.append(other.submit(runs.runner.run, kind, made.job_id, made.model_dump(mode="json")).result(LIMIT_S))
+        seen.append(running.wanted())
+        return ends_well(made, running)
+
+    kind = Kind(ActivateRequest, work)
+    assert runs.runner.run(kind, made.job_id, made.model_dump(mode="json")) == "failed worked"
+    assert seen == ["leased", True]
+
+
 @pytest.mark.parametrize("payload", [None, 5, {}, {"task": "x"}, other_request().model_dump(mode="json")])
 def test_a_message_under_a_jobs_id_does_not_change_what_the_job_is(runs: Runs, payload: object) -> None:
     made = submitted(runs)

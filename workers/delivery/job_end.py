@@ -146,7 +146,7 @@ class JobEnd:
     def _close(self, job: HeldJob, result: Result, recorded: tuple[str, str, str] | None = None) -> str:
         code, message = (result.code, result.message) if isinstance(result, FailureResult) else ("", "")
         state = JobState.FAILED if code else JobState.DONE
-        self._leases.drop(job.job_id)  # first: a renewal just after the closing would take the lease for lost
+        self._leases.drop(job.job_id, job.token)  # first: a renewal just after would take the lease for lost
         close = partial(self._ledger.close, job.job_id, job.token, state, code, message, recorded)
         in_s3 = job.kind.unique or job.kind.restore is not None
         if self._retry_policy(lambda: close(found_in_s3=in_s3)):

@@ -124,7 +124,7 @@ class JobRunner:
             self._give_up(kind, job_id, payload, error)
             return "set aside"
         finally:
-            self._leases.drop(job_id)
+            self._leases.drop(job_id, token)
 
     def refuse(self, job_id: str, queue: str, reason: str, kinds: Sequence[Kind[Any]]) -> str:
         """End the job of a message that could not be used (`reason`), unless the ledger knows what the job really is:
@@ -182,7 +182,7 @@ class JobRunner:
         """Give a job back until later; one whose attempts are used up fails, unless its end is committed already."""
         committed = self._retry_policy(lambda: self._ledger.committed(job.job_id))
         most = None if committed else error.most_attempts
-        self._leases.drop(job.job_id)
+        self._leases.drop(job.job_id, job.token)
         pause_s = self._retry_policy(lambda: self._ledger.postpone(job.job_id, job.kind.queue, job.token, most))
         if pause_s is None:
             return "left"

@@ -27,9 +27,12 @@ class Leases:
         with self._lock:
             self._held[job_id] = token
 
-    def drop(self, job_id: str) -> str | None:
-        """Give up a lease here, without asking the ledger; returns its token, None when it is not held."""
+    def drop(self, job_id: str, token: str = "") -> str | None:
+        """Give up a lease here, without asking the ledger; returns its token, None when it is not held. With a `token`,
+        one under another token stays: a message can come twice, and another thread may hold the job."""
         with self._lock:
+            if token and self._held.get(job_id) != token:
+                return None
             return self._held.pop(job_id, None)
 
     def drop_all(self) -> dict[str, str]:
