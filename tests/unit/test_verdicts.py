@@ -174,6 +174,12 @@ def test_plain_images_are_crowded_and_photographs_are_not() -> None:
     assert np.mean([shipped().uninformative(feature) for feature in pictures()[:300]]) < 0.01
 
 
+def test_a_match_that_is_far_nearer_than_the_crowd_is_told_from_it() -> None:
+    crowded = [f for f in shipped().features[shipped().photographs :][::40] if shipped().uninformative(f)]
+    assert not any(shipped().uninformative(feature, match=0.0) for feature in crowded)
+    assert all(shipped().uninformative(feature, match=1.0) for feature in crowded)
+
+
 def test_plain_images_are_the_same_for_the_same_seed() -> None:
     one, again, other = (list(plain_images(12, seed)) for seed in (0, 0, 1))
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))

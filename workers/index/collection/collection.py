@@ -254,7 +254,7 @@ def _evidence(generation: _Generation, probe: Probe, feature: Features, hits: li
         nearest_distractor=others[0] if others else None,
         assets=manifest.assets + len(generation.delta),
         nprobe=probe.nprobe,
-        uninformative=background is not None and background.uninformative(feature),
+        uninformative=background is not None and background.uninformative(feature, distances[0] if distances else None),
         calibration=manifest.calibration,
         threshold=manifest.threshold,
     )
