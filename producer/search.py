@@ -101,7 +101,7 @@ def summary(search: Search) -> str:
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except (OSError, ValueError):  # no right to look, a name that is too long; a NUL in it
+    except (OSError, ValueError):  # no permission, a name that is too long; a NUL in it
         return False
 
 

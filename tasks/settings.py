@@ -29,7 +29,7 @@ def state_dir() -> Path:
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     try:
         return Path(configured).expanduser().absolute() if configured else Path(base).expanduser().absolute() / "aii"
-    except RuntimeError:  # an account without a home, as in many containers; or ~NAME of nobody
+    except RuntimeError:  # an account without a home, as in many containers; or ~NAME of no account
         raise InvalidSetting("AII_STATE_DIR: there is no such home folder: set it to the path of a folder.") from None
 
 

@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 from click.testing import CliRunner
 
@@ -18,6 +19,7 @@ from producer.cli import aii as program
 from tasks.connection import connect_redis
 from tasks.names import worker_presence
 from tasks.settings import Settings
+from tests.forked import fork_worker
 from tests.ports import reserved_port
 from tests.waiting import LIMIT_S, wait_for
 
@@ -77,21 +79,28 @@ def settings_of(state: Path) -> Settings:
 
 
 class WorkerProcess:
-    """A real worker, in a process of its own."""
+    """A real worker, in a process of its own.
+
+    It is forked (see :mod:`tests.forked`), unless `environment` differs from this process's in more than settings:
+    Python and the libraries read such variables when they are loaded.
+    """
 
     def __init__(self, environment: dict[str, str], settings: Settings, log: Path, queues: str) -> None:
         self._settings = settings
-        self._log = log.open("a")
-        command = [sys.executable, "-m", "workers", "--queues", queues]
-        self._process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log)
         self.log = log
+        log.touch()
+        if _plain(environment) == _plain(os.environ):
+            self._process: _Process = fork_worker(environment, queues, log)
+        else:
+            self._process = _Spawned(environment, queues, log)
 
     @property
     def pid(self) -> int:
+        assert self._process.pid is not None
         return self._process.pid
 
     def alive(self) -> bool:
-        return self._process.poll() is None
+        return self._process.is_alive()
 
     def wait_until_ready(self) -> WorkerProcess:
         with connect_redis(self._settings) as client:
@@ -104,13 +113,62 @@ class WorkerProcess:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait()
-        self._log.close()
+        self._process.join()
 
     def stop(self) -> int:
         """Send SIGTERM, return the exit status; a worker that does not end in time is killed."""
-        self._process.send_signal(signal.SIGTERM)
+        self._process.terminate()
+        self._process.join(LIMIT_S)
         try:
-            return self._process.wait(LIMIT_S)
+            assert self._process.exitcode is not None, "the worker did not end"
+            return self._process.exitcode
         finally:
             self.kill()
+
+
+def _plain(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without settings, and what pytest itself writes there."""
+    return {k: v for k, v in environment.items() if not k.startswith(("AII_", "PYTEST_"))}
+
+
+class _Process(Protocol):
+    """What :class:`multiprocessing.Process` has."""
+
+    @property
+    def pid(self) -> int | None: ...
+    @property
+    def exitcode(self) -> int | None: ...
+    def is_alive(self) -> bool: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+    def join(self, timeout: float | None = None) -> None: ...
+
+
+class _Spawned:
+    """``python -m workers``, as `aii up` starts it."""
+
+    def __init__(self, environment: dict[str, str], queues: str, log: Path) -> None:
+        command = [sys.executable, "-m", "workers", "--queues", queues]
+        with log.open("a") as output:
+            self._process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+
+    @property
+    def pid(self) -> int | None:
+        return int(self._process.pid)
+
+    @property
+    def exitcode(self) -> int | None:
+        return self._process.poll()
+
+    def is_alive(self) -> bool:
+        return self.exitcode is None
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def join(self, timeout: float | None = None) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)

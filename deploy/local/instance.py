@@ -52,11 +52,12 @@ class Instance:
 
 
 def claim(
-    state: Path, report: Callable[[str], None] = lambda line: None, patience_s: float = _ORPHANS_TIMEOUT_S
+    state: Path, report: Callable[[str], None] = lambda line: None, terminate_timeout_s: float = _ORPHANS_TIMEOUT_S
 ) -> Instance | Status:
     """The right to run the stack of `state`, or the status of the stack that has it.
 
-    Processes that an earlier stack left behind are named by `report` and ended: asked first, killed after `patience_s`.
+    Processes that an earlier stack left behind are named by `report` and ended: asked first, killed after
+    `terminate_timeout_s`.
     Raises Unavailable when some cannot be ended, as those of another user.
     """
     make_private_folder(state)
@@ -64,7 +65,7 @@ def claim(
     stack_lock = os.open(_stack_lock(state), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if _locked(supervisor_lock):
-            status = _take(state, stack_lock, report, patience_s)
+            status = _take(state, stack_lock, report, terminate_timeout_s)
         else:
             status = _read(stack_lock) or Status(0)
         if status is None:
@@ -78,7 +79,7 @@ def claim(
     return status
 
 
-def _take(state: Path, stack_lock: int, report: Callable[[str], None], patience_s: float) -> Status | None:
+def _take(state: Path, stack_lock: int, report: Callable[[str], None], terminate_timeout_s: float) -> Status | None:
     """Lock the stack for this process; or the status of a supervisor of version 0.1.0, which had one lock only."""
     if not _locked(stack_lock):
         from deploy.local.leftovers import end, holders  # noqa: PLC0415  # psutil is needed after an accident only
@@ -87,7 +88,7 @@ def _take(state: Path, stack_lock: int, report: Callable[[str], None], patience_
         if status and status.pid in {process.pid for process in left}:
             return status
         _write(stack_lock, Status(os.getpid()))
-        end(left, report, patience_s)
+        end(left, report, terminate_timeout_s)
         _wait_for(stack_lock, _stack_lock(state))
     _write(stack_lock, Status(os.getpid()))
     return None

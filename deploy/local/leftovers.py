@@ -34,17 +34,17 @@ def _holds(process: psutil.Process, lock: Path) -> bool:
     return any(Path(file.path) == lock and getattr(file, "mode", "r+") != "r" for file in opened)
 
 
-def end(processes: Sequence[psutil.Process], report: Callable[[str], None], patience_s: float) -> None:
-    """Ask them to end, and kill those that have not after `patience_s`. What they were at is done by others later: jobs
-    have leases, and every step of a job can be repeated."""
+def end(processes: Sequence[psutil.Process], report: Callable[[str], None], terminate_timeout_s: float) -> None:
+    """Ask them to end, and kill those that have not after `terminate_timeout_s`. Their work is done by others later:
+    jobs have leases, and every step of a job can be repeated."""
     for process in processes:
         report(f"{_described(process)} is left from an earlier stack, and is ended.")
         with suppress(psutil.Error):
             process.terminate()
             process.resume()  # a frozen one would not hear it
-    _, alive = psutil.wait_procs(processes, timeout=patience_s)
+    _, alive = psutil.wait_procs(processes, timeout=terminate_timeout_s)
     for process in alive:
-        report(f"{_described(process)} is killed: it did not end within {patience_s:.0f} s.")
+        report(f"{_described(process)} is killed: it did not end within {terminate_timeout_s:.0f} s.")
         _kill_group(process)
     psutil.wait_procs(alive, timeout=_KILL_TIMEOUT_S)
 

@@ -70,7 +70,7 @@ def _disk_errors(state: Path) -> Iterator[None]:
     except OSError as error:
         place = error.filename or state
         raise DiskUnavailable(
-            f"{place} cannot be written: {error.strerror}. Make room, or set AII_STATE_DIR."
+            f"{place} cannot be written: {error.strerror}. Free some space, or set AII_STATE_DIR."
         ) from error
 
 

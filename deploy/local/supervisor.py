@@ -168,7 +168,7 @@ class Supervisor:
             child.process, child.restart_at = None, now + delay
 
     def _try_spawn(self, child: Child) -> None:
-        """Start again; a disk without room for the log is a reason to try later, not to stop the others."""
+        """Start again; a full disk is a reason to try later, not to stop the others."""
         try:
             self._spawn(child)
         except OSError as error:

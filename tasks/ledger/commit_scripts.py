@@ -49,7 +49,7 @@ end
 # KEYS job, and the journal's five; ARGV id, token, commits found in S3, document up to the entry, document after it,
 # asset ('' when the job registers none), code, meta, facts, source, replace, and what the caller saw before it stored
 # the file: announcements, entry, job, source, purges.
-# Returns {'lost'}; {'moved'}: look again, and store the file again; {'conflict', source, job};
+# Returns {'lost'}; {'moved'}: read the asset's state again, and store the file again; {'conflict', source, job};
 # or {'committed', document, number}: the same when it is called again.
 COMMIT: Final = (
     _CURRENT
@@ -79,7 +79,7 @@ return {'committed', document, number}
 
 # KEYS job, and the journal's five; ARGV id, token, number of the document, asset, code, meta, facts, entry of the
 # document, announcements the caller saw, 1 if the segments cover the entry.
-# Returns {'lost'}, {'moved'}: look again; {'other'}: the asset changed since; or {'restored'}.
+# Returns {'lost'}, {'moved'}: read the asset's state again; {'other'}: the asset changed since; or {'restored'}.
 RESTORE: Final = (
     _CURRENT
     + HELD
@@ -97,7 +97,7 @@ return {'restored'}
 
 # KEYS the journal's five; ARGV asset, op, code, meta, facts, entry or nothing, announcements the caller saw or nothing,
 # job that the caller found to be the asset's.
-# Returns the change's entry; 'moved': look again.
+# Returns the change's entry; 'moved': read its state again.
 # An upsert: a change that the asset has already adds no entry. With an entry given, writes nothing and returns '' when
 # the asset changed after it.
 REGISTER: Final = (

@@ -108,7 +108,7 @@ class Operations:
         ]
         found = sorted({job for key in lists for job, _ in self._client.zscan_iter(key, f"{part}*", count=1_000)})
         if not found:
-            raise JobMissing(f"The ledger lists no job {part}…: give the whole id, or look with `aii jobs list`.")
+            raise JobMissing(f"The ledger lists no job {part}…: give the whole id, or find it with `aii jobs list`.")
         if len(found) > 1:
             raise InvalidRequest(f"{len(found)} jobs begin with {part}, {found[0]} and {found[1]} among them.")
         return str(found[0])

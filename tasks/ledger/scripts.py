@@ -317,7 +317,7 @@ return {state, commits, job[1] or '', job[2] or 0}
 ANNOUNCE: Final = _ANNOUNCE + "announce(KEYS[1], unpack(ARGV))"
 
 # KEYS job, open, seq, counts; ARGV id, seq it was judged at.  Returns {task, queue, payload}, or nil when it moved on.
-# What is in the list by mistake, or at another place than its job says, is put right: it would hide others for ever.
+# What is in the list by mistake, or at another place than its job says, is corrected: it would hide others for ever.
 # The job gets a new place: its new message is at the tail, and with the old place it would count as overtaken at once.
 RESEND: Final = """
 local job = redis.call('HMGET', KEYS[1], 'state', 'task', 'queue', 'payload', 'seq')

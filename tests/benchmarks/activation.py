@@ -310,7 +310,7 @@ def _name(device: torch.device) -> str:
 
 
 def _peak_memory_mb(device: torch.device) -> float:
-    """Of the device; on a CPU, of the process so far, both ways included."""
+    """Of the device; on a CPU, of the process so far, both directions included."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if sys.platform == "linux" else 2**20)

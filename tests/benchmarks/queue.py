@@ -1,7 +1,7 @@
 """Through the queue against the bare engine: ``python -m tests.benchmarks.queue [--json FILE]``.
 
 The same photographs by one process that has nothing to do with queues (decode, prepare, optimise in batches, compose,
-encode, decode and look again), and through a producer, Redis, S3 and as many real workers as `aii up` starts here; in
+encode, decode and verify), and through a producer, Redis, S3 and as many real workers as `aii up` starts here; in
 turns, since a shared machine is now faster and now slower. Both have seen the photographs once before: kernels are made
 for each shape. Then what a query takes, with idle workers and with workers saturated by activations.
 """

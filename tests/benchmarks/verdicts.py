@@ -2,7 +2,7 @@
 
 Half of the photographs are protected among the references, which belong to no asset, in the starter collection's index;
 the others, their edits and pages of text are unrelated. *before* is how version 0.1.0 judged: by distance, every
-reference being an answer, at a threshold that half of the unrelated photographs set. The second table tries scores
+reference being an answer, at a threshold that half of the unrelated photographs set. The second table compares scores
 where every reference is an asset, as in a large archive.
 """
 

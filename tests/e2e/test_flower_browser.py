@@ -54,7 +54,7 @@ def shown_images(browser: Browser) -> int:
     return int(words[0]) if words else 0
 
 
-def look(browser: Browser) -> None:
+def open_page(browser: Browser) -> None:
     """Nothing sticks out at any width; keep a picture where that is wished."""
     for width, height in WIDTHS.items():
         browser.resize(width, height)
@@ -95,7 +95,7 @@ def test_the_page_follows_activations_and_failures_and_retries_what_is_confirmed
     wait_for(lambda: bad.job_id[:8] in browser.text("#aii-failed"), "the failed job is not shown")
     assert "1 failed" in browser.script("document.title")
     wait_for(lambda: browser.script("[...document.images].every(i => i.complete && i.naturalWidth)"), "no pictures")
-    look(browser)
+    open_page(browser)
 
     # Retrying needs a yes.
     submitted = producer.ledger.get(bad.job_id).submitted_at

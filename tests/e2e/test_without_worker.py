@@ -12,7 +12,7 @@ from tests.photographs import photographs
 from tests.stack import aii
 
 
-def test_waiting_ends_when_the_callers_patience_does(producer: Producer) -> None:
+def test_waiting_ends_at_the_callers_time_limit(producer: Producer) -> None:
     with pytest.raises(DeadlineExceeded, match="goes on"):
         producer.activate(photographs()["rocket.jpg"]).wait(0.1)
 

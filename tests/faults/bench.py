@@ -24,7 +24,7 @@ from tasks.messages import ActivationOptions
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
 from tests.faults.fleet import Fleet
-from tests.faults.link import Link
+from tests.link import Link
 from tests.photographs import crops
 from tests.stack import running_stack, settings_of
 from tests.waiting import LIMIT_S

@@ -1,29 +1,25 @@
-"""Workers that can be killed, frozen and made to fail at a named point.
-
-They are real workers in processes of their own, forked from one that has imported torch and FAISS already: importing
-them takes longer than most faults.
-"""
+"""Real workers, in processes of their own, that can be killed, frozen and made to fail at a named point."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import resource
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from functools import partial
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from tasks.connection import connect_redis
 from tasks.names import QUEUES, worker_presence
 from tasks.settings import Settings
+from tests.forked import fork_worker
 from tests.waiting import LIMIT_S, wait_for
 
-__all__ = ["POINTS", "FaultyWorker", "Fleet", "Trap", "forkserver"]
+__all__ = ["POINTS", "FaultyWorker", "Fleet", "Trap"]
 
 POINTS: Final = (
     "claimed", "fetched", "computed", "file stored", "committed", "before the document", "document stored", "closed",
@@ -59,12 +55,6 @@ class Fault:
     visibility_timeout_s: float | None = None
     device_images: int | None = None
     full_disk: bool = False
-
-
-def forkserver() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")  # not a fork of this process, with its threads and sockets
-    context.set_forkserver_preload(["workers.main", "tests.collections", "tests.faults.fleet"])
-    return context
 
 
 class FaultyWorker:
@@ -170,25 +160,13 @@ class Fleet:
         self._started += 1
         log = self.folder / f"worker-{self._started}.log"
         given = {**self.environment, **(environment or {})}
-        process = forkserver().Process(target=_run, args=(given, log, fault or Fault()))
-        process.start()
-        return FaultyWorker(process, self.settings, log)
+        fault = fault or Fault()
+        output = Path(os.devnull) if fault.full_disk else log
+        queues = given.pop("QUEUES", ",".join(QUEUES))
+        return FaultyWorker(fork_worker(given, queues, output, partial(_make_faulty, fault)), self.settings, log)
 
 
 # ── in the worker's process ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _run(environment: dict[str, str], log: Path, fault: Fault) -> None:
-    for name in [name for name in os.environ if name.startswith("AII_")]:
-        del os.environ[name]
-    os.environ.update(environment)
-    output = os.open("/dev/null" if fault.full_disk else log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(output, sys.stdout.fileno())
-    os.dup2(output, sys.stderr.fileno())
-    from workers.commands.worker import worker  # noqa: PLC0415  # only here, and what goes wrong is in the log
-
-    _make_faulty(fault)
-    worker.main(["--queues", environment.get("QUEUES", ",".join(QUEUES))], prog_name="aii worker")
 
 
 def _make_faulty(fault: Fault) -> None:

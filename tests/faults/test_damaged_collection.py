@@ -1,4 +1,4 @@
-"""What is damaged, missing or has no room is refused by name; what answers, answers rightly."""
+"""What is damaged, missing or does not fit on the disk is refused by name; what answers, answers rightly."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_damaged_copy_in_the_cache_is_fetched_again(place: Place) -> None:
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """No file of this process may grow beyond a kilobyte, as if there were no room."""
+    """No file of this process may grow beyond a kilobyte, as if the disk were full."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
     try:
@@ -84,11 +84,11 @@ def full_disk() -> Iterator[None]:
 def test_a_full_disk_stops_a_compaction_and_an_opening_and_nothing_else(place: Place, tmp_path: Path) -> None:
     collection = place.open()
     add(collection, "new-0", NEW[0])
-    with full_disk(), pytest.raises(DiskUnavailable, match="room"):
+    with full_disk(), pytest.raises(DiskUnavailable, match=r"(?i)free some space"):
         place.compact()
     assert found(collection, NEW[0], k=1) == ["new-0"]
     elsewhere = Place(place.name, place.settings, tmp_path / "another cache")
-    with full_disk(), pytest.raises(DiskUnavailable, match="room"):
+    with full_disk(), pytest.raises(DiskUnavailable, match=r"(?i)free some space"):
         elsewhere.open()
     assert place.compact().generation == 2
     assert found(elsewhere.open(), NEW[0], k=1) == ["new-0"]

@@ -37,11 +37,11 @@ def client(settings: Settings) -> Iterator[RedisClient]:
 
 @pytest.fixture
 def problems(settings: Settings, result: ActivationResult, tmp_path: Path) -> Callable[[], list[str]]:
-    def look() -> list[str]:
+    def found() -> list[str]:
         verdict = judge(settings, [result.job_id], tmp_path)
         return [*verdict.lost, *verdict.inconsistent]
 
-    return look
+    return found
 
 
 def test_a_job_that_ended_well_has_no_problem(problems: Callable[[], list[str]]) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
@@ -19,8 +20,8 @@ from tasks.names import journal_stream
 from tasks.results import ActivationResult
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
+from tests.link import Link
 from tests.photographs import crops
-from tests.proxy import proxied
 from tests.stack import WorkerProcess, aii_here
 from tests.truth import disagreements
 from tests.waiting import LIMIT_S
@@ -49,11 +50,12 @@ def test_a_worker_stopped_before_an_effect_changes_nothing_when_it_goes_on_after
     def stop() -> None:
         os.kill(stopped[0], signal.SIGSTOP)
 
-    with proxied(settings.s3_endpoint if service == "s3" else redis_address(settings), mark, stop) as proxy:
-        slow = start_worker(**SLOW, **through(proxy.address, service, settings))
+    target = settings.s3_endpoint if service == "s3" else redis_address(settings)
+    with closing(Link(target)) as link, link.holding(mark, stop) as held:
+        slow = start_worker(**SLOW, **through(link.address, service, settings))
         stopped.append(slow.pid)
         job = producer.activate(IMAGES[0], asset_id=asset, options=OPTIONS)
-        assert proxy.held.wait(LIMIT_S)
+        assert held.reached.wait(LIMIT_S)
         quick = start_worker(**QUICK)
         first = job.wait(LIMIT_S)
         assert isinstance(first, ActivationResult)
@@ -67,7 +69,7 @@ def test_a_worker_stopped_before_an_effect_changes_nothing_when_it_goes_on_after
         quick.stop()
         before = effects(settings, store, asset, job.job_id)
         os.kill(slow.pid, signal.SIGCONT)
-        proxy.release()
+        held.released.set()
         last = producer.activate(
             IMAGES[2], asset_id=f"last-{asset}", options=OPTIONS
         )  # by its only thread: it has left the first job then

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from producer import Job, Producer
@@ -15,13 +15,14 @@ from tasks.ledger.states import JobState
 from tasks.names import sha256_hex
 from tasks.results import FailureResult
 from tasks.settings import Settings
+from tests.link import Link
 from tests.odd_decoder import crashing, environment, hanging
 from tests.photographs import crops
-from tests.s3_proxy import S3Proxy
 from tests.stack import WorkerProcess
 from tests.waiting import wait_for
 
 NEIGHBOURS = 30
+REFUSALS = (("403 Forbidden", "AccessDenied"), ("404 Not Found", "NoSuchBucket"), ("400 Bad Request", "InvalidRequest"))
 
 
 @contextmanager
@@ -93,12 +94,11 @@ def test_images_that_are_never_decoded_fail_by_time_and_stop_no_lane_for_good(
 def test_objects_that_s3_refuses_stop_no_lane_and_fail_with_their_code(
     start_worker: Callable[..., WorkerProcess], producer: Producer, settings: Settings
 ) -> None:
-    with S3Proxy(settings.s3_endpoint).running() as proxy:
-        images = crops(9)
-        refused = [activate(producer, image) for image in images[:6]]
-        for image, status in zip(images[:6], (403, 404, 400) * 2, strict=True):
-            proxy.refused[f"originals/{sha256_hex(image)}"] = status
-        worker = start_worker(AII_S3_ENDPOINT=proxy.address, AII_ACTIVATE_THREADS="2")
+    images = crops(9)
+    refused = [activate(producer, image) for image in images[:6]]
+    answers = dict(zip((f"originals/{sha256_hex(image)}" for image in images[:6]), REFUSALS * 2, strict=True))
+    with closing(Link(settings.s3_endpoint)) as link, link.refusing(answers):
+        worker = start_worker(AII_S3_ENDPOINT=link.address, AII_ACTIVATE_THREADS="2")
         good = [activate(producer, image) for image in images[6:]]
         wait_for(lambda: states(producer, good) == [JobState.DONE] * 3, "the lane stopped")
         wait_for(lambda: states(producer, refused) == [JobState.FAILED] * 6, "one is tried for ever")
@@ -109,12 +109,11 @@ def test_objects_that_s3_refuses_stop_no_lane_and_fail_with_their_code(
 def test_while_s3_is_away_jobs_are_put_off_and_all_are_done_once_it_is_back(
     start_worker: Callable[..., WorkerProcess], producer: Producer, settings: Settings
 ) -> None:
-    with S3Proxy(settings.s3_endpoint).running() as proxy, connect_redis(settings) as client:
-        worker = start_worker(AII_S3_ENDPOINT=proxy.address, AII_ACTIVATE_THREADS="2")
-        proxy.away = True
-        jobs = [activate(producer, image) for image in crops(5)]
-        keys = [job_key(job.job_id) for job in jobs]
-        wait_for(lambda: all(client.hget(key, "postponed") for key in keys), "the first ones keep the threads")
-        proxy.away = False
+    with closing(Link(settings.s3_endpoint)) as link, connect_redis(settings) as client:
+        worker = start_worker(AII_S3_ENDPOINT=link.address, AII_ACTIVATE_THREADS="2")
+        with link.down():
+            jobs = [activate(producer, image) for image in crops(5)]
+            keys = [job_key(job.job_id) for job in jobs]
+            wait_for(lambda: all(client.hget(key, "postponed") for key in keys), "the first ones keep the threads")
         wait_for(lambda: states(producer, jobs) == [JobState.DONE] * 5, "one was forgotten")
         assert worker.alive()

@@ -264,7 +264,7 @@ def test_a_file_that_vanishes_between_its_check_and_its_opening_is_fetched_again
     assert found(collection, unit_vectors(1, 0)[0], k=1) == ["old-0"]
 
 
-def test_copies_that_nobody_uses_are_deleted_after_a_week(place: Place) -> None:
+def test_copies_that_are_not_used_are_deleted_after_a_week(place: Place) -> None:
     place.open()
     used = {path.name for path in place.cache.iterdir() if path.is_file()}
     for name, days in (("a" * 64, 8), (".part-old", 1)):

@@ -65,7 +65,7 @@ def test_the_end_of_a_job_is_a_cloud_event(ledger: Ledger, settings: Settings) -
     }
 
 
-def test_an_event_tells_strangers_neither_the_job_nor_the_asset(ledger: Ledger, settings: Settings) -> None:
+def test_an_event_reveals_neither_the_job_nor_the_asset(ledger: Ledger, settings: Settings) -> None:
     job_id = submitted(ledger, "secret asset")
     ended(ledger, job_id)
     with connect_redis(settings) as client:

@@ -88,7 +88,7 @@ def test_a_running_job_that_is_cancelled_is_no_longer_its_workers(
     assert ledger.get(made.job_id).state is JobState.CANCELLED
 
 
-def test_a_job_that_is_being_published_can_not_be_cancelled_whoever_ends_it(
+def test_a_job_that_is_being_published_can_not_be_cancelled_however_it_ends(
     ledger: Ledger, operations: Operations, store: ObjectStore
 ) -> None:
     made = submitted(ledger)

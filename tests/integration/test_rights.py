@@ -254,6 +254,6 @@ def test_a_worker_administrates_nothing(guarded: Guarded, command: tuple[str, ..
         client.execute_command(*command)
 
 
-def test_nobody_comes_in_without_a_password(guarded: Guarded) -> None:
+def test_no_one_connects_without_a_password(guarded: Guarded) -> None:
     with redis.Redis(port=guarded.port) as anonymous, pytest.raises(redis.AuthenticationError):
         anonymous.ping()

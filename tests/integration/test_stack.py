@@ -329,7 +329,7 @@ def test_a_disk_that_takes_nothing_is_named_and_leaves_nothing_that_keeps_the_ne
     assert start(*STORES_ONLY).redis().ping()
 
 
-def test_output_that_nobody_can_write_stops_neither_the_start_nor_the_stop(state: Path) -> None:
+def test_output_that_cannot_be_written_stops_neither_the_start_nor_the_stop(state: Path) -> None:
     with Path("/dev/full").open("w") as full:
         process = subprocess.Popen([*UP, *STORES_ONLY], env=environment(state), stdout=full)
     wait_for(lambda: (status := running(state)) and status.ready)

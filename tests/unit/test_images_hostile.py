@@ -136,7 +136,7 @@ def damaged_files(count: int, seed: int = 1) -> Iterator[bytes]:
 
 
 def damage(data: bytearray, chance: random.Random) -> bytes:
-    # Headers are small beside pixels but hold most of the ways to go wrong.
+    # Headers are small beside pixels but hold most of what can go wrong.
     reach = chance.choice([64, 700, len(data)])
     for _ in range(chance.choice([1, 1, 3, 20])):
         at = chance.randrange(min(reach, len(data)))

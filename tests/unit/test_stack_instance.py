@@ -93,7 +93,7 @@ def test_what_an_earlier_stack_left_behind_is_named_and_ended(
     left, said = leave(HOLD), list[str]()
     if frozen:
         left.send_signal(signal.SIGSTOP)
-    claimed = claim(tmp_path, said.append, patience_s=60)
+    claimed = claim(tmp_path, said.append, terminate_timeout_s=60)
     assert isinstance(claimed, Instance)
     claimed.close()
     left.wait()
@@ -103,14 +103,14 @@ def test_what_an_earlier_stack_left_behind_is_named_and_ended(
 
 def test_what_does_not_end_when_asked_is_killed(leave: Callable[..., subprocess.Popen[bytes]], tmp_path: Path) -> None:
     left, said = leave(DEAF), list[str]()
-    claimed = claim(tmp_path, said.append, patience_s=0.1)
+    claimed = claim(tmp_path, said.append, terminate_timeout_s=0.1)
     assert isinstance(claimed, Instance)
     claimed.close()
     left.wait()
     assert "is killed" in said[-1]
 
 
-def test_whoever_only_reads_the_status_is_let_be(leave: Callable[..., subprocess.Popen[bytes]], tmp_path: Path) -> None:
+def test_a_process_that_only_reads_is_not_ended(leave: Callable[..., subprocess.Popen[bytes]], tmp_path: Path) -> None:
     leave(HOLD)
     with (
         (tmp_path / "stack.lock").open("rb"),
@@ -120,7 +120,7 @@ def test_whoever_only_reads_the_status_is_let_be(leave: Callable[..., subprocess
     ):
         assert reader.stdout
         reader.stdout.readline()
-        claimed = claim(tmp_path, patience_s=60)
+        claimed = claim(tmp_path, terminate_timeout_s=60)
         assert isinstance(claimed, Instance)
         claimed.close()
         assert reader.poll() is None

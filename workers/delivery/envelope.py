@@ -5,7 +5,7 @@ id that is a list or a time limit that is none ends the whole worker, and the me
 each element is read here first, and only what a job consists of goes on: its id, its task, its request. Everything
 else (time limits, dates, callbacks, compression) is left behind.
 
-Whoever sends a message names its job, as Celery's senders do: any text is an id. One that cannot be part of a key
+The sender of a message names its job, as Celery's senders do: any text is an id. One that cannot be part of a key
 becomes the first 32 hex digits of its SHA-256. A message without an id is named by its request (:mod:`tasks.identity`).
 """
 

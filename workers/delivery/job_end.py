@@ -107,7 +107,7 @@ class JobEnd:
         document = (made.model_dump_json(), "")
         commit = self._ledger.commit
         committed = self._retry_policy(lambda: commit(job.job_id, job.token, document, None, None, job.found))
-        assert committed is not None  # only a registration has to look again
+        assert committed is not None  # only a registration has to be repeated
         return committed
 
     def _published(self, job: HeldJob, made: Publication) -> Commit:

@@ -169,8 +169,8 @@ class _Consumer(Consumer):  # type: ignore[misc]  # celery has no types
         """Give up a lost connection, and survive every error on the way.
 
         Celery puts messages back on the way, over that very connection; while handler threads acknowledge theirs over
-        it, this fails in ways that Celery holds for the end of the worker (an AttributeError inside kombu, in one of
-        thirty losses). Nothing depends on it: the ledger knows what is unfinished.
+        it, that fails with errors that Celery takes for the end of the worker (an AttributeError inside kombu, in one
+        of thirty losses). Nothing depends on it: the ledger knows what is unfinished.
         """
         try:
             super().on_connection_error_after_connected(exc)

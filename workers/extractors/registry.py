@@ -106,7 +106,7 @@ def why_no_gpu() -> str | None:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
         return f"{str(error).splitlines()[0].rstrip('.')}; install a driver for CUDA {torch.version.cuda}."
-    return "CUDA does not start; look at what nvidia-smi says."
+    return "CUDA does not start; see what nvidia-smi says."
 
 
 def load_extractor(
@@ -156,7 +156,7 @@ def _refuse_foreign_code(spec: Spec) -> None:
     """A TorchScript file may run code when it is loaded: one from a network has to be known before."""
     if spec.architecture == "torchscript" and "://" in spec.address and not spec.sha256:
         raise ExtractorMismatch(
-            f"{spec.address} is TorchScript, which may run code: look where it comes from, and add #sha256=DIGEST to "
+            f"{spec.address} is TorchScript, which may run code: check where it comes from, and add #sha256=DIGEST to "
             "its address; or use the state dict (*.torchvision.pt) instead."
         )
 

@@ -38,7 +38,7 @@ _MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"})
 _EXIF_LIMIT: Final = 16 << 20
 # XMP specification, part 3, 1.1.2: the packet is no chain of blocks, and a trailer leads readers of such to its end.
 _GIF_XMP: Final = re.compile(rb"(?s)!\xff\x0bXMP DataXMP(.{1,4194304}?)\x01\xff\xfe\xfd")
-# A graphic control extension: one stands before each frame of an animation.
+# A graphic control extension: one precedes each frame of an animation.
 _GIF_FRAME: Final = re.compile(rb"(?s)\x21\xf9\x04.{4}\x00")
 
 

@@ -141,9 +141,9 @@ def _written(carried: Publishable) -> Iterator[bytes]:
     for body in carried.xmp_extension:
         yield _segment(APP1, body)
     resources = carried.photoshop or b""
-    room = _MAX_BODY - len(_PHOTOSHOP)
-    for at in range(0, len(resources), room):
-        yield _segment(APP13, _PHOTOSHOP + resources[at : at + room])
+    space = _MAX_BODY - len(_PHOTOSHOP)
+    for at in range(0, len(resources), space):
+        yield _segment(APP13, _PHOTOSHOP + resources[at : at + space])
     for text in carried.texts:
         yield _segment(COMMENT, text)
 

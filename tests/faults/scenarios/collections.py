@@ -12,7 +12,8 @@ from tasks.messages import CompactRequest
 from tasks.storage import Bucket
 from tests.collections import Place, add, found, unit_vectors
 from tests.faults.bench import Bench, Outcome
-from tests.faults.fleet import Fault, forkserver
+from tests.faults.fleet import Fault
+from tests.forked import forkserver
 
 NEW = unit_vectors(128, 1)
 

@@ -51,13 +51,13 @@ def cut_puts(bench: Bench, count: int) -> Outcome:
 
 def bucket_missing(bench: Bench, seconds: int) -> Outcome:
     """The bucket of protected images is gone, and comes back."""
-    return _away(bench, lambda: bench.s3.refusing(_protected(bench), "404 Not Found", "NoSuchBucket"), seconds)
+    return _away(bench, lambda: bench.s3.refusing({_protected(bench): ("404 Not Found", "NoSuchBucket")}), seconds)
 
 
 def refused(bench: Bench, count: int) -> Outcome:
     """S3 answers 403 to every PUT of a protected image: a refusal, unlike absence, ends the job after some attempts."""
     bench.fleet.have(2)
-    with bench.s3.refusing(_protected(bench), "403 Forbidden", "AccessDenied"):
+    with bench.s3.refusing({_protected(bench): ("403 Forbidden", "AccessDenied")}):
         jobs = bench.submit(count)
         bench.until_ended(jobs)
     more = bench.submit(count)
@@ -82,7 +82,8 @@ def ids(jobs: list[Job]) -> list[str]:
 
 
 def _protected(bench: Bench) -> str:
-    return bench.store.name_of(Bucket.PROTECTED)
+    """How a request begins that puts a protected image."""
+    return f"PUT /{bench.store.name_of(Bucket.PROTECTED)}/"
 
 
 def _away(bench: Bench, fault: Callable[[], AbstractContextManager[None]], seconds: int) -> Outcome:

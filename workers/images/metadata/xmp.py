@@ -143,7 +143,7 @@ def _prefixes(packet: bytes, namespace: bytes) -> list[bytes]:
 
 
 def _orientations(packet: bytes) -> list[re.Pattern[bytes]]:
-    """Two groups: what stands before the number, and the number."""
+    """Two groups: what precedes the number, and the number."""
     patterns = []
     for prefix in _prefixes(packet, _TIFF):
         name = re.escape(prefix) + rb":Orientation"

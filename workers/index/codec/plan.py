@@ -106,7 +106,7 @@ def _exhaustive(
     preferred when the budget allows their search time."""
     flat_ms = 1000 * costs.multiply_add * dimension * images
     if images < BYTE_CENTROIDS or (max_bytes and max_bytes >= 4 * dimension and flat_ms <= (max_ms or _EXHAUSTIVE_MS)):
-        few = f"{images:,} images are too few to train a code on" if images < BYTE_CENTROIDS else "the budget has room"
+        few = f"{images:,} images are too few to train a code on" if images < BYTE_CENTROIDS else "the budget allows it"
         yield _whole("Flat", images, 4 * dimension, flat_ms, f"{few}, and uncompressed features find the most")
     if max_ms is None or images < BYTE_CENTROIDS:
         return

@@ -191,7 +191,7 @@ class CollectionStore:
         except (ObjectMissing, DigestMismatch) as error:
             raise CorruptSegment(f"Collection {self._name!r}: {error.message}") from error
         except OSError as error:
-            raise DiskUnavailable(f"{self._cache} cannot take a file: {error.strerror}. Make room there.") from error
+            raise DiskUnavailable(f"{self._cache} cannot take a file: {error.strerror}. Free some space.") from error
 
     def size(self, manifest: Manifest) -> int:
         """Total size of a generation's files in the store, in bytes."""

@@ -29,6 +29,6 @@ def workspace(files: CollectionStore) -> Iterator[Path]:
         parent.mkdir(parents=True)
         yield Path(tempfile.mkdtemp(dir=parent))
     except (OSError, RuntimeError) as error:  # FAISS reports a full disk as a RuntimeError
-        raise DiskUnavailable(f"{parent} cannot take a segment's files ({error}): make room.") from error
+        raise DiskUnavailable(f"{parent} cannot take a segment's files ({error}): free some space.") from error
     finally:
         shutil.rmtree(parent, ignore_errors=True)

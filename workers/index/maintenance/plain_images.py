@@ -1,6 +1,6 @@
 """Images that say nothing: pages of text, flat colours, gradients and noise, drawn for the background of a collection.
 
-They stand for a kind of image of which all look alike to an extractor, so that a query of that kind finds itself in a
+Each represents a kind of image of which all look alike to an extractor, so that a query of that kind finds itself in a
 crowd, and no match of it counts.
 """
 

@@ -1,15 +1,16 @@
-"""A TCP proxy between workers and a service, which can be told to freeze, cut or refuse what passes through it."""
+"""A TCP proxy before a service, which can be told to freeze, cut, refuse or hold back what passes through it."""
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
-__all__ = ["Link"]
+__all__ = ["Held", "Link"]
 
 _CHUNK: Final = 1 << 16
 _ANSWER: Final = (
@@ -27,12 +28,21 @@ class _Pair:
         self.client = client
         self.service = service
         self.half_open = False
+        self.tail = b""  # of what the client sent last
 
     def cut(self) -> None:
         for end in (self.client, self.service):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
+
+
+@dataclass(frozen=True)
+class Held:
+    """Whether a client was held back, and whether it may go on."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
 
 
 class Link:
@@ -109,15 +119,16 @@ class Link:
             yield
 
     @contextmanager
-    def refusing(self, bucket: str, status: str, code: str) -> Iterator[None]:
-        """Every PUT into a bucket is answered with an HTTP status and a code of S3."""
-        body = _ERROR.format(code=code)
-        answer = _ANSWER.format(status=status, size=len(body), body=body).encode()
+    def refusing(self, answers: Mapping[str, tuple[str, str]]) -> Iterator[None]:
+        """HTTP requests are answered here: `answers` has a status and a code of S3 for parts of the request's line."""
 
         def gate(pair: _Pair, data: bytes) -> bool:
-            if not data.startswith(f"PUT /{bucket}/".encode()):
+            line = data.partition(b"\r\n")[0].decode("latin-1")
+            status, code = next((answer for part, answer in answers.items() if part in line), ("", ""))
+            if not status or not line.endswith("HTTP/1.1"):
                 return True
-            pair.client.sendall(answer)
+            body = _ERROR.format(code=code)
+            pair.client.sendall(_ANSWER.format(status=status, size=len(body), body=body).encode())
             pair.client.shutdown(socket.SHUT_WR)
             while pair.client.recv(_CHUNK):  # unread bytes would reset the connection before the answer is read
                 pass
@@ -126,6 +137,27 @@ class Link:
 
         with self._gated(gate):
             yield
+
+    @contextmanager
+    def holding(self, mark: bytes, on_mark: Callable[[], None]) -> Iterator[Held]:
+        """A client that sends `mark` is held back: those bytes, and what it sends after them, wait until released or
+        the end. `on_mark` is called the first time, so that a process can be stopped exactly before an effect."""
+        held = Held()
+
+        def gate(pair: _Pair, data: bytes) -> bool:
+            seen, pair.tail = pair.tail + data, data[-len(mark) :]
+            if mark in seen and not held.released.is_set():
+                if not held.reached.is_set():
+                    held.reached.set()
+                    on_mark()
+                held.released.wait()
+            return True
+
+        with self._gated(gate):
+            try:
+                yield held
+            finally:
+                held.released.set()
 
     @contextmanager
     def _gated(self, gate: _Gate) -> Iterator[None]:
