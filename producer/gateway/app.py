@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
 
-from producer.gateway import assets, jobs, submissions
+from producer.gateway import assets, jobs, notifications, submissions
 from producer.gateway.access import Rates, allowed
 from producer.gateway.metrics import Measured, Metrics
 from producer.gateway.problems import Problem, answers, install
@@ -61,7 +61,7 @@ def create_gateway(settings: Settings) -> FastAPI:
     app.state.tokens, app.state.rates = Tokens(settings), Rates()
     app.add_middleware(Measured, metrics=metrics)
     install(app)
-    for part in (submissions.router, jobs.router, assets.router, router):
+    for part in (submissions.router, jobs.router, assets.router, notifications.router, router):
         app.include_router(part)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # the framework's own way to complete it
     return app

@@ -4,7 +4,7 @@ The body is one of three:
 
 * the image itself (`image/*`, `application/octet-stream`), with the parameters in the query string;
 * a form (`multipart/form-data`) with the image as its file, and the parameters as fields;
-* JSON, with the image's address as `source`.
+* JSON, with the image's address as `source`: a URL, or the name of an object in S3.
 
 In a query string and in a form, `options` and `meta` are JSON.
 """
@@ -23,7 +23,7 @@ from producer.gateway.uploads import bounded, too_large
 from tasks.errors import InvalidRequest
 from tasks.messages import Source
 
-__all__ = ["MEDIA_TYPES", "Keep", "Submission", "read_submission"]
+__all__ = ["MEDIA_TYPES", "Keep", "Submission", "read_json", "read_submission"]
 
 P = TypeVar("P")
 
@@ -65,7 +65,7 @@ async def read_submission(
     content_type = request.headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
     if kind == JSON:
-        return Submission(accept(await _from_json(request)))
+        return Submission(accept(await read_json(request)))
     if kind == FORM:
         _check_length(request, most + _FORM_MARGIN)
         body = bounded(request.stream(), most + _FORM_MARGIN, "The form")
@@ -78,7 +78,8 @@ async def read_submission(
     raise InvalidRequest(f"The body's content type is none of {', '.join(MEDIA_TYPES)}.")
 
 
-async def _from_json(request: Request) -> dict[str, Any]:
+async def read_json(request: Request) -> dict[str, Any]:
+    """The body as a JSON object; raises InvalidRequest, TooLarge."""
     _check_length(request, _MOST_JSON_BYTES)
     body = bytearray()
     async for chunk in bounded(request.stream(), _MOST_JSON_BYTES, "The JSON"):

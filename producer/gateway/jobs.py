@@ -19,7 +19,7 @@ from tasks.documents import read_result
 from tasks.errors import JobMissing, ObjectMissing, error_of
 from tasks.ledger.records import JobRecord, record_of_result
 from tasks.ledger.states import JobState
-from tasks.names import JOB_ID_PATTERN
+from tasks.messages import JobId
 from tasks.results import FailureResult, Result
 
 __all__ = ["JobDocument", "Prefer", "answer_of", "router", "wait_s_of"]
@@ -56,7 +56,7 @@ class JobDocument(BaseModel):
 )
 async def show_job(
     request: Request,
-    job_id: Annotated[str, Path(pattern=JOB_ID_PATTERN)],
+    job_id: Annotated[JobId, Path()],
     token: Annotated[Token, Depends(allowed("query"), use_cache=False)],
     prefer: Prefer = None,
 ) -> Response:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Annotated, Any, Final, TypeVar
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import Field, TypeAdapter
 
 from producer.gateway.access import allowed, check_collection_of
@@ -19,6 +19,7 @@ from producer.gateway.jobs import JobDocument, Prefer, answer_of, wait_s_of
 from producer.gateway.problems import answers
 from producer.gateway.state import State, state_of
 from producer.gateway.tokens import Token
+from producer.images import object_named
 from tasks.app import submit
 from tasks.errors import DeadlineExceeded, InvalidRequest
 from tasks.messages import (
@@ -28,6 +29,7 @@ from tasks.messages import (
     Metadata,
     QueryOptions,
     QueryRequest,
+    S3Object,
     Source,
     validated,
 )
@@ -41,7 +43,21 @@ router = APIRouter(tags=["submissions"])
 
 _BODY_S: Final = 300.0  # for a body to arrive
 
-_Address = Annotated[str, Field(max_length=2_048, description="`https://…` of an allowed host; in JSON only")]
+_ADDRESS: Final = "`s3://BUCKET/KEY` or `https://…`, of an allowed bucket or host; in JSON only"
+_Address = Annotated[
+    str,
+    Field(max_length=2_048, description="`s3://BUCKET/KEY` or `https://…`, of an allowed bucket or host; in JSON only"),
+]
+
+
+_Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        max_length=128,
+        description="names the job instead of what is asked for: the same key of the same token is the same job",
+    ),
+]
 
 
 class QueryParameters(Frozen):
@@ -105,7 +121,7 @@ _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     openapi_extra=_body(ActivationParameters),
 )
 async def activate(
-    request: Request, token: Annotated[Token, Depends(allowed("submit"))], prefer: Prefer = None
+    request: Request, token: Annotated[Token, Depends(allowed("submit"))], prefer: Prefer = None, key: _Key = None
 ) -> Response:
     state = state_of(request)
     submission = await _received(
@@ -113,18 +129,19 @@ async def activate(
     )
     said = submission.parameters
     source = await _source(state, Bucket.ORIGINALS, submission)
-    name = submission.filename if said.name is None else said.name
+    own_name = source.key.rpartition("/")[2] if isinstance(source, S3Object) else submission.filename
     job = validated(
         ActivateRequest,
         {
             "collection": said.collection,
             "source": source,
-            "asset_id": source.sha256 if said.asset_id is None else said.asset_id,
+            "asset_id": said.asset_id or (source.sha256 if isinstance(source, Source) else None),
             "options": said.options,
             "meta": said.meta,
             "nonce": uuid.uuid4().hex if said.again else "",
-            "name": name,
+            "name": own_name if said.name is None else said.name,
             "replace": said.replace,
+            "idempotency_key": _own_key(token, key),
         },
     )
     return await _submitted(state, job, prefer)
@@ -138,14 +155,20 @@ async def activate(
     openapi_extra=_body(QueryParameters),
 )
 async def query(
-    request: Request, token: Annotated[Token, Depends(allowed("query"))], prefer: Prefer = None
+    request: Request, token: Annotated[Token, Depends(allowed("query"))], prefer: Prefer = None, key: _Key = None
 ) -> Response:
     state = state_of(request)
     accept: Callable[[Mapping[str, Any]], QueryParameters] = partial(_accepted, state, token, QueryParameters)
     submission = await _received(state, request, Bucket.QUERIES, accept)
     said = submission.parameters
     source = await _source(state, Bucket.QUERIES, submission)
-    fields = {"collection": said.collection, "source": source, "nonce": uuid.uuid4().hex, "options": said.options}
+    fields = {
+        "collection": said.collection,
+        "source": source,
+        "nonce": "" if key else uuid.uuid4().hex,
+        "options": said.options,
+        "idempotency_key": _own_key(token, key),
+    }
     return await _submitted(state, validated(QueryRequest, fields), prefer)
 
 
@@ -168,7 +191,7 @@ def _accepted(state: State, token: Token, model: type[P], said: Mapping[str, Any
     return parameters.model_copy(update={"collection": collection})
 
 
-async def _source(state: State, bucket: Bucket, submission: Submission[P]) -> Source:
+async def _source(state: State, bucket: Bucket, submission: Submission[P]) -> Source | S3Object:
     """The image that came with the request, or the one at its address."""
     address = submission.parameters.source
     if submission.image is not None:
@@ -177,8 +200,17 @@ async def _source(state: State, bucket: Bucket, submission: Submission[P]) -> So
         return submission.image
     if address is None:
         raise InvalidRequest("The request has no image: give its address as `source`, or send it.")
+    if found := object_named(address):
+        if found.bucket not in state.settings.source_buckets:
+            raise InvalidRequest(f"AII_SOURCE_BUCKETS does not name the bucket {found.bucket!r}.")
+        return found
     async with aclosing(state.fetcher.read(address)) as chunks:
         return await state.store.keep(bucket, chunks, state.settings.max_image_bytes)
+
+
+def _own_key(token: Token, key: str | None) -> str:
+    """A client's key names its own jobs only: that of another client must not lead to its result."""
+    return f"{token.name}:{key}" if key else ""
 
 
 async def _submitted(state: State, job: JobRequest, prefer: str | None) -> Response:

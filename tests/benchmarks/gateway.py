@@ -37,7 +37,7 @@ _LIMIT_S = 600
 @click.option("--queries", default=200, show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file.")
 def main(count: int, rounds: int, workers: int | None, queries: int, json_path: Path | None) -> None:
-    files = crops(count, side=320)
+    files = crops(count, side=256)
     with ExitStack() as stack:
         state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         environment = stack.enter_context(running_stack(state, workers))

@@ -1,0 +1,165 @@
+"""The process that submits a bucket's objects: ``aii ingest``."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from producer.ingest.notifications import Notifications, Uploaded, list_key, uploads
+from tasks.app import Sender, create_app
+from tasks.connection import connect_redis
+from tasks.errors import BadInput, InvalidSetting, Unavailable
+from tasks.ledger.dead_letters import DeadLetters
+from tasks.ledger.ledger import Ledger
+from tasks.messages import ActivateRequest, QueryRequest, S3Object, validated
+from tasks.settings import Settings
+from tasks.storage import ObjectStore
+
+__all__ = ["Bridge", "Wanted", "run"]
+
+logger = logging.getLogger(__name__)
+
+_MOST: Final = 100  # notifications, or objects of a sweep, at once
+_WAIT_S: Final = 0.5
+_PAUSE_S: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What becomes of a bucket's objects.
+
+    Attributes:
+        query: they are queried, instead of activated.
+        prefix: only objects whose key begins with this.
+        sweep_s: seconds between two sweeps; 0 for one at the start only.
+        once: end after the first sweep, when no notification is left.
+    """
+
+    bucket: str
+    collection: str
+    query: bool = False
+    prefix: str = ""
+    sweep_s: float = 60.0
+    once: bool = False
+
+
+class SourceStore(ObjectStore):
+    """The store, of which the bridge lists a bucket that AII_SOURCE_BUCKETS names."""
+
+    def uploaded(self, bucket: str, prefix: str) -> Iterator[Uploaded]:
+        """The objects of a bucket whose keys begin with a prefix; no more than a page of them is in memory."""
+        folder = prefix.rpartition("/")[0]
+        with self._errors(f"s3://{bucket}"):
+            for batch in self._sources[bucket].list(folder or None):
+                for item in batch:
+                    if item["path"].startswith(prefix):
+                        yield Uploaded(bucket, item["path"], (item["e_tag"] or "").strip('"'))
+
+
+def run(settings: Settings, wanted: Wanted) -> None:
+    """Submit until SIGTERM or SIGINT.
+
+    Raises:
+        InvalidSetting: AII_SOURCE_BUCKETS does not name the bucket.
+        Unavailable: with `once`, a service does not answer.
+    """
+    end = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: end.set())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    Bridge(settings, wanted).run(end)
+
+
+class Bridge:
+    """Turns what a bucket holds into jobs."""
+
+    def __init__(self, settings: Settings, wanted: Wanted) -> None:
+        if wanted.bucket not in settings.source_buckets:
+            raise InvalidSetting(
+                f"AII_SOURCE_BUCKETS does not name {wanted.bucket}: set it here and for the workers, which read it."
+            )
+        client = connect_redis(settings)
+        self._wanted = wanted
+        self._store = SourceStore.connect(settings)
+        self._ledger = Ledger.connect(settings)
+        self._sender = Sender(create_app(settings), settings)
+        self._notifications = Notifications(client, list_key(wanted.bucket))
+        self._dead = DeadLetters(client, "aii ingest")
+
+    def run(self, end: threading.Event) -> None:
+        """Until `end` is set, or with `once` everything is submitted."""
+        next_sweep, put_back = 0.0, False
+        while not end.is_set():
+            try:
+                if not put_back:
+                    self._notifications.put_back()
+                    put_back = True
+                if time.monotonic() >= next_sweep:
+                    self.sweep()
+                    next_sweep = time.monotonic() + self._wanted.sweep_s if self._wanted.sweep_s else float("inf")
+                if not self.step() and self._wanted.once:
+                    return
+            except Unavailable as error:
+                if self._wanted.once:
+                    raise
+                logger.warning("%s Nothing is submitted until then.", error.message)
+                put_back = False
+                end.wait(_PAUSE_S)
+
+    def step(self) -> int:
+        """Submit what some notifications tell of; returns how many there were."""
+        texts = self._notifications.take(_MOST, _WAIT_S)
+        self._submit([one for text in texts for one in self._told_of(text)])
+        self._notifications.done(texts)
+        return len(texts)
+
+    def sweep(self) -> int:
+        """Submit the objects of which the ledger knows no job; returns how many. What ended, failed or not, is left as
+        it is."""
+        objects, count = self._store.uploaded(self._wanted.bucket, self._wanted.prefix), 0
+        while some := list(islice(objects, _MOST)):
+            requests = [request for one in some if (request := self._request(one))]
+            states = self._ledger.states([request.job_id for request in requests]) if requests else []
+            unknown = [request for request, state in zip(requests, states, strict=True) if state is None]
+            self._send(unknown)
+            count += len(unknown)
+        if count:
+            logger.info("%d objects of %s were submitted by a sweep", count, self._wanted.bucket)
+        return count
+
+    def _told_of(self, text: str) -> list[Uploaded]:
+        try:
+            told = uploads(text)
+        except ValueError as error:
+            self._dead.add("ingest", f"no notification of S3: {error}", text.encode())
+            return []
+        wanted = self._wanted
+        return [one for one in told if one.bucket == wanted.bucket and one.key.startswith(wanted.prefix)]
+
+    def _submit(self, told: Sequence[Uploaded]) -> None:
+        self._send([request for one in told if (request := self._request(one))])
+
+    def _send(self, requests: Sequence[ActivateRequest | QueryRequest]) -> None:
+        if not requests:
+            return
+        for request, new in zip(requests, self._ledger.submit(requests), strict=True):
+            if new:
+                self._sender.send(request.job_id, request.task, request.queue, request.message())
+
+    def _request(self, one: Uploaded) -> ActivateRequest | QueryRequest | None:
+        """The job of an object; None for one that cannot be named (a folder's own entry, for example)."""
+        try:
+            source = validated(S3Object, {"bucket": one.bucket, "key": one.key, "etag": one.etag})
+            if self._wanted.query:
+                return validated(QueryRequest, {"collection": self._wanted.collection, "source": source})
+            fields = {"asset_id": one.key, "name": one.key.rpartition("/")[2], "replace": True}
+            return validated(ActivateRequest, {"collection": self._wanted.collection, "source": source, **fields})
+        except BadInput as error:
+            self._dead.add("ingest", error.message, one.key.encode(), once=f"ingest:{one.bucket}/{one.key}")
+            return None
