@@ -66,6 +66,7 @@ class Ledger:
         self._requeue = client.register_script(scripts.REQUEUE)
         self._resend = client.register_script(scripts.RESEND)
         self._run_alone = client.register_script(scripts.RUN_ALONE)
+        self._survived = client.register_script(scripts.SURVIVED)
         self._postpone = client.register_script(scripts.POSTPONE)
         self._release = client.register_script(scripts.RELEASE)
         self._set_aside = client.register_script(scripts.SET_ASIDE)
@@ -154,6 +155,11 @@ class Ledger:
         """Note that a suspect runs in a process without other jobs: if the worker dies now, it died of this one. False
         when the job is no longer the caller's."""
         return bool(self._run_alone(keys=[job_key(job_id)], args=[token]))
+
+    def survived(self, job_id: str, token: str) -> bool:
+        """Note that the caller lost its lease of a job that ran alone, and did not die of it: Redis was out of reach,
+        or the process slow or asleep. True when the job had been blamed for that, which it is not any more."""
+        return bool(self._survived(keys=[job_key(job_id)], args=[token]))
 
     def postpone(self, job_id: str, queue: str, token: str, most: int | None) -> float | None:
         """Put a running job off: it is sent again after a pause that doubles each time.

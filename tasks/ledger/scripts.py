@@ -13,7 +13,8 @@ Keys:
                        times, error; commits, how often it ended; document, committed and not closed yet;
                        superseded_by, removed_ms: what became of the asset it activated;
                        deaths: leases of it that ran out; alone: it runs in a process without other jobs; died_alone:
-                       leases that ran out then; postponed, refused: how often it was put off; later: it is put off now
+                       leases that ran out then; blamed: the token of the last of those; postponed, refused: how often
+                       it was put off; later: it is put off now
     aii:open:{queue}   sorted set of queued jobs by `seq`, their place in the queue
     aii:since:{queue}  sorted set of the same by the time (ms) they were submitted: one sent again gets a
                        new place and keeps its age
@@ -48,7 +49,10 @@ end
 _MARK_DEATH: Final = """
 local function mark_death(job)
   redis.call('HINCRBY', job, 'deaths', 1)
-  if redis.call('HDEL', job, 'alone') == 1 then redis.call('HINCRBY', job, 'died_alone', 1) end
+  if redis.call('HDEL', job, 'alone') == 1 then
+    redis.call('HINCRBY', job, 'died_alone', 1)
+    redis.call('HSET', job, 'blamed', redis.call('HGET', job, 'token') or '')
+  end
 end
 """
 
@@ -94,7 +98,8 @@ end
 local seq = redis.call('INCR', KEYS[3])
 if state or job[5] or job[6] then
   redis.call('HDEL', KEYS[1], 'token', 'publishing', 'worker', 'started_ms', 'finished_ms', 'error_code',
-             'error_message', 'document', 'replace', 'deaths', 'alone', 'died_alone', 'postponed', 'refused', 'later')
+             'error_message', 'document', 'replace', 'deaths', 'alone', 'died_alone', 'blamed', 'postponed', 'refused',
+             'later')
   redis.call('PERSIST', KEYS[1])
   for i = 6, 8 do redis.call('ZREM', KEYS[i], ARGV[1]) end
 end
@@ -148,6 +153,14 @@ redis.call('HSET', KEYS[1], 'alone', 1)
 return 1
 """
 )
+
+# KEYS job; ARGV token.  Returns 1 if the job was blamed for a death under that token, which it is not any more.
+SURVIVED: Final = """
+if redis.call('HGET', KEYS[1], 'blamed') ~= ARGV[1] then return 0 end
+redis.call('HDEL', KEYS[1], 'blamed')
+redis.call('HINCRBY', KEYS[1], 'died_alone', -1)
+return 1
+"""
 
 # KEYS leases, job…; ARGV lease_ms, id, token, id, token, …  Returns the ids that are no longer the caller's.
 RENEW: Final = (

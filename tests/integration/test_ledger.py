@@ -185,6 +185,21 @@ def test_a_job_of_which_workers_died_while_it_ran_alone_is_exhausted(settings: S
     ledger.disconnect()
 
 
+def test_a_job_is_not_blamed_for_a_lease_that_a_living_worker_lost(settings: Settings) -> None:
+    ledger = brief(settings, max_attempts=3)
+    job_id = submitted(ledger)
+    claim(ledger, job_id)
+    for turn in range(4):
+        wait_for(ledger.expired, "the lease did not run out")
+        ledger.requeue(job_id)
+        if turn:
+            assert ledger.survived(job_id, "t")
+            assert not ledger.survived(job_id, "t")
+        assert claim(ledger, job_id) is Claim.SUSPECT
+        assert ledger.run_alone(job_id, "t")
+    ledger.disconnect()
+
+
 def test_a_job_that_workers_died_beside_is_never_exhausted(settings: Settings) -> None:
     ledger = brief(settings, max_attempts=1)
     job_id = submitted(ledger)

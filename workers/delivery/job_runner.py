@@ -114,8 +114,7 @@ class JobRunner:
                 if claim is not Claim.SUSPECT:
                     return self._run(kind, job_id, token, message, claim)
             with self._company.alone():
-                self._run_alone(job_id, token)
-                return self._run(kind, job_id, token, message, claim)
+                return self._run_alone(kind, job_id, token, message)
         except _NOT_OURS as error:
             logger.warning("%s", error, extra={"job_id": job_id})
             return "left"
@@ -172,11 +171,16 @@ class JobRunner:
         # A service that goes away in the middle only delays: all effects of the work can be repeated.
         return self._retry_policy(lambda: self._work(job.kind, request, job.running))
 
-    def _run_alone(self, job_id: str, token: str) -> None:
-        """Note that nothing else runs here now: it is this job that a death would tell of."""
+    def _run_alone(self, kind: Kind[Any], job_id: str, token: str, message: _Message) -> str:
+        """Run a suspect while nothing else runs here: it is this job that a death would tell of."""
         logger.warning("A worker died with this job in flight: it runs alone", extra={"job_id": job_id})
         if not self._retry_policy(lambda: self._ledger.run_alone(job_id, token)):
             raise LeaseLost(f"Job {job_id} is no longer this worker's: its lease ran out.")
+        try:
+            return self._run(kind, job_id, token, message, Claim.SUSPECT)
+        except LeaseLost:
+            self._retry_policy(lambda: self._ledger.survived(job_id, token))
+            raise
 
     def _put_off(self, job: HeldJob, error: Unavailable) -> str:
         """Give a job back until later; one whose attempts are used up fails, unless its end is committed already."""
