@@ -36,7 +36,7 @@ _ANSWER_TIMEOUT_S = 5
 _MOST_WORKERS = 8
 _WORKER_STOP_MARGIN_S = 5.0  # it ends by itself before
 _STORE_STOP_S = 10.0
-_HOOKS_STOP_S = 20.0  # tries that have begun are finished
+_HOOKS_STOP_S = 20.0  # attempts that have begun are finished
 _GATEWAY_STOP_S = 40.0  # requests that have begun are answered first
 _WORKER_BYTES = 2 * 2**30  # with what its images take
 

@@ -44,7 +44,7 @@ def add(url: str, states: tuple[str, ...]) -> None:
 def list_(which: Literal["pending", "done", "failed"] | None, limit: int) -> None:
     """List hooks (id, URL, states), and how many deliveries are pending, done and failed.
 
-    With --deliveries, list those: id, tries, what came of the last one; separated by tabs.
+    With --deliveries, list those: id, attempts, what came of the last one; separated by tabs.
     """
     if which:
         for delivery in _deliveries().listed(which, limit):

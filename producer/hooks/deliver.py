@@ -35,7 +35,7 @@ _PAUSE_S: Final = 1.0
 
 
 def run(settings: Settings) -> None:
-    """Deliver until SIGTERM or SIGINT; tries that have begun are finished first."""
+    """Deliver until SIGTERM or SIGINT; attempts that have begun are finished first."""
     end = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: end.set())

@@ -96,7 +96,7 @@ def record_of(job_id: str, fields: dict[str, str]) -> JobRecord:
 
 def record_of_result(result: Result) -> JobRecord:
     """A job that the ledger has forgotten, as far as its document tells: when it was submitted is not known, and its
-    end stands for that."""
+    end is given instead."""
     ended = datetime.datetime.fromisoformat(result.provenance.finished_at).timestamp()
     failure = result if isinstance(result, FailureResult) else None
     return JobRecord(

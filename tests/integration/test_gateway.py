@@ -210,10 +210,10 @@ def test_a_token_reaches_its_collections_only(
 ) -> None:
     job = client.post("/v1/activations", content=image, headers=IMAGE).headers["Location"]
     token = new_token(environment, "--scope", "admin", "--collection", "other")
-    with client_of(address, token) as stranger:
-        assert code_of(stranger.post("/v1/queries", content=image, headers=IMAGE)) == "access_denied"
-        assert code_of(stranger.get("/v1/assets/a?collection=starter")) == "access_denied"
-        assert code_of(stranger.get(job)) == "job_missing"
+    with client_of(address, token) as other_client:
+        assert code_of(other_client.post("/v1/queries", content=image, headers=IMAGE)) == "access_denied"
+        assert code_of(other_client.get("/v1/assets/a?collection=starter")) == "access_denied"
+        assert code_of(other_client.get(job)) == "job_missing"
 
 
 def test_a_token_is_answered_as_often_as_its_rate_says(environment: dict[str, str], address: str) -> None:

@@ -104,8 +104,8 @@ def hung(bench: Bench, neighbours: int) -> Outcome:
     bad = _fresh_image(2)
     jobs = [bench.activate(bad), *bench.submit(neighbours)]
     trap = Fault(Trap("fetched", sha256_hex(bad), "hang"))
-    patience = {"AII_STAGE_TIMEOUT_S": f"{2 * bench.lease_s:g}"}  # healthy neighbours need some, on a busy machine
-    return Outcome(ids(jobs), {"deadline_exceeded": 1}, _until_ended_by(bench, jobs, trap, **patience))
+    limits = {"AII_STAGE_TIMEOUT_S": f"{2 * bench.lease_s:g}"}  # healthy neighbours need some, on a busy machine
+    return Outcome(ids(jobs), {"deadline_exceeded": 1}, _until_ended_by(bench, jobs, trap, **limits))
 
 
 def out_of_memory(bench: Bench, count: int) -> Outcome:
