@@ -12,6 +12,7 @@ import os
 # each other after every operation take many times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,9 @@ from tasks.settings import Settings
 from tasks.storage import ObjectStore
 from tests.collections import Place
 from tests.stack import WorkerProcess, running_stack, settings_of
+
+# A shell starts what runs in the background with SIGINT ignored, and processes that tests interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A killed worker's jobs come back soon; a live worker on a busy machine still renews its lease in time. Redis is
 # emptied between tests, which is no reason to repair anything.
