@@ -22,7 +22,7 @@ from tests.stack import WorkerProcess
 from tests.waiting import wait_for
 
 NEIGHBOURS = 30
-REFUSALS = (("403 Forbidden", "AccessDenied"), ("404 Not Found", "NoSuchBucket"), ("400 Bad Request", "InvalidRequest"))
+REFUSALS = (("403 Forbidden", "AccessDenied"), ("400 Bad Request", "InvalidRequest"))
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def test_objects_that_s3_refuses_stop_no_lane_and_fail_with_their_code(
 ) -> None:
     images = crops(9)
     refused = [activate(producer, image) for image in images[:6]]
-    answers = dict(zip((f"originals/{sha256_hex(image)}" for image in images[:6]), REFUSALS * 2, strict=True))
+    answers = dict(zip((f"originals/{sha256_hex(image)}" for image in images[:6]), REFUSALS * 3, strict=True))
     with closing(Link(settings.s3_endpoint)) as link, link.refusing(answers):
         worker = start_worker(AII_S3_ENDPOINT=link.address, AII_ACTIVATE_THREADS="2")
         good = [activate(producer, image) for image in images[6:]]
