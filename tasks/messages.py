@@ -7,7 +7,6 @@ have another result a minute later.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -167,7 +166,7 @@ class Request(Frozen):
     def _collection(cls, value: str) -> str:
         return check_collection(value)
 
-    @cached_property
+    @property
     def job_id(self) -> str:
         """32 hex digits, see :mod:`tasks.identity`."""
         return identity.job_id(self.task, self.said(), self.idempotency_key)

@@ -46,6 +46,9 @@ def test_the_command_line_passes_every_option_on(stack_environment: dict[str, st
         "min_psnr_db": 39.0,
         "robust": True,
         "strip_metadata": True,
+        "metadata": "all",
+        "quality": None,
+        "lossless": False,
     }
 
 

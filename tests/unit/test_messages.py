@@ -144,3 +144,8 @@ def test_a_field_that_cannot_be_used_is_refused_by_name(change: dict[str, object
 def test_what_is_no_object_is_refused(payload: object) -> None:
     with pytest.raises(InvalidRequest):
         validated(ActivateRequest, payload)
+
+
+def test_a_changed_copy_of_a_request_is_another_job() -> None:
+    request = ActivateRequest(collection="starter", source=Source(sha256="0" * 64, size=4))
+    assert request.job_id != request.model_copy(update={"nonce": "again"}).job_id
