@@ -82,7 +82,7 @@ class Fetcher:
                     async for chunk in self._body(answer):
                         yield chunk
                     return
-                url = urljoin(url, location)
+                url = _joined(url, location)
         raise UrlRefused(f"The URL leads to more than {_MOST_REDIRECTS} redirects.")
 
     def _body(self, answer: httpcore.Response) -> AsyncIterator[bytes]:
@@ -125,7 +125,10 @@ class _GuardedNetwork(httpcore.AsyncNetworkBackend):
     async def _resolve(self, host: str, port: int) -> list[_Address]:
         """All addresses of a host; raises UrlRefused when one of them is not allowed."""
         loop = asyncio.get_running_loop()
-        found = await asyncio.wait_for(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), _CONNECT_S)
+        try:
+            found = await asyncio.wait_for(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), _CONNECT_S)
+        except UnicodeError:  # an empty label, or one of more than 63 characters
+            raise UrlRefused("The URL's host is no name.") from None
         addresses = [ipaddress.ip_address(entry[4][0]) for entry in found]
         if not addresses or not all(map(self._may_reach, addresses)):
             raise UrlRefused("The URL's host has an address that is not public: see AII_GATEWAY_URL_NETWORKS.")
@@ -157,6 +160,14 @@ def _split(url: str) -> SplitResult:
     if parts.scheme not in _PORTS or not parts.hostname or len(url) > _LONGEST_URL or not url.isascii():
         raise UrlRefused("The source is no http:// or https:// URL of at most 2,048 ASCII characters.")
     return parts
+
+
+def _joined(url: str, location: str) -> str:
+    """Where a redirect leads; raises UrlRefused when that is no URL."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise UrlRefused("The URL redirects to what is no URL.") from None
 
 
 def _fits(host: str, port: int, usual_port: int, entry: str) -> bool:

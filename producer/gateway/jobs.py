@@ -62,12 +62,13 @@ async def show_job(
 ) -> Response:
     state = state_of(request)
     wait_s = wait_s_of(prefer, state)
-    known = (await run_sync(state.ledger.states, [job_id]))[0] if wait_s else None
-    if known and not known.closed:
-        await state.waiting.closed(job_id, wait_s)
     record, result = await run_sync(_read, state, job_id)
+    # Before it waits, which would tell that there is such a job.
     if not token.covers(await run_sync(_collection, state, record, result)):
-        raise JobMissing(f"The ledger knows no job {job_id}.")  # as for one that there is not
+        raise _missing(job_id)
+    if wait_s and not record.state.closed:
+        await state.waiting.closed(job_id, wait_s)
+        record, result = await run_sync(_read, state, job_id)
     return _answer(_document(record, result), 200, wait_s)
 
 
@@ -109,8 +110,13 @@ def _forgotten(state: State, job_id: str) -> tuple[JobRecord, Result]:
     try:
         result = read_result(state.store, job_id)
     except ObjectMissing:
-        raise JobMissing(f"There is no job {job_id}.") from None
+        raise _missing(job_id) from None
     return record_of_result(result), result
+
+
+def _missing(job_id: str) -> JobMissing:
+    """The same for a job that there is not and for one of another's collection: ids can be computed from requests."""
+    return JobMissing(f"There is no job {job_id}.")
 
 
 def _document(record: JobRecord, result: Result | None, new: bool | None = None) -> JobDocument:

@@ -39,7 +39,11 @@ def uploads(text: str | bytes) -> list[Uploaded]:
     Raises:
         ValueError: it is no notification.
     """
-    return [_uploaded(record) for record in _records(json.loads(text)) if _created(record)]
+    try:
+        said = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return [_uploaded(record) for record in _records(said) if _created(record)]
 
 
 def _records(said: Any) -> Iterator[Any]:
@@ -66,7 +70,9 @@ def _uploaded(record: dict[str, Any]) -> Uploaded:
         raise ValueError("a record names no object") from None
     if not all(isinstance(value, str) for value in (bucket, key, etag)):
         raise ValueError("a record names no object")
-    return Uploaded(bucket, unquote_plus(key), etag.strip('"'))
+    key = unquote_plus(key)
+    key.encode()  # UnicodeEncodeError, a ValueError: half of a surrogate pair names nothing
+    return Uploaded(bucket, key, etag.strip('"'))
 
 
 class Notifications:

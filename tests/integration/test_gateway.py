@@ -52,6 +52,9 @@ class _Web(BaseHTTPRequestHandler):
         if self.path == "/away":
             self.send_response(302)
             self.send_header("Location", "http://localhost:1/")
+        elif self.path == "/nowhere":
+            self.send_response(302)
+            self.send_header("Location", "http://[")
         elif self.path in sizes:
             self.send_response(200)
             self.send_header("Content-Length", str(sizes[self.path]))
@@ -72,7 +75,7 @@ def environment(
     return stack_environment | {
         "AII_MAX_IMAGE_BYTES": str(SMALL_LIMIT),
         "AII_GATEWAY_TOKEN_FILE": str(tmp_path_factory.mktemp("tokens") / "tokens.json"),
-        "AII_GATEWAY_URL_HOSTS": f"{host},localhost",
+        "AII_GATEWAY_URL_HOSTS": f"{host},localhost,*.example.test",
         "AII_GATEWAY_URL_NETWORKS": "127.0.0.0/8",
         "AII_GATEWAY_MAX_WAIT_S": "300",
     }
@@ -213,7 +216,9 @@ def test_a_token_reaches_its_collections_only(
     with client_of(address, token) as other_client:
         assert code_of(other_client.post("/v1/queries", content=image, headers=IMAGE)) == "access_denied"
         assert code_of(other_client.get("/v1/assets/a?collection=starter")) == "access_denied"
-        assert code_of(other_client.get(job)) == "job_missing"
+        hidden, unknown = other_client.get(job, headers=WAIT), other_client.get(f"/v1/jobs/{'0' * 32}")
+        assert code_of(hidden) == "job_missing"
+        assert hidden.text.replace(job.rpartition("/")[2], "0" * 32) == unknown.text
 
 
 def test_a_token_is_answered_as_often_as_its_rate_says(environment: dict[str, str], address: str) -> None:
@@ -258,6 +263,8 @@ def test_a_job_that_fails_says_why(client: httpx.Client) -> None:
         ("http://{host}/huge", "too_large"),
         ("http://{host}/missing", "url_refused"),
         ("http://{host}/away", "url_refused"),  # a redirect to a port that is not on the list
+        ("http://{host}/nowhere", "url_refused"),
+        ("http://a..example.test/", "url_refused"),
         ("http://user@{host}/image", "url_refused"),
         ("http://169.254.169.254/latest/meta-data", "url_refused"),
         ("http://localhost:9/", "url_refused"),

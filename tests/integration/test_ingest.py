@@ -121,9 +121,11 @@ def test_what_is_no_notification_is_set_aside_and_removals_are_ignored(
         notifications = Notifications(client, list_key(INBOX))
         for text in ("{", "[1]", '[{"Event": [1]}]', '[{"Event": [{"eventName": "s3:ObjectCreated:Put"}]}]'):
             notifications.append(text)
+        notifications.append('{"Records":' * 100_000)
+        notifications.append(told("half", "").replace("half", "\\ud800"))
         notifications.append(told("gone.jpg", "", "s3:ObjectRemoved:Delete"))
         assert aii(environment, "ingest", "--bucket", INBOX, "--once").returncode == 0
-        assert DeadLetters(client).count() == 4
+        assert DeadLetters(client).count() == 6
     assert waiting(settings) == []
 
 
