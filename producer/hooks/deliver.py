@@ -103,7 +103,7 @@ class Deliverer:
                 "POST", hook.url, content=delivery.event, headers=_headers(hook, delivery)
             ) as answer:  # its body is not read: it may be endless
                 return answer.is_success, str(answer.status_code)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # the last: the host is no name
             return False, type(error).__name__
 
 

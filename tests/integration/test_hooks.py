@@ -200,6 +200,15 @@ def test_what_no_receiver_takes_for_a_day_is_given_up_and_kept(
     assert deliveries.counts() == {"pending": 1, "done": 0, "failed": 0}
 
 
+def test_a_host_that_is_no_name_counts_as_a_failed_try(
+    ledger: Ledger, deliveries: Deliveries, stack_environment: dict[str, str], tmp_path: Path
+) -> None:
+    add_hook(stack_environment, "http://a..b/hook")
+    end_jobs(ledger, 1)
+    with delivering(stack_environment, tmp_path / "hooks.log"):
+        wait_for(lambda: [one.answer for one in deliveries.listed("pending", 1)] == ["UnicodeError"], "it is not noted")
+
+
 def taken(deliveries: Deliveries, settings: Settings) -> Delivery:
     deliveries.open()
     with connect_redis(settings) as client:
