@@ -200,7 +200,7 @@ def test_what_no_receiver_takes_for_a_day_is_given_up_and_kept(
     assert deliveries.counts() == {"pending": 1, "done": 0, "failed": 0}
 
 
-def test_a_host_that_is_no_name_counts_as_a_failed_try(
+def test_a_host_that_is_no_name_counts_as_a_failed_attempt(
     ledger: Ledger, deliveries: Deliveries, stack_environment: dict[str, str], tmp_path: Path
 ) -> None:
     add_hook(stack_environment, "http://a..b/hook")
