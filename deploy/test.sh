@@ -29,9 +29,7 @@ check lint "$BIN/ruff" check
 check format "$BIN/ruff" format --check
 check types "$BIN/mypy"
 check imports "$BIN/lint-imports"
-# Tests wait a third of their time: one process more than cores.
-processes=$("$BIN/python" -c 'import os; print(min(8, (os.cpu_count() or 1) + 1))')
-check tests "$BIN/python" -m pytest -n "$processes" --dist worksteal "$@"
+check tests "$BIN/python" -m pytest -n logical --maxprocesses 8 --dist worksteal "$@"
 
 [ -z "$failed" ] || fail "FAILED:${failed%,}"
 echo "All checks passed."
