@@ -171,7 +171,7 @@ class ObjectStore:
             return bytes(_opened(self._stores[bucket], check_key(key), max_bytes).bytes())
 
     def get_source(self, bucket: str, key: str, max_bytes: int, etag: str = "") -> bytes:
-        """Read an image where somebody else keeps it.
+        """Read an image from a bucket of its owner.
 
         Args:
             bucket: the actual name of a bucket that AII_SOURCE_BUCKETS names.

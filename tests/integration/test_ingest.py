@@ -17,7 +17,7 @@ from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.operations import Operations
 from tasks.ledger.states import JobState
 from tasks.settings import Settings
-from tasks.storage import ObjectStore
+from tests.buckets import made_bucket
 from tests.gateway import client_of, new_token, running_gateway
 from tests.stack import AII, aii
 from tests.waiting import wait_for
@@ -34,16 +34,7 @@ def environment(stack_environment: dict[str, str]) -> dict[str, str]:
 @pytest.fixture
 def inbox(settings: Settings) -> S3Store:
     """An empty bucket."""
-    ObjectStore.connect(settings.model_copy(update={"bucket_originals": INBOX})).ensure_buckets()
-    bucket = S3Store(
-        INBOX,
-        endpoint=f"http://{settings.s3_endpoint}",
-        region=settings.s3_region,
-        access_key_id=settings.s3_access_key.get_secret_value(),
-        secret_access_key=settings.s3_secret_key.get_secret_value(),
-        virtual_hosted_style_request=False,
-        client_options={"allow_http": True},
-    )
+    bucket = made_bucket(settings, INBOX)
     for batch in bucket.list():
         for item in batch:
             bucket.delete(item["path"])

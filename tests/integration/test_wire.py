@@ -21,6 +21,7 @@ from tasks.names import QUEUE_ACTIVATE, QUEUE_QUERY, TASK_ACTIVATE, TASK_QUERY, 
 from tasks.results import ActivationResult, FailureResult, QueryResult, Result
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
+from tests.buckets import made_bucket
 from tests.conftest import empty_redis
 from tests.photographs import crops
 from tests.stack import WorkerProcess
@@ -33,7 +34,7 @@ INBOX = "test-inbox"
 def worker(
     shared_settings: Settings, stack_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WorkerProcess]:
-    """One that may read from a bucket of somebody else."""
+    """One that may read from the inbox."""
     empty_redis(shared_settings)
     log = tmp_path_factory.mktemp("worker") / "worker.log"
     worker = WorkerProcess(
@@ -45,16 +46,7 @@ def worker(
 
 @pytest.fixture
 def inbox(settings: Settings, stack_environment: dict[str, str]) -> S3Store:
-    ObjectStore.connect(settings.model_copy(update={"bucket_originals": INBOX})).ensure_buckets()
-    return S3Store(
-        INBOX,
-        endpoint=f"http://{settings.s3_endpoint}",
-        region=settings.s3_region,
-        access_key_id=settings.s3_access_key.get_secret_value(),
-        secret_access_key=settings.s3_secret_key.get_secret_value(),
-        virtual_hosted_style_request=False,
-        client_options={"allow_http": True},
-    )
+    return made_bucket(settings, INBOX)
 
 
 def push(settings: Settings, queue: str, task: str, request: Any, job_id: str | None) -> None:
