@@ -29,9 +29,9 @@ def pixels(name: str) -> np.ndarray:
 
 
 def crops(count: int, side: int = 128) -> list[bytes]:
-    """`count` different small photographs, as JPEG files: squares cut from the large ones at seeded places."""
+    """`count` different small photographs, as JPEG files: squares cut from those that are larger, at seeded places."""
     random = np.random.default_rng(0)
-    large = [pixels(name) for name in photographs()]
+    large = [image for name in photographs() if min((image := pixels(name)).shape[:2]) > side]
     return [_crop(large[i % len(large)], side, random) for i in range(count)]
 
 
