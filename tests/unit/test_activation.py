@@ -31,12 +31,24 @@ def test_the_visibility_of_a_flat_grey_is_that_of_its_luminance() -> None:
 
 
 def test_changes_hide_in_the_dark_in_the_bright_and_beside_edges() -> None:
-    black, grey, white = (jnd_map(torch.full((3, 9, 9), level))[0, 4, 4] for level in (0.0, 127.0, 255.0))
+    black, grey, white = (jnd_map(torch.full((3, 9, 9), level))[0, 4, 4] for level in (3.0, 127.0, 252.0))
     edge = torch.full((3, 9, 9), 100.0)
     edge[:, :, 5:] = 154
     assert black > grey
     assert white > grey
     assert jnd_map(edge)[0, 4, 4] > 2 * grey
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_a_clipped_background_stays_as_it_is(level: int) -> None:
+    picture = np.full((400, 300, 3), level, np.uint8)
+    picture[100:300, 100:200] = pixels("coffee.png")[100:300, 100:200]
+    prepared = prepare(picture, SIZE, 3.0)
+    changed = compose(picture, prepared, torch.ones(3, SIZE, SIZE) * (1 if level == 0 else -1)) != picture
+    near = 2  # pixels from the product that see it
+    assert changed[100:300, 100:200].any(axis=2).mean() > 0.9
+    changed[100 - near : 300 + near, 100 - near : 200 + near] = False
+    assert not changed.any()
 
 
 def test_enlarging_and_shrinking_is_what_the_matrix_says() -> None:
