@@ -225,7 +225,7 @@ class _Worker:
     def _reconciler(self) -> Reconciler:
         places = {queue: LostPlaces(self._settings.grace_s) for queue in QUEUES}
         every_s = self._settings.reconcile_every_s
-        return Reconciler(self._ledger, self._sender, self._redis, every_s, places, self._set_aside)
+        return Reconciler(self._ledger.recovery, self._sender, self._redis, every_s, places, self._set_aside)
 
     @cached_property
     def _set_aside(self) -> SetAside:

@@ -7,9 +7,8 @@ stays closed. Transitions are in :mod:`tasks.ledger.scripts`.
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from tasks.connection import RedisClient, connect_redis
@@ -28,15 +27,15 @@ from tasks.ledger.keys import (
     job_key,
     later_key,
     open_key,
-    seq_key,
     since_key,
     submit_keys,
 )
-from tasks.ledger.records import JobRecord, QueuePlaces, Resend, record_of, submit_args
+from tasks.ledger.records import JobRecord, Resend, record_of, submit_args
+from tasks.ledger.recovery import Recovery
 from tasks.ledger.states import Claim, JobState
 from tasks.ledger.waiting import Completions
 from tasks.messages import Request
-from tasks.names import QUEUES, canonical_json
+from tasks.names import canonical_json
 from tasks.settings import Settings
 
 _MESSAGE_BOUND: Final = 2_000
@@ -63,14 +62,11 @@ class Ledger:
         self._close = client.register_script(scripts.CLOSE)
         self._commit = client.register_script(commit_scripts.COMMIT)
         self._restore = client.register_script(commit_scripts.RESTORE)
-        self._requeue = client.register_script(scripts.REQUEUE)
-        self._resend = client.register_script(scripts.RESEND)
         self._run_alone = client.register_script(scripts.RUN_ALONE)
         self._survived = client.register_script(scripts.SURVIVED)
         self._postpone = client.register_script(scripts.POSTPONE)
-        self._release = client.register_script(scripts.RELEASE)
-        self._set_aside = client.register_script(scripts.SET_ASIDE)
         self._states = client.register_script(scripts.STATES)
+        self.recovery = Recovery(client, keep_closed_s)
         self.completions = Completions(EventLog(client))
 
     @classmethod
@@ -290,87 +286,9 @@ class Ledger:
         )
         return bool(answer)
 
-    # ── the reconciler ───────────────────────────────────────────────────────────────────────────────────────────────
-
-    def expired(self, limit: int = 500) -> list[str]:
-        """Running jobs whose lease ran out."""
-        now_ms = self._now_ms()
-        return list(self._client.zrangebyscore(LEASES, "-inf", now_ms, start=0, num=limit))
-
-    def requeue(self, job_id: str, token: str = "") -> Resend | None:
-        """Put a running job back into its queue: one whose lease ran out, or one that the holder of `token` gives
-        up. Raises ValueError for a job of an unknown queue."""
-        queue = self._field(job_id, "queue")
-        if queue is None:
-            self._client.zrem(LEASES, job_id)
-            return None
-        if queue not in QUEUES:
-            raise ValueError(f"unknown queue {queue[:80]!r}")
-        keys = [job_key(job_id), LEASES, open_key(queue), seq_key(queue), COUNTS, since_key(queue)]
-        return _resend_of(job_id, self._requeue(keys=keys, args=[job_id, token]))
-
-    def queue_state(self, queue: str) -> QueuePlaces:
-        pipe = self._client.pipeline(transaction=True)
-        messages, seq, head = pipe.llen(queue).get(seq_key(queue)).get(head_key(queue)).execute()
-        return QueuePlaces(messages=messages, seq=int(seq or 0), head=int(head or 0))
-
-    def waiting_up_to(self, queue: str, place: int, limit: int = 500) -> list[tuple[str, int]]:
-        """Jobs still queued at or before a place, first come first: ``(job_id, place)``."""
-        pairs: Iterable[tuple[str, float]] = self._client.zrangebyscore(
-            open_key(queue), "-inf", place, start=0, num=limit, withscores=True
-        )
-        return [(job_id, int(score) if math.isfinite(score) else -1) for job_id, score in pairs]
-
-    def resend(self, job_id: str, queue: str, place: int) -> Resend | None:
-        """Give a queued job whose message is gone a new place; None when its state or place has changed."""
-        keys = [job_key(job_id), open_key(queue), seq_key(queue), COUNTS]
-        return _resend_of(job_id, self._resend(keys=keys, args=[job_id, place]))
-
-    def due(self, queue: str, limit: int = 500) -> list[str]:
-        """Jobs that were put off, and whose pause is over."""
-        return list(self._client.zrangebyscore(later_key(queue), "-inf", self._now_ms(), start=0, num=limit))
-
-    def release(self, job_id: str, queue: str) -> Resend | None:
-        """Give such a job a new place in its queue; None when it has moved on meanwhile."""
-        keys = [job_key(job_id), later_key(queue), open_key(queue), seq_key(queue)]
-        return _resend_of(job_id, self._release(keys=keys, args=[job_id]))
-
-    def set_aside(self, job_id: str, reason: str) -> dict[str, str]:
-        """Take a record that no job can be made of out of all lists, so that it is found no more; a job that can be
-        read as one has failed. Returns what the record held."""
-        lists = [key(queue) for queue in QUEUES for key in (open_key, since_key, later_key)]
-        held = self._set_aside(
-            keys=[job_key(job_id), EVENTS, LEASES, *lists], args=[job_id, reason, self._keep_closed_s]
-        )
-        return dict(zip(held[::2], held[1::2], strict=True))
-
-    def _field(self, job_id: str, name: str) -> str | None:
-        value = self._client.hget(job_key(job_id), name)
-        return str(value) if value is not None else None
-
-    def _now_ms(self) -> int:
-        seconds, micros = self._client.time()
-        return int(seconds) * 1000 + int(micros) // 1000
-
 
 _STATES: Final = frozenset(JobState)
 
 
 def _lost(job_id: str) -> LeaseLost:
     return LeaseLost(f"Job {job_id} is no longer this worker's: its lease ran out, or it was cancelled.")
-
-
-def _resend_of(job_id: str, answer: Any) -> Resend | None:
-    return Resend(job_id, *answer) if answer else None
-
-
-def mark_outdated(client: RedisClient, superseded: Mapping[str, str], removed: Mapping[str, int]) -> None:
-    """Say of jobs, where the ledger knows them, by which job they were superseded, or when (ms) their asset was
-    removed."""
-    mark = client.register_script(scripts.MARK)
-    pipe = client.pipeline(transaction=False)
-    for job_id, by in superseded.items():
-        mark(keys=[job_key(job_id)], args=["superseded_by", by], client=pipe)
-    for job_id, at_ms in removed.items():
-        mark(keys=[job_key(job_id)], args=["removed_ms", at_ms], client=pipe)
-    pipe.execute()

@@ -46,7 +46,7 @@ end
 """
 
 # A worker that died with a job in flight may have died of it.
-_MARK_DEATH: Final = """
+MARK_DEATH: Final = """
 local function mark_death(job)
   redis.call('HINCRBY', job, 'deaths', 1)
   if redis.call('HDEL', job, 'alone') == 1 then
@@ -59,7 +59,7 @@ end
 # A CloudEvent for those who wait for the job; and, where there are hooks, the same with the job's id for the process
 # that delivers it. Returns the time (ms), which is in the entry's own name: a script that announces need not ask for
 # it.
-_ANNOUNCE: Final = """
+ANNOUNCE_FUNCTION: Final = """
 local function announce(events, id, state, task, document, place, code)
   local subject = redis.sha1hex(id)
   local data = {state = state, task = task or '', document = tonumber(document) or 0, place = tonumber(place) or 0,
@@ -117,7 +117,7 @@ return {1, 'queued'}
 # Returns claimed | suspect | missing | closed | leased | exhausted | committed.
 CLAIM: Final = (
     NOW
-    + _MARK_DEATH
+    + MARK_DEATH
     + """
 local job = redis.call('HMGET', KEYS[1], 'state', 'seq', 'attempts', 'document', 'later', 'deaths', 'died_alone')
 local state, seq = job[1], tonumber(job[2])
@@ -195,7 +195,7 @@ return 1
 # and of an activation asset and entry: its record is in S3 now.  Returns 1 if closed.
 # The list of closed jobs is cut once in sixteen times, by chance of the job's id.
 CLOSE: Final = (
-    _ANNOUNCE
+    ANNOUNCE_FUNCTION
     + HELD
     + """
 local job = held(KEYS[1], ARGV[2], 'task', 'commits', 'seq')
@@ -224,30 +224,6 @@ return 1
 """
 )
 
-# KEYS job, leases, open, seq, counts, since; ARGV id, token or ''.
-# Returns {task, queue, payload} of a job to send again, or nil.
-# Without a token, only a job whose lease ran out is requeued; with one, its holder gives the job back before that.
-REQUEUE: Final = (
-    NOW
-    + _MARK_DEATH
-    + """
-local expiry = redis.call('ZSCORE', KEYS[2], ARGV[1])
-if not expiry or (tonumber(expiry) > now and ARGV[2] == '') then return nil end
-local job = redis.call('HMGET', KEYS[1], 'state', 'task', 'queue', 'payload', 'token', 'submitted_ms')
-if ARGV[2] ~= '' and job[5] ~= ARGV[2] then return nil end
-redis.call('ZREM', KEYS[2], ARGV[1])
-if job[1] ~= 'running' then return nil end
-if ARGV[2] == '' then mark_death(KEYS[1]) end
-local seq = redis.call('INCR', KEYS[4])
-redis.call('HSET', KEYS[1], 'state', 'queued', 'seq', seq)
-redis.call('HDEL', KEYS[1], 'token', 'alone')
-redis.call('ZADD', KEYS[3], seq, ARGV[1])
-redis.call('ZADD', KEYS[6], job[6], ARGV[1])
-redis.call('HINCRBY', KEYS[5], 'resent_lease', 1)
-return {job[2], job[3], job[4]}
-"""
-)
-
 # KEYS job, leases, later, since; ARGV id, token, field that counts, most or 0, first_ms, longest_ms, jitter.
 # Returns for how many ms the job is put off; -1 when it was put off often enough; nil when it is not the caller's.
 # Each pause is twice as long as the one before; jitter is a factor.
@@ -266,37 +242,6 @@ redis.call('HDEL', KEYS[1], 'token', 'alone')
 redis.call('ZADD', KEYS[3], now + pause, ARGV[1])
 redis.call('ZADD', KEYS[4], job[3], ARGV[1])
 return pause
-"""
-)
-
-# KEYS job, later, open, seq; ARGV id.  Returns {task, queue, payload} of a job that was put off and is to be sent now,
-# or nil for one that has moved on meanwhile.
-RELEASE: Final = """
-redis.call('ZREM', KEYS[2], ARGV[1])
-local job = redis.call('HMGET', KEYS[1], 'state', 'later', 'task', 'queue', 'payload')
-if job[1] ~= 'queued' or not job[2] then return nil end
-redis.call('HDEL', KEYS[1], 'later')
-local seq = redis.call('INCR', KEYS[4])
-redis.call('HSET', KEYS[1], 'seq', seq)
-redis.call('ZADD', KEYS[3], seq, ARGV[1])
-return {job[3], job[4], job[5]}
-"""
-
-# KEYS job, events, leases, then open, since and later of each queue; ARGV id, error message, keep_s.  Returns what the
-# record held, field and value in turns. It is in no list any more; a job that can be read as one has failed.
-SET_ASIDE: Final = (
-    NOW
-    + _ANNOUNCE
-    + """
-for i = 3, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
-if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return {} end
-local held = redis.call('HGETALL', KEYS[1])
-redis.call('HSET', KEYS[1], 'state', 'failed', 'finished_ms', now, 'error_code', 'internal', 'error_message', ARGV[2])
-redis.call('HDEL', KEYS[1], 'token')
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-local job = redis.call('HMGET', KEYS[1], 'task', 'seq')
-announce(KEYS[2], ARGV[1], 'failed', job[1], 0, job[2], 'internal')
-return held
 """
 )
 
@@ -327,21 +272,7 @@ return {state, commits, job[1] or '', job[2] or 0}
 )
 
 # KEYS events; ARGV id, state, task, number of the document, seq, error code.
-ANNOUNCE: Final = _ANNOUNCE + "announce(KEYS[1], unpack(ARGV))"
-
-# KEYS job, open, seq, counts; ARGV id, seq it was judged at.  Returns {task, queue, payload}, or nil when it moved on.
-# What is in the list by mistake, or at another place than its job says, is corrected: it would hide others for ever.
-# The job gets a new place: its new message is at the tail, and with the old place it would count as overtaken at once.
-RESEND: Final = """
-local job = redis.call('HMGET', KEYS[1], 'state', 'task', 'queue', 'payload', 'seq')
-if job[1] ~= 'queued' or not tonumber(job[5]) then redis.call('ZREM', KEYS[2], ARGV[1]) return nil end
-if job[5] ~= ARGV[2] then redis.call('ZADD', KEYS[2], job[5], ARGV[1]) return nil end
-local seq = redis.call('INCR', KEYS[3])
-redis.call('HSET', KEYS[1], 'seq', seq)
-redis.call('ZADD', KEYS[2], seq, ARGV[1])
-redis.call('HINCRBY', KEYS[4], 'resent_lost', 1)
-return {job[2], job[3], job[4]}
-"""
+ANNOUNCE: Final = ANNOUNCE_FUNCTION + "announce(KEYS[1], unpack(ARGV))"
 
 # KEYS jobs. Returns the state and the place of each in turns; false for a job that is not there. One answer instead of
 # one for each, since a producer asks for hundreds while it waits.
@@ -352,9 +283,4 @@ for i, key in ipairs(KEYS) do
   answer[2 * i - 1], answer[2 * i] = job[1] or false, job[2] or false
 end
 return answer
-"""
-
-# KEYS job; ARGV field, value. Sets it in a job that is known, and not there yet.
-MARK: Final = """
-if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) end
 """

@@ -219,7 +219,7 @@ def test_a_job_that_another_worker_holds_publishes_nothing(
 ) -> None:
     request = activation(resources.store, collection, IMAGES[1])
     running = claimed(ledger, request)
-    ledger.requeue(request.job_id, "token")
+    ledger.recovery.requeue(request.job_id, "token")
     with pytest.raises(LeaseLost):
         ImageHandlers(resources).activate(request, running)
     assert resources.collections.get(collection).changes == 0

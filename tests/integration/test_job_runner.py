@@ -128,7 +128,7 @@ def test_a_job_whose_record_is_beyond_use_is_set_aside_and_comes_back_no_more(ru
         client.hset(job_key(made.job_id), "seq", "none")
     assert runs.runner.run(Kind(ActivateRequest, ends_well), made.job_id, None) == "set aside"
     assert (runs.letters.count(), runs.ledger.get(made.job_id).state) == (1, JobState.FAILED)
-    assert runs.ledger.waiting_up_to(QUEUE, 99) == []
+    assert runs.ledger.recovery.waiting_up_to(QUEUE, 99) == []
 
 
 class Hangs:

@@ -7,8 +7,9 @@ import pytest
 from tasks.connection import connect_redis
 from tasks.errors import InvalidRequest, JobMissing, RedisUnavailable
 from tasks.ledger.keys import job_key
-from tasks.ledger.ledger import Ledger, mark_outdated
+from tasks.ledger.ledger import Ledger
 from tasks.ledger.operations import Operations
+from tasks.ledger.outdated import mark_outdated
 from tasks.ledger.states import Claim, JobState
 from tasks.ledger.waiting import wait_until_closed
 from tasks.messages import ActivateRequest, Source
@@ -42,7 +43,7 @@ def brief(settings: Settings, **changes: float) -> Ledger:
 def test_submitting_the_same_request_twice_is_one_job(ledger: Ledger) -> None:
     submitted(ledger)
     assert ledger.submit([request()]) == [False]
-    assert ledger.queue_state(QUEUE).seq == 1
+    assert ledger.recovery.queue_state(QUEUE).seq == 1
 
 
 def test_a_request_twice_in_one_call_is_one_job(ledger: Ledger) -> None:
@@ -139,11 +140,11 @@ def test_a_lease_that_ran_out_is_found_and_its_job_queued_again_once(settings: S
     ledger = brief(settings)
     job_id = submitted(ledger)
     claim(ledger, job_id)
-    wait_for(lambda: ledger.expired() == [job_id], "the lease did not run out")
-    message = ledger.requeue(job_id)
+    wait_for(lambda: ledger.recovery.expired() == [job_id], "the lease did not run out")
+    message = ledger.recovery.requeue(job_id)
     assert message is not None
     assert (message.job_id, message.task, message.queue) == (job_id, "aii.activate", QUEUE)
-    assert ledger.requeue(job_id) is None
+    assert ledger.recovery.requeue(job_id) is None
     assert ledger.get(job_id).state is JobState.QUEUED
     ledger.disconnect()
 
@@ -152,7 +153,7 @@ def test_a_renewed_lease_does_not_run_out(ledger: Ledger) -> None:
     job_id = submitted(ledger)
     claim(ledger, job_id)
     assert ledger.renew({job_id: "t"}) == []
-    assert ledger.expired() == []
+    assert ledger.recovery.expired() == []
 
 
 def test_renewing_tells_which_leases_were_lost(ledger: Ledger) -> None:
@@ -165,8 +166,8 @@ def test_a_worker_whose_lease_was_given_away_cannot_close(settings: Settings) ->
     ledger = brief(settings)
     job_id = submitted(ledger)
     claim(ledger, job_id, "slow")
-    wait_for(ledger.expired, "the lease did not run out")
-    ledger.requeue(job_id)
+    wait_for(ledger.recovery.expired, "the lease did not run out")
+    ledger.recovery.requeue(job_id)
     claim(ledger, job_id, "second")
     assert not ledger.close(job_id, "slow", JobState.DONE)
     assert ledger.close(job_id, "second", JobState.DONE)
@@ -180,8 +181,8 @@ def test_a_job_of_which_workers_died_while_it_ran_alone_is_exhausted(settings: S
         assert claim(ledger, job_id) is expected
         if expected is Claim.SUSPECT:
             assert ledger.run_alone(job_id, "t")
-        wait_for(ledger.expired, "the lease did not run out")
-        ledger.requeue(job_id)
+        wait_for(ledger.recovery.expired, "the lease did not run out")
+        ledger.recovery.requeue(job_id)
     ledger.disconnect()
 
 
@@ -190,8 +191,8 @@ def test_a_job_is_not_blamed_for_a_lease_that_a_living_worker_lost(settings: Set
     job_id = submitted(ledger)
     claim(ledger, job_id)
     for turn in range(4):
-        wait_for(ledger.expired, "the lease did not run out")
-        ledger.requeue(job_id)
+        wait_for(ledger.recovery.expired, "the lease did not run out")
+        ledger.recovery.requeue(job_id)
         if turn:
             assert ledger.survived(job_id, "t")
             assert not ledger.survived(job_id, "t")
@@ -205,7 +206,7 @@ def test_a_job_that_workers_died_beside_is_never_exhausted(settings: Settings) -
     job_id = submitted(ledger)
     assert claim(ledger, job_id) is Claim.CLAIMED
     for _ in range(6):
-        wait_for(ledger.expired, "the lease did not run out")
+        wait_for(ledger.recovery.expired, "the lease did not run out")
         assert claim(ledger, job_id) is Claim.SUSPECT
     ledger.disconnect()
 
@@ -213,7 +214,7 @@ def test_a_job_that_workers_died_beside_is_never_exhausted(settings: Settings) -
 def test_a_job_that_its_worker_gave_back_is_no_suspect(ledger: Ledger) -> None:
     job_id = submitted(ledger)
     claim(ledger, job_id)
-    assert ledger.requeue(job_id, "t")
+    assert ledger.recovery.requeue(job_id, "t")
     assert claim(ledger, job_id) is Claim.CLAIMED
 
 
@@ -223,15 +224,15 @@ def test_a_job_that_is_put_off_waits_twice_as_long_each_time_and_then_is_sent_ag
     for _ in range(2):
         claim(ledger, job_id)
         pauses.append(ledger.postpone(job_id, QUEUE, "t", None))
-        assert (ledger.get(job_id).state, ledger.waiting_up_to(QUEUE, 99)) == (JobState.QUEUED, [])
+        assert (ledger.get(job_id).state, ledger.recovery.waiting_up_to(QUEUE, 99)) == (JobState.QUEUED, [])
     assert 0.5 <= pauses[0] <= 1.5
     assert 1 <= pauses[1] <= 3
-    wait_for(lambda: ledger.due(QUEUE), "the pause does not end")
-    message = ledger.release(job_id, QUEUE)
+    wait_for(lambda: ledger.recovery.due(QUEUE), "the pause does not end")
+    message = ledger.recovery.release(job_id, QUEUE)
     assert message
     assert message.job_id == job_id
-    assert ledger.release(job_id, QUEUE) is None
-    assert [job for job, _ in ledger.waiting_up_to(QUEUE, 99)] == [job_id]
+    assert ledger.recovery.release(job_id, QUEUE) is None
+    assert [job for job, _ in ledger.recovery.waiting_up_to(QUEUE, 99)] == [job_id]
 
 
 def test_the_tries_of_a_job_that_is_refused_are_counted_and_only_its_holder_can_put_it_off(ledger: Ledger) -> None:
@@ -254,21 +255,21 @@ def test_a_job_that_was_cancelled_while_it_was_put_off_is_not_sent_again(
     assert operations.waiting(QUEUE)[0] == 1
     assert [record.job_id for record in operations.jobs(JobState.QUEUED, 5)] == [job_id]
     operations.cancel(job_id, store)
-    assert ledger.release(job_id, QUEUE) is None
+    assert ledger.recovery.release(job_id, QUEUE) is None
 
 
 def test_a_job_sent_again_gets_a_new_place_at_the_tail(ledger: Ledger) -> None:
     first = submitted(ledger, "first")
     submitted(ledger, "second")
-    assert ledger.resend(first, QUEUE, 1) is not None
-    assert [place for _, place in ledger.waiting_up_to(QUEUE, 10)] == [2, 3]
-    assert ledger.resend(first, QUEUE, 1) is None
+    assert ledger.recovery.resend(first, QUEUE, 1) is not None
+    assert [place for _, place in ledger.recovery.waiting_up_to(QUEUE, 10)] == [2, 3]
+    assert ledger.recovery.resend(first, QUEUE, 1) is None
 
 
 def test_the_head_is_the_furthest_place_that_was_started(ledger: Ledger) -> None:
     jobs = [submitted(ledger, name) for name in "abc"]
     claim(ledger, jobs[1])
-    assert ledger.queue_state(QUEUE).head == 2
+    assert ledger.recovery.queue_state(QUEUE).head == 2
 
 
 def test_waiting_ends_with_the_jobs(ledger: Ledger) -> None:

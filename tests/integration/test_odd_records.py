@@ -35,7 +35,7 @@ def client(settings: Settings) -> Iterator[RedisClient]:
 def reconciler(settings: Settings, ledger: Ledger, client: RedisClient) -> Reconciler:
     places = {queue: LostPlaces(0.0) for queue in QUEUES}
     sender = Sender(create_app(settings), settings)
-    return Reconciler(ledger, sender, client, 1.0, places, SetAside(DeadLetters(client)))
+    return Reconciler(ledger.recovery, sender, client, 1.0, places, SetAside(DeadLetters(client)))
 
 
 def odd_job(client: RedisClient, job_id: str, fields: dict[str, Any] | str) -> str:

@@ -98,7 +98,7 @@ def test_a_job_that_is_being_published_can_not_be_cancelled_however_it_ends(
     with pytest.raises(Conflict, match="just being published"):
         operations.cancel(made.job_id, store)
     # Its worker died: what it published by then is there, so the job goes on until it is done.
-    assert ledger.requeue(made.job_id, "token")
+    assert ledger.recovery.requeue(made.job_id, "token")
     with pytest.raises(Conflict, match="just being published"):
         operations.cancel(made.job_id, store)
     claim(ledger, made.job_id, "next")
@@ -176,7 +176,7 @@ def test_of_two_who_retry_one_job_one_is_told_that_the_other_did(ledger: Ledger,
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda _: attempt(), range(8)))
     assert sorted(answers) == sorted([job_id] + ["conflict"] * 7)
-    assert ledger.queue_state(QUEUE).seq == 2
+    assert ledger.recovery.queue_state(QUEUE).seq == 2
 
 
 def test_a_failed_job_can_be_retried_and_a_good_one_cannot(
@@ -238,14 +238,14 @@ def test_a_job_that_is_sent_again_loses_its_place_and_not_its_age(ledger: Ledger
     submitted_at = ledger.get(first.job_id).submitted_at
     wait_for(lambda: (operations.waiting(QUEUE)[1] or 0.0) > 0.1)
     ledger.submit([request("later")])
-    assert ledger.resend(first.job_id, QUEUE, 1)
+    assert ledger.recovery.resend(first.job_id, QUEUE, 1)
     later = ledger.get(request("later").job_id).submitted_at
     age_s = operations.waiting(QUEUE)[1]
     assert age_s is not None
     assert age_s >= later - submitted_at
     claim(ledger, first.job_id, "token")
     assert operations.waiting(QUEUE)[0] == 1
-    assert ledger.requeue(first.job_id, "token")
+    assert ledger.recovery.requeue(first.job_id, "token")
     assert operations.waiting(QUEUE)[0] == 2
     assert operations.waiting(QUEUE)[1] >= age_s
 

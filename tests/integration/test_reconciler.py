@@ -48,7 +48,7 @@ def sender(settings: Settings) -> Sender:
 @pytest.fixture
 def reconcile(ledger: Ledger, sender: Sender, client: redis.Redis, clock: Clock) -> Callable[[], int]:
     places = {queue: LostPlaces(10.0, clock) for queue in QUEUES}
-    return Reconciler(ledger, sender, client, 1.0, places, SetAside(DeadLetters(client))).run_once
+    return Reconciler(ledger.recovery, sender, client, 1.0, places, SetAside(DeadLetters(client))).run_once
 
 
 def submit(ledger: Ledger, sender: Sender, count: int) -> list[str]:

@@ -24,7 +24,7 @@ def hand_back(ledger: Ledger, leases: Leases, sender: Sender) -> int:
     count = 0
     for job_id, token in leases.drop_all().items():
         try:
-            if message := ledger.requeue(job_id, token):
+            if message := ledger.recovery.requeue(job_id, token):
                 sender.send_again(message)
                 count += 1
         except RedisUnavailable as error:

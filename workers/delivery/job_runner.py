@@ -207,7 +207,7 @@ class JobRunner:
         """Set aside a job whose record is beyond use; it must not come back for ever."""
         reason = f"Job {job_id} cannot be run ({type(error).__name__}: {error})"
         try:
-            self._ledger.set_aside(job_id, reason)
+            self._ledger.recovery.set_aside(job_id, reason)
         except Exception:
             logger.exception("The job's record could not be set aside", extra={"job_id": job_id})
         self._set_aside.add(

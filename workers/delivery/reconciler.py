@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import redis
@@ -23,8 +24,8 @@ from redis.lock import Lock
 from tasks.app import Sender
 from tasks.connection import RedisClient
 from tasks.errors import RedisUnavailable
-from tasks.ledger.ledger import Ledger
 from tasks.ledger.records import QueuePlaces, Resend
+from tasks.ledger.recovery import Recovery
 from tasks.names import QUEUES
 from workers.delivery.set_aside import SetAside
 
@@ -80,7 +81,7 @@ class LostPlaces:
 class Reconciler:
     """One pass after the other; across workers a Redis lock lets one pass run at a time."""
 
-    ledger: Ledger
+    recovery: Recovery
     sender: Sender
     client: RedisClient
     every_s: float
@@ -95,7 +96,7 @@ class Reconciler:
             return self._expired_leases() + sum(self._of_queue(queue) for queue in QUEUES)
 
     def _expired_leases(self) -> int:
-        return sum(self._send(job_id, self.ledger.requeue) for job_id in self.ledger.expired())
+        return sum(self._send(job_id, self.recovery.requeue) for job_id in self.recovery.expired())
 
     def _of_queue(self, queue: str) -> int:
         """What one queue lacks; what cannot be read of it keeps no other queue waiting."""
@@ -108,12 +109,14 @@ class Reconciler:
             return 0
 
     def _put_off(self, queue: str) -> int:
-        return sum(self._send(job_id, lambda job: self.ledger.release(job, queue)) for job_id in self.ledger.due(queue))
+        release = partial(self.recovery.release, queue=queue)
+        return sum(self._send(job_id, release) for job_id in self.recovery.due(queue))
 
     def _lost_messages(self, queue: str) -> int:
-        lost = self.places[queue].observe(self.ledger.queue_state(queue))
-        waiting = self.ledger.waiting_up_to(queue, lost) if lost else []
-        return sum(self._send(job, lambda j, p=place: self.ledger.resend(j, queue, p)) for job, place in waiting)  # type: ignore[misc]
+        lost = self.places[queue].observe(self.recovery.queue_state(queue))
+        waiting = self.recovery.waiting_up_to(queue, lost) if lost else []
+        resend = partial(self.recovery.resend, queue=queue)
+        return sum(self._send(job_id, partial(resend, place=place)) for job_id, place in waiting)
 
     def _send(self, job_id: str, move: Callable[[str], Resend | None]) -> bool:
         """Move one job in the ledger and send its message; a record that no message can be made of is set aside."""
@@ -133,7 +136,7 @@ class Reconciler:
             return False
 
     def _give_up(self, job_id: str, reason: str) -> None:
-        held = self.ledger.set_aside(job_id, reason)
+        held = self.recovery.set_aside(job_id, reason)
         self.set_aside.add("ledger", reason, json.dumps({"job_id": job_id, **held}).encode())
 
     @contextmanager

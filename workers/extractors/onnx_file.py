@@ -18,7 +18,8 @@ from torch.func import functional_call
 
 from tasks.errors import CorruptExtractor, TooLarge
 from workers.extractors.network import IMAGENET_MEAN, IMAGENET_STD
-from workers.extractors.onnx_operators import OPERATORS, Call, Unsupported
+from workers.extractors.onnx_call import Call, Unsupported
+from workers.extractors.onnx_operators import OPERATORS
 
 if TYPE_CHECKING:
     import onnx

@@ -10,7 +10,7 @@ from tasks.assets.records import AssetRecord
 from tasks.bounded_map import bounded_map
 from tasks.connection import RedisClient
 from tasks.errors import CollectionBusy, NotReady
-from tasks.ledger.ledger import mark_outdated
+from tasks.ledger.outdated import mark_outdated
 from tasks.results import ActivationResult
 from tasks.storage import ObjectStore
 from workers.index.codec.codec import Codec

@@ -1,0 +1,95 @@
+"""Jobs whose message has to be sent again, and records that no job can be made of.
+
+A message has to be sent again when a worker died with the job or gave it back, when Redis lost it, or when the pause of
+a job that was put off is over. Transitions are in :mod:`tasks.ledger.recovery_scripts`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from tasks.connection import RedisClient
+from tasks.ledger import recovery_scripts
+from tasks.ledger.keys import COUNTS, EVENTS, LEASES, head_key, job_key, later_key, open_key, seq_key, since_key
+from tasks.ledger.records import QueuePlaces, Resend
+from tasks.names import QUEUES
+
+__all__ = ["Recovery"]
+
+
+class Recovery:
+    """Thread-safe; every method raises RedisUnavailable when Redis cannot be used. Transitions are atomic."""
+
+    def __init__(self, client: RedisClient, keep_closed_s: int) -> None:
+        self._client = client
+        self._keep_closed_s = keep_closed_s
+        self._requeue = client.register_script(recovery_scripts.REQUEUE)
+        self._resend = client.register_script(recovery_scripts.RESEND)
+        self._release = client.register_script(recovery_scripts.RELEASE)
+        self._set_aside = client.register_script(recovery_scripts.SET_ASIDE)
+
+    def expired(self, limit: int = 500) -> list[str]:
+        """Running jobs whose lease ran out."""
+        now_ms = self._now_ms()
+        return list(self._client.zrangebyscore(LEASES, "-inf", now_ms, start=0, num=limit))
+
+    def requeue(self, job_id: str, token: str = "") -> Resend | None:
+        """Put a running job back into its queue: one whose lease ran out, or one that the holder of `token` gives
+        up. Raises ValueError for a job of an unknown queue."""
+        queue = self._field(job_id, "queue")
+        if queue is None:
+            self._client.zrem(LEASES, job_id)
+            return None
+        if queue not in QUEUES:
+            raise ValueError(f"unknown queue {queue[:80]!r}")
+        keys = [job_key(job_id), LEASES, open_key(queue), seq_key(queue), COUNTS, since_key(queue)]
+        return _resend_of(job_id, self._requeue(keys=keys, args=[job_id, token]))
+
+    def queue_state(self, queue: str) -> QueuePlaces:
+        pipe = self._client.pipeline(transaction=True)
+        messages, seq, head = pipe.llen(queue).get(seq_key(queue)).get(head_key(queue)).execute()
+        return QueuePlaces(messages=messages, seq=int(seq or 0), head=int(head or 0))
+
+    def waiting_up_to(self, queue: str, place: int, limit: int = 500) -> list[tuple[str, int]]:
+        """Jobs still queued at or before a place, first come first: ``(job_id, place)``."""
+        pairs: Iterable[tuple[str, float]] = self._client.zrangebyscore(
+            open_key(queue), "-inf", place, start=0, num=limit, withscores=True
+        )
+        return [(job_id, int(score) if math.isfinite(score) else -1) for job_id, score in pairs]
+
+    def resend(self, job_id: str, queue: str, place: int) -> Resend | None:
+        """Give a queued job whose message is gone a new place; None when its state or place has changed."""
+        keys = [job_key(job_id), open_key(queue), seq_key(queue), COUNTS]
+        return _resend_of(job_id, self._resend(keys=keys, args=[job_id, place]))
+
+    def due(self, queue: str, limit: int = 500) -> list[str]:
+        """Jobs that were put off, and whose pause is over."""
+        return list(self._client.zrangebyscore(later_key(queue), "-inf", self._now_ms(), start=0, num=limit))
+
+    def release(self, job_id: str, queue: str) -> Resend | None:
+        """Give such a job a new place in its queue; None when it has moved on meanwhile."""
+        keys = [job_key(job_id), later_key(queue), open_key(queue), seq_key(queue)]
+        return _resend_of(job_id, self._release(keys=keys, args=[job_id]))
+
+    def set_aside(self, job_id: str, reason: str) -> dict[str, str]:
+        """Take a record that no job can be made of out of all lists, so that it is found no more; a job that can be
+        read as one has failed. Returns what the record held."""
+        lists = [key(queue) for queue in QUEUES for key in (open_key, since_key, later_key)]
+        held = self._set_aside(
+            keys=[job_key(job_id), EVENTS, LEASES, *lists], args=[job_id, reason, self._keep_closed_s]
+        )
+        return dict(zip(held[::2], held[1::2], strict=True))
+
+    def _field(self, job_id: str, name: str) -> str | None:
+        value = self._client.hget(job_key(job_id), name)
+        return str(value) if value is not None else None
+
+    def _now_ms(self) -> int:
+        seconds, micros = self._client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _resend_of(job_id: str, answer: Any) -> Resend | None:
+    return Resend(job_id, *answer) if answer else None
