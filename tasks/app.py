@@ -9,7 +9,7 @@ from celery import Celery
 from kombu import Queue
 from kombu.exceptions import OperationalError
 
-from tasks.connection import SOCKET_OPTIONS, broker_url, redis_address
+from tasks.connection import broker_options, broker_url, redis_address, sending_policy
 from tasks.errors import RedisUnavailable
 from tasks.kinds import QUEUE_OF_TASK
 from tasks.ledger.ledger import Ledger
@@ -37,12 +37,7 @@ def create_app(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         worker_send_task_events=True,  # for Flower's own pages; waiting jobs are in the ledger
         broker_connection_retry_on_startup=True,
-        broker_transport_options={
-            **SOCKET_OPTIONS,
-            # The ledger sends lost messages again; Celery's own redelivery is a fallback, and early it would only
-            # duplicate.
-            "visibility_timeout": 3600,
-        },
+        **broker_options(settings),
         broker_connection_max_retries=None,  # a worker waits for Redis for as long as it takes
         broker_channel_error_retry=True,  # and while Redis refuses commands: it is full, or read-only
         worker_hijack_root_logger=False,
@@ -60,6 +55,7 @@ class Sender:
         self._settings = settings
         self._pid = os.getpid()
         self._address = redis_address(settings)
+        self._policy = sending_policy(settings)
 
     def send(self, job_id: str, task: str, queue: str, payload: dict[str, object]) -> None:
         """Raises RedisUnavailable; the job then stays in the ledger and the reconciler sends it later."""
@@ -69,8 +65,9 @@ class Sender:
             # What Flower shows of the request. Celery's own representation would take longer to make than the sending.
             shown = {"argsrepr": "()", "kwargsrepr": json.dumps(payload)}
             self._app.send_task(
-                task, kwargs={"request": payload}, task_id=job_id, queue=queue, retry=False, ignore_result=True, **shown
-            )
+                task, kwargs={"request": payload}, task_id=job_id, queue=queue, ignore_result=True,
+                **self._policy, **shown,
+            )  # fmt: skip
         except OperationalError as error:
             raise RedisUnavailable(
                 f"Redis at {self._address} did not take the message of job {job_id} ({type(error).__name__}); "

@@ -14,9 +14,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from tasks.addresses import parsed_redis_url, parsed_s3_endpoint
 from tasks.errors import InvalidSetting
 from tasks.names import BUCKET_PATTERN
+from tasks.redis_address import parsed_redis_url
+from tasks.s3_address import parsed_s3_endpoint
 
 
 def state_dir() -> Path:
@@ -48,8 +49,10 @@ class Settings(BaseSettings):
 
     redis_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
-        description="Redis: broker, ledger, journals; `rediss://` for TLS, `unix:///PATH?db=0` for a socket. A secret, "
-        "since it carries the password, in which `#`, `/`, `?`, `@`, `%` are written `%23`, `%2F`, `%3F`, `%40`, `%25`",
+        description="Redis: broker, ledger, journals. `rediss://` for TLS, "
+        "`sentinel://:PASSWORD@HOST:PORT,HOST:PORT/NAME/0` for a set that fails over, `sentinels://` for both, "
+        "`unix:///PATH?db=0` for a socket. A secret, since it carries the password, in which `#`, `/`, `?`, `@`, `%` "
+        "are written `%23`, `%2F`, `%3F`, `%40`, `%25`",
     )
 
     s3_endpoint: str = Field(

@@ -91,8 +91,8 @@ class Ledger:
         return max(1, self._max_attempts - 2)
 
     def check(self) -> None:
-        """Raise RedisUnavailable unless Redis answers and lets us in."""
-        self._client.ping()
+        """Raise RedisUnavailable, or InvalidSetting, unless a Redis answers that takes jobs."""
+        self._client.check()
 
     # ── producers ────────────────────────────────────────────────────────────────────────────────────────────────────
 

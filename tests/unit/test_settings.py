@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.addresses import parsed_redis_url, parsed_s3_endpoint
 from tasks.connection import broker_url, redis_address
 from tasks.errors import AiiError, InvalidSetting, StorageUnavailable
 from tasks.network import is_loopback, proxy_of
+from tasks.redis_address import parsed_redis_url
+from tasks.s3_address import parsed_s3_endpoint
 from tasks.settings import Settings, load_settings, state_dir
 from tasks.storage import Bucket, ObjectStore
 
@@ -79,9 +80,15 @@ def test_an_endpoint_and_a_setting_that_contradict_each_other_are_refused(monkey
         ("redis://:se#cret", "%23"), ("127.0.0.1:6379", "lacks a scheme"), (":secret@host:6379", "lacks a scheme"),
         ("http://host", "none of redis://"), ("redis://:secret@", "names no host"),
         ("redis://:secret@h:port/0", "port"),
-        ("redis://:secret@h:0", "names no host"), ("redis://:secret@h:70000", "port"), ("redis://:se cret@host", "%20"),
+        ("redis://:secret@h:0", "port"), ("redis://:secret@h:70000", "port"), ("redis://:se cret@host", "%20"),
         ("redis://:secret@host/abc", "database"), ("redis://:secret@host/0/1", "database"), ("", "empty"),
         (" \t", "empty"), ("unix://", "socket"), ("unix:///", "socket"), ("unix://:secret@/a?db=x", "socket"),
+        ("redis://:secret@h1,h2", "sentinel://"), ("sentinel://:secret@h1,h2", "name of a primary"),
+        ("sentinel://:secret@h1,h2/a/b", "name of a primary"), ("sentinel://:secret@h1,/a", "names no host"),
+        ("redis://:secret@h?ssl_ca_certs=/secret", "redis://"), ("rediss://:secret@h?ca=/secret", "ssl_ca_certs"),
+        ("rediss://:secret@h?ssl_ca_certs=/secret", "not there"),
+        ("rediss://:secret@h?ssl_cert_reqs=secret", "required"),
+        ("rediss://:secret@h?ssl_check_hostname=secret", "true"), ("sentinel://:secret@h/a?ssl_keyfile=s", "sentinel_"),
     ],
 )  # fmt: skip
 def test_an_address_of_redis_that_is_none_is_refused_with_the_remedy(
@@ -97,12 +104,17 @@ def test_an_address_of_redis_that_is_none_is_refused_with_the_remedy(
     ("written", "address", "broker"),
     [
         (" redis://:a%23b@host:7000/3 ", "host:7000", "redis://:a%23b@host:7000/3"),
-        ("REDISS://host", "host:6379", "rediss://host"),
+        ("REDISS://host", "host:6379", "rediss://host:6379/0"),
         ("unix://:pw@/run/redis.sock?db=2", "/run/redis.sock", "redis+socket://:pw@/run/redis.sock?virtual_host=2"),
-        ("redis://[::1]:6380/", "::1:6380", "redis://[::1]:6380/"),
+        ("redis://[::1]:6380/", "::1:6380", "redis://[::1]:6380/0"),
+        (
+            "sentinel://aii:a%40b@h1,h2:1/pri/2?sentinel_password=x",
+            "pri (sentinels h1:26379, h2:1)",
+            "sentinel://aii:a%40b@h1:26379/2;sentinel://aii:a%40b@h2:1/2",
+        ),
     ],
 )
-def test_an_address_of_redis_is_trimmed_and_may_be_a_socket(
+def test_an_address_of_redis_is_trimmed_and_may_be_a_socket_or_sentinels(
     written: str, address: str, broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = settings(monkeypatch, AII_REDIS_URL=written)
