@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from tasks.ledger.states import JobState
-    from tasks.messages import ActivationOptions, QueryOptions
+    from tasks.messages import ActivationOptions, QueryOptions, S3Object, Source
     from tasks.results import (
         ActivationResult,
         Assessment,
@@ -83,7 +83,9 @@ __all__ = [
     "QueryOptions",
     "QueryResult",
     "RedisUnavailable",
+    "S3Object",
     "Settings",
+    "Source",
     "StorageUnavailable",
     "Submitted",
     "Unavailable",
@@ -98,7 +100,7 @@ _HOMES = {
     "producer.many": ("Finished", "Submitted"),
     "producer.requests": ("Activation", "Image", "Query"),
     "tasks.ledger.states": ("JobState",),
-    "tasks.messages": ("ActivationOptions", "QueryOptions"),
+    "tasks.messages": ("ActivationOptions", "QueryOptions", "S3Object", "Source"),
     "tasks.results": (
         "ActivationResult",
         "Assessment",

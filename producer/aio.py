@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from functools import wraps
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from producer.client import Producer
 from producer.job import ActivationJob, Job, QueryJob
+from producer.many import DEFAULT_WINDOW, Finished, Submitted
 from producer.requests import Activation, Image, Query
 from tasks.errors import DeadlineExceeded, error_of
 from tasks.ledger.states import JobState
 from tasks.ledger.waiting import closing
-from tasks.messages import ActivationOptions, QueryOptions
 from tasks.results import ActivationResult, FailureResult, QueryResult
 from tasks.settings import Settings
 
 __all__ = ["AsyncJob", "AsyncProducer"]
 
-_R_co = TypeVar("_R_co", bound=ActivationResult | QueryResult, covariant=True)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_R_co = TypeVar("_R_co", covariant=True)
+_END: Final = object()
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,38 @@ class AsyncJob(Generic[_R_co]):
         return cast(_R_co, result)
 
 
+class _JobOf(Protocol[_R_co]):
+    """A job with a result of one kind."""
+
+    def wait(self, timeout_s: float | None = None) -> _R_co: ...
+
+
+def _awaited(
+    method: Callable[Concatenate[Producer, _P], _R],
+) -> Callable[Concatenate[AsyncProducer, _P], Coroutine[Any, Any, _R]]:
+    """A method of :class:`Producer`, with its arguments and its docstring, in a thread."""
+
+    @wraps(method)
+    async def called(self: AsyncProducer, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        own: Callable[_P, _R] = getattr(self.producer, method.__name__)  # a subclass may have its own
+        return await asyncio.to_thread(own, *args, **kwargs)
+
+    return called
+
+
+def _submits(
+    method: Callable[Concatenate[Producer, _P], _JobOf[_R]],
+) -> Callable[Concatenate[AsyncProducer, _P], Coroutine[Any, Any, AsyncJob[_R]]]:
+    """The same for one that gives a job."""
+    awaited: Callable[..., Awaitable[Any]] = _awaited(method)
+
+    @wraps(method)
+    async def called(self: AsyncProducer, /, *args: _P.args, **kwargs: _P.kwargs) -> AsyncJob[_R]:
+        return AsyncJob(await awaited(self, *args, **kwargs), self.producer)
+
+    return called
+
+
 class AsyncProducer:
     """Submits images; methods, arguments and errors are those of :class:`Producer`, which is in `producer`."""
 
@@ -68,61 +103,64 @@ class AsyncProducer:
         """As :meth:`Producer.connect`."""
         return cls(Producer.connect(settings))
 
-    async def close(self) -> None:
-        await asyncio.to_thread(self.producer.close)
-
     async def __aenter__(self) -> AsyncProducer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def check(self) -> None:
-        await asyncio.to_thread(self.producer.check)
+    activate = _submits(Producer.activate)
+    query = _submits(Producer.query)
+    query_vectors = _submits(Producer.query_vectors)
+    explain = _submits(Producer.explain)
+    feedback = _submits(Producer.feedback)
+    job = _submits(Producer.job)
+    check = _awaited(Producer.check)
+    close = _awaited(Producer.close)
+    cancel = _awaited(Producer.cancel)
+    result = _awaited(Producer.result)
+    protected_image = _awaited(Producer.protected_image)
+    download_protected = _awaited(Producer.download_protected)
 
-    async def submit(self, wanted: Activation | Query) -> AsyncJob[ActivationResult | QueryResult]:
-        return AsyncJob(await asyncio.to_thread(self.producer.submit, wanted), self.producer)
-
-    async def activate(  # noqa: PLR0913  # as in Producer.activate
-        self,
-        image: Image,
-        *,
-        asset_id: str | None = None,
-        collection: str | None = None,
-        options: ActivationOptions | Mapping[str, Any] | None = None,
-        meta: Mapping[str, str] | None = None,
-        again: bool = False,
-        name: str | None = None,
-        replace: bool = False,
-        idempotency_key: str = "",
-    ) -> AsyncJob[ActivationResult]:
-        wanted = Activation(
-            image, asset_id=asset_id, collection=collection, options=options, meta=meta, again=again, name=name,
-            replace=replace, idempotency_key=idempotency_key,
-        )  # fmt: skip
-        job: ActivationJob = await asyncio.to_thread(self.producer.submit, wanted)
+    @overload
+    async def submit(self, wanted: Activation) -> AsyncJob[ActivationResult]: ...
+    @overload
+    async def submit(self, wanted: Query) -> AsyncJob[QueryResult]: ...
+    async def submit(self, wanted: Activation | Query) -> AsyncJob[Any]:
+        """As :meth:`Producer.submit`."""
+        job: ActivationJob | QueryJob = await asyncio.to_thread(self.producer.submit, wanted)
         return AsyncJob(job, self.producer)
 
-    async def query(
-        self,
-        image: Image,
-        *,
-        collection: str | None = None,
-        options: QueryOptions | Mapping[str, Any] | None = None,
-        idempotency_key: str = "",
-    ) -> AsyncJob[QueryResult]:
-        wanted = Query(image, collection=collection, options=options, idempotency_key=idempotency_key)
-        job: QueryJob = await asyncio.to_thread(self.producer.submit, wanted)
-        return AsyncJob(job, self.producer)
+    def submit_many(
+        self, wanted: Iterable[Activation | Query | Image], *, window: int = DEFAULT_WINDOW
+    ) -> AsyncGenerator[Submitted]:
+        """As :meth:`Producer.submit_many`. `wanted` is read in a thread."""
+        return _iterated(self.producer.submit_many(wanted, window=window))
 
-    async def job(self, job_id: str) -> AsyncJob[ActivationResult | QueryResult]:
-        return AsyncJob(await asyncio.to_thread(self.producer.job, job_id), self.producer)
+    def run_many(
+        self, wanted: Iterable[Activation | Query | Image], *, window: int = DEFAULT_WINDOW
+    ) -> AsyncGenerator[Finished]:
+        """As :meth:`Producer.run_many`; it keeps one thread, however many jobs are open."""
+        return _iterated(self.producer.run_many(wanted, window=window))
 
-    async def cancel(self, job_id: str) -> JobState:
-        return await asyncio.to_thread(self.producer.cancel, job_id)
 
-    async def protected_image(self, result: ActivationResult) -> bytes:
-        return await asyncio.to_thread(self.producer.protected_image, result)
+async def _iterated(items: Iterator[_R]) -> AsyncGenerator[_R]:
+    """The items of a generator, each awaited for in a thread; the generator is closed when the caller stops early."""
+    step: asyncio.Future[Any] | None = None
+    try:
+        while True:
+            step = asyncio.ensure_future(asyncio.to_thread(next, items, _END))
+            item = await asyncio.shield(step)  # a generator cannot be closed while it runs
+            if item is _END:
+                return
+            yield cast(_R, item)
+    finally:
+        if step is not None and not step.done():
+            step.add_done_callback(lambda _: _close(items))
+        else:
+            await asyncio.to_thread(_close, items)
 
-    async def download_protected(self, result: ActivationResult, path: str | os.PathLike[str]) -> None:
-        await asyncio.to_thread(self.producer.download_protected, result, path)
+
+def _close(items: Iterator[Any]) -> None:
+    if close := getattr(items, "close", None):
+        close()

@@ -158,8 +158,14 @@ class ProducerCore:
 
     def _upload(self, bucket: Bucket, image: Image) -> tuple[Source | S3Object, bool]:
         """Store an image under its digest, unless it is there (the second value); one in S3 stays where it is."""
-        if named := object_named(image):
-            return named, False
+        if isinstance(image, str):
+            image = object_named(image) or image
+        if isinstance(image, S3Object):
+            return image, False
+        if isinstance(image, Source):
+            if bucket is Bucket.ORIGINALS:
+                self._digests.refuse(image.sha256)
+            return image, False
         data, content_type = read_image(image, self._settings.max_image_bytes)
         if bucket is Bucket.ORIGINALS:
             self._digests.refuse(sha256_hex(data))

@@ -11,14 +11,14 @@ from tasks.formats import format_of
 from tasks.messages import S3Object, validated
 
 if TYPE_CHECKING:
-    from producer.requests import Image
+    from producer.requests import Content
 
 __all__ = ["object_named", "read_image"]
 
 _S3: Final = "s3://"
 
 
-def object_named(image: Image) -> S3Object | None:
+def object_named(image: object) -> S3Object | None:
     """The object that ``s3://BUCKET/KEY`` names; None for anything else. Raises InvalidRequest, InvalidKey."""
     if not isinstance(image, str) or not image.startswith(_S3):
         return None
@@ -26,7 +26,7 @@ def object_named(image: Image) -> S3Object | None:
     return validated(S3Object, {"bucket": bucket, "key": key})
 
 
-def read_image(image: Image, max_bytes: int) -> tuple[bytes, str]:
+def read_image(image: Content, max_bytes: int) -> tuple[bytes, str]:
     """The bytes and the MIME type of an image that is not in S3.
 
     Raises:
@@ -41,7 +41,7 @@ def read_image(image: Image, max_bytes: int) -> tuple[bytes, str]:
     return data, _content_type(data)
 
 
-def _bytes_of(image: Image, max_bytes: int) -> bytes:
+def _bytes_of(image: Content, max_bytes: int) -> bytes:
     if isinstance(image, bytes):
         return image
     if isinstance(image, bytearray | memoryview):

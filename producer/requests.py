@@ -20,11 +20,13 @@ from tasks.messages import (
 )
 from tasks.names import check_asset_id, check_collection
 
-__all__ = ["Activation", "Image", "Query"]
+__all__ = ["Activation", "Content", "Image", "Query"]
 
-# The bytes of a JPEG, PNG, WebP, TIFF, GIF, AVIF or HEIC file; a path; a file that is open for reading bytes; or
-# `s3://BUCKET/KEY`, which stays where it is.
-Image: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
+# The bytes of a JPEG, PNG, WebP, TIFF, GIF, AVIF or HEIC file; a path; or a file that is open for reading bytes.
+Content: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
+# Or an image that is in S3 already: `s3://BUCKET/KEY`, as an `S3Object` too, stays where it is; a `Source` is what the
+# caller has stored in the bucket of originals, or of queries, under its digest.
+Image: TypeAlias = Content | S3Object | Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,5 +92,7 @@ class Query(_Wish):
 
 def _own_name(image: Image) -> str:
     """The file's name, where the image has one."""
+    if isinstance(image, S3Object):
+        image = image.url
     named = image if isinstance(image, str | os.PathLike) else getattr(image, "name", None)
     return Path(named).name if isinstance(named, str | os.PathLike) else ""

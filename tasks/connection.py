@@ -84,11 +84,17 @@ class _NamedPipeline(Pipeline):  # type: ignore[misc]
             return super().immediate_execute_command(*args, **options)
 
 
-def connect_redis(settings: Settings) -> RedisClient:
-    """A thread-safe client that answers in `str`. Does not connect yet."""
+def connect_redis(settings: Settings, *, any_bytes: bool = False) -> RedisClient:
+    """A thread-safe client that answers in `str`. Does not connect yet.
+
+    Args:
+        any_bytes: bytes that are no UTF-8 are read too, as lone surrogates, which are written back as those bytes.
+            Without, they raise UnicodeDecodeError.
+    """
     address = _address(settings)
     login = {"db": address.database, "username": address.username, "password": address.password}
-    options = {**login, **_tls_options(address), "decode_responses": True, "retry": _once_more()}
+    answers = {"decode_responses": True, "encoding_errors": "surrogateescape" if any_bytes else "strict"}
+    options = {**login, **_tls_options(address), **answers, "retry": _once_more()}
     if address.primary:
         client: RedisClient = _behind_sentinels(address, options)
     elif address.socket:

@@ -28,6 +28,7 @@ DIGEST_PATTERN: Final = r"^[0-9a-f]{64}$"
 OWN_JOB_ID_PATTERN: Final = r"^[0-9a-f]{32}$"
 JOB_ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$"
 BUCKET_PATTERN: Final = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
+INGEST_PATTERN: Final = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](:query)?$"
 LONGEST_ASSET_ID: Final = 512
 LONGEST_NAME: Final = 255
 # Versions of a query that are searched beside the image as it is: mirrored; turned by 90, 180 and 270 degrees.

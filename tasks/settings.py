@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tasks.errors import InvalidSetting
-from tasks.names import BUCKET_PATTERN
+from tasks.names import BUCKET_PATTERN, INGEST_PATTERN
 from tasks.redis_address import parsed_redis_url
 from tasks.s3_address import parsed_s3_endpoint
 
@@ -70,8 +70,14 @@ class Settings(BaseSettings):
     bucket_collections: str = Field(default="collections", description="bucket of collections' files")
     bucket_extractors: str = Field(default="extractors", description="bucket of extractors' weights")
 
+    ingest_buckets: Annotated[tuple[Annotated[str, Field(pattern=INGEST_PATTERN)], ...], NoDecode] = Field(
+        default=(),
+        description="buckets whose objects `aii up` submits as they appear (`aii ingest`), with commas between; the "
+        "objects of `BUCKET:query` are queried, those of others activated. They count as AII_SOURCE_BUCKETS too",
+    )
     source_buckets: Annotated[tuple[Annotated[str, Field(pattern=BUCKET_PATTERN)], ...], NoDecode] = Field(
         default=(),
+        validate_default=True,
         description="buckets of the same S3 service from which workers read images that a request names as "
         "`s3://BUCKET/KEY`, with commas between; none by default",
     )
@@ -212,10 +218,16 @@ class Settings(BaseSettings):
             return given | {"s3_endpoint": _CONTRADICTION}
         return given | {"s3_endpoint": endpoint, "s3_secure": secure}
 
-    @field_validator("source_buckets", mode="before")
+    @field_validator("source_buckets", "ingest_buckets", mode="before")
     @classmethod
-    def _source_buckets(cls, value: Any) -> Any:
+    def _listed(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("source_buckets")
+    @classmethod
+    def _with_ingested(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        ingested = (bucket.partition(":")[0] for bucket in info.data.get("ingest_buckets", ()))
+        return tuple(dict.fromkeys([*value, *ingested]))
 
     @field_validator("*", mode="before")
     @classmethod

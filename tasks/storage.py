@@ -11,7 +11,7 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from enum import Enum
@@ -114,10 +114,11 @@ class ObjectStore:
         sources = {name: _client(settings, name) for name in settings.source_buckets}
         return cls(stores, names, _url(settings), settings.s3_region, sources)
 
-    def ensure_buckets(self) -> None:
-        """Create the buckets that are missing."""
-        for bucket, store in self._stores.items():
-            with self._errors(f"bucket {self._names[bucket]}"):
+    def ensure_buckets(self, sources: Iterable[str] = ()) -> None:
+        """Create the buckets that are missing, and those of AII_SOURCE_BUCKETS that are named."""
+        ours = {self._names[bucket]: store for bucket, store in self._stores.items()}
+        for name, store in (ours | {name: self._sources[name] for name in sources}).items():
+            with self._errors(f"bucket {name}"):
                 if not _exists(store):
                     _create(store, self._region)
 

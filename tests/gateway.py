@@ -7,15 +7,16 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
 
 import httpx2 as httpx
 
 from tests.stack import AII, aii
 from tests.waiting import LIMIT_S, wait_for
 
-__all__ = ["client_of", "free_port", "new_token", "running_gateway"]
+__all__ = ["client_of", "dripping_server", "free_port", "new_token", "running_gateway"]
 
 
 def free_port() -> int:
@@ -46,6 +47,30 @@ def _answers(address: str) -> bool:
         return httpx.get(f"{address}/health", trust_env=False).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
+
+
+@contextmanager
+def dripping_server() -> Iterator[str]:
+    """A server that begins an answer, and sends a byte of its head now and then, for ever; yields its address."""
+    end = Event()
+
+    def drip(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while not end.wait(0.05):
+                connection.sendall(b"x")
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                Thread(target=drip, args=[server.accept()[0]], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        Thread(target=accept, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+        finally:
+            end.set()
 
 
 def new_token(environment: dict[str, str], *options: str) -> str:

@@ -47,13 +47,16 @@ def aii_here(environment: dict[str, str], *arguments: str) -> subprocess.Complet
 
 
 @contextmanager
-def running_stack(state: Path, workers: int | None = 0) -> Iterator[dict[str, str]]:
-    """Run Redis, S3 and `workers` workers (None: as many as `aii up` starts by default) in the folder `state`.
+def running_stack(state: Path, workers: int | None = 0, **more: str) -> Iterator[dict[str, str]]:
+    """Run Redis, S3 and `workers` workers (None: as many as `aii up` starts by default) in the folder `state`, with
+    `more` variables.
 
     Yields the environment with which a process finds them.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("AII_")} | {"AII_STATE_DIR": str(state)}
-    reserve_ports(state)
+    environment |= more
+    if not (state / "stack.env").exists():
+        reserve_ports(state)
     log = (state / "up.log").open("w")
     command = [sys.executable, "-c", "from deploy.local.cli import up; up()", "--no-flower"]
     command += [] if workers is None else ["--workers", str(workers)]

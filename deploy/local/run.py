@@ -105,6 +105,7 @@ def _start_planned(stack: Stack, supervisor: Supervisor, state: Path, *, workers
     later = services.worker_services(stack, state, count) if count else []
     later += [services.flower_service(stack, state)] if flower else []
     later += [services.gateway_service(stack, state)] if services.gateway_wanted(stack.settings) else []
+    later += services.ingest_services(stack, state)
     _start_stores(supervisor, stack, state)
     later += [services.hooks_service(stack, state)] if services.hooks_wanted(stack.settings) else []
     write_stack_file(stack_file(), stack.supplied)  # only now: both stores have answered
@@ -140,6 +141,8 @@ def _announce(instance: Instance, stack: Stack, report: Report, *, workers: int,
         lines["Login"] = f"user {settings.flower_user}, password in {stack_file()} (AII_FLOWER_PASSWORD)"
     if services.gateway_wanted(settings):
         lines["Gateway"] = services.gateway_url(settings)
+    if settings.ingest_buckets:
+        lines["Buckets"] = ", ".join(settings.ingest_buckets)
     status = Status(pid=os.getpid(), ready=True, lines=lines)
     instance.report(status)
     report(describe(status))

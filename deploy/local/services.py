@@ -36,6 +36,8 @@ _ANSWER_TIMEOUT_S = 5
 _MOST_WORKERS = 8
 _WORKER_STOP_MARGIN_S = 5.0  # it ends by itself before
 _STORE_STOP_S = 10.0
+_OWN_SWEEP_S = 5
+_INGEST_STOP_S = 20.0
 _HOOKS_STOP_S = 20.0  # attempts that have begun are finished
 _GATEWAY_STOP_S = 40.0  # requests that have begun are answered first
 _WORKER_BYTES = 2 * 2**30  # with what its images take
@@ -101,8 +103,8 @@ def s3_service(stack: Stack, state: Path) -> Service:
 
 
 def ensure_buckets(settings: Settings) -> None:
-    """Create the buckets that are missing; raises StorageUnavailable."""
-    ObjectStore.connect(settings).ensure_buckets()
+    """Create the buckets that are missing, those of AII_INGEST_BUCKETS too; raises StorageUnavailable."""
+    ObjectStore.connect(settings).ensure_buckets(bucket.partition(":")[0] for bucket in settings.ingest_buckets)
 
 
 def worker_services(stack: Stack, state: Path, count: int) -> list[Service]:
@@ -186,6 +188,19 @@ def hooks_wanted(settings: Settings) -> bool:
     """Whether there is a hook; raises RedisUnavailable."""
     with connect_redis(settings) as client:
         return bool(client.exists(HOOKS))
+
+
+def ingest_services(stack: Stack, state: Path) -> list[Service]:
+    """One for each bucket. Our own S3 tells of no object, so its buckets are listed often."""
+    return [_ingest_service(stack, state, *bucket.partition(":")[::2]) for bucket in stack.settings.ingest_buckets]
+
+
+def _ingest_service(stack: Stack, state: Path, bucket: str, kind: str) -> Service:
+    command = [sys.executable, "-c", "from producer.cli import aii; aii()", "ingest", "--bucket", bucket]
+    command += ["--query"] if kind else []
+    command += ["--sweep-every", str(_OWN_SWEEP_S)] if stack.owns_s3 else []
+    environment = _environment(_variables(stack, state))
+    return Service(f"ingest-{bucket}", tuple(command), environment, lambda _: None, 60, _INGEST_STOP_S)
 
 
 def gateway_url(settings: Settings) -> str:

@@ -11,8 +11,8 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -28,12 +28,11 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _MOST_REDIRECTS: Final = 3
 _CONNECT_S: Final = 5.0
 _READ_S: Final = 10.0
-_TOTAL_S: Final = 60.0
 _PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _LONGEST_URL: Final = 2_048
 _HEADERS: Final = [("Accept", "image/*"), ("Accept-Encoding", "identity"), ("User-Agent", "active-image-indexing")]
-_TIMEOUTS: Final = {"connect": _CONNECT_S, "read": _READ_S, "write": _READ_S, "pool": _TOTAL_S}
+_TIMEOUTS: Final = {"connect": _CONNECT_S, "read": _READ_S, "write": _READ_S, "pool": _READ_S}
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -41,9 +40,13 @@ class Fetcher:
     """Reads images from URLs of some hosts; see the settings AII_GATEWAY_URL_HOSTS and AII_GATEWAY_URL_NETWORKS.
 
     Raises InvalidSetting when a network is none.
+
+    Args:
+        total_s: seconds for one image, redirects and all, however slowly its host sends heads and bodies.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, total_s: float = 60.0) -> None:
+        self._total_s = total_s
         self._hosts = _listed(settings.gateway_url_hosts.lower())
         try:
             networks = [ipaddress.ip_network(text) for text in _listed(settings.gateway_url_networks)]
@@ -64,12 +67,13 @@ class Fetcher:
             UrlRefused: it is not allowed, or there is no image to be had.
             TooLarge: there is more than AII_MAX_IMAGE_BYTES; raised before reading when the server says so.
         """
-        deadline = time.monotonic() + _TOTAL_S
+        deadline = asyncio.get_running_loop().time() + self._total_s
         try:
-            async for chunk in self._followed(url):
-                yield chunk
-                if time.monotonic() > deadline:
-                    raise UrlRefused(f"The URL gave no whole image within {_TOTAL_S:.0f} s.")
+            async with aclosing(self._followed(url)) as chunks:
+                while (chunk := await _next_by(deadline, chunks)) is not None:
+                    yield chunk
+        except _TooLate:
+            raise UrlRefused(f"The URL gave no whole image within {self._total_s:.0f} s.") from None
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
             raise UrlRefused(f"The image's host does not give it ({type(error).__name__}).") from error
 
@@ -103,6 +107,21 @@ class Fetcher:
             raise UrlRefused("A URL with a login in it is not taken.")
         if not any(_fits(host, port or _PORTS[parts.scheme], _PORTS[parts.scheme], entry) for entry in self._hosts):
             raise UrlRefused("The URL's host is not on the list AII_GATEWAY_URL_HOSTS: send the image itself.")
+
+
+class _TooLate(Exception):
+    """The time of an image is over."""
+
+
+async def _next_by(deadline: float, chunks: AsyncGenerator[bytes]) -> bytes | None:
+    """The next chunk, None at the end; raises _TooLate. The time-outs of the client begin anew with each byte."""
+    try:
+        async with asyncio.timeout_at(deadline) as limit:
+            return await anext(chunks, None)
+    except TimeoutError as error:  # the host's own, of a connection for example, is passed on
+        if limit.expired():
+            raise _TooLate from error
+        raise
 
 
 class _GuardedNetwork(httpcore.AsyncNetworkBackend):

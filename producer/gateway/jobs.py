@@ -15,10 +15,12 @@ from producer.gateway.access import allowed
 from producer.gateway.problems import Problem, answers, problem_of
 from producer.gateway.state import State, state_of
 from producer.gateway.tokens import Token
+from producer.job import ActivationJob, Job
 from tasks.documents import read_result
 from tasks.errors import JobMissing, ObjectMissing, error_of
 from tasks.ledger.records import JobRecord, record_of_result
 from tasks.ledger.states import JobState
+from tasks.ledger.waiting import closing
 from tasks.messages import JobId
 from tasks.results import FailureResult, Result
 
@@ -64,21 +66,35 @@ async def show_job(
     wait_s = wait_s_of(prefer, state)
     record, result = await run_sync(_read, state, job_id)
     # Before it waits, which would tell that there is such a job.
-    if not token.covers(await run_sync(_collection, state, record, result)):
+    if token.collections and not token.covers(await run_sync(_collection, state, record, result)):
         raise _missing(job_id)
     if wait_s and not record.state.closed:
-        await state.waiting.closed(job_id, wait_s)
+        await closing(state.ledger, job_id, wait_s)
         record, result = await run_sync(_read, state, job_id)
     return _answer(_document(record, result), 200, wait_s)
 
 
-async def answer_of(state: State, job_id: str, *, new: bool, wait_s: float) -> Response:
+async def answer_of(state: State, job: Job, wait_s: float) -> Response:
     """The answer to a submission: 200 with the result when it came in time, 202 when the job goes on."""
     if wait_s:
-        await state.waiting.closed(job_id, wait_s)
-    record, result = await run_sync(_read, state, job_id)
-    document = _document(record, result, new)
+        await closing(state.ledger, job.job_id, wait_s)
+    elif job.new:  # nothing to ask for
+        return _answer(_accepted(job), 202, wait_s)
+    record, result = await run_sync(_read, state, job.job_id)
+    document = _document(record, result, job.new)
     return _answer(document, 200 if document.state.closed else 202, wait_s)
+
+
+def _accepted(job: Job) -> JobDocument:
+    """A job that has just been accepted."""
+    return JobDocument(
+        job_id=job.job_id,
+        task=job.request.task,
+        state=JobState.QUEUED,
+        new=True,
+        asset_id=job.request.asset_id if isinstance(job, ActivationJob) else None,
+        submitted_at=datetime.datetime.now(datetime.UTC),
+    )
 
 
 def wait_s_of(prefer: str | None, state: State) -> float:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from producer.client import Producer
 from producer.gateway.fetch import Fetcher
 from producer.gateway.uploads import GatewayStore
-from producer.gateway.waiting import Waiting
 from tasks.app import Sender, create_app
 from tasks.connection import RedisClient, connect_redis
 from tasks.ledger.ledger import Ledger
@@ -26,9 +26,8 @@ class State:
     links: GatewayStore
     redis: RedisClient
     ledger: Ledger
-    sender: Sender
+    producer: Producer
     fetcher: Fetcher
-    waiting: Waiting
 
     @classmethod
     def connect(cls, settings: Settings) -> State:
@@ -36,20 +35,20 @@ class State:
         ledger = Ledger.connect(settings)
         public = settings.s3_public_endpoint
         reached = type(settings).model_validate(settings.model_dump() | {"s3_endpoint": public}) if public else settings
+        store = GatewayStore.connect(settings)
         return cls(
             settings=settings,
-            store=GatewayStore.connect(settings),
+            store=store,
             links=GatewayStore.connect(reached),
             redis=connect_redis(settings),
             ledger=ledger,
-            sender=Sender(create_app(settings), settings),
+            producer=Producer(settings, store, ledger, Sender(create_app(settings), settings)),
             fetcher=Fetcher(settings),
-            waiting=Waiting(ledger),
         )
 
     async def close(self) -> None:
         await self.fetcher.close()
-        self.ledger.disconnect()
+        self.producer.close()
         self.redis.close()
 
 

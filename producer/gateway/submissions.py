@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -20,20 +19,19 @@ from producer.gateway.problems import answers
 from producer.gateway.state import State, state_of
 from producer.gateway.tokens import Token
 from producer.images import object_named
-from tasks.app import submit
+from producer.requests import Activation
+from producer.requests import Query as QueryOf
 from tasks.errors import DeadlineExceeded, InvalidRequest
 from tasks.messages import (
-    ActivateRequest,
     ActivationOptions,
+    AssetId,
     Frozen,
     Metadata,
     QueryOptions,
-    QueryRequest,
     S3Object,
     Source,
     validated,
 )
-from tasks.messages import Request as JobRequest
 from tasks.names import check_collection
 from tasks.storage import Bucket
 
@@ -73,7 +71,7 @@ class ActivationParameters(Frozen):
 
     source: _Address | None = None
     collection: str | None = Field(default=None, description="default: AII_DEFAULT_COLLECTION")
-    asset_id: str | None = Field(default=None, description="default: the sha256 of the image's bytes")
+    asset_id: AssetId | None = Field(default=None, description="default: the sha256 of the image's bytes")
     name: str | None = Field(default=None, max_length=1_024, description="the file's own name; default: the form's")
     replace: bool = Field(default=False, description="take the place of another image of this asset id")
     again: bool = Field(default=False, description="make a new job, even if the same request was made before")
@@ -129,22 +127,19 @@ async def activate(
     )
     said = submission.parameters
     source = await _source(state, Bucket.ORIGINALS, submission)
-    own_name = source.key.rpartition("/")[2] if isinstance(source, S3Object) else submission.filename
-    job = validated(
-        ActivateRequest,
-        {
-            "collection": said.collection,
-            "source": source,
-            "asset_id": said.asset_id or (source.sha256 if isinstance(source, Source) else None),
-            "options": said.options,
-            "meta": said.meta,
-            "nonce": uuid.uuid4().hex if said.again else "",
-            "name": own_name if said.name is None else said.name,
-            "replace": said.replace,
-            "idempotency_key": _own_key(token, key),
-        },
+    wanted = Activation(
+        source,
+        collection=said.collection,
+        asset_id=said.asset_id,
+        options=said.options,
+        meta=said.meta,
+        again=said.again,
+        name=said.name if said.name is not None else submission.filename or None,
+        replace=said.replace,
+        idempotency_key=_own_key(token, key),
     )
-    return await _submitted(state, job, prefer)
+    job = await run_sync(state.producer.submit, wanted)
+    return await answer_of(state, job, wait_s_of(prefer, state))
 
 
 @router.post(
@@ -162,14 +157,9 @@ async def query(
     submission = await _received(state, request, Bucket.QUERIES, accept)
     said = submission.parameters
     source = await _source(state, Bucket.QUERIES, submission)
-    fields = {
-        "collection": said.collection,
-        "source": source,
-        "nonce": "" if key else uuid.uuid4().hex,
-        "options": said.options,
-        "idempotency_key": _own_key(token, key),
-    }
-    return await _submitted(state, validated(QueryRequest, fields), prefer)
+    wanted = QueryOf(source, collection=said.collection, options=said.options, idempotency_key=_own_key(token, key))
+    job = await run_sync(state.producer.submit, wanted)
+    return await answer_of(state, job, wait_s_of(prefer, state))
 
 
 async def _received(
@@ -209,10 +199,6 @@ async def _source(state: State, bucket: Bucket, submission: Submission[P]) -> So
 
 
 def _own_key(token: Token, key: str | None) -> str:
-    """A client's key names its own jobs only: that of another client must not lead to its result."""
-    return f"{token.name}:{key}" if key else ""
-
-
-async def _submitted(state: State, job: JobRequest, prefer: str | None) -> Response:
-    new = await run_sync(submit, state.ledger, state.sender, job)
-    return await answer_of(state, job.job_id, new=new, wait_s=wait_s_of(prefer, state))
+    """A client's key names its own jobs only: that of another client must not lead to its result, and that of a token
+    that was removed and made again neither."""
+    return f"{token.name}.{token.sha256[:16]}:{key}" if key else ""

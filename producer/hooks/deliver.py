@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import logging
 import os
 import signal
 import socket
-import threading
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
 from typing import Final
 
 import httpx2 as httpx
@@ -25,7 +24,7 @@ __all__ = ["Deliverer", "run"]
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE: Final = 16
+_AT_ONCE: Final = 16  # of one hook: a receiver that is slow keeps no other waiting
 _TIMEOUT_S: Final = 15.0  # as Standard Webhooks advises; shorter than the claim of a delivery
 _MOST_EVENTS: Final = 200
 _IDLE_MS: Final = 500
@@ -36,74 +35,110 @@ _PAUSE_S: Final = 1.0
 
 def run(settings: Settings) -> None:
     """Deliver until SIGTERM or SIGINT; attempts that have begun are finished first."""
-    end = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: end.set())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log every address
-    with httpx.Client(timeout=_TIMEOUT_S) as client, connect_redis(settings) as redis:
-        Deliverer(Hooks(redis), Deliveries(redis), client).run(end)
+    asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> None:
+    end = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end.set)
+    limits = httpx.Limits(max_connections=None)
+    with connect_redis(settings, any_bytes=True) as redis:
+        async with httpx.AsyncClient(timeout=_TIMEOUT_S, limits=limits) as client:
+            await Deliverer(Hooks(redis), Deliveries(redis), client).run(end)
 
 
 class Deliverer:
-    """Takes events from the outbox and tries what is due, in threads."""
+    """Takes events from the outbox and tries what is due.
 
-    def __init__(self, hooks: Hooks, deliveries: Deliveries, client: httpx.Client) -> None:
+    Args:
+        timeout_s: of one try, however slowly the receiver answers.
+    """
+
+    def __init__(
+        self, hooks: Hooks, deliveries: Deliveries, client: httpx.AsyncClient, timeout_s: float = _TIMEOUT_S
+    ) -> None:
         self._hooks = hooks
         self._deliveries = deliveries
         self._client = client
-        self._running: set[Future[None]] = set()
+        self._timeout_s = timeout_s
+        self._tries: set[asyncio.Task[None]] = set()
+        self._running = Counter[str]()  # tries by hook
         self._name = f"{socket.gethostname()}-{os.getpid()}"
 
-    def run(self, end: threading.Event) -> None:
+    async def run(self, end: asyncio.Event) -> None:
         """Until `end` is set; what has begun is finished."""
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            while not end.is_set():
-                try:
-                    busy = self._step(pool)
-                except RedisUnavailable as error:
-                    logger.warning("%s Nothing is delivered until then.", error.message)
-                    end.wait(_PAUSE_S)
-                else:
-                    end.wait(0 if busy else _SHORT_PAUSE_S)
+        while not end.is_set():
+            pause_s = await self._step_safely()
+            try:
+                await asyncio.wait_for(end.wait(), pause_s)
+            except TimeoutError:
+                continue
+        await asyncio.gather(*self._tries)
 
-    def _step(self, pool: ThreadPoolExecutor) -> bool:
+    async def _step_safely(self) -> float:
+        """Returns how long to pause."""
+        try:
+            return 0 if await self._step() else _SHORT_PAUSE_S
+        except RedisUnavailable as error:
+            logger.warning("%s Nothing is delivered until then.", error.message)
+        except Exception:
+            logger.exception("Nothing can be delivered at the moment")
+        return _PAUSE_S
+
+    async def _step(self) -> bool:
         """Take some events, and begin to try what is due; returns whether there was anything to do. Without that it
         waits for an event for a moment."""
-        self._running = {one for one in self._running if not one.done()}
-        hooks = {hook.hook_id: hook for hook in self._hooks.all()}
-        self._deliveries.open()  # again, in case Redis was emptied
-        due = self._deliveries.due(_AT_ONCE - len(self._running)) if len(self._running) < _AT_ONCE else []
-        self._running |= {pool.submit(self._try, delivery, hooks) for delivery in due}
-        wait_ms = _SOON_MS if self._running else _IDLE_MS
-        return bool(self._deliveries.take(self._name, list(hooks.values()), _MOST_EVENTS, wait_ms)) or bool(due)
+        hooks = await asyncio.to_thread(self._hooks.all)
+        due = await asyncio.to_thread(self._due, hooks)
+        by_id = {hook.hook_id: hook for hook in hooks}
+        for delivery in due:
+            self._begin(by_id[delivery.hook_id], delivery)
+        wait_ms = _SOON_MS if self._tries else _IDLE_MS
+        taken = await asyncio.to_thread(self._deliveries.take, self._name, hooks, _MOST_EVENTS, wait_ms)
+        return bool(taken) or bool(due)
 
-    def _try(self, delivery: Delivery, hooks: Mapping[str, Hook]) -> None:
+    def _due(self, hooks: list[Hook]) -> list[Delivery]:
+        self._deliveries.open()  # again, in case Redis was emptied
+        return self._deliveries.due({hook.hook_id: _AT_ONCE - self._running[hook.hook_id] for hook in hooks})
+
+    def _begin(self, hook: Hook, delivery: Delivery) -> None:
+        self._running[hook.hook_id] += 1
+        begun = asyncio.create_task(self._try(hook, delivery))
+        self._tries.add(begun)
+        begun.add_done_callback(self._tries.discard)
+
+    async def _try(self, hook: Hook, delivery: Delivery) -> None:
         try:
-            self._deliver(delivery, hooks)
+            delivered, answer = await self._post(hook, delivery)
+            became = await asyncio.to_thread(self._deliveries.note, delivery, delivered, answer)
+            if not delivered:
+                logger.warning("Delivery %s: %s (%s)", delivery.delivery_id, answer, became)
         except RedisUnavailable as error:  # it is tried again when the claim is over, under the same id
             logger.warning("What came of delivery %s is not noted: %s", delivery.delivery_id, error.message)
         except Exception:
             logger.exception("Delivery %s cannot be tried", delivery.delivery_id)
+        finally:
+            self._running[hook.hook_id] -= 1
 
-    def _deliver(self, delivery: Delivery, hooks: Mapping[str, Hook]) -> None:
-        hook = hooks.get(delivery.hook_id)
-        if hook is None:
-            self._deliveries.drop(delivery)
-            return
-        delivered, answer = self._post(hook, delivery)
-        became = self._deliveries.note(delivery, delivered, answer)
-        if not delivered:
-            logger.warning("Delivery %s: %s (%s)", delivery.delivery_id, answer, became)
-
-    def _post(self, hook: Hook, delivery: Delivery) -> tuple[bool, str]:
+    async def _post(self, hook: Hook, delivery: Delivery) -> tuple[bool, str]:
         """Whether the receiver took it, and what it said."""
         try:
-            with self._client.stream(
-                "POST", hook.url, content=delivery.event, headers=_headers(hook, delivery)
-            ) as answer:  # its body is not read: it may be endless
+            async with (
+                asyncio.timeout(self._timeout_s),  # the client's own begin anew with each byte
+                self._client.stream(
+                    "POST", hook.url, content=delivery.event, headers=_headers(hook, delivery)
+                ) as answer,  # its body is not read: it may be endless
+            ):
                 return answer.is_success, str(answer.status_code)
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # the last: the host is no name
+        except (
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            UnicodeError,
+            TimeoutError,
+        ) as error:  # UnicodeError: no name of a host
             return False, type(error).__name__
 
 

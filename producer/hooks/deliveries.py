@@ -2,18 +2,20 @@
 
     pending ──delivered──▶ done          each is known by {hook}:{event}
        │  ▲
-       └──┴─failed─────▶ given up        after a day
+       └──┴─failed─────▶ given up        after a day, or at once when very many are pending for the hook
 
 Keys:
-    aii:hooks:outbox          stream that workers write: the ends of jobs, bounded
-    aii:hooks:delivery:{id}   hash: hook, event (JSON), attempts, first_ms, last_ms, answer
-    aii:hooks:pending         sorted set of deliveries by the time (ms) at which they are tried next
-    aii:hooks:done, :failed   sorted sets by time (ms): the last 10,000 of each, which can be sent again
+    aii:hooks:outbox           stream that workers write: the ends of jobs, bounded
+    aii:hooks:delivery:{id}    hash: hook, event (JSON), attempts, first_ms, last_ms, answer
+    aii:hooks:pending:{hook}   sorted set of a hook's deliveries by the time (ms) at which they are tried next
+    aii:hooks:done, :failed    sorted sets by time (ms): the last 10,000 of each, which can be sent again
 """
 
 from __future__ import annotations
 
+import heapq
 import json
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,17 +23,19 @@ from typing import Any, Final, Literal
 
 import redis
 
-from producer.hooks.registry import Hook
+from producer.hooks.registry import HOOKS, Hook, pending_key
 from tasks.connection import RedisClient
 from tasks.errors import NotFound
+from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.events import JobEvent
 from tasks.ledger.scripts import NOW
 from tasks.ledger.states import JobState
 
 __all__ = ["Deliveries", "Delivery", "Kept"]
 
+logger = logging.getLogger(__name__)
+
 _OUTBOX: Final = "aii:hooks:outbox"
-_PENDING: Final = "aii:hooks:pending"
 _GROUP: Final = "deliver"
 _MOST_PENDING: Final = 100_000
 _KEPT: Final = 10_000
@@ -44,29 +48,53 @@ _CLAIM_MS: Final = 60_000
 
 Kept = Literal["done", "failed"]
 
-# KEYS pending, outbox; ARGV group, entry, then delivery, hook, event for each.
+# Keep an ended delivery as one of the last `most` of a list, for a while.
+_KEEP: Final = """
+local function keep(list, id, most, keep_s)
+  redis.call('ZADD', list, now, id)
+  local old = redis.call('ZRANGE', list, 0, -1 - most)
+  for _, one in ipairs(old) do redis.call('DEL', 'aii:hooks:delivery:' .. one) end
+  redis.call('ZREMRANGEBYRANK', list, 0, -1 - most)
+  redis.call('EXPIRE', 'aii:hooks:delivery:' .. id, keep_s)
+end
+"""
+
+# KEYS outbox, hooks, failed; ARGV group, entry, most_pending, kept, keep_s, then delivery, hook, event for each.
 # An entry leaves the outbox only with its deliveries; one that there is already is not made again.
 _FAN_OUT: Final = (
     NOW
+    + _KEEP
     + """
-for i = 3, #ARGV, 3 do
-  local key = 'aii:hooks:delivery:' .. ARGV[i]
-  if redis.call('EXISTS', key) == 0 then
-    redis.call('HSET', key, 'hook', ARGV[i + 1], 'event', ARGV[i + 2], 'attempts', 0, 'first_ms', now)
-    redis.call('ZADD', KEYS[1], now, ARGV[i])
+for i = 6, #ARGV, 3 do
+  local id, hook = ARGV[i], ARGV[i + 1]
+  local key, pending = 'aii:hooks:delivery:' .. id, 'aii:hooks:pending:' .. hook
+  if redis.call('EXISTS', key) == 0 and redis.call('HEXISTS', KEYS[2], hook) == 1 then
+    redis.call('HSET', key, 'hook', hook, 'event', ARGV[i + 2], 'attempts', 0, 'first_ms', now)
+    if redis.call('ZCARD', pending) < tonumber(ARGV[3]) then
+      redis.call('ZADD', pending, now, id)
+    else
+      redis.call('HSET', key, 'answer', 'too many pending')
+      keep(KEYS[3], id, ARGV[4], ARGV[5])
+    end
   end
 end
-redis.call('XACK', KEYS[2], ARGV[1], ARGV[2])
-redis.call('XDEL', KEYS[2], ARGV[2])
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
+redis.call('XDEL', KEYS[1], ARGV[2])
 """
 )
 
-# KEYS pending; ARGV most, claim_ms.  Returns deliveries that are due, which are the caller's until the claim is over.
+# KEYS pending, one for each hook; ARGV claim_ms, then the most for each.
+# Returns deliveries that are due, which are the caller's until the claim is over.
 _CLAIM: Final = (
     NOW
     + """
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
-for _, id in ipairs(due) do redis.call('ZADD', KEYS[1], now + ARGV[2], id) end
+local due = {}
+for i, key in ipairs(KEYS) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, ARGV[i + 1])) do
+    redis.call('ZADD', key, now + ARGV[1], id)
+    due[#due + 1] = id
+  end
+end
 return due
 """
 )
@@ -75,6 +103,7 @@ return due
 # Returns what became of it.
 _NOTE: Final = (
     NOW
+    + _KEEP
     + """
 local first = redis.call('HGET', KEYS[1], 'first_ms')
 if not first or not redis.call('ZSCORE', KEYS[2], ARGV[1]) then return 'gone' end
@@ -89,20 +118,16 @@ if ARGV[2] ~= '1' then
   list, said = KEYS[4], 'failed'
 end
 redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('ZADD', list, now, ARGV[1])
-local old = redis.call('ZRANGE', list, 0, -1 - ARGV[6])
-for _, id in ipairs(old) do redis.call('DEL', 'aii:hooks:delivery:' .. id) end
-redis.call('ZREMRANGEBYRANK', list, 0, -1 - ARGV[6])
-redis.call('EXPIRE', KEYS[1], ARGV[7])
+keep(list, ARGV[1], ARGV[6], ARGV[7])
 return said
 """
 )
 
-# KEYS delivery, pending, done, failed; ARGV id.  Returns 1 when it is pending again.
+# KEYS delivery, pending, done, failed, hooks; ARGV id, hook.  Returns 1 when it is pending again.
 _RESEND: Final = (
     NOW
     + """
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+if redis.call('EXISTS', KEYS[1]) == 0 or redis.call('HEXISTS', KEYS[5], ARGV[2]) == 0 then return 0 end
 redis.call('PERSIST', KEYS[1])
 redis.call('HSET', KEYS[1], 'attempts', 0, 'first_ms', now)
 for i = 3, 4 do redis.call('ZREM', KEYS[i], ARGV[1]) end
@@ -133,10 +158,16 @@ class Delivery:
 
 
 class Deliveries:
-    """Thread-safe, and shared by all processes that deliver; raises RedisUnavailable."""
+    """Thread-safe, and shared by all processes that deliver; raises RedisUnavailable. A record that no sense can be
+    made of becomes a dead letter.
+
+    Args:
+        client: reads bytes that are no UTF-8 as well (`connect_redis(settings, any_bytes=True)`).
+    """
 
     def __init__(self, client: RedisClient) -> None:
         self._client = client
+        self._dead = DeadLetters(client, "aii hooks")
         self._fan_out = client.register_script(_FAN_OUT)
         self._claim = client.register_script(_CLAIM)
         self._note = client.register_script(_NOTE)
@@ -151,10 +182,7 @@ class Deliveries:
                 raise
 
     def take(self, consumer: str, hooks: Sequence[Hook], most: int, wait_ms: int) -> int:
-        """Make deliveries of what is in the outbox; returns of how many events. While very many are pending, the outbox
-        keeps the newest events."""
-        if self._client.zcard(_PENDING) >= _MOST_PENDING:
-            return 0
+        """Make deliveries of what is in the outbox; returns of how many events."""
         left = self._client.xautoclaim(_OUTBOX, _GROUP, consumer, _CLAIM_MS, count=most)[1]
         answer = self._client.xreadgroup(_GROUP, consumer, {_OUTBOX: ">"}, count=most, block=None if left else wait_ms)
         rows = [*left, *(answer[0][1] if answer else [])]
@@ -163,16 +191,23 @@ class Deliveries:
         return len(rows)
 
     def _spread(self, entry: str, fields: Mapping[str, str], hooks: Sequence[Hook]) -> None:
-        args = [_GROUP, entry]
-        for hook in hooks if "id" in fields else ():
-            if hook.wants(fields["state"]):
-                args += [f"{hook.hook_id}:{fields['id']}", hook.hook_id, json.dumps(_cloud_event(entry, fields))]
-        self._fan_out(keys=[_PENDING, _OUTBOX], args=args)
+        args = [_GROUP, entry, _MOST_PENDING, _KEPT, _KEEP_S]
+        try:
+            event = json.dumps(_cloud_event(entry, fields)) if fields else ""  # without: trimmed since
+            for hook in hooks if fields else ():
+                if hook.wants(fields["state"]):
+                    args += [f"{hook.hook_id}:{fields['id']}", hook.hook_id, event]
+        except (KeyError, ValueError) as error:
+            self._set_aside(f"an entry of the outbox cannot be read: {error!r}", dict(fields))
+        self._fan_out(keys=[_OUTBOX, HOOKS, _list("failed")], args=args)
 
-    def due(self, most: int) -> list[Delivery]:
-        """Deliveries to be tried now. They are the caller's for a minute, and then due again."""
-        found = [self.get(str(delivery_id)) for delivery_id in self._claim(keys=[_PENDING], args=[most, _CLAIM_MS])]
-        return [delivery for delivery in found if delivery]
+    def due(self, most: Mapping[str, int]) -> list[Delivery]:
+        """Deliveries to be tried now, so many at most for each hook. They are the caller's for a minute, and then due
+        again."""
+        if not most:
+            return []
+        claimed = self._claim(keys=[pending_key(hook_id) for hook_id in most], args=[_CLAIM_MS, *most.values()])
+        return [delivery for delivery in map(self.get, claimed) if delivery]
 
     def note(self, delivery: Delivery, delivered: bool, answer: str) -> str:
         """Note what came of a try: `done`; `later`, after a pause that doubles each time; `failed`, when that would
@@ -180,43 +215,63 @@ class Deliveries:
         pause_ms = min(_FIRST_PAUSE_MS * 2 ** min(delivery.attempts, 20), _LONGEST_PAUSE_MS)
         pause_ms = int(pause_ms * random.uniform(0.5, 1.5))
         args = [delivery.delivery_id, "1" if delivered else "", answer, pause_ms, _GIVE_UP_MS, _KEPT, _KEEP_S]
-        return str(self._note(keys=self._keys(delivery.delivery_id), args=args))
+        return str(self._note(keys=_keys(delivery.delivery_id), args=args))
 
     def get(self, delivery_id: str) -> Delivery | None:
-        """None for one that was forgotten."""
-        fields = self._client.hgetall(_key(delivery_id))
-        if not fields:
-            self._client.zrem(_PENDING, delivery_id)
+        """None for one that was forgotten, or set aside."""
+        fields: dict[str, str] = {}
+        try:
+            fields = self._client.hgetall(_key(delivery_id))
+            attempts, answer = int(fields["attempts"]), fields.get("answer", "")
+            fields["event"].encode()  # UnicodeEncodeError, a ValueError, where it is no UTF-8
+            return Delivery(delivery_id, _hook_of(delivery_id), fields["event"], attempts, answer)
+        except (KeyError, ValueError, redis.ResponseError) as error:
+            if fields or isinstance(error, redis.ResponseError):  # without: expired
+                self._set_aside(f"the delivery {delivery_id!r} cannot be read: {error!r}", fields)
+            self._forget(delivery_id)
             return None
-        return Delivery(delivery_id, fields["hook"], fields["event"], int(fields["attempts"]), fields.get("answer", ""))
 
     def counts(self) -> dict[str, int]:
         """How many deliveries are pending, done and failed, of those that are kept."""
         pipe = self._client.pipeline(transaction=True)
-        pipe.zcard(_PENDING).zcard(_list("done")).zcard(_list("failed"))
-        return dict(zip(("pending", "done", "failed"), pipe.execute(), strict=True))
+        pipe.zcard(_list("done")).zcard(_list("failed"))
+        for hook_id in self._client.hkeys(HOOKS):
+            pipe.zcard(pending_key(hook_id))
+        done, failed, *pending = pipe.execute()
+        return {"pending": sum(pending), "done": done, "failed": failed}
 
     def listed(self, which: Literal["pending"] | Kept, most: int) -> list[Delivery]:
         """Pending ones by when they are tried next, the others newest first."""
         if which == "pending":
-            ids = self._client.zrange(_PENDING, 0, most - 1)
+            keys = map(pending_key, self._client.hkeys(HOOKS))
+            rows = (row for key in keys for row in self._client.zrange(key, 0, most - 1, withscores=True))
+            ids = [delivery_id for delivery_id, _ in heapq.nsmallest(most, rows, key=lambda row: row[1])]
         else:
             ids = self._client.zrevrange(_list(which), 0, most - 1)
         return [delivery for delivery in map(self.get, ids) if delivery]
 
     def resend(self, delivery_id: str) -> None:
         """Deliver once more, from now on for a day; raises NotFound."""
-        if not self._resend(keys=self._keys(delivery_id), args=[delivery_id]):
+        if not self._resend(keys=[*_keys(delivery_id), HOOKS], args=[delivery_id, _hook_of(delivery_id)]):
             raise NotFound(f"There is no delivery {delivery_id}: `aii hooks list --deliveries failed` names them.")
 
-    def drop(self, delivery: Delivery) -> None:
-        """Forget one, whose hook was removed."""
-        self._client.pipeline(transaction=True).zrem(_PENDING, delivery.delivery_id).delete(
-            _key(delivery.delivery_id)
-        ).execute()
+    def _forget(self, delivery_id: str) -> None:
+        pipe = self._client.pipeline(transaction=True)
+        for key in _keys(delivery_id)[1:]:
+            pipe.zrem(key, delivery_id)
+        pipe.delete(_key(delivery_id)).execute()
 
-    def _keys(self, delivery_id: str) -> list[str]:
-        return [_key(delivery_id), _PENDING, _list("done"), _list("failed")]
+    def _set_aside(self, reason: str, fields: Mapping[str, str]) -> None:
+        logger.warning("Set aside: %s. See `aii jobs dead`.", reason)
+        self._dead.add("hooks", reason, json.dumps(fields).encode())
+
+
+def _keys(delivery_id: str) -> list[str]:
+    return [_key(delivery_id), pending_key(_hook_of(delivery_id)), _list("done"), _list("failed")]
+
+
+def _hook_of(delivery_id: str) -> str:
+    return delivery_id.partition(":")[0]
 
 
 def _key(delivery_id: str) -> str:

@@ -1,12 +1,15 @@
 """The hooks, as Redis keeps them.
 
 aii:hooks   hash: id → JSON: url, secret, states, created_at. While there is none, workers write no outbox.
+
+A record that no sense can be made of is noted as a dead letter, and passed over.
 """
 
 from __future__ import annotations
 
 import base64
 import datetime
+import logging
 import secrets
 from collections.abc import Sequence
 from typing import Final
@@ -16,13 +19,22 @@ from pydantic import Field, SecretStr, ValidationError, field_serializer, field_
 
 from tasks.connection import RedisClient
 from tasks.errors import InvalidRequest, NotFound
+from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.states import JobState
 from tasks.messages import Frozen
 
-__all__ = ["HOOKS", "Hook", "Hooks"]
+__all__ = ["HOOKS", "Hook", "Hooks", "pending_key"]
+
+logger = logging.getLogger(__name__)
 
 HOOKS: Final = "aii:hooks"
 _SECRET_BYTES: Final = 32
+_AT_ONCE: Final = 1_000
+
+
+def pending_key(hook_id: str) -> str:
+    """The sorted set of what a hook's receiver has not taken yet, see :mod:`producer.hooks.deliveries`."""
+    return f"aii:hooks:pending:{hook_id}"
 
 
 class Hook(Frozen):
@@ -56,15 +68,32 @@ class Hook(Frozen):
 
 
 class Hooks:
-    """Thread-safe; raises RedisUnavailable."""
+    """Thread-safe; raises RedisUnavailable.
+
+    Args:
+        client: reads bytes that are no UTF-8 as well (`connect_redis(settings, any_bytes=True)`).
+    """
 
     def __init__(self, client: RedisClient) -> None:
         self._client = client
+        self._dead = DeadLetters(client, "aii hooks")
 
     def all(self) -> list[Hook]:
         """All hooks, oldest first."""
-        hooks = [Hook.model_validate_json(text) for text in self._client.hvals(HOOKS)]
-        return sorted(hooks, key=lambda hook: hook.created_at)
+        found = (self._read(hook_id, text) for hook_id, text in self._client.hgetall(HOOKS).items())
+        return sorted((hook for hook in found if hook), key=lambda hook: hook.created_at)
+
+    def _read(self, hook_id: str, text: str) -> Hook | None:
+        try:
+            hook = Hook.model_validate_json(text)
+        except ValueError:
+            hook = None
+        if hook and hook.hook_id == hook_id:
+            return hook
+        # Its content is not kept there: it may hold a secret.
+        if self._dead.add("hooks", f"the hook {hook_id!r} cannot be read", b"", once=f"hook:{hook_id!r}"):
+            logger.warning("The hook %r cannot be read, and receives nothing: remove it", hook_id)
+        return None
 
     def add(self, url: str, states: Sequence[JobState]) -> Hook:
         """Make a hook, with a secret of its own; raises InvalidRequest for a URL that cannot be used."""
@@ -85,5 +114,8 @@ class Hooks:
 
     def remove(self, hook_id: str) -> None:
         """Forget a hook; what is not delivered to it yet is not delivered any more. Raises NotFound."""
-        if not self._client.hdel(HOOKS, hook_id):
+        known = self._client.hdel(HOOKS, hook_id)
+        while pending := self._client.zpopmin(pending_key(hook_id), _AT_ONCE):
+            self._client.delete(*(f"aii:hooks:delivery:{delivery_id}" for delivery_id, _ in pending))
+        if not known:
             raise NotFound(f"There is no hook {hook_id}: `aii hooks list` names them.")

@@ -21,7 +21,7 @@ from tasks.messages import ActivateRequest, QueryRequest, S3Object, validated
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
 
-__all__ = ["Bridge", "Wanted", "run"]
+__all__ = ["Bridge", "SourceStore", "Wanted", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Bridge:
             raise InvalidSetting(
                 f"AII_SOURCE_BUCKETS does not name {wanted.bucket}: set it here and for the workers, which read it."
             )
-        client = connect_redis(settings)
+        client = connect_redis(settings, any_bytes=True)
         self._wanted = wanted
         self._store = SourceStore.connect(settings)
         self._ledger = Ledger.connect(settings)
@@ -109,6 +109,12 @@ class Bridge:
                 if self._wanted.once:
                     raise
                 logger.warning("%s Nothing is submitted until then.", error.message)
+                put_back = False
+                end.wait(_PAUSE_S)
+            except Exception:
+                if self._wanted.once:
+                    raise
+                logger.exception("Nothing can be submitted at the moment")
                 put_back = False
                 end.wait(_PAUSE_S)
 
@@ -137,7 +143,7 @@ class Bridge:
         try:
             told = uploads(text)
         except ValueError as error:
-            self._dead.add("ingest", f"no notification of S3: {error}", text.encode())
+            self._dead.add("ingest", f"no notification of S3: {error}", text.encode(errors="surrogateescape"))
             return []
         wanted = self._wanted
         return [one for one in told if one.bucket == wanted.bucket and one.key.startswith(wanted.prefix)]

@@ -190,8 +190,12 @@ async def closing(ledger: Ledger, job_id: str, timeout_s: float | None) -> Closi
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     pending, received = _Pending([job_id]), _LoopQueue()
     with ExitStack() as stack:
-        await asyncio.to_thread(stack.enter_context, ledger.completions.watch_for(pending.by_subject, received))
-        ended = await asyncio.to_thread(list, pending.asked_all(ledger))
+
+        def begun() -> list[Closing]:
+            stack.enter_context(ledger.completions.watch_for(pending.by_subject, received))
+            return list(pending.asked_all(ledger))
+
+        ended = await asyncio.to_thread(begun)
         pause_s = _FIRST_CHECK_S
         while not ended:
             left_s = pause_s if deadline is None else min(pause_s, deadline - time.monotonic())

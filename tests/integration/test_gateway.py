@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -9,10 +10,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import aclosing
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from urllib.parse import urlsplit
 
 import httpx2 as httpx
 import pytest
@@ -20,13 +23,14 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from producer.gateway.app import create_gateway
+from producer.gateway.fetch import Fetcher
 from producer.gateway.tokens import TokenFile
 from tasks.connection import connect_redis
-from tasks.errors import kinds
+from tasks.errors import UrlRefused, kinds
 from tasks.ledger.keys import job_key
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
-from tests.gateway import client_of, new_token, running_gateway
+from tests.gateway import client_of, dripping_server, new_token, running_gateway
 from tests.photographs import crops
 from tests.stack import aii
 
@@ -143,6 +147,31 @@ def test_a_job_is_accepted_at_once_and_the_same_request_is_the_same_job(client: 
     assert (first.status_code, first.json()["new"], again.json()["new"]) == (202, True, False)
     shown = client.get(first.headers["Location"]).json()
     assert (shown["job_id"], shown["asset_id"]) == (first.json()["job_id"], hashlib.sha256(image).hexdigest())
+
+
+def test_a_token_that_is_made_again_shares_no_idempotency_key_with_the_old(
+    environment: dict[str, str], address: str, image: bytes
+) -> None:
+    jobs = []
+    for _ in range(2):
+        made = aii(environment, "tokens", "add", "again", "--scope", "submit")
+        with client_of(address, made.stdout.strip()) as client:
+            headers = IMAGE | {"Idempotency-Key": "order-17"}
+            jobs += [client.post("/v1/activations", content=image, headers=headers).json()["job_id"] for _ in range(2)]
+        assert aii(environment, "tokens", "remove", "again").returncode == 0
+    assert jobs[0] == jobs[1] != jobs[2] == jobs[3]
+
+
+@pytest.mark.usefixtures("shared_worker")
+def test_what_a_producer_refuses_the_gateway_refuses_too(client: httpx.Client, image: bytes) -> None:
+    done = client.post("/v1/activations?asset_id=once", content=image, headers=WAIT | IMAGE).json()
+    assert done["state"] == "done"
+    protected = httpx.get(client.get("/v1/assets/once").json()["protected_url"], trust_env=False).content
+    assert code_of(client.post("/v1/activations", content=protected, headers=IMAGE)) == "already_protected"
+    key = IMAGE | {"Idempotency-Key": "order-18"}
+    assert client.post("/v1/activations?asset_id=a", content=image, headers=key).status_code == 202
+    other = client.post("/v1/activations?asset_id=b", content=image, headers=key)
+    assert (other.status_code, code_of(other)) == (409, "conflict")
 
 
 def test_a_large_image_reaches_the_store_in_parts(client: httpx.Client, settings: Settings) -> None:
@@ -280,6 +309,20 @@ def test_an_image_is_fetched_from_a_listed_host_only(
         assert (answer.status_code, answer.json()["asset_id"]) == (202, hashlib.sha256(_Web.image).hexdigest())
     else:
         assert code_of(answer) == code
+
+
+def test_a_host_that_drips_its_answer_is_not_waited_for(settings: Settings) -> None:
+    async def read(url: str) -> None:
+        fetcher = Fetcher(settings.model_copy(update=allowed), total_s=0.5)
+        async with aclosing(fetcher.read(url)) as chunks:
+            with pytest.raises(UrlRefused, match="no whole image"):
+                await anext(chunks)
+        await fetcher.close()
+
+    allowed = {"gateway_url_networks": "127.0.0.0/8"}
+    with dripping_server() as address:
+        allowed["gateway_url_hosts"] = urlsplit(address).netloc
+        asyncio.run(read(address))
 
 
 @pytest.mark.parametrize("conformance_cases", [int(os.environ.get("AII_CONFORMANCE_CASES", "5"))])

@@ -2,77 +2,37 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import os
 import signal
+import socket
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Lock, Thread
-from typing import Any
 
+import httpx2 as httpx
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from producer import Producer
+from producer.hooks.deliver import Deliverer
 from producer.hooks.deliveries import Deliveries, Delivery
-from producer.hooks.registry import Hooks
+from producer.hooks.registry import Hook, Hooks
 from tasks.connection import connect_redis
+from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.events import EventLog, subject_of
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.states import JobState
 from tasks.messages import QueryRequest, Source
 from tasks.settings import Settings
-from tests.gateway import free_port
+from tests.gateway import dripping_server, free_port
+from tests.receiver import Receiver
 from tests.stack import AII, aii
 from tests.waiting import LIMIT_S, wait_for
 
 MANY = int(os.environ.get("AII_HOOK_EVENTS", "100"))
-
-
-class Receiver:
-    """An address that takes messages, notes what they say, and can be away or refuse."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.status = 200
-        self.messages: list[tuple[dict[str, str], bytes]] = []
-        self._lock = Lock()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook"
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                with receiver._lock:
-                    status = receiver.status
-                    if status == 200:
-                        receiver.messages.append((dict(self.headers), body))
-                self.send_response(status)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            server.server_close()
-
-    def events(self) -> list[dict[str, Any]]:
-        return [json.loads(body) for _, body in self.messages]
 
 
 @pytest.fixture
@@ -82,7 +42,7 @@ def receiver() -> Receiver:
 
 @pytest.fixture
 def deliveries(settings: Settings) -> Iterator[Deliveries]:
-    with connect_redis(settings) as client:
+    with connect_redis(settings, any_bytes=True) as client:
         yield Deliveries(client)
 
 
@@ -206,14 +166,85 @@ def test_a_host_that_is_no_name_counts_as_a_failed_attempt(
     add_hook(stack_environment, "http://a..b/hook")
     end_jobs(ledger, 1)
     with delivering(stack_environment, tmp_path / "hooks.log"):
-        wait_for(lambda: [one.answer for one in deliveries.listed("pending", 1)] == ["UnicodeError"], "it is not noted")
+        wait_for(lambda: [one.answer for one in deliveries.listed("pending", 1)] == ["ConnectError"], "it is not noted")
 
 
 def taken(deliveries: Deliveries, settings: Settings) -> Delivery:
     deliveries.open()
     with connect_redis(settings) as client:
+        hooks = Hooks(client).all()
+    deliveries.take("test", hooks, 10, 1)
+    return deliveries.due({hook.hook_id: 10 for hook in hooks})[0]
+
+
+def test_a_receiver_that_never_answers_keeps_no_other_waiting(
+    ledger: Ledger, stack_environment: dict[str, str], receiver: Receiver, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
+        for _ in range(2):
+            add_hook(stack_environment, f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        add_hook(stack_environment, receiver.url)
+        ended = end_jobs(ledger, 40)
+        with receiver.listening(), delivering(stack_environment, tmp_path / "log"):
+            wait_for(lambda: {event["data"]["job_id"] for event in receiver.events()} == set(ended), "some were kept")
+
+
+def test_an_answer_that_drips_is_not_waited_for(
+    ledger: Ledger, stack_environment: dict[str, str], settings: Settings, deliveries: Deliveries
+) -> None:
+    with dripping_server() as address:
+        add_hook(stack_environment, address)
+        end_jobs(ledger, 1)
+        delivery = taken(deliveries, settings)
+        with connect_redis(settings) as client:
+            (hook,) = Hooks(client).all()
+            tried = asyncio.run(one_try(Hooks(client), deliveries, hook, delivery))
+    assert tried == (False, "TimeoutError")
+
+
+async def one_try(hooks: Hooks, deliveries: Deliveries, hook: Hook, delivery: Delivery) -> tuple[bool, str]:
+    async with httpx.AsyncClient(timeout=LIMIT_S, trust_env=False) as client:
+        return await Deliverer(hooks, deliveries, client, timeout_s=0.5)._post(hook, delivery)
+
+
+@pytest.mark.parametrize(
+    "entry", [{"id": "x"}, {"id": "x", "state": "odd", "job": "j", "task": "t", "document": "1", "error_code": ""},
+              {"id": b"\xff", "state": b"\xff", "job": "j", "task": "t", "document": "no", "error_code": ""}]
+)  # fmt: skip
+def test_an_odd_record_is_set_aside_and_the_next_is_delivered(
+    ledger: Ledger, stack_environment: dict[str, str], settings: Settings, receiver: Receiver, tmp_path: Path,
+    entry: dict[str, str],
+) -> None:  # fmt: skip
+    hook_id, _ = add_hook(stack_environment, receiver.url)
+    with connect_redis(settings) as client:
+        client.hset("aii:hooks", mapping={"odd": '{"url": "\\ud800"}', b"\xff": b"\xff"})
+        client.xadd("aii:hooks:outbox", entry)
+        client.hset(f"aii:hooks:delivery:{hook_id}:odd", mapping={"event": b"\xff", "attempts": "1"})
+        client.set(f"aii:hooks:delivery:{hook_id}:text", "no hash")
+        client.zadd(f"aii:hooks:pending:{hook_id}", {f"{hook_id}:odd": 1, f"{hook_id}:text": 1, f"{hook_id}:gone": 1})
+        (job_id,) = end_jobs(ledger, 1)
+        with receiver.listening(), delivering(stack_environment, tmp_path / "log"):
+            wait_for(lambda: [event["data"]["job_id"] for event in receiver.events()] == [job_id])
+        letters = DeadLetters(client).newest(10)
+    assert {letter.origin for letter in letters} == {"hooks"}
+    assert len(letters) == 5
+    assert aii(stack_environment, "jobs", "dead").returncode == 0
+    assert receiver.url in aii(stack_environment, "hooks", "list").stdout
+
+
+def test_of_very_many_pending_the_newest_are_given_up(
+    ledger: Ledger, stack_environment: dict[str, str], settings: Settings, deliveries: Deliveries
+) -> None:
+    hook_id, _ = add_hook(stack_environment, "http://127.0.0.1:1/")
+    with connect_redis(settings) as client:
+        for start in range(0, 100_000, 10_000):
+            client.zadd(f"aii:hooks:pending:{hook_id}", dict.fromkeys(map(str, range(start, start + 10_000)), 10**15))
+        end_jobs(ledger, 1)
+        deliveries.open()
         deliveries.take("test", Hooks(client).all(), 10, 1)
-    return deliveries.due(10)[0]
+    assert [one.answer for one in deliveries.listed("failed", 10)] == ["too many pending"]
+    assert aii(stack_environment, "hooks", "remove", hook_id).returncode == 0
+    assert deliveries.counts() == {"pending": 0, "done": 0, "failed": 1}
 
 
 def test_without_a_hook_workers_write_no_outbox(ledger: Ledger, settings: Settings) -> None:

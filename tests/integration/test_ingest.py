@@ -113,10 +113,13 @@ def test_what_is_no_notification_is_set_aside_and_removals_are_ignored(
         for text in ("{", "[1]", '[{"Event": [1]}]', '[{"Event": [{"eventName": "s3:ObjectCreated:Put"}]}]'):
             notifications.append(text)
         notifications.append('{"Records":' * 100_000)
+        client.rpush(
+            list_key(INBOX), b"\xff", told("half", "").replace("half", "\udcff").encode(errors="surrogateescape")
+        )
         notifications.append(told("half", "").replace("half", "\\ud800"))
         notifications.append(told("gone.jpg", "", "s3:ObjectRemoved:Delete"))
         assert aii(environment, "ingest", "--bucket", INBOX, "--once").returncode == 0
-        assert DeadLetters(client).count() == 6
+        assert DeadLetters(client).count() == 8
     assert waiting(settings) == []
 
 
@@ -139,8 +142,10 @@ def test_s3_may_tell_the_gateway_and_a_client_may_name_an_object(
             client.post("/v1/notifications", json={"Records": [{"eventName": "s3:ObjectCreated:"}]}).status_code == 400
         )
         key = {"Idempotency-Key": "order-17"}
-        named = client.post("/v1/activations", json={"source": f"s3://{INBOX}/b.jpg", "asset_id": "b"}, headers=key)
-        again = client.post("/v1/activations", json={"source": f"s3://{INBOX}/b.jpg", "asset_id": "c"}, headers=key)
+        named, again = (
+            client.post("/v1/activations", json={"source": f"s3://{INBOX}/b.jpg", "asset_id": "b"}, headers=key)
+            for _ in range(2)
+        )
         assert (named.status_code, again.json()["new"]) == (202, False)
         assert client.post("/v1/queries", json={"source": "s3://originals/b.jpg"}).json()["code"] == "invalid_request"
     with connect_redis(settings) as client:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -244,6 +245,53 @@ def test_the_asynchronous_producer_is_the_same_one(any_producer: Producer) -> No
             await (await producer.activate(b"no image" + uuid.uuid4().bytes)).wait(60)
 
     asyncio.run(use())
+
+
+def test_the_asynchronous_producer_does_any_number(any_producer: Producer) -> None:
+    async def use() -> None:
+        producer = AsyncProducer(any_producer)
+        own = uuid.uuid4().hex
+        wanted = [Activation(image(n), asset_id=f"{n}-{own}", meta={"own": own}) for n in range(6)]
+        submitted = [one async for one in producer.submit_many(wanted, window=2)]
+        assert [one.wanted for one in submitted] == wanted
+        ended = [one async for one in producer.run_many([*wanted, b""], window=4)]
+        assert {one.result.asset_id for one in ended if isinstance(one.result, ActivationResult)} == {
+            one.asset_id for one in wanted
+        }
+        assert [one.error.code for one in ended if one.error] == ["empty"]
+
+    asyncio.run(use())
+
+
+@pytest.mark.usefixtures("shared_worker")
+def test_the_asynchronous_producer_asks_everything(producer: Producer) -> None:
+    async def use() -> None:
+        asynchronous, asset_id = AsyncProducer(producer), uuid.uuid4().hex
+        await (await asynchronous.activate(data := image(), asset_id=asset_id)).wait(60)
+        answer = await (await asynchronous.query(data)).wait(60)
+        opinion = await (await asynchronous.feedback(answer, "confirm", asset_id)).wait(60)
+        told = await (await asynchronous.explain(data, asset_id=asset_id)).wait(60)
+        assert (opinion.asset_id, told.asset_id) == (asset_id, asset_id)
+        found = await (await asynchronous.query_vectors([[1 / 16] * 256])).wait(60)
+        assert len(found.answers) == 1
+
+    asyncio.run(use())
+
+
+def test_many_may_be_left_before_their_end(held_producer: Producer) -> None:
+    read = 0
+
+    def images() -> Iterator[bytes]:
+        nonlocal read
+        for read in range(1_000):
+            yield image(read)
+
+    async def use() -> None:
+        async with aclosing(AsyncProducer(held_producer).submit_many(images(), window=3)) as jobs:
+            assert (await anext(jobs)).job
+
+    asyncio.run(use())
+    assert read < 10
 
 
 def test_waiting_asynchronously_ends_with_its_time(held_producer: Producer) -> None:

@@ -27,13 +27,14 @@ from tasks.messages import ActivateRequest, Source
 from tasks.monitoring.observer import read_overview
 from tasks.names import QUEUE_ACTIVATE
 from tasks.settings import Settings
+from tests.buckets import made_bucket
 from tests.photographs import crops
 from tests.ports import reserved_port
 from tests.stack import WorkerProcess, aii
 from tests.waiting import LIMIT_S, wait_for
 
 ACL = Path(__file__).parents[2] / "deploy" / "security" / "redis.acl"
-USERS = ("admin", "worker", "producer", "gateway", "monitor")
+USERS = ("admin", "worker", "producer", "gateway", "monitor", "ingest", "minio")
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,23 @@ def test_the_gateway_submits_shows_and_removes_with_its_own_rights(guarded: Guar
         assert client.get("/v1/assets/one").status_code == 200
         assert client.delete("/v1/assets/one").status_code == 204
     assert guarded.denied("gateway") == []
+
+
+def test_s3_tells_and_the_bridge_submits_with_their_own_rights(guarded: Guarded) -> None:
+    bucket = made_bucket(guarded.settings, "inbox-of-rights")
+    bucket.put("swept.jpg", b"x")
+    environment = guarded.environment_of("ingest") | {"AII_SOURCE_BUCKETS": "inbox-of-rights"}
+    with guarded.client("minio") as minio:
+        minio.rpush("aii:ingest:inbox-of-rights", "no notification")
+        for command in (("LRANGE", "aii:ingest:inbox-of-rights", 0, -1), ("RPUSH", "activate", "x"), ("KEYS", "*")):
+            with pytest.raises(redis.ResponseError, match=r"(?i)permission|NOPERM"):
+                minio.execute_command(*command)
+    done = aii(environment, "ingest", "--bucket", "inbox-of-rights", "--once")
+    assert (done.returncode, guarded.denied("ingest")) == (0, []), done.stderr
+    with guarded.client("admin") as admin:
+        assert (admin.llen("activate"), admin.xlen("aii:dead")) == (1, 1)
+    with guarded.client("ingest") as ingest, pytest.raises(redis.ResponseError, match=r"(?i)permission|NOPERM"):
+        ingest.execute_command("XADD", "aii:journal:starter", "*", "op", "remove")
 
 
 def test_flower_shows_its_page_to_the_monitor(guarded: Guarded, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from producer import Producer
 from producer.gateway.uploads import GatewayStore
+from producer.ingest.bridge import SourceStore
 from tasks.assets.removals import Removals
 from tasks.documents import read_result
 from tasks.errors import AlreadyProtected, StorageUnavailable
@@ -84,7 +85,9 @@ def _set_up(url: str) -> dict[str, tuple[str, str]]:
     for bucket in Bucket:
         s3.create_bucket(Bucket=bucket.value)
         s3.put_object(Bucket=bucket.value, Key="there", Body=b"x")
-    for user in ("producer", "worker", "monitor", "gateway"):
+    s3.create_bucket(Bucket="inbox")
+    s3.put_object(Bucket="inbox", Key="there", Body=b"x")
+    for user in ("producer", "worker", "monitor", "gateway", "ingest"):
         policy = (POLICIES / f"s3-{user}.json").read_text()
         iam.create_user(UserName=user)
         iam.put_user_policy(UserName=user, PolicyName=user, PolicyDocument=policy)
@@ -108,6 +111,7 @@ ALLOWED = {
         Bucket.ORIGINALS: {WRITE}, Bucket.QUERIES: {WRITE}, Bucket.PROTECTED: {READ}, Bucket.RESULTS: {READ},
         Bucket.COLLECTIONS: set(), Bucket.EXTRACTORS: set(),
     },
+    "ingest": {bucket: set() for bucket in Bucket},
     "monitor": {
         Bucket.ORIGINALS: {READ}, Bucket.QUERIES: set(), Bucket.PROTECTED: {READ}, Bucket.RESULTS: {READ},
         Bucket.COLLECTIONS: set(), Bucket.EXTRACTORS: set(),
@@ -136,6 +140,16 @@ def test_the_gateway_keeps_large_images_and_notes_removals(guarded: GuardedStore
     removals = Removals(store, "any")
     removals.note("asset", "1-0")
     assert removals.entry("asset") == "1-0"
+
+
+def test_the_bridge_finds_objects_and_a_worker_reads_them(guarded: GuardedStore, shared_settings: Settings) -> None:
+    settings = shared_settings.model_copy(update={"source_buckets": ("inbox",)})
+    bridge = SourceStore.connect(guarded.settings_of("ingest", settings))
+    assert [one.key for one in bridge.uploaded("inbox", "")] == ["there"]
+    with pytest.raises(StorageUnavailable, match="AccessDenied"):
+        bridge.get_source("inbox", "there", 10)
+    worker = ObjectStore.connect(guarded.settings_of("worker", settings))
+    assert worker.get_source("inbox", "there", 10) == b"x"
 
 
 def _possible(store: ObjectStore, bucket: Bucket) -> set[str]:
