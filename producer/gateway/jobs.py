@@ -64,13 +64,11 @@ async def show_job(
 ) -> Response:
     state = state_of(request)
     wait_s = wait_s_of(prefer, state)
-    record, result = await run_sync(_read, state, job_id)
-    # Before it waits, which would tell that there is such a job.
-    if token.collections and not token.covers(await run_sync(_collection, state, record, result)):
-        raise _missing(job_id)
-    if wait_s and not record.state.closed:
+    if token.collections:  # before it waits, which would tell that there is such a job
+        await run_sync(_check_collection, state, token, job_id)
+    if wait_s:
         await closing(state.ledger, job_id, wait_s)
-        record, result = await run_sync(_read, state, job_id)
+    record, result = await run_sync(_read, state, job_id)
     return _answer(_document(record, result), 200, wait_s)
 
 
@@ -159,9 +157,12 @@ def _time(seconds: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
-def _collection(state: State, record: JobRecord, result: Result | None) -> str | None:
-    """The collection of a job: its result names it, and until then its request does."""
+def _check_collection(state: State, token: Token, job_id: str) -> None:
+    """Raise JobMissing for a job of a collection that the token is not good for: its result names the collection, and
+    until then its request does."""
+    record, result = _read(state, job_id)
     named = getattr(result, "collection", None)
     stored = None if named else state.ledger.stored(record.job_id)
     said = json.loads(stored.payload) if stored else {}
-    return named or (said.get("collection") if isinstance(said, dict) else None)
+    if not token.covers(named or (said.get("collection") if isinstance(said, dict) else None)):
+        raise _missing(job_id)

@@ -35,6 +35,8 @@ def serve() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        loop="uvloop",  # a fifth less of a core for each request than asyncio's own
+        http="h11",  # which bounds a request's head; httptools is no faster here and does not
         limit_concurrency=_MOST_REQUESTS,
         timeout_graceful_shutdown=_STOP_S,
         h11_max_incomplete_event_size=_LONGEST_HEAD,
