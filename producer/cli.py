@@ -31,6 +31,7 @@ _OWN: Final = {
 }
 # Of commands from entry points, which know only a name; others are imported for their own.
 _SUMMARIES: Final = {
+    "buckets": "Make and check the buckets of the store.",
     "demo": "Protect photographs, edit them, and compare what is found.",
     "evaluate": "Measure on your own images what activation gains.",
     "extractor": "Train an extractor, and measure one.",

@@ -61,6 +61,22 @@ class Settings(BaseSettings):
     )
     s3_access_key: SecretStr = Field(default=SecretStr(""), description="access key of S3")
     s3_secret_key: SecretStr = Field(default=SecretStr(""), description="secret key of S3")
+    s3_session_token: SecretStr = Field(default=SecretStr(""), description="session token of temporary keys")
+    s3_credentials: Literal["keys", "role", "web-identity"] = Field(
+        default="keys",
+        description="where the keys come from: `keys`: the settings above; `role`: the role of this machine, container "
+        "or service account (AWS, whose variables `AWS_…` are read then); `web-identity`: a token, exchanged at "
+        "AII_S3_STS_ENDPOINT",
+    )
+    s3_sts_endpoint: str = Field(
+        default="", description="URL at which a token is exchanged for keys; default: that of AII_S3_ENDPOINT"
+    )
+    s3_token_file: str = Field(
+        default="", description="file of the token for `web-identity`; it is read again whenever keys are renewed"
+    )
+    s3_role_arn: str = Field(
+        default="", description="role that the token is exchanged for, where the service asks for one"
+    )
     s3_secure: bool = Field(default=False, description="reach S3 over HTTPS; so does `https://`")
     s3_region: str = Field(default="us-east-1", description="region that S3 requests are signed for")
     bucket_originals: str = Field(default="originals", description="bucket of submitted images")

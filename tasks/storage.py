@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 
 from tasks.errors import (
@@ -34,23 +34,18 @@ from tasks.errors import (
 )
 from tasks.files import replacing
 from tasks.names import check_key, sha256_hex
-from tasks.network import clock_offset_s, is_loopback, opener_for, proxy_of
+from tasks.network import clock_offset_s, opener_for, proxy_of
+from tasks.s3_client import s3_client, s3_url
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from obstore import GetResult
-    from obstore.store import ClientConfig, RetryConfig, S3Credential
 
 _CHUNK: Final = 1 << 20
 _MISSING: Final = ("NoSuchKey", "NoSuchObject", "ResourceNotFound")
 _REFUSED: Final = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 _SKEWED: Final = ("RequestTimeTooSkewed", "RequestExpired")
 _CLOCK_TOLERANCE_S: Final = 300  # S3 accepts a quarter of an hour
-_TRIES: Final[RetryConfig] = {
-    "max_retries": 1,
-    "retry_timeout": timedelta(seconds=10),
-    "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=1), "base": 2},
-}
 # Answers of a server that is there and cannot serve now (S3's API reference, error responses); it is asked again.
 _AWAY: Final = ("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted", "HTTP 429")
 _CREATION_TIMEOUT_S: Final = 10
@@ -110,9 +105,9 @@ class ObjectStore:
     def connect(cls, settings: Settings) -> Self:
         """Build a client with short time-outs (obstore's: ten attempts in three minutes). Does not connect yet."""
         names = {bucket: getattr(settings, f"bucket_{bucket.value}") for bucket in Bucket}
-        stores = {bucket: _client(settings, name) for bucket, name in names.items()}
-        sources = {name: _client(settings, name) for name in settings.source_buckets}
-        return cls(stores, names, _url(settings), settings.s3_region, sources)
+        stores = {bucket: s3_client(settings, name) for bucket, name in names.items()}
+        sources = {name: s3_client(settings, name) for name in settings.source_buckets}
+        return cls(stores, names, s3_url(settings), settings.s3_region, sources)
 
     def ensure_buckets(self, sources: Iterable[str] = ()) -> None:
         """Create the buckets that are missing, and those of AII_SOURCE_BUCKETS that are named."""
@@ -258,10 +253,17 @@ class ObjectStore:
             return kind(f"S3 at {self._address} refuses {_refusal(code, self._url)}")
         if code and code not in _AWAY and not code.startswith("HTTP 5"):
             return StorageRefused(f"S3 at {self._address} answered {code} for {what}.")
+        return self._away(code, what, error)
+
+    def _away(self, code: str, what: str, error: Exception) -> StorageUnavailable:
         proxy = proxy_of(self._url)
         through = f" through the proxy {proxy}, which the environment names" if proxy else ""
         if code:
             return StorageUnavailable(f"S3 at {self._address} answered {code} for {what}{through}.")
+        if isinstance(error, UnauthenticatedError):
+            return StorageUnavailable(
+                f"There are no keys for S3 at {self._address}: check AII_S3_CREDENTIALS and what belongs to it."
+            )
         return StorageUnavailable(
             f"S3 at {self._address} does not answer{through} ({_kind_of(error)}): start it with `aii up`, "
             f"or set {'NO_PROXY or ' if proxy else ''}AII_S3_ENDPOINT."
@@ -269,7 +271,8 @@ class ObjectStore:
 
     def _lacking(self, what: str) -> StorageUnavailable:
         """Unlike a refusal of one object, this meets every job: they wait until the bucket is there."""
-        return StorageUnavailable(f"S3 at {self._address} lacks a bucket that {what} needs: start `aii up`.")
+        remedy = "make it with `aii buckets init`, or start `aii up`"
+        return StorageUnavailable(f"S3 at {self._address} lacks a bucket that {what} needs: {remedy}.")
 
 
 def _opened(store: S3Store, key: str, max_bytes: int | None) -> GetResult:
@@ -277,39 +280,6 @@ def _opened(store: S3Store, key: str, max_bytes: int | None) -> GetResult:
     if max_bytes is not None and found.meta["size"] > max_bytes:
         raise TooLarge(f"{key} is larger than the limit of {max_bytes:,} bytes.")
     return found
-
-
-def _url(settings: Settings) -> str:
-    return f"{'https' if settings.s3_secure else 'http'}://{settings.s3_endpoint}"
-
-
-def _client(settings: Settings, bucket: str) -> S3Store:
-    access_key, secret_key = settings.s3_access_key.get_secret_value(), settings.s3_secret_key.get_secret_value()
-
-    def keys() -> S3Credential:
-        """From our settings only: given otherwise, they are mixed with a token found in the environment."""
-        return {"access_key_id": access_key, "secret_access_key": secret_key, "token": None, "expires_at": None}
-
-    client: ClientConfig = {
-        "allow_http": not settings.s3_secure,
-        "connect_timeout": "3s",
-        "read_timeout": "30s",
-        "timeout": "1h",  # for all of a large file
-    }
-    url = _url(settings)
-    if is_loopback(urlsplit(url).hostname or ""):
-        # A proxy that is named here, and used for no host, keeps the client from those in the environment.
-        client |= {"proxy_url": "http://127.0.0.1:9", "proxy_excludes": "localhost,.localhost,127.0.0.0/8,::1"}
-    return S3Store(
-        bucket,
-        endpoint=url,
-        region=settings.s3_region,
-        virtual_hosted_style_request=False,
-        skip_signature=not access_key,
-        credential_provider=keys,
-        client_options=client,
-        retry_config=_TRIES,
-    )
 
 
 def _refusal(code: str, url: str) -> str:

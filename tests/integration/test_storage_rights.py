@@ -7,10 +7,6 @@ does not.
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +24,10 @@ from tasks.errors import AlreadyProtected, StorageUnavailable
 from tasks.names import result_key
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
+from tests.moto_server import check_all, moto_server
 from tests.photographs import crops
-from tests.ports import reserved_port
 from tests.stack import WorkerProcess, aii
-from tests.waiting import LIMIT_S, wait_for
+from tests.waiting import LIMIT_S
 
 POLICIES = Path(__file__).parents[2] / "deploy" / "security"
 UNCHECKED = {"aws_access_key_id": "set-up", "aws_secret_access_key": "set-up", "region_name": "us-east-1"}
@@ -57,25 +53,8 @@ class GuardedStore:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedStore]:
-    port = reserved_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    environment = os.environ | {"INITIAL_NO_AUTH_ACTION_COUNT": "1000"}  # until the users are there
-    with (tmp_path_factory.mktemp("s3") / "log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        wait_for(lambda: _answers(port), "the S3 server does not answer")
-        yield GuardedStore(f"127.0.0.1:{port}", _set_up(f"http://127.0.0.1:{port}"))
-    finally:
-        process.terminate()
-        process.wait(LIMIT_S)
-
-
-def _answers(port: int) -> bool:
-    try:
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/", timeout=LIMIT_S).close()
-    except OSError:
-        return False
-    return True
+    with moto_server(tmp_path_factory.mktemp("s3"), unchecked=1000) as address:  # until the users are there
+        yield GuardedStore(address, _set_up(f"http://{address}"))
 
 
 def _set_up(url: str) -> dict[str, tuple[str, str]]:
@@ -93,8 +72,7 @@ def _set_up(url: str) -> dict[str, tuple[str, str]]:
         iam.put_user_policy(UserName=user, PolicyName=user, PolicyDocument=policy)
         key = iam.create_access_key(UserName=user)["AccessKey"]
         keys[user] = (key["AccessKeyId"], key["SecretAccessKey"])
-    check_all = urllib.request.Request(f"{url}/moto-api/reset-auth", b"0", {"Content-Type": "text/plain"})
-    urllib.request.urlopen(check_all, timeout=LIMIT_S).close()
+    check_all(url.removeprefix("http://"))
     return keys
 
 
