@@ -1,4 +1,4 @@
-"""The manifests of deploy/kubernetes and the units of deploy/systemd agree with Kubernetes' schemas and with this code."""
+"""The manifests of deploy/kubernetes and the units of deploy/systemd fit Kubernetes, systemd and this code."""
 
 from __future__ import annotations
 
