@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -249,16 +250,19 @@ def show_robust(subject: Subject, size: str, photos: Sequence[Pixels], batch: in
 def run_engine(
     subject: Subject, photos: Sequence[Pixels], steps: int, batch: int, *, robust: bool = False
 ) -> tuple[list[Pixels], list[np.ndarray], float]:
-    """Changed images, codes, and the milliseconds that the device took for an image."""
+    """Changed images, codes, and the milliseconds that the device took for an image. Pixels are worked on by threads of
+    their own, as by a worker's handlers."""
     engine, options = Engine(subject.extractor), ActivationOptions(steps=steps, robust=robust)
+    shrink = partial(prepare, input_size=subject.extractor.input_size, alpha=options.alpha)
     made, codes, device_ms = [], [], []
-    for start in range(0, len(photos), batch):
-        part = photos[start : start + batch]
-        prepared = [prepare(photo, subject.extractor.input_size, options.alpha) for photo in part]
-        found = drain(engine.activate([Work(p, subject.codec, options, steps) for p in prepared]))
-        made += [compose(photo, p, f.change) for photo, p, f in zip(part, prepared, found, strict=True)]
-        codes += [f.code for f in found]
-        device_ms += [f.device_ms for f in found]
+    with ThreadPoolExecutor(torch.get_num_threads()) as handlers:
+        for start in range(0, len(photos), batch):
+            part = photos[start : start + batch]
+            prepared = list(handlers.map(shrink, part))
+            found = drain(engine.activate([Work(p, subject.codec, options, steps) for p in prepared]))
+            made += handlers.map(compose, part, prepared, [f.change for f in found])
+            codes += [f.code for f in found]
+            device_ms += [f.device_ms for f in found]
     return made, codes, float(np.mean(device_ms))
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from workers.activation.jnd import CHANNEL_WEIGHTS, jnd_map
 from workers.extractors.network import IMAGENET_MEAN, IMAGENET_STD
+from workers.images.tensors import luminance
 from workers.index.codec.codec import Codec
 
 
@@ -31,7 +32,7 @@ class PlainLoop:
         planes = torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32)).to(self._device)
         image = planes[None] / 255
         weights = alpha * torch.tensor(CHANNEL_WEIGHTS, device=self._device)[:, None, None]
-        mask = weights * jnd_map(planes)
+        mask = weights * torch.from_numpy(jnd_map(luminance(pixels))).to(self._device)
         with torch.no_grad():
             feature = self._features(image).cpu().numpy()
         code = self._codec.encode(feature)

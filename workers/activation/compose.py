@@ -12,15 +12,15 @@ import torch
 
 from workers.activation.jnd import CHANNEL_WEIGHTS, REACH, jnd_map
 from workers.activation.quality import Pixels
-from workers.activation.scale import enlarging_matrix, round_trip_matrix
+from workers.activation.scale import round_trip_matrix
 from workers.images.model import Samples
-from workers.images.tensors import planes, resize, strips, to_input
+from workers.images.tensors import Floats, Shrinking, as_input, floats, luminance, resize, row_weights, strips
 
 __all__ = ["Attenuation", "PreparedImage", "compose", "prepare"]
 
 Attenuation = Literal["jnd", "linf"]
 _SAME_FOR_ALL: Final = (1.0, 1.0, 1.0)
-_ONE_LEVEL: Final = torch.full((1, 1, 1), 1 / 255)
+_ONE_LEVEL: Final = np.full((1, 1), 1 / 255, np.float32)
 # A change of luminance alone, of the same mean square as one whose channels follow CHANNEL_WEIGHTS.
 _LUMINANCE: Final = math.sqrt(sum(weight**2 for weight in CHANNEL_WEIGHTS) / 3)
 # Ink that lies on black shows less: its change is enlarged by this much at most.
@@ -32,7 +32,7 @@ class PreparedImage:
     """One image ready for the optimiser: see :class:`workers.activation.step.Batch` for the shapes, without B.
 
     Attributes:
-        visibility: (1, H, W) float32 at the image's own size, or (1, 1, 1): by how much a value may change, in parts of
+        visibility: (H, W) float32 at the image's own size, or (1, 1): by how much a value may change, in parts of
             the full range, before `weights`.
         weights: of the three channels, alpha included.
         grey: whether all channels change alike: the picture has no colour, or its file would lose it.
@@ -43,7 +43,7 @@ class PreparedImage:
     rows: torch.Tensor
     columns: torch.Tensor
     aspect: float
-    visibility: torch.Tensor
+    visibility: Floats
     weights: tuple[float, float, float]
     grey: bool = False
 
@@ -57,14 +57,13 @@ def prepare(
     may change by alpha grey levels. With ``grey``, all channels of a pixel change alike.
     """
     height, width = pixels.shape[:2]
-    visibility, narrow = _visibility(pixels, input_size) if attenuation == "jnd" else (_ONE_LEVEL, _ONE_LEVEL)
+    image, visibility, small = _shrunk(pixels, input_size, attenuation)
     relative: tuple[float, ...] = _SAME_FOR_ALL
     if attenuation == "jnd":
         relative = (_LUMINANCE,) * 3 if grey else CHANNEL_WEIGHTS
     weights = (alpha * relative[0], alpha * relative[1], alpha * relative[2])
-    small = resize(narrow, input_size, input_size)
     return PreparedImage(
-        image=to_input(pixels, input_size),
+        image=image,
         mask=torch.tensor(weights)[:, None, None] * small,
         rows=round_trip_matrix(input_size, height),
         columns=round_trip_matrix(input_size, width),
@@ -75,17 +74,22 @@ def prepare(
     )
 
 
-def _visibility(pixels: Pixels, input_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The JND map (1, H, W), and the same (1, H, input_size) shrunk in width only."""
+def _shrunk(pixels: Pixels, size: int, attenuation: Attenuation) -> tuple[torch.Tensor, Floats, torch.Tensor]:
+    """The extractor's input (3, size, size), the visibility at the image's own size, and the same (1, size, size)."""
     height, width = pixels.shape[:2]
-    visibility, narrow = torch.empty(1, height, width), torch.empty(1, height, input_size)
+    image, small = Shrinking(pixels.shape, size), Shrinking((height, width, 1), size)
+    by_pixel = attenuation == "jnd"
+    visibility = np.empty((height, width), np.float32) if by_pixel else _ONE_LEVEL
     for rows in strips(height, width):
         seen = slice(max(0, rows.start - REACH), min(height, rows.stop + REACH))
-        above = rows.start - seen.start
-        count = rows.stop - rows.start
-        visibility[:, rows] = jnd_map(planes(pixels[seen]))[:, above : above + count]
-        narrow[:, rows] = resize(visibility[:, rows], count, input_size)
-    return visibility, narrow
+        values, above = floats(pixels[seen]), rows.start - seen.start
+        here = slice(above, above + rows.stop - rows.start)
+        image.add(rows, values[here])
+        if by_pixel:
+            visibility[rows] = jnd_map(luminance(values))[here]
+            small.add(rows, visibility[rows])
+    one_level = torch.from_numpy(_ONE_LEVEL).expand(1, size, size)
+    return as_input(image), visibility, small.square() if by_pixel else one_level
 
 
 def compose(
@@ -105,33 +109,36 @@ def compose(
     height, width = samples.shape[:2]
     most = int(np.iinfo(samples.dtype).max)
     weights = torch.tensor(prepared.weights)[:, None, None] * (most * strength)
-    wide = resize((change * weights)[: 1 if samples.ndim == 2 else 3], change.shape[1], width)
+    planes = resize((change * weights)[: 1 if samples.ndim == 2 else 3], change.shape[1], width)
+    wide = planes.permute(1, 2, 0).contiguous().numpy()
     result = np.empty_like(samples)
     for rows in strips(height, width):
-        enlarged = _rows_enlarged(wide, rows, height)
-        visibility = prepared.visibility if prepared.visibility.shape[1] == 1 else prepared.visibility[:, rows]
-        image = planes(samples[rows] if samples.ndim == 3 else samples[rows, :, np.newaxis])
-        if len(image) == 4:
-            _add_to_inks(image, enlarged, visibility, most)
-        elif tone is None:
-            image.addcmul_(enlarged, visibility)
-        else:
-            image.addcmul_(enlarged * torch.from_numpy(tone)[(image * (255 / most)).long()], visibility)
-        changed = image.round_().clamp_(0, most).permute(1, 2, 0).numpy()
-        result[rows] = changed.reshape(result[rows].shape).astype(samples.dtype)
+        changed = _rows_enlarged(wide, rows, height)
+        visibility = prepared.visibility if prepared.visibility.size == 1 else prepared.visibility[rows]
+        changed *= np.repeat(visibility, changed.shape[2], axis=1).reshape(len(visibility), -1, changed.shape[2])
+        part = samples[rows].reshape(len(changed), width, -1)
+        if part.shape[2] == 4:
+            changed = _as_inks(part, changed, most)
+        elif tone is not None:
+            changed *= tone[(part * (255 / most)).astype(np.int64)]
+        changed += part
+        np.rint(changed, out=changed)
+        np.clip(changed, 0, most, out=changed)
+        result[rows] = changed.reshape(result[rows].shape)
     return result
 
 
-def _add_to_inks(inks: torch.Tensor, change: torch.Tensor, visibility: torch.Tensor, most: int) -> None:
-    """Change cyan, magenta and yellow (of (4, H, W) in place) so that red, green and blue change, by the plain formula:
-    each is the white that its ink and black leave."""
-    left = (most - inks[3:]).clamp_(min=most / _MOST_INK)
-    inks[:3].addcmul_(change, visibility * (most / left), value=-1)
+def _as_inks(inks: Samples, change: Floats, most: int) -> Floats:
+    """How inks (h, W, 4) change so that red, green and blue change by (h, W, 3), by the plain formula: each is the
+    white that its ink and black leave."""
+    left = np.maximum(most - floats(inks[..., 3:]), most / _MOST_INK)
+    return np.dstack([change * (-most / left), np.zeros_like(left)])
 
 
-def _rows_enlarged(image: torch.Tensor, rows: slice, height: int) -> torch.Tensor:
-    """Some rows of an image (C, S, W) after it is scaled to (C, height, W); see :func:`resize`."""
-    weights = enlarging_matrix(image.shape[1], height)[rows]
-    used = weights.any(dim=0).nonzero()
-    first, last = int(used[0]), int(used[-1]) + 1
-    return torch.matmul(weights[:, first:last], image[:, first:last])
+def _rows_enlarged(image: Floats, rows: slice, height: int) -> Floats:
+    """Some rows of an image (S, W, C) after it is scaled to (height, W, C); see :func:`resize`."""
+    weights = row_weights(len(image), height)[rows]
+    used = np.flatnonzero(weights.any(axis=0))
+    first, last = used[0], used[-1] + 1
+    enlarged: Floats = weights[:, first:last] @ image[first:last].reshape(last - first, -1)
+    return enlarged.reshape(len(enlarged), *image.shape[1:])

@@ -11,16 +11,10 @@ from functools import lru_cache
 
 import torch
 
-from workers.images.tensors import resize
-
-
-@lru_cache(maxsize=128)
-def enlarging_matrix(small: int, large: int) -> torch.Tensor:
-    """The (large, small) float32 matrix that enlarges a column of `small` values to `large`."""
-    return resize(torch.eye(small)[None], large, small)[0]
+from workers.images.tensors import row_weights
 
 
 @lru_cache(maxsize=512)
 def round_trip_matrix(small: int, large: int) -> torch.Tensor:
     """The (small, small) float32 matrix that enlarges a column of `small` values to `large` and shrinks it again."""
-    return resize(enlarging_matrix(small, large)[None], small, small)[0]
+    return torch.from_numpy(row_weights(large, small) @ row_weights(small, large))

@@ -8,11 +8,12 @@ from typing import Final
 
 __all__ = ["strips"]
 
-_STRIP_PIXELS: Final = 1 << 18
+_STRIP_PIXELS: Final = 1 << 16
+_FEWEST_ROWS: Final = 8  # some that read rows above and below read them for each strip
 
 
 def strips(height: int, width: int) -> Iterator[slice]:
-    """Consecutive runs of rows, of a quarter of a million pixels each."""
-    step = max(1, _STRIP_PIXELS // width)
+    """Consecutive runs of rows, of some 65,000 pixels each."""
+    step = max(_FEWEST_ROWS, _STRIP_PIXELS // width)
     for top in range(0, height, step):
         yield slice(top, min(top + step, height))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -11,7 +12,11 @@ from numpy.typing import NDArray
 
 from workers.images.strips import strips
 
-__all__ = ["planes", "resize", "strips", "to_input"]
+__all__ = ["Floats", "Shrinking", "floats", "luminance", "resize", "row_weights", "strips", "to_input"]
+
+Floats = NDArray[np.float32]
+
+_LUMINANCE: Final = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 def to_input(pixels: NDArray[np.uint8], size: int) -> torch.Tensor:
@@ -21,16 +26,63 @@ def to_input(pixels: NDArray[np.uint8], size: int) -> torch.Tensor:
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise ValueError(f"expected (H, W, 3) uint8 pixels, got {pixels.shape} {pixels.dtype}")
-    height, width = pixels.shape[:2]
-    narrow = torch.empty(3, height, size)
-    for rows in strips(height, width):
-        narrow[:, rows] = resize(planes(pixels[rows]), rows.stop - rows.start, size)
-    return resize(narrow, size, size).div_(255.0).clamp_(0.0, 1.0)
+    small = Shrinking(pixels.shape, size)
+    for rows in strips(*pixels.shape[:2]):
+        small.add(rows, floats(pixels[rows]))
+    return as_input(small)
 
 
-def planes(samples: NDArray[np.unsignedinteger[Any]]) -> torch.Tensor:
-    """(H, W, C) → (C, H, W) float32 of the same values, a copy."""
-    return torch.from_numpy(np.ascontiguousarray(samples.transpose(2, 0, 1), dtype=np.float32))
+def as_input(pixels: Shrinking) -> torch.Tensor:
+    """(3, size, size) float32 in [0, 1] of pixels in [0, 255] that were all added."""
+    return pixels.square().div_(255.0).clamp_(0.0, 1.0)
+
+
+class Shrinking:
+    """An image (H, W, C) on its way to (C, size, size), strip by strip: bilinear with antialiasing.
+
+    Rows come first, as sums of whole rows, which lie one after the other in memory; few columns of them are left to be
+    picked apart by channels.
+    """
+
+    def __init__(self, shape: tuple[int, ...], size: int) -> None:
+        self._weights = row_weights(shape[0], size)
+        self._sums = np.zeros((size, *shape[1:]), np.float32)
+
+    def add(self, rows: slice, values: Floats) -> None:
+        """The values (h, W, C) of some rows."""
+        weights = self._weights[:, rows]
+        used = np.flatnonzero(weights.any(axis=1))
+        first, last = used[0], used[-1] + 1
+        sums = weights[first:last] @ values.reshape(len(values), -1)
+        self._sums[first:last] += sums.reshape(self._sums[first:last].shape)
+
+    def square(self) -> torch.Tensor:
+        """(C, size, size) float32, once all rows were added."""
+        size = len(self._sums)
+        return resize(torch.from_numpy(self._sums).permute(2, 0, 1).contiguous(), size, size)
+
+
+@lru_cache(maxsize=32)
+def row_weights(source: int, target: int) -> Floats:
+    """The (target, source) matrix that :func:`resize` scales a column of values with: a triangle as wide as what it
+    makes one value of, and when it enlarges, as two values."""
+    scale = source / target
+    centres = (np.arange(target)[:, np.newaxis] + 0.5) * scale
+    distances = np.abs(np.arange(source) + 0.5 - centres) / max(scale, 1.0)
+    weights = np.clip(1.0 - distances, 0.0, None)
+    normalised: Floats = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return normalised
+
+
+def luminance(pixels: NDArray[np.unsignedinteger[Any]] | Floats) -> Floats:
+    """Of RGB pixels (H, W, 3): (H, W), in their range."""
+    levels: Floats = floats(pixels) @ _LUMINANCE
+    return levels
+
+
+def floats(samples: NDArray[np.unsignedinteger[Any]] | Floats) -> Floats:
+    """The same values, one after the other in memory."""
+    return np.ascontiguousarray(samples, dtype=np.float32)
 
 
 def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
