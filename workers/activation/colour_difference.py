@@ -45,7 +45,7 @@ def _lab(image: torch.Tensor) -> torch.Tensor:
 
 def ciede2000(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Of two images (3, …) in CIELAB, for every pixel; names as in the paper."""
-    chroma = (first[1:].norm(dim=0) + second[1:].norm(dim=0)) / 2
+    chroma = (torch.hypot(first[1], first[2]) + torch.hypot(second[1], second[2])) / 2
     g = 1.5 - 0.5 * _saturation(chroma)
     a1, a2 = first[1] * g, second[1] * g
     c1, c2 = torch.hypot(a1, first[2]), torch.hypot(a2, second[2])
