@@ -189,6 +189,21 @@ class Settings(BaseSettings):
         default=SecretStr(""), description="password of Flower's login; `aii up` generates one"
     )
 
+    c2pa_key: str = Field(
+        default="",
+        description="file of the private key (PEM) with which workers sign protected files whose source has a C2PA "
+        "manifest (extra `c2pa`); default: they are not signed",
+    )
+    c2pa_certificates: str = Field(
+        default="", description="file of its certificate and those up to the authority's own, in this order (PEM)"
+    )
+    c2pa_algorithm: Literal["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"] = Field(
+        default="es256", description="algorithm of these signatures, which suits the key"
+    )
+    c2pa_timestamp_url: str = Field(
+        default="", description="RFC 3161 service that dates them; without, they end with the certificate"
+    )
+
     gateway_address: str = Field(default="127.0.0.1", description="address that the HTTP gateway listens on")
     gateway_port: int = Field(default=8080, gt=0, lt=65_536, description="port that the HTTP gateway listens on")
     gateway_token_file: str = Field(

@@ -39,6 +39,7 @@ from workers.delivery.stopping import StopDeadline
 from workers.device.device import Device
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor, pick_device, why_no_gpu
+from workers.handlers.credentials import Credentials, SigningKey
 from workers.handlers.kinds import kinds_of_jobs
 from workers.handlers.pixel_budget import PixelBudget, within_memory
 from workers.handlers.resources import Resources
@@ -114,6 +115,7 @@ class _Worker:
             running.callback(health.stop)
 
     def _check_services(self) -> None:
+        self._credentials = Credentials(SigningKey.of(self._settings))  # a key that cannot be used is told at once
         self._readiness.starting("Redis and S3 are asked.")
         self._ledger.check()
         self._store.ensure_buckets()
@@ -255,6 +257,7 @@ class _Worker:
             budget=PixelBudget(within_memory(self._settings.pixels_in_flight, memory_limit())),
             query_budget=PixelBudget(self._settings.query_pixels_in_flight),
             trial_timeout_s=self._settings.stage_timeout_s / 2,
+            credentials=self._credentials,
         )
 
     @cached_property

@@ -5,5 +5,6 @@ tokens       bearer tokens, of which only digests are kept; access: scopes, coll
 bodies       a submission's image and parameters, from a raw body, a form or JSON; parts: forms as a stream
 uploads      a stream into S3, under the digest of its bytes; fetch: the same from a URL, with a guard
 submissions  POST /v1/activations, /v1/queries; jobs, assets: the other routes
+soft_bindings  C2PA's Soft Binding Resolution API
 problems     errors as problem documents (RFC 9457)
 """

@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
 
-from producer.gateway import assets, jobs, notifications, submissions
+from producer.gateway import assets, jobs, notifications, soft_bindings, submissions
 from producer.gateway.access import Rates, allowed
 from producer.gateway.metrics import Measured, Metrics
 from producer.gateway.problems import Problem, answers, install
@@ -61,7 +61,8 @@ def create_gateway(settings: Settings) -> FastAPI:
     app.state.tokens, app.state.rates = Tokens(settings), Rates()
     app.add_middleware(Measured, metrics=metrics)
     install(app)
-    for part in (submissions.router, jobs.router, assets.router, notifications.router, router):
+    parts = (submissions, jobs, assets, notifications, soft_bindings)
+    for part in (*(one.router for one in parts), router):
         app.include_router(part)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # the framework's own way to complete it
     return app
@@ -72,7 +73,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     if not app.openapi_schema:
         document = FastAPI.openapi(app)
         schemas = document["components"]["schemas"]
-        for model in (Problem, submissions.ActivationParameters, submissions.QueryParameters):
+        for model in (Problem, submissions.ActivationParameters, submissions.QueryParameters, soft_bindings.Binding):
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
         for unused in ("HTTPValidationError", "ValidationError"):

@@ -18,12 +18,13 @@ from typing import Any, Final, Generic, TypeVar
 
 from starlette.requests import Request
 
+from producer.gateway.deadlines import TooLate, within
 from producer.gateway.parts import parts
 from producer.gateway.uploads import bounded, too_large
-from tasks.errors import InvalidRequest
+from tasks.errors import DeadlineExceeded, InvalidRequest
 from tasks.messages import Source
 
-__all__ = ["MEDIA_TYPES", "Keep", "Submission", "read_json", "read_submission"]
+__all__ = ["MEDIA_TYPES", "Keep", "Submission", "read_image", "read_json", "read_submission"]
 
 P = TypeVar("P")
 
@@ -36,6 +37,7 @@ MEDIA_TYPES: Final = (FORM, JSON, "application/octet-stream", "image/*")
 _MOST_JSON_BYTES: Final = 64 * 2**10
 _MOST_FIELDS: Final = 16
 _FORM_MARGIN: Final = 2**20  # what a form may have besides its file
+_BODY_S: Final = 300.0  # for a body to arrive
 _STRUCTURED: Final = ("options", "meta")
 
 
@@ -61,6 +63,7 @@ async def read_submission(
     Raises:
         TooLarge: the body is larger than allowed; raised before it is read when the request says so.
         InvalidRequest: it is none of the three.
+        DeadlineExceeded: it did not arrive in time.
     """
     content_type = request.headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
@@ -68,21 +71,27 @@ async def read_submission(
         return Submission(accept(await read_json(request)))
     if kind == FORM:
         _check_length(request, most + _FORM_MARGIN)
-        body = bounded(request.stream(), most + _FORM_MARGIN, "The form")
+        body = bounded(_arriving(request), most + _FORM_MARGIN, "The form")
         fields, image, filename = await _from_form(content_type, body, keep)
         return Submission(accept(_decoded(fields)), image, filename)
     if kind == "application/octet-stream" or kind.startswith("image/"):
         _check_length(request, most)
         parameters = accept(_decoded(dict(request.query_params)))
-        return Submission(parameters, await keep(request.stream()))
+        return Submission(parameters, await keep(_arriving(request)))
     raise InvalidRequest(f"The body's content type is none of {', '.join(MEDIA_TYPES)}.")
+
+
+async def read_image(request: Request, most: int, keep: Keep) -> Source:
+    """The body as an image; raises TooLarge, EmptyImage, DeadlineExceeded."""
+    _check_length(request, most)
+    return await keep(_arriving(request))
 
 
 async def read_json(request: Request) -> dict[str, Any]:
     """The body as a JSON object; raises InvalidRequest, TooLarge."""
     _check_length(request, _MOST_JSON_BYTES)
     body = bytearray()
-    async for chunk in bounded(request.stream(), _MOST_JSON_BYTES, "The JSON"):
+    async for chunk in bounded(_arriving(request), _MOST_JSON_BYTES, "The JSON"):
         body += chunk
     said = _json(bytes(body), "The body")
     if not isinstance(said, dict):
@@ -127,6 +136,14 @@ def _json(text: str | bytes, what: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         raise InvalidRequest(f"{what} is no JSON.") from None
+
+
+async def _arriving(request: Request) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in within(request.stream(), _BODY_S):
+            yield chunk
+    except TooLate:
+        raise DeadlineExceeded(f"The request's body was not complete after {_BODY_S:.0f} s.") from None
 
 
 def _check_length(request: Request, most: int) -> None:

@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httpcore2 as httpcore
 
+from producer.gateway.deadlines import TooLate, within
 from producer.gateway.uploads import bounded, too_large
 from tasks.errors import InvalidSetting, UrlRefused
 from tasks.settings import Settings
@@ -67,12 +68,11 @@ class Fetcher:
             UrlRefused: it is not allowed, or there is no image to be had.
             TooLarge: there is more than AII_MAX_IMAGE_BYTES; raised before reading when the server says so.
         """
-        deadline = asyncio.get_running_loop().time() + self._total_s
         try:
             async with aclosing(self._followed(url)) as chunks:
-                while (chunk := await _next_by(deadline, chunks)) is not None:
+                async for chunk in within(chunks, self._total_s):
                     yield chunk
-        except _TooLate:
+        except TooLate:
             raise UrlRefused(f"The URL gave no whole image within {self._total_s:.0f} s.") from None
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
             raise UrlRefused(f"The image's host does not give it ({type(error).__name__}).") from error
@@ -107,21 +107,6 @@ class Fetcher:
             raise UrlRefused("A URL with a login in it is not taken.")
         if not any(_fits(host, port or _PORTS[parts.scheme], _PORTS[parts.scheme], entry) for entry in self._hosts):
             raise UrlRefused("The URL's host is not on the list AII_GATEWAY_URL_HOSTS: send the image itself.")
-
-
-class _TooLate(Exception):
-    """The time of an image is over."""
-
-
-async def _next_by(deadline: float, chunks: AsyncGenerator[bytes]) -> bytes | None:
-    """The next chunk, None at the end; raises _TooLate. The time-outs of the client begin anew with each byte."""
-    try:
-        async with asyncio.timeout_at(deadline) as limit:
-            return await anext(chunks, None)
-    except TimeoutError as error:  # the host's own, of a connection for example, is passed on
-        if limit.expired():
-            raise _TooLate from error
-        raise
 
 
 class _GuardedNetwork(httpcore.AsyncNetworkBackend):

@@ -24,6 +24,7 @@ from tasks.errors import (
     TooLarge,
     Unauthenticated,
     Unavailable,
+    UnsupportedFormat,
 )
 
 __all__ = ["Problem", "answers", "install", "problem_of", "status_of"]
@@ -35,6 +36,7 @@ _RETRY_AFTER_S: Final = "5"
 # The first class that an error is of decides.
 _STATUSES: Final = (
     (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (UnsupportedFormat, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
     (BadInput, HTTPStatus.BAD_REQUEST),
     (NotFound, HTTPStatus.NOT_FOUND),
     (Conflict, HTTPStatus.CONFLICT),

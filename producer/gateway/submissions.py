@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -21,7 +20,7 @@ from producer.gateway.tokens import Token
 from producer.images import object_named
 from producer.requests import Activation
 from producer.requests import Query as QueryOf
-from tasks.errors import DeadlineExceeded, InvalidRequest
+from tasks.errors import InvalidRequest
 from tasks.messages import (
     ActivationOptions,
     AssetId,
@@ -38,8 +37,6 @@ from tasks.storage import Bucket
 __all__ = ["router"]
 
 router = APIRouter(tags=["submissions"])
-
-_BODY_S: Final = 300.0  # for a body to arrive
 
 _ADDRESS: Final = "`s3://BUCKET/KEY` or `https://…`, of an allowed bucket or host; in JSON only"
 _Address = Annotated[
@@ -166,11 +163,7 @@ async def _received(
     state: State, request: Request, bucket: Bucket, accept: Callable[[Mapping[str, Any]], P]
 ) -> Submission[P]:
     most = state.settings.max_image_bytes
-    try:
-        async with asyncio.timeout(_BODY_S):
-            return await read_submission(request, most, accept, partial(state.store.keep, bucket, most=most))
-    except TimeoutError:
-        raise DeadlineExceeded(f"The request's body was not complete after {_BODY_S} s.") from None
+    return await read_submission(request, most, accept, partial(state.store.keep, bucket, most=most))
 
 
 def _accepted(state: State, token: Token, model: type[P], said: Mapping[str, Any]) -> P:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from tasks.messages import Frozen
-from tasks.results.activation import ActivationResult, Quality, Verification
+from tasks.results.activation import ActivationResult, KeptManifest, Quality, Verification
 from tasks.results.common import ExtractorIdentity, Provenance
 from tasks.results.explanation import Alignment, ExplainedAsset, ExplanationResult, Placement
 from tasks.results.search import Assessment, FeedbackResult, LookupAnswer, LookupResult, Match, QueryResult, Verdict
@@ -29,6 +29,7 @@ __all__ = [
     "FeedbackResult",
     "GoodResult",
     "ImageResult",
+    "KeptManifest",
     "LookupAnswer",
     "LookupResult",
     "Match",

@@ -49,6 +49,14 @@ class Verification(Frozen):
     )
 
 
+class KeptManifest(Frozen):
+    """The C2PA manifest that is kept for an asset: `signed` by this system, in the protected file, or its source's."""
+
+    manifest_id: str
+    sha256: Digest = Field(description="of the manifest store")
+    signed: bool
+
+
 class ActivationResult(Frozen):
     """The end of a good activation. `passive` means that no change of the image could be verified: what was published
     is the original picture, which is registered too."""
@@ -80,4 +88,5 @@ class ActivationResult(Frozen):
         default_factory=list,
         description="what of the source's metadata, and of further pictures in it, is not published",
     )
+    manifest: KeptManifest | None = Field(default=None, description="where the source has one")
     provenance: Provenance

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from tests.stack import AII, aii
 from tests.waiting import LIMIT_S, wait_for
 
 MANY = int(os.environ.get("AII_HOOK_EVENTS", "100"))
+AWAY_S = float(os.environ.get("AII_HOOK_AWAY_S", "0"))
 
 
 @pytest.fixture
@@ -103,8 +105,10 @@ def test_a_receiver_that_was_away_gets_all_events_each_under_one_id(
     """The process that delivers is killed meanwhile, and the receiver refuses for a while when it is back."""
     add_hook(stack_environment, receiver.url)
     ended = end_jobs(ledger, MANY)
+    away_until = time.monotonic() + AWAY_S
     with delivering(stack_environment, tmp_path / "log"):
         wait_for(lambda: any(one.attempts for one in deliveries.listed("pending", 10)), "nothing was tried")
+        wait_for(lambda: time.monotonic() >= away_until)
     receiver.status = 503
     with receiver.listening(), delivering(stack_environment, tmp_path / "log"):
         wait_for(lambda: any(one.answer == "503" for one in deliveries.listed("pending", MANY)), "no refusal was noted")

@@ -5,6 +5,7 @@ Network, decoding, composing and encoding happen here, one thread an image, whil
 
 from __future__ import annotations
 
+from tasks.assets.manifests import Manifests, binding_value
 from tasks.assets.protected_digests import ProtectedDigests
 from tasks.assets.records import AssetRecord, facts_of
 from tasks.ledger.commits import Registration, Seen, conflict_of
@@ -12,9 +13,11 @@ from tasks.messages import ActivateRequest
 from tasks.names import protected_key, sha256_hex
 from tasks.results import ActivationResult, Verification
 from tasks.storage import Bucket
+from workers.activation.engine import Activated
 from workers.activation.quality import quality
 from workers.delivery.job import Publication, Restoration, Running
-from workers.handlers.protect import Protector
+from workers.handlers.credentials import Issued
+from workers.handlers.protect import Protected, Protector
 from workers.handlers.resources import Resources
 from workers.index.collection.collection import Collection
 from workers.index.collection.journal import encode_code, journal_meta, named
@@ -27,6 +30,7 @@ class ImageHandlers:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._digests = ProtectedDigests(resources.store)
+        self._manifests = Manifests(resources.store)
         self._protector = Protector(resources.device, resources.input_size, resources.limits)
 
     def activate(self, request: ActivateRequest, running: Running) -> Publication:
@@ -46,15 +50,19 @@ class ImageHandlers:
             )
             with running.watch.stage("quality"):
                 measured = quality(original.pixels, protected.decoded.pixels)
-        digest = sha256_hex(protected.encoded.data)
-        key = protected_key(request.collection, asset_id, digest, protected.encoded.extension)
+        issued = self._issued(request, data, asset_id, found, protected, running)
+        encoded = issued.encoded
+        digest = sha256_hex(encoded.data)
+        key = protected_key(request.collection, asset_id, digest, encoded.extension)
         running.begin_publishing()
 
         def store() -> Seen:
             with running.watch.stage("journal"):
                 seen = collection.look_up(asset_id)
             with running.watch.stage("upload"):
-                self._resources.store.put(Bucket.PROTECTED, key, protected.encoded.data, protected.encoded.content_type)
+                self._resources.store.put(Bucket.PROTECTED, key, encoded.data, encoded.content_type)
+                if issued.manifest:
+                    self._manifests.put(issued.manifest, issued.store)
             return seen
 
         seen = store()
@@ -87,11 +95,25 @@ class ImageHandlers:
                 loss_before=protected.before.loss,
                 loss_after=protected.after.loss,
             ),
-            metadata_lost=list(protected.encoded.lost),
+            metadata_lost=list(encoded.lost),
+            manifest=issued.manifest,
             uninformative=collection.uninformative(found.feature),
             provenance=running.provenance(),
         )
         return Publication(result, registration_of(result, replace=request.replace), seen, store)
+
+    def _issued(
+        self, request: ActivateRequest, source: bytes, asset_id: str, found: Activated, protected: Protected,
+        running: Running,
+    ) -> Issued:  # fmt: skip
+        """The file with its source's content credentials; one that is to say less than its source says none."""
+        if request.options.kept_metadata != "all":
+            return Issued(protected.encoded)
+        binding = binding_value(request.collection, found.code.tobytes())
+        with running.watch.stage("encode"):
+            return self._resources.credentials.issue(
+                source, protected.encoded, request.name or asset_id, binding, changed=protected.verified
+            )
 
     def _refuse_early(
         self, collection: Collection, request: ActivateRequest, asset_id: str, source_sha256: str, running: Running
@@ -127,6 +149,7 @@ class ImageHandlers:
     def record_activation(self, result: ActivationResult, commit: int) -> None:
         """Keep a committed activation on record, and its file's digest; `commit` is the number of its document."""
         self._digests.note(result)
+        self._manifests.note(result)
         self._resources.collections.files(result.collection).assets.put(AssetRecord.of(result, commit))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -14,6 +14,7 @@ from tasks.results import ExtractorIdentity
 from tasks.storage import Bucket, ObjectStore
 from workers.delivery.job import Running
 from workers.device.device import Device
+from workers.handlers.credentials import Credentials
 from workers.handlers.pixel_budget import PixelBudget
 from workers.images import DecodedImage, Limits, decode, pixels_of
 from workers.images.tensors import to_input
@@ -34,6 +35,7 @@ class Resources:
         limits: what is read of an image before it is refused.
         budget: the pixels of activations and extractions that may be in work at a time.
         query_budget: those of queries, which never wait for the others.
+        credentials: signs the files of sources that have C2PA manifests.
         trial_timeout_s: how long a suspect of a worker's death may be decoded in a process of its own.
     """
 
@@ -46,6 +48,7 @@ class Resources:
     budget: PixelBudget
     query_budget: PixelBudget
     trial_timeout_s: float = 60.0
+    credentials: Credentials = field(default_factory=Credentials)
 
     def fetch(self, bucket: Bucket, sha256: str, running: Running) -> bytes:
         """The bytes of an image that was uploaded under its digest; the stage `fetch` of the job.
