@@ -85,16 +85,7 @@ class ImageHandlers:
             meta=request.meta,
             options=request.options,
             quality=measured,
-            verification=Verification(
-                verified=protected.verified,
-                on_code=protected.after.on_code,
-                attempts=protected.attempts,
-                steps=protected.steps,
-                distance_before=protected.before.distance,
-                distance_after=protected.after.distance,
-                loss_before=protected.before.loss,
-                loss_after=protected.after.loss,
-            ),
+            verification=_verification(protected),
             metadata_lost=list(encoded.lost),
             manifest=issued.manifest,
             uninformative=collection.uninformative(found.feature),
@@ -151,6 +142,20 @@ class ImageHandlers:
         self._digests.note(result)
         self._manifests.note(result)
         self._resources.collections.files(result.collection).assets.put(AssetRecord.of(result, commit))
+
+
+def _verification(protected: Protected) -> Verification:
+    before, after = protected.before, protected.after
+    return Verification(
+        verified=protected.verified,
+        on_code=after.on_code,
+        attempts=protected.attempts,
+        steps=protected.steps,
+        distance_before=before.distance,
+        distance_after=after.distance,
+        loss_before=before.loss,
+        loss_after=after.loss,
+    )
 
 
 def registration_of(result: ActivationResult, *, replace: bool = False) -> Registration:
