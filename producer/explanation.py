@@ -15,10 +15,7 @@ _DEEPEST: Final = 100  # ranks beyond are not known
 def explanation_rows(result: ExplanationResult) -> Iterator[tuple[str, str]]:
     """Rows of a heading and a text."""
     yield "asset", _asset(result)
-    yield (
-        "query",
-        f"{'finds it' if result.found else 'does not find it'}, verdict {_said(result.verdict)}: {result.reason}",
-    )
+    yield "query", f"{_found(result)}, verdict {_said(result.verdict)}: {result.reason}"
     if result.rejected:
         yield "feedback", "A person said that this image is no copy of it: it is left out of the answers."
     yield "view", result.view.replace("_", " ")
@@ -36,6 +33,12 @@ def explanation_rows(result: ExplanationResult) -> Iterator[tuple[str, str]]:
 def _asset(result: ExplanationResult) -> str:
     by = f", registered by job {result.asset.activation}" if result.asset.activation else ""
     return f"{result.asset_id} in {result.collection}, generation {result.generation}{by}"
+
+
+def _found(result: ExplanationResult) -> str:
+    if result.found:
+        return "finds it"
+    return "finds another asset" if result.verdict in ("match", "possible") else "does not find it"
 
 
 def _cell(result: ExplanationResult) -> str:

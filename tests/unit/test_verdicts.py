@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tasks.results import ExtractorIdentity
+from workers.extractors.registry import load_extractor
+from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec, Features, search
 from workers.index.maintenance import starter
 from workers.index.maintenance.build import NewCollection, train_collection
@@ -111,8 +115,8 @@ def test_wilsons_interval_holds_the_share_and_stays_within_one(successes: int) -
 def _evidence(distance: float | None, calibration: Calibration | None, **changed: object) -> Evidence:
     found = {
         "distances": [] if distance is None else [distance, distance + 0.2], "cohort": [1.0] * COHORT,
-        "nearest_distractor": 1.0, "assets": 1_000, "nprobe": 1, "uninformative": False, "calibration": calibration,
-        "threshold": None,
+        "nearest_distractor": 1.0, "assets": 1_000, "nprobe": 1, "crowded": False, "hidden": False,
+        "calibration": calibration, "threshold": None,
     }  # fmt: skip
     return Evidence(**(found | changed))  # type: ignore[arg-type]
 
@@ -155,7 +159,13 @@ def test_a_collection_of_version_0_1_0_is_judged_by_distance_as_before() -> None
 
 def test_an_uninformative_query_matches_nothing_however_near() -> None:
     calibration = starter.read_card().calibration
-    assert judge(_evidence(0.1, calibration, uninformative=True)).verdict == "uninformative"
+    assert judge(_evidence(0.1, calibration, crowded=True, hidden=True)).verdict == "uninformative"
+
+
+def test_a_match_among_plain_images_is_none_and_what_is_no_match_stays_so() -> None:
+    calibration = starter.read_card().calibration
+    near, middling, far = (judge(_evidence(d, calibration, hidden=True)) for d in (0.5, 0.88, 0.98))
+    assert (near.verdict, middling.verdict, far.verdict) == ("uninformative", "uninformative", "no_match")
 
 
 # ── background ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -176,8 +186,9 @@ def test_plain_images_are_crowded_and_photographs_are_not() -> None:
 
 def test_a_match_that_is_far_nearer_than_the_crowd_is_told_from_it() -> None:
     crowded = [f for f in shipped().features[shipped().photographs :][::40] if shipped().uninformative(f)]
-    assert not any(shipped().uninformative(feature, match=0.0) for feature in crowded)
-    assert all(shipped().uninformative(feature, match=1.0) for feature in crowded)
+    for exact in (True, False):
+        assert not any(shipped().around(feature).hide(0.0, exact) for feature in crowded)
+        assert all(shipped().around(feature).hide(1.0, exact) for feature in crowded)
 
 
 def test_plain_images_are_the_same_for_the_same_seed() -> None:
@@ -207,7 +218,9 @@ def _unrelated_to_each_other(count: int) -> Features:
     return shipped().features[600 : shipped().photographs] if count <= 1_000 else pictures()
 
 
-def judged(new: NewCollection, codes: np.ndarray, features: Features) -> list[tuple[int, str]]:
+def judged(
+    new: NewCollection, codes: np.ndarray, features: Features, around: Background | None = None
+) -> list[tuple[int, str]]:
     """The first asset and the verdict of each query, at nprobe 1."""
     assert new.distractors is not None
     assets, others = new.codec.filled(codes), new.codec.filled(new.distractors)
@@ -216,8 +229,10 @@ def judged(new: NewCollection, codes: np.ndarray, features: Features) -> list[tu
         probe = new.codec.probe(feature, 1)
         hits, distractors = search(assets, probe, 60), search(others, probe, COHORT + 1)
         distances = [d for _, d in hits]
+        beside = (around or background()).around(feature)
         evidence = Evidence(
-            distances[:2], cohort([d for _, d in distractors], distances), None, len(codes), probe.nprobe, False,
+            distances[:2], cohort([d for _, d in distractors], distances), None, len(codes), probe.nprobe,
+            beside.crowded, beside.hide(distances[0] if distances else math.inf, new.codec.keeps_features),
             new.calibration, None,
         )  # fmt: skip
         answers.append((hits[0][0] if hits else -1, judge(evidence).verdict))
@@ -239,6 +254,19 @@ def test_near_duplicates_in_an_archive_of_any_size_spoil_no_threshold(count: int
     assert sum(matched) >= 0.9 * sum(right) > 0
     unrelated = judged(new, codes, unrelated_features(count))
     assert sum(verdict == "match" for _, verdict in unrelated) <= 12  # 1 % of 400 is 4
+
+
+def test_pages_of_text_in_an_archive_match_no_other_pages() -> None:
+    extractor = load_extractor("compact", torch.device("cpu"), precision="float32")
+    pages = [image for number, image in enumerate(plain_images(500, seed=9)) if number % 10 < 7]
+    with torch.no_grad():
+        inputs = torch.stack([to_input(page, extractor.input_size) for page in pages])
+        features = extractor(inputs).numpy()
+    new, codes = train_collection("archive", "Flat", EXTRACTOR, features[:100], FPR, shipped())
+    others = judged(new, codes, features[100:], shipped())
+    assert sum(verdict == "match" for _, verdict in others) <= 5  # 1 % of 250 is 2.5
+    own = judged(new, codes, features[:100], shipped())
+    assert all(verdict == "match" for _, verdict in own)
 
 
 def test_near_duplicates_are_grouped_by_their_exact_features() -> None:

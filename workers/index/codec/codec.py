@@ -99,6 +99,11 @@ class Codec:
         return int(self._index.sa_code_size())
 
     @property
+    def keeps_features(self) -> bool:
+        """Whether a code is the feature itself, so that an unedited image is at no distance from its code."""
+        return isinstance(self._family.inner, faiss.IndexFlat | faiss.IndexIVFFlat)
+
+    @property
     def has_cells(self) -> bool:
         return self._family.has_cells
 

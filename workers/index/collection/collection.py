@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -248,13 +249,16 @@ def _evidence(generation: _Generation, probe: Probe, feature: Features, hits: li
     distances = [hit.distance for hit in hits]
     others = sorted(d for segment in generation.distractors for d in segment.distances(probe, COHORT + 1))
     manifest, background = generation.manifest, generation.background
+    first = distances[0] if distances else math.inf
+    around = background.around(feature) if background else None
     return Evidence(
         distances=distances[:k],
         cohort=cohort(others, distances),
         nearest_distractor=others[0] if others else None,
         assets=manifest.assets + len(generation.delta),
         nprobe=probe.nprobe,
-        uninformative=background is not None and background.uninformative(feature, distances[0] if distances else None),
+        crowded=around is not None and around.crowded,
+        hidden=around is not None and around.hide(first, generation.codec.keeps_features),
         calibration=manifest.calibration,
         threshold=manifest.threshold,
     )

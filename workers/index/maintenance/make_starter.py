@@ -26,7 +26,7 @@ from workers.index.verdicts.measure import Contents, calibrate, entries_as_queri
 __all__ = ["make_starter", "write_starter"]
 
 _PHOTOGRAPHS: Final = 3_072  # three for each thousandth: enough for a false-match rate of 0.1 %
-_PLAIN_IMAGES: Final = 512
+_PLAIN_IMAGES: Final = 1_024
 
 
 def make_starter(

@@ -25,6 +25,34 @@ _FEWEST: Final = 1_000
 # A match in this share of the distance to the crowd is told from it. Measured with `compact`: textures and their own
 # codes 0.48 and 0.56, pages of text and the nearest code of another page 1.03 and more.
 _TOLD_APART: Final = 0.7
+# Where so many of the neighbours are plain images, the query is likely one too: of pages of text 99.7 %, of photographs
+# 4 %. Then a match has to be nearer: at these shares, for quantised features and for exact ones, 0.5 and 0.8 % of other
+# pages are taken for a match, and 1.5 and 2.5 % of copies of photographs that would be found are not.
+_MOSTLY_PLAIN: Final = 8
+_TOLD_FROM_PLAIN: Final = 0.6
+_TOLD_FROM_PLAIN_EXACT: Final = 0.25
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What lies around a feature.
+
+    Attributes:
+        nearness: mean squared distance to the nearest background images.
+        crowded: whether that is less than for nearly every photograph.
+        plain: whether nearly all of those are plain images.
+    """
+
+    nearness: float
+    crowded: bool
+    plain: bool
+
+    def hide(self, match: float, exact: bool) -> bool:
+        """Whether a match at this squared distance, of exact features or quantised ones, is hardly nearer than they
+        are: another image of that kind is as near."""
+        if self.plain:
+            return match > (_TOLD_FROM_PLAIN_EXACT if exact else _TOLD_FROM_PLAIN) * self.nearness
+        return self.crowded and match > _TOLD_APART * self.nearness
 
 
 @dataclass(frozen=True)
@@ -57,16 +85,18 @@ class Background:
     def __len__(self) -> int:
         return len(self.features)
 
-    def uninformative(self, feature: Features, match: float | None = None) -> bool:
-        """Whether a feature (D,) lies closer to its background neighbours than nearly every photograph does.
-
-        Args:
-            match: the squared distance of its first match, which means something where it is far less than theirs.
-        """
+    def around(self, feature: Features) -> Surroundings:
+        """Of a feature (D,)."""
         if self._crowded is None:
-            return False
-        nearness = float(self._nearness(feature[None])[0])
-        return nearness < self._crowded and (match is None or match > _TOLD_APART * nearness)
+            return Surroundings(np.inf, crowded=False, plain=False)
+        distances = 2 - 2 * self.features @ feature
+        nearest = np.argpartition(distances, _NEIGHBOURS)[:_NEIGHBOURS]
+        nearness, plain = float(distances[nearest].mean()), np.count_nonzero(nearest >= self.photographs)
+        return Surroundings(nearness, nearness < self._crowded, bool(plain >= _MOSTLY_PLAIN))
+
+    def uninformative(self, feature: Features) -> bool:
+        """Whether no match of a feature (D,) means anything."""
+        return self.around(feature).crowded
 
     @cached_property
     def _crowded(self) -> float | None:

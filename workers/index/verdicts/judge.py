@@ -15,6 +15,10 @@ __all__ = ["Evidence", "Judgement", "judge"]
 
 _POSSIBLE_TIMES: Final = 10
 _MOST_POSSIBLE: Final = 0.1
+_UNINFORMATIVE: Final = (
+    "The image looks like too many different ones, such as pages of text or plain surfaces, "
+    "for a match to mean anything."
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class Evidence:
         nearest_distractor: None where there is none.
         assets: how many could have been found.
         nprobe: cells that were searched.
-        uninformative: whether the query lies where many different images do.
+        crowded: whether the query lies where many different images do.
+        hidden: whether those, or the plain images around it, are as near as its first match.
         calibration: None for collections of version 0.1.0, which have `threshold`, a distance, instead.
     """
 
@@ -36,7 +41,8 @@ class Evidence:
     nearest_distractor: float | None
     assets: int
     nprobe: int
-    uninformative: bool
+    crowded: bool
+    hidden: bool
     calibration: Calibration | None
     threshold: float | None
 
@@ -114,22 +120,26 @@ def _by_score(evidence: Evidence, calibration: Calibration, fpr: float, views: i
 def _banded(
     evidence: Evidence, first: float | None, limit: float | None, possible: float | None, fpr: float
 ) -> tuple[Verdict, str]:
-    if evidence.uninformative:
-        return "uninformative", (
-            "The image looks like too many different ones, such as pages of text or plain surfaces, for a match to "
-            "mean anything."
-        )
+    if evidence.crowded and evidence.hidden:
+        return "uninformative", _UNINFORMATIVE
     if first is None:
         return "no_match", "No asset was found in the searched cells: a higher nprobe searches more."
     if limit is None:
         return "uncalibrated", ""
     assets = "one asset" if evidence.assets == 1 else f"{evidence.assets:,} assets"
-    among = f"a share {fpr:.2g} of unrelated images reaches among {assets}"
+    verdict = _band(first, limit, possible)
+    if evidence.hidden and verdict != "no_match":
+        return "uninformative", _UNINFORMATIVE
+    where = "within" if verdict == "match" else "beyond"
+    close = ", but close to it" if verdict == "possible" else ""
+    among = f"which at most a share {fpr:.2g} of unrelated images reaches among {assets}"
+    return verdict, f"The score {first:.3f} is {where} {limit:.3f}, {among}{close}."
+
+
+def _band(first: float, limit: float, possible: float | None) -> Verdict:
     if first <= limit:
-        return "match", f"The score {first:.3f} is within {limit:.3f}, which at most {among}."
-    if possible is not None and first <= possible:
-        return "possible", f"The score {first:.3f} is beyond {limit:.3f}, which at most {among}, but close to it."
-    return "no_match", f"The score {first:.3f} is beyond {limit:.3f}, which at most {among}."
+        return "match"
+    return "possible" if possible is not None and first <= possible else "no_match"
 
 
 def _too_few(calibration: Calibration, fpr: float) -> str:
