@@ -76,7 +76,7 @@ def write_starter(
     codec.write(folder / CODEC)
     np.savez_compressed(folder / CODES, codes=codes)
     background.write(folder / BACKGROUND)
-    (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n")
+    (folder / CARD).write_text(card.model_dump_json() + "\n")
     return card
 
 
