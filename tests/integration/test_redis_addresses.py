@@ -120,6 +120,22 @@ def test_an_authority_may_be_named_for_all_of_a_process(
         client.check()
 
 
+def test_a_password_is_rotated_while_producers_are_open(secured: Secured, login: str, settings: Settings) -> None:
+    admin = connect_redis(settings)
+    old = settings.model_copy(update={"redis_url": secured.url(login)})
+    new = settings.model_copy(update={"redis_url": secured.url("tls-user:new@")})
+    images = crops(3)
+    with Producer.connect(old) as open_before:
+        assert open_before.activate(images[0]).new
+        admin.acl_setuser("tls-user", enabled=True, passwords=["+new"])
+        with Producer.connect(new) as restarted:
+            assert restarted.activate(images[1]).new
+            admin.acl_setuser("tls-user", enabled=True, passwords=[f"-{_PASSWORD}"])
+            assert restarted.activate(images[2]).new
+    assert "refuses the password" in problem_with(settings, old.redis_url, RedisUnavailable)
+    admin.close()
+
+
 def test_what_answers_by_another_protocol_is_no_redis(settings: Settings) -> None:
     assert "is no Redis" in problem_with(settings, SecretStr(f"redis://{settings.s3_endpoint}/0"), InvalidSetting)
 

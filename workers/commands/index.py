@@ -13,6 +13,7 @@ __all__ = ["index"]
 _BUILD: Final = "workers.commands.index_build"
 _ASSETS: Final = "workers.commands.index_assets"
 _UPKEEP: Final = "workers.commands.index_upkeep"
+_TRANSFER: Final = "workers.commands.index_transfer"
 _COMMANDS: Final = {
     "build": Lazy(f"{_BUILD}:build", "Build a collection from images."),
     "plan": Lazy(f"{_BUILD}:plan", "Propose an index for an expected number of images."),
@@ -27,6 +28,8 @@ _COMMANDS: Final = {
     "delete": Lazy(f"{_UPKEEP}:delete", "Delete a collection."),
     "duplicates": Lazy(f"{_UPKEEP}:duplicates", "List the near-duplicates that the build found."),
     "verify": Lazy(f"{_UPKEEP}:verify", "Check a collection's files, and that its entries are found."),
+    "export": Lazy(f"{_TRANSFER}:export", "Write a collection to a file, for another Redis and S3."),
+    "import": Lazy(f"{_TRANSFER}:import_file", "Publish a collection that was exported."),
     "audit": Lazy(f"{_UPKEEP}:audit", "Count the images that would not fit another codec's codes."),
 }
 
