@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -15,15 +17,26 @@ from click.testing import CliRunner
 
 from deploy.local.instance import running
 from deploy.local.stack import write_stack_file
+from producer import Producer
 from producer.cli import aii as program
-from tasks.connection import connect_redis
-from tasks.names import worker_presence
+from tasks.connection import RedisClient, connect_redis
+from tasks.names import QUEUES, worker_presence
 from tasks.settings import Settings
-from tests.forked import fork_worker
+from tests.forked import fork_worker, run_forked
 from tests.ports import reserved_port
 from tests.waiting import LIMIT_S, wait_for
 
-__all__ = ["AII", "WorkerProcess", "aii", "aii_here", "reserve_ports", "running_stack", "settings_of"]
+__all__ = [
+    "AII",
+    "Service",
+    "WorkerProcess",
+    "aii",
+    "aii_here",
+    "reserve_ports",
+    "running_service",
+    "running_stack",
+    "settings_of",
+]
 
 
 AII = (sys.executable, "-c", "from producer.cli import aii; aii()")
@@ -32,7 +45,9 @@ AII = (sys.executable, "-c", "from producer.cli import aii; aii()")
 def aii(
     environment: dict[str, str], *arguments: str, stdin: Path = Path(os.devnull)
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user does."""
+    """Run the command line as a user does: forked where it may be, as a worker is (:class:`WorkerProcess`)."""
+    if _plain(environment) == _plain(os.environ):
+        return run_forked(environment, arguments, stdin)
     command = [*AII, *arguments]
     with stdin.open("rb") as given:
         return subprocess.run(
@@ -132,6 +147,29 @@ class WorkerProcess:
 def _plain(environment: Mapping[str, str]) -> dict[str, str]:
     """Without settings, and what pytest itself writes there."""
     return {k: v for k, v in environment.items() if not k.startswith(("AII_", "PYTEST_"))}
+
+
+@dataclass(frozen=True)
+class Service:
+    """A stack with one worker, a client of its Redis and a producer."""
+
+    settings: Settings
+    worker: WorkerProcess
+    client: RedisClient
+    producer: Producer
+
+
+@contextmanager
+def running_service() -> Iterator[Service]:
+    """In a folder of its own."""
+    with ExitStack() as stack:
+        state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        environment = stack.enter_context(running_stack(state))
+        settings = settings_of(state)
+        worker = WorkerProcess(environment, settings, state / "worker.log", ",".join(QUEUES)).wait_until_ready()
+        stack.callback(worker.kill)
+        client = stack.enter_context(connect_redis(settings))
+        yield Service(settings, worker, client, stack.enter_context(Producer.connect(settings)))
 
 
 class _Process(Protocol):

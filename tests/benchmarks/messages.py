@@ -7,35 +7,23 @@ was done.
 
 from __future__ import annotations
 
-import tempfile
 import time
-from contextlib import ExitStack
-from pathlib import Path
 
 import click
 
-from producer import Producer
-from tasks.connection import connect_redis
 from tasks.ledger.states import JobState
 from tasks.names import QUEUES
 from tests.odd_messages import some_odd_elements
 from tests.photographs import crops
-from tests.stack import WorkerProcess, running_stack, settings_of
+from tests.stack import running_service
 from tests.waiting import wait_for
 
 
 @click.command(help=__doc__)
 @click.option("--count", default=10_000, show_default=True, help="Elements in all queues together.")
 def main(count: int) -> None:
-    with ExitStack() as stack:
-        state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        environment = stack.enter_context(running_stack(state))
-        settings = settings_of(state)
-        worker = WorkerProcess(environment, settings, state / "worker.log", ",".join(QUEUES)).wait_until_ready()
-        stack.callback(worker.kill)
-        client = stack.enter_context(connect_redis(settings))
-        producer = Producer.connect(settings)
-        stack.callback(producer.close)
+    with running_service() as service:
+        client, producer, worker = service.client, service.producer, service.worker
         began = time.monotonic()
         for queue in QUEUES:
             for element in some_odd_elements(queue, count // len(QUEUES)):

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,11 +24,10 @@ import click
 from producer import Producer
 from producer.batch import run_batch
 from producer.search import Found
-from tasks.connection import RedisClient, connect_redis
+from tasks.connection import RedisClient
 from tasks.messages import ActivationOptions
-from tasks.names import QUEUES
 from tests.photographs import crops
-from tests.stack import WorkerProcess, running_stack, settings_of
+from tests.stack import running_service
 
 _IDLE_S: Final = 10.0
 # What this benchmark itself asks.
@@ -69,14 +67,8 @@ class Spent:
 def main(count: int, steps: int, json_path: Path | None) -> None:
     files = crops(3 * count, side=160)
     options = ActivationOptions(steps=steps)
-    with ExitStack() as stack:
-        state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        environment = stack.enter_context(running_stack(state))
-        settings = settings_of(state)
-        worker = WorkerProcess(environment, settings, state / "worker.log", ",".join(QUEUES)).wait_until_ready()
-        stack.callback(worker.kill)
-        client = stack.enter_context(connect_redis(settings))
-        producer = stack.enter_context(Producer.connect(settings))
+    with running_service() as service:
+        client, producer = service.client, service.producer
         activate_all(producer, files[:count], options)  # scripts are loaded, entities declared
         idle = _spent(client, lambda: time.sleep(_IDLE_S))
         busy = _spent(client, lambda: activate_all(producer, files[count : 2 * count], options))

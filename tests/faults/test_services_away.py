@@ -5,32 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from tasks.connection import connect_redis
 from tests.flower import Flower
+from tests.health import probe
 from tests.ports import reserved_port
 from tests.stack import WorkerProcess, running_stack, settings_of
-from tests.waiting import LIMIT_S, wait_for
-
-
-def get(port: int, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=LIMIT_S) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-    except OSError:  # no process listens yet
-        return 0, ""
+from tests.waiting import wait_for
 
 
 def missing(port: int) -> dict[str, str]:
-    status, body = get(port, "/ready")
+    status, body = probe(port, "/ready")
     return json.loads(body)["missing"] if status else {"port": "closed"}  # type: ignore[no-any-return]
 
 
@@ -41,16 +29,16 @@ def test_a_worker_without_redis_and_s3_is_alive_and_says_what_is_missing(tmp_pat
         worker = WorkerProcess(given, settings_of(tmp_path), tmp_path / "worker.log", "query,activate")
         try:
             wait_for(lambda: "start" in missing(port), "it says nothing while it starts")
-            assert get(port, "/live")[0] == 200
+            assert probe(port, "/live")[0] == 200
             worker.wait_until_ready()
             wait_for(lambda: missing(port) == {}, "it does not get ready")
-            assert "aii_jobs_total" in get(port, "/metrics")[1]
+            assert "aii_jobs_total" in probe(port, "/metrics")[1]
         except BaseException:
             worker.kill()
             raise
     try:
         assert set(missing(port)) == {"redis", "s3"}
-        assert (get(port, "/live")[0], worker.alive()) == (200, True)
+        assert (probe(port, "/live")[0], worker.alive()) == (200, True)
     finally:
         worker.kill()
 

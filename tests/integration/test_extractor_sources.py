@@ -18,6 +18,7 @@ from tasks.errors import AiiError, CorruptExtractor, ExtractorMismatch, Extracto
 from tasks.names import sha256_hex
 from tasks.storage import Bucket, ObjectStore
 from tests.file_server import FileServer
+from workers.extractors import probes
 from workers.extractors.network import IMAGENET_MEAN, IMAGENET_STD
 from workers.extractors.registry import COMPACT_WEIGHTS, load_extractor
 
@@ -80,7 +81,8 @@ def test_sscd_is_fetched_from_a_url_and_gives_what_a_plain_resnet50_with_gem_giv
     assert torch.allclose(extractor(IMAGES), expected, atol=1e-5)
 
 
-def test_sscd_takes_squares_of_288_pixels_unless_told_otherwise(weights: Path) -> None:
+def test_sscd_takes_squares_of_288_pixels_unless_told_otherwise(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "PROBES", 2)  # of all sixteen, at this size, it takes half a minute
     extractor = load_extractor(str(weights / "sscd_random.torchvision.pt"), CPU)
     assert (extractor.name, extractor.input_size) == ("sscd-288", 288)
     image = torch.rand(1, 3, 288, 288, requires_grad=True)

@@ -183,7 +183,7 @@ OTHERS: dict[str, Any] = {
         "Reshape",
         g.node("Concat", [
             g.node("Unsqueeze", [g.node("Gather", [g.node("Shape", [g.last]), g.constant(0)]), g.constant([0])]),
-            g.constant([8 * 16 * 16]),
+            g.constant([8 * 8 * 8]),
         ], axis=0),
     ),
     "uneven pads": lambda g: g.then("Conv", g.draw(8, 8, 3, 3), pads=[0, 1, 2, 0]).then("Flatten"),
@@ -203,7 +203,7 @@ OTHERS: dict[str, Any] = {
 @pytest.mark.parametrize("kind", list(OTHERS))
 def test_other_operators_compute_what_onnx_computes(tmp_path: Path, kind: str) -> None:
     g = Graph()
-    g.then("Conv", g.draw(8, 3, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1])
+    g.then("Conv", g.draw(8, 3, 3, 3), strides=[4, 4], pads=[1, 1, 1, 1])
     path = OTHERS[kind](g).save(tmp_path / "net.onnx")
     assert torch.allclose(features(path), reference(path, (IMAGES.numpy() - MEAN) / STD), atol=1e-5)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -28,6 +26,7 @@ from tasks.names import TASK_ACTIVATE, worker_presence
 from tasks.results import FailureResult, Provenance
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
+from tests.health import probe
 from tests.integration.test_ledger import QUEUE, claim, request
 from tests.photographs import crops
 from tests.running import Runs
@@ -322,15 +321,6 @@ def note(name: str) -> WorkerNote:
     )  # fmt: skip
 
 
-def get(port: int, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=LIMIT_S) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
 def test_alive_and_ready_are_two_things(ledger: Ledger) -> None:
     problems: list[Exception] = [NotReady("Not warm yet.")]
 
@@ -342,22 +332,22 @@ def test_alive_and_ready_are_two_things(ledger: Ledger) -> None:
     server = HealthServer("127.0.0.1", 0, readiness, Counters)
     server.start()
     try:
-        assert get(server.port, "/live")[0] == 200
+        assert probe(server.port, "/live")[0] == 200
         readiness.starting("The extractor is loaded.")
-        status, body = get(server.port, "/ready")
+        status, body = probe(server.port, "/ready")
         assert (status, json.loads(body)["missing"]) == (503, {"start": "The extractor is loaded."})
         readiness.started({"redis": ledger.check, "warm": warm})
-        status, body = get(server.port, "/ready")
+        status, body = probe(server.port, "/ready")
         assert (status, json.loads(body)["missing"]) == (503, {"warm": "Not warm yet."})
         problems[0] = ZeroDivisionError()
-        status, body = get(server.port, "/ready")
+        status, body = probe(server.port, "/ready")
         assert (status, "ZeroDivisionError" in json.loads(body)["missing"]["warm"]) == (503, True)
         problems.clear()
-        assert get(server.port, "/ready") == (200, '{"ready": true, "missing": {}}')
+        assert probe(server.port, "/ready") == (200, '{"ready": true, "missing": {}}')
         readiness.notes["device"] = "cpu: there is no GPU"
-        assert json.loads(get(server.port, "/ready")[1])["device"] == "cpu: there is no GPU"
-        assert "aii_jobs_total" in get(server.port, "/metrics")[1]
-        assert get(server.port, "/else")[0] == 404
+        assert json.loads(probe(server.port, "/ready")[1])["device"] == "cpu: there is no GPU"
+        assert "aii_jobs_total" in probe(server.port, "/metrics")[1]
+        assert probe(server.port, "/else")[0] == 404
         with pytest.raises(InvalidRequest, match="AII_METRICS_PORT"):
             HealthServer("127.0.0.1", server.port, readiness, Counters)
     finally:

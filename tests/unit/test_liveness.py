@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 
 import pytest
 
 from tasks.errors import NotReady, RedisUnavailable
 from tasks.monitoring.metrics import Counters
 from tasks.periodic import PeriodicThread
+from tests.health import probe
 from workers.delivery.pulse import Pulse
 from workers.monitoring.health import HealthServer, Readiness
 
 
 def live(port: int) -> tuple[int, dict[str, object]]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/live", timeout=60) as answer:
-            return answer.status, json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.loads(error.read())
+    status, body = probe(port, "/live")
+    return status, json.loads(body)
 
 
 def test_a_worker_that_is_stuck_says_so_where_it_is_asked_whether_it_lives() -> None:
