@@ -15,7 +15,7 @@ from producer.manifest import CSV_NAME, JSONL_NAME, read_rows
 from producer.search import Found
 from tasks.command_line import printable
 from tasks.errors import Conflict, DiskUnavailable
-from tasks.files import write_atomically
+from tasks.files import remove_abandoned, write_atomically
 from tasks.formats import HEAD_BYTES, format_named, format_of
 from tasks.names import sha256_hex
 
@@ -41,7 +41,8 @@ class Outputs:
 
     @classmethod
     def planned(cls, found: Sequence[Found], folder: Path, *, force: bool, lossless: bool = False) -> Outputs:
-        """Work out all names, and check them. With `lossless`, a JPEG becomes a PNG.
+        """Work out all names, and check them. With `lossless`, a JPEG becomes a PNG. What killed commands have left
+        half-written in the same folders is deleted.
 
         Raises:
             UsageError: a name is that of an original, of two images, or of a file that is there already.
@@ -52,6 +53,8 @@ class Outputs:
         plan.refuse_clashes([image.name for image in found])
         if not force:
             refuse_existing(_taken(plan, found))
+        for parent in {(folder / name).parent for name in plan.names}:
+            remove_abandoned(parent)
         return plan
 
     def refuse_clashes(self, sources: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ __all__ = ["PROTECTED", "Found", "Search", "Skipped", "Unread", "find_images", "
 
 PROTECTED: Final = "protected file"
 _HIDDEN: Final = "hidden"
+_NAMED_TWICE: Final = "named twice"
 _SUFFIXES: Final = frozenset(suffix for kind in FORMATS for suffix in kind.suffixes)
 
 
@@ -76,7 +77,7 @@ def find_images(
     walk = _Walk({path.resolve(): why for path, why in (excluded or {}).items()})
     for argument in given:
         if argument == "-":
-            walk.search.found.append(Found("-", Path("stdin"), standard_input or b""))
+            walk.take_standard_input(standard_input or b"")
         elif _is_folder(folder := Path(argument)):
             _find_below(walk, folder, prefix=Path(folder.resolve().name) if len(given) > 1 else Path())
         else:
@@ -180,10 +181,16 @@ class _Walk:
         assert isinstance(found.source, Path)
         place = found.source.absolute()
         if place in self._taken:
-            self._skip(found.source, "named twice")
+            self._skip(found.source, _NAMED_TWICE)
         else:
             self._taken.add(place)
             self.search.found.append(found)
+
+    def take_standard_input(self, data: bytes) -> None:
+        if any(found.name == "-" for found in self.search.found):
+            self._skip(Path("-"), _NAMED_TWICE)
+        else:
+            self.search.found.append(Found("-", Path("stdin"), data))
 
     def _skip(self, path: Path, reason: str) -> None:
         self.search.skipped.append(Skipped(str(path), reason))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PART_PREFIX", "move_into_place", "part_file", "replacing", "write_atomically"]
+__all__ = ["PART_PREFIX", "move_into_place", "part_file", "remove_abandoned", "replacing", "write_atomically"]
 
 # Of the names of files that are being written: a process that is killed leaves one behind.
 PART_PREFIX: Final = ".part-"
+_ABANDONED_S: Final = 3_600.0  # without a change: no file takes so long to write
 _READABLE_BY_ALL: Final = 0o666  # less what the process's umask takes away, as for any new file
 
 
@@ -62,6 +64,15 @@ def move_into_place(part: Path, path: Path) -> None:
     _flush(part)
     part.replace(path)
     _flush(path.parent)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Delete what killed processes have left half written in a folder; one that cannot be read is left as it is."""
+    with suppress(OSError):
+        for part in folder.glob(f"{PART_PREFIX}{'[0-9a-f]' * 16}.tmp"):
+            with suppress(OSError):  # another process was faster
+                if part.is_file() and time.time() - part.stat().st_mtime > _ABANDONED_S:
+                    part.unlink()
 
 
 def _flush(path: Path) -> None:

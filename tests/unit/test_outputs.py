@@ -13,6 +13,7 @@ from producer.manifest import CSV_NAME, Row, read_rows, write_manifest
 from producer.outputs import Outputs, check_report, published_name, save
 from producer.search import find_images
 from tasks.errors import Conflict, DiskUnavailable
+from tasks.files import PART_PREFIX, part_file
 from tasks.names import sha256_hex
 from tests.photographs import crops
 
@@ -99,6 +100,18 @@ def test_the_output_of_an_earlier_run_on_the_same_image_is_not_another_file(tmp_
     (tmp_path / "in" / "a.jpg").write_bytes(OTHER)
     with pytest.raises(click.UsageError, match="exists already"):
         plan(tmp_path / "out", tmp_path / "in")
+
+
+def test_what_a_killed_command_left_half_written_is_deleted_an_hour_later(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(JPEG)
+    with part_file(tmp_path / "out") as new, part_file(tmp_path / "out") as old:
+        (other := tmp_path / "out" / f"{PART_PREFIX}mine").touch()
+        for path in (old, other):
+            os.utime(path, (0, 0))
+        plan(tmp_path / "out", tmp_path / "in")
+        assert {*(tmp_path / "out").iterdir()} == {new, other}
 
 
 def test_a_manifest_that_is_none_of_ours_is_not_replaced(tmp_path: Path) -> None:

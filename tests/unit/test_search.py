@@ -92,6 +92,11 @@ def test_one_path_named_twice_is_one_image(tmp_path: Path) -> None:
     )
 
 
+def test_standard_input_named_twice_is_one_image() -> None:
+    search = find_images(["-", "-"], JPEG)
+    assert ([one.source for one in search.found], summary(search)) == ([JPEG], "1 skipped: 1 named twice")
+
+
 def test_several_folders_are_kept_apart_by_their_names(tmp_path: Path) -> None:
     files(tmp_path, one__a_jpg=JPEG, two__a_jpg=JPEG)
     assert names(find_images([str(tmp_path / "one"), str(tmp_path / "two")])) == ["one/a.jpg", "two/a.jpg"]

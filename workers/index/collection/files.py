@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from tasks.assets.records import AssetRecords
 from tasks.assets.removals import Removals
 from tasks.errors import CollectionMissing, CorruptSegment, DigestMismatch, DiskUnavailable, NotFound, ObjectMissing
+from tasks.files import PART_PREFIX
 from tasks.names import check_collection, sha256_hex
 from tasks.storage import Bucket, ObjectStore
 from workers.index.collection.manifest import Manifest, Pointer, SegmentFiles
@@ -268,7 +269,7 @@ def prune(cache: Path) -> None:
     """
     now = time.time()
     for path in cache.glob("*") if cache.exists() else ():
-        kept_s = _HALF_DONE_S if path.name.startswith(".part-") else _UNUSED_S
+        kept_s = _HALF_DONE_S if path.name.startswith(PART_PREFIX) else _UNUSED_S
         try:
             if path.is_file() and now - path.stat().st_mtime > kept_s:
                 path.unlink()
