@@ -2,7 +2,7 @@
 
 aii:hooks   hash: id → JSON: url, secret, states, created_at. While there is none, workers write no outbox.
 
-A record that no sense can be made of is noted as a dead letter, and passed over.
+An unreadable record is noted as a dead letter, and passed over.
 """
 
 from __future__ import annotations

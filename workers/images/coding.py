@@ -20,7 +20,7 @@ PublishedFormat: TypeAlias = Literal["JPEG", "PNG", "WEBP"]
 Table: TypeAlias = tuple[int, ...]
 
 # Pillow's numbers for chroma subsampling.
-FULL_CHROMA, HALF_WIDTH, HALF_BOTH = 0, 1, 2
+FULL_CHROMA, HALF_WIDTH = 0, 1
 # The finest that is tried: what survives in no JPEG of this quality at 4:4:4 would not survive publication elsewhere.
 _FINEST_JPEG: Final = 95
 _FINEST_LOSSY_WEBP: Final = 95
@@ -49,11 +49,6 @@ class Coding:
     progressive: bool = False
     quality: int | None = None
     colours: int | None = None
-
-    @property
-    def halves_chroma(self) -> bool:
-        """Whether colour has half the picture's resolution."""
-        return self.sampling != FULL_CHROMA or (self.format == "WEBP" and self.quality is not None)
 
     def finer(self) -> Coding | None:
         """The next one, of which more survives; None for the finest."""
