@@ -102,9 +102,11 @@ def start_worker(
     """Starts workers that end with the test."""
     started: list[WorkerProcess] = []
 
-    def start(queues: str = "query,activate,index", **environment: str) -> WorkerProcess:
+    def start(
+        queues: str = "query,activate,index", prepare: Callable[[], None] | None = None, **environment: str
+    ) -> WorkerProcess:
         log = tmp_path / f"worker-{len(started)}.log"
-        started.append(WorkerProcess(stack_environment | environment, settings, log, queues))
+        started.append(WorkerProcess(stack_environment | environment, settings, log, queues, prepare))
         return started[-1].wait_until_ready()
 
     yield start

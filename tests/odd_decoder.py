@@ -1,4 +1,4 @@
-"""Images that end or stall their decoder, for workers that are started with :func:`environment`.
+"""Images that end or stall their decoder, for workers that are prepared by :func:`install`.
 
 No such image is known of Pillow; so it is made to: a picture 211 pixels wide ends the process that decodes it, and one
 of 213 pixels never gets decoded.
@@ -7,12 +7,13 @@ of 213 pixels never gets decoded.
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-__all__ = ["crashing", "environment", "hanging"]
+__all__ = ["crashing", "environment", "hanging", "install"]
 
 _CRASHES, _HANGS = 211, 213
 _HOOK = f"""
@@ -31,10 +32,16 @@ ImageFile.load = load
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """What a worker has to be started with."""
+    """What a new process has to be started with."""
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(_HOOK)
     return {"PYTHONPATH": str(folder), "PYTHONFAULTHANDLER": ""}
+
+
+def install(folder: Path) -> None:
+    """The same for this process, and those that it starts."""
+    os.environ |= environment(folder)
+    exec(_HOOK, {})
 
 
 def crashing(seed: int = 0) -> bytes:

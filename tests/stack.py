@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,15 +100,18 @@ class WorkerProcess:
     """A real worker, in a process of its own.
 
     It is forked (see :mod:`tests.forked`), unless `environment` differs from this process's in more than settings:
-    Python and the libraries read such variables when they are loaded.
+    Python and the libraries read such variables when they are loaded. `prepare` is called in a forked one first.
     """
 
-    def __init__(self, environment: dict[str, str], settings: Settings, log: Path, queues: str) -> None:
+    def __init__(
+        self, environment: dict[str, str], settings: Settings, log: Path, queues: str,
+        prepare: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         self._settings = settings
         self.log = log
         log.touch()
         if _plain(environment) == _plain(os.environ):
-            self._process: _Process = fork_worker(environment, queues, log)
+            self._process: _Process = fork_worker(environment, queues, log, prepare)
         else:
             self._process = _Spawned(environment, queues, log)
 

@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from producer import Job, Producer
@@ -16,7 +17,7 @@ from tasks.names import sha256_hex
 from tasks.results import FailureResult
 from tasks.settings import Settings
 from tests.link import Link
-from tests.odd_decoder import crashing, environment, hanging
+from tests.odd_decoder import crashing, hanging, install
 from tests.photographs import crops
 from tests.stack import WorkerProcess
 from tests.waiting import wait_for
@@ -68,7 +69,7 @@ def test_the_neighbours_of_an_image_that_ends_its_worker_all_end_well(
     good = [activate(producer, image) for image in images[:half]]
     poison = activate(producer, crashing())
     good += [activate(producer, image) for image in images[half:]]
-    with supervised(lambda: start_worker(**environment(tmp_path / "hook"))) as workers:
+    with supervised(lambda: start_worker(prepare=partial(install, tmp_path / "hook"))) as workers:
         wait_for(lambda: states(producer, good) == [JobState.DONE] * NEIGHBOURS, "a neighbour did not end well")
         wait_for(lambda: states(producer, [poison]) == [JobState.FAILED], "it did not end")
         assert failure(producer, poison).code == "poison"
@@ -78,11 +79,11 @@ def test_the_neighbours_of_an_image_that_ends_its_worker_all_end_well(
 def test_images_that_are_never_decoded_fail_by_time_and_stop_no_lane_for_good(
     start_worker: Callable[..., WorkerProcess], producer: Producer, settings: Settings, tmp_path: Path
 ) -> None:
-    given = environment(tmp_path / "hook") | {"AII_STAGE_TIMEOUT_S": "8", "AII_ACTIVATE_THREADS": "4"}
+    given = {"AII_STAGE_TIMEOUT_S": "8", "AII_ACTIVATE_THREADS": "4"}
     hung = [activate(producer, hanging(seed)) for seed in range(6)]
     asked = producer.query(hanging(9))
     good = [activate(producer, image) for image in crops(6)]
-    with supervised(lambda: start_worker(**given)) as workers:
+    with supervised(lambda: start_worker(prepare=partial(install, tmp_path / "hook"), **given)) as workers:
         wait_for(lambda: states(producer, good) == [JobState.DONE] * 6, "the lane stopped for good")
         wait_for(lambda: states(producer, [*hung, asked]) == [JobState.FAILED] * 7, "one did not end")
         assert {failure(producer, job).code for job in [*hung, asked]} == {"deadline_exceeded"}
