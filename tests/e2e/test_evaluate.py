@@ -18,7 +18,7 @@ from tests.waiting import wait_for
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
-    for i, data in enumerate(crops(4, side=160)):
+    for i, data in enumerate(crops(5, side=160)):
         (folder / f"{i}.jpg").write_bytes(data)
     (folder / "torn.jpg").write_bytes(crops(1)[0][:800])
     return folder
@@ -77,7 +77,7 @@ def test_a_report_its_tables_and_the_same_tables_after_an_interruption(
     done = evaluate(*arguments, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "IVF4,PQ8x4, nprobe 16" in done.stdout
-    assert "editing PQ8x4-10-jnd-3: 3" in done.stderr
+    assert "editing PQ8x4-10-jnd-3: 4" in done.stderr
     assert "1 files are left out" in done.stderr
     recall = rows(tmp_path / "recall.csv", ("index", "nprobe", "activated", "edit", "recall_at_1"))
     assert {row[0] for row in recall} == {"Flat", "IVF4,PQ8x4", "PQ8x4"}
@@ -128,7 +128,7 @@ def test_workers_who_extract_the_references_lead_to_the_same_tables(
     there = evaluate(*arguments, *INDEXES, "--queue", "--out", tmp_path / "there", environment=stack_environment)
     assert there.returncode == 0, there.stderr
     assert (tmp_path / "there" / "recall.csv").read_text() == (undisturbed / "recall.csv").read_text()
-    index = ("--index", "starter", "--other", "PQ4x4", "--count", "2")
+    index = ("--index", "starter", "--other", "PQ4x4")
     served = evaluate(*arguments, *index, "--out", tmp_path / "index", environment=stack_environment)
     assert "IVF512,PQ8x8, nprobe 1" in served.stdout, served.stderr  # which 300 references could not train
 
