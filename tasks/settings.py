@@ -110,7 +110,7 @@ class Settings(BaseSettings):
         default=10.0, ge=0, description="seconds that a message may be late before its job is sent again"
     )
     reconcile_every_s: float = Field(default=2.0, gt=0, description="seconds between two searches for lost jobs")
-    # One start in company, two alone: a worker that is killed from outside must not condemn what it was doing.
+    # One start beside other jobs, two alone: a worker that is killed from outside must not condemn what it was doing.
     max_attempts: int = Field(
         default=4,
         ge=1,

@@ -10,8 +10,8 @@ from tasks.ledger.ledger import Ledger
 from tasks.results import Result
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
-from workers.delivery.company import Company
 from workers.delivery.identity import Identity
+from workers.delivery.isolation import Isolation
 from workers.delivery.job_runner import JobRunner, Services
 from workers.delivery.leases import Leases
 from workers.delivery.retry_policy import JobRetryPolicy
@@ -36,5 +36,5 @@ class Runs:
         self.leases = Leases(self.ledger, lease_s=20)
         identity, policy = Identity("worker", "cpu", {}), JobRetryPolicy(first_s=0.001, longest_s=0.01)
         set_aside = SetAside(self.letters)
-        services = Services(self.ledger, self.store, self.leases, identity, policy, Company(), set_aside)
+        services = Services(self.ledger, self.store, self.leases, identity, policy, Isolation(), set_aside)
         self.runner = JobRunner(services, self.stage_timeout_s, self.seen.append, lambda: self.ended.append("ended"))

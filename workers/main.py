@@ -25,9 +25,9 @@ from tasks.periodic import PeriodicThread
 from tasks.settings import Settings, state_dir
 from tasks.storage import ObjectStore
 from workers.activation.engine import BATCH_IMAGES
-from workers.delivery.company import Company
 from workers.delivery.handing_back import hand_back_and_end
 from workers.delivery.identity import Identity
+from workers.delivery.isolation import Isolation
 from workers.delivery.job_runner import JobRunner, Services
 from workers.delivery.lanes import lanes_for, run_lanes, worker_app
 from workers.delivery.leases import Leases
@@ -169,7 +169,7 @@ class _Worker:
     def _give_up_waiting(self) -> None:
         """What waits for a service, or for other jobs to end, ends now: the jobs are left to other workers."""
         self._retry_policy.stop()
-        self._company.stop()
+        self._isolation.stop()
 
     def _checks(self, background: Sequence[PeriodicThread]) -> dict[str, Check]:
         """What being ready consists of."""
@@ -234,13 +234,19 @@ class _Worker:
         return SetAside(DeadLetters(self._redis, self._identity.worker))
 
     @cached_property
-    def _company(self) -> Company:
-        return Company()
+    def _isolation(self) -> Isolation:
+        return Isolation()
 
     @cached_property
     def _runner(self) -> JobRunner:
         services = Services(
-            self._ledger, self._store, self._leases, self._identity, self._retry_policy, self._company, self._set_aside
+            self._ledger,
+            self._store,
+            self._leases,
+            self._identity,
+            self._retry_policy,
+            self._isolation,
+            self._set_aside,
         )
         end = partial(hand_back_and_end, self._ledger, self._leases, self._sender)
         return JobRunner(services, self._settings.stage_timeout_s, self._recorder.observe, end)

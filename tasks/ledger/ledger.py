@@ -86,8 +86,8 @@ class Ledger:
 
     @property
     def deaths_alone(self) -> int:
-        """How many workers die of a job that runs alone before it is to blame. The start in company before that, and
-        the one that closes the job, are of the attempts as well."""
+        """How many workers die of a job that runs alone before it is to blame. The first start, beside other jobs, and
+        the one that closes the job count as attempts as well."""
         return max(1, self._max_attempts - 2)
 
     def check(self) -> None:

@@ -91,7 +91,7 @@ def test_activation_brings_the_feature_nearer_to_its_target(device: Device, code
     assert loss(torch.from_numpy(feature[None])) < loss(torch.from_numpy(found.feature[None]))
 
 
-def test_the_same_image_gets_the_same_change_in_any_company(device: Device, codec: Codec) -> None:
+def test_the_same_image_gets_the_same_change_in_any_batch(device: Device, codec: Codec) -> None:
     alone = device.activate(work(0, codec))
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda seed: device.activate(work(seed, codec)), range(8)))

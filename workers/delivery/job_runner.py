@@ -5,7 +5,7 @@ one step in Redis, under the job's token; how a job ends from there on is in :mo
 that dies anywhere leaves a lease that runs out. The next one does the work again, or finds it committed and only
 finishes it.
 
-A job that was in flight when a worker died is a suspect: it is repeated without company in its process. While S3 is
+A job that was in flight when a worker died is a suspect: it is repeated without other jobs in its process. While S3 is
 away, or refuses, a job is put off instead of keeping its thread.
 """
 
@@ -35,9 +35,9 @@ from tasks.ledger.states import Claim
 from tasks.messages import validated
 from tasks.results import FailureResult, Result
 from tasks.storage import ObjectStore
-from workers.delivery.company import Company
 from workers.delivery.deadlines import Deadlines, Watched
 from workers.delivery.identity import Identity
+from workers.delivery.isolation import Isolation
 from workers.delivery.job import HeldJob, Kind, Publication, Running
 from workers.delivery.job_end import JobEnd
 from workers.delivery.leases import Leases
@@ -62,7 +62,7 @@ class Services:
     leases: Leases
     identity: Identity
     retry_policy: JobRetryPolicy
-    company: Company
+    isolation: Isolation
     set_aside: SetAside
 
 
@@ -94,7 +94,7 @@ class JobRunner:
         self._leases = services.leases
         self._identity = services.identity
         self._retry_policy = services.retry_policy
-        self._company = services.company
+        self._isolation = services.isolation
         self._set_aside = services.set_aside
         self._end = JobEnd(services.ledger, services.store, services.leases, services.retry_policy, observe)
         self.deadlines = Deadlines(stage_timeout_s, self._fail_late, end_process)
@@ -106,14 +106,14 @@ class JobRunner:
         """
         token, message = uuid.uuid4().hex, _Message(payload, problem)
         try:
-            with self._company.shared():
+            with self._isolation.shared():
                 claim = self._claim(kind, job_id, payload, token)
                 if not claim.granted:
                     return claim.value
                 self._leases.hold(job_id, token)
                 if claim is not Claim.SUSPECT:
                     return self._run(kind, job_id, token, message, claim)
-            with self._company.alone():
+            with self._isolation.alone():
                 return self._run_alone(kind, job_id, token, message)
         except _NOT_OURS as error:
             logger.warning("%s", error, extra={"job_id": job_id})

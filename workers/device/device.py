@@ -270,7 +270,7 @@ class Device:
             self._halving(batch[start : start + max(1, middle)], run, kind)
 
     def _try_again(self, waiting: _Waiting[_T], run: Callable[[Sequence[_Waiting[_T]]], None]) -> None:
-        """An image alone, with the memory of its batch freed: it must not be condemned for its company."""
+        """An image alone, with the memory of its batch freed: it must not be condemned for the others of its batch."""
         try:
             run([waiting])
         except torch.OutOfMemoryError:

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.errors import WorkerStopping
 from tests.waiting import LIMIT_S, wait_for
-from workers.delivery.company import Company
+from workers.delivery.isolation import Isolation
 
 
 class Job:
@@ -35,11 +35,11 @@ def end(*jobs: Job) -> None:
 
 
 def test_jobs_share_a_process_and_a_suspect_waits_until_it_is_empty() -> None:
-    company = Company()
+    isolation = Isolation()
     with ThreadPoolExecutor(3) as pool:
-        one, two = Job(pool, company.shared), Job(pool, company.shared)
+        one, two = Job(pool, isolation.shared), Job(pool, isolation.shared)
         wait_for(lambda: one.inside.is_set() and two.inside.is_set(), "they do not run beside each other")
-        suspect = Job(pool, company.alone)
+        suspect = Job(pool, isolation.alone)
         end(one)
         assert not suspect.inside.wait(0.05)
         end(two)
@@ -48,11 +48,11 @@ def test_jobs_share_a_process_and_a_suspect_waits_until_it_is_empty() -> None:
 
 
 def test_no_job_gets_in_while_a_suspect_runs_or_waits_and_suspects_run_one_after_the_other() -> None:
-    company = Company()
+    isolation = Isolation()
     with ThreadPoolExecutor(4) as pool:
-        first, second = Job(pool, company.alone), Job(pool, company.alone)
+        first, second = Job(pool, isolation.alone), Job(pool, isolation.alone)
         wait_for(lambda: first.inside.is_set() or second.inside.is_set(), "no suspect runs")
-        other = Job(pool, company.shared)
+        other = Job(pool, isolation.shared)
         running, waiting = (first, second) if first.inside.is_set() else (second, first)
         assert not waiting.inside.wait(0.05)
         assert not other.inside.is_set()
@@ -65,20 +65,20 @@ def test_no_job_gets_in_while_a_suspect_runs_or_waits_and_suspects_run_one_after
 
 
 def test_a_stop_ends_the_waiting_but_not_what_runs() -> None:
-    company = Company()
+    isolation = Isolation()
     with ThreadPoolExecutor(2) as pool:
-        running = Job(pool, company.shared)
+        running = Job(pool, isolation.shared)
         wait_for(running.inside.is_set, "it does not run")
-        suspect = Job(pool, company.alone)
-        company.stop()
+        suspect = Job(pool, isolation.alone)
+        isolation.stop()
         assert isinstance(suspect.future.exception(LIMIT_S), WorkerStopping)
         end(running)
 
 
 def test_an_error_inside_lets_the_next_one_in() -> None:
-    company = Company()
-    for how in (company.alone, company.shared):
+    isolation = Isolation()
+    for how in (isolation.alone, isolation.shared):
         with pytest.raises(KeyError), how():
             raise KeyError
-    with company.alone():
+    with isolation.alone():
         pass

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 from tasks.errors import WorkerStopping
 
-__all__ = ["Company"]
+__all__ = ["Isolation"]
 
 
-class Company:
+class Isolation:
     """A lock for many readers and one writer; a waiting writer goes first. Thread-safe.
 
     Jobs that run beside each other die together, so after such a death none of them can be blamed. Each is repeated
