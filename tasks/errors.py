@@ -483,6 +483,12 @@ def kinds() -> Iterator[type[AiiError]]:
         pending.extend(kind.__subclasses__())
 
 
+def retry_helps(code: str) -> bool:
+    """Whether a job that ended with this code may end otherwise when it is done again as it is: not where its image or
+    its request is what cannot be used."""
+    return not isinstance(error_of(code, ""), BadInput | Conflict)
+
+
 def error_of(code: str, message: str) -> AiiError:
     """The error that a result document names, as an exception of the class with that code."""
     kind = next((kind for kind in kinds() if kind.code == code), None)

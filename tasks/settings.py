@@ -204,6 +204,26 @@ class Settings(BaseSettings):
         default="", description="RFC 3161 service that dates them; without, they end with the certificate"
     )
 
+    # Goals of the operator: the dashboard, `aii status` and the metrics say what misses them.
+    target_ten_steps_ms: float = Field(
+        default=0.0, ge=0, description="target of the dashboard: milliseconds an image activated in ten steps; 0: none"
+    )
+    target_one_step_ms: float = Field(default=0.0, ge=0, description="the same for one step")
+    target_search_ms: float = Field(default=0.0, ge=0, description="the same for a search with nprobe 1")
+    target_query_wait_s: float = Field(
+        default=5.0, gt=0, description="seconds that a query may wait before the dashboard calls it late"
+    )
+    target_job_wait_s: float = Field(default=900.0, gt=0, description="the same for other jobs")
+    target_failed_share: float = Field(
+        default=0.05, ge=0, le=1, description="share of the jobs of five minutes that may fail"
+    )
+    target_free_disk_share: float = Field(
+        default=0.05, ge=0, le=1, description="share of a disk that has to be free, and of Redis' memory"
+    )
+    target_journal_entries: int = Field(
+        default=50_000, gt=0, description="changes of a collection that may wait for a compaction"
+    )
+
     gateway_address: str = Field(default="127.0.0.1", description="address that the HTTP gateway listens on")
     gateway_port: int = Field(default=8080, gt=0, lt=65_536, description="port that the HTTP gateway listens on")
     gateway_token_file: str = Field(

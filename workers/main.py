@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,6 +22,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.machine import memory_bytes as memory_limit
 from tasks.monitoring.metrics import Metrics
 from tasks.monitoring.presence import WorkerNote
+from tasks.monitoring.series import Series
 from tasks.names import QUEUES
 from tasks.periodic import PeriodicThread
 from tasks.settings import Settings, state_dir
@@ -49,11 +52,14 @@ from workers.index.collection.follower import Follower
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance import starter
 from workers.index.maintenance.continuity import Continuity
+from workers.monitoring.gpu import gpu_state
 from workers.monitoring.health import Check, HealthServer, Readiness, failed_checks
 from workers.monitoring.presence import Presence, memory_bytes
 from workers.monitoring.recorder import Recorder
 
 logger = logging.getLogger(__name__)
+
+_SERIES_EVERY_S = 10.0
 
 
 def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
@@ -76,8 +82,10 @@ class _Worker:
         self._readiness = Readiness()
         self._vital: dict[str, Check] = {}
         self._redis = connect_redis(settings)
-        self._recorder = Recorder(Metrics(self._redis))
+        metrics = Metrics(self._redis)
+        self._recorder, self._series = Recorder(metrics), Series(self._redis, metrics)
         self._retry_policy = JobRetryPolicy()
+        self._background: list[PeriodicThread] = []
         self._starter_codec: Codec | None = None  # of the extractor that is loaded
 
     def run(self, running: ExitStack) -> int:
@@ -87,7 +95,7 @@ class _Worker:
         self._load_extractor()
         self._open_starter()
         self._warm_device(running)
-        background = self._start_background(running)
+        background = self._background = self._start_background(running)
         self._readiness.started(self._checks(background))
         self._vital = {
             "lanes": self._pulse.check,
@@ -154,7 +162,7 @@ class _Worker:
         reconciler = PeriodicThread("reconciler", self._settings.reconcile_every_s, self._reconciler.run_once)
         background = [
             self._recorder.thread, self._leases.thread, follower.thread, reconciler, self._set_aside.thread,
-            self._runner.deadlines.thread,
+            self._runner.deadlines.thread, PeriodicThread("series", _SERIES_EVERY_S, self._series.roll_up),
         ]  # fmt: skip
         if self._settings.auto_repair:
             background.append(Continuity(self._collections, self._redis, self._store).thread)
@@ -283,6 +291,7 @@ class _Worker:
     def _note(self) -> WorkerNote:
         """This worker's note of presence, as it is now."""
         device = self._extractor.device
+        disk = shutil.disk_usage(state_dir())
         return WorkerNote(
             worker=self._identity.worker,
             pid=os.getpid(),
@@ -293,6 +302,13 @@ class _Worker:
             memory_bytes=memory_bytes(),
             device_memory_bytes=torch.cuda.memory_allocated(device) if device.type == "cuda" else None,
             collections=self._collections.states(),
+            version=importlib.metadata.version("active-image-indexing"),
+            disk_free_bytes=disk.free,
+            disk_total_bytes=disk.total,
+            device_busy=round(self._device.busy.share(), 3),
+            gpu=gpu_state(device),
+            idle_s={thread.name: round(thread.last_run_s or 0.0, 1) for thread in self._background},
+            dead=failed_checks({thread.name: thread.check_alive for thread in self._background}),
         )
 
 

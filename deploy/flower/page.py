@@ -1,59 +1,26 @@
-"""The page's handlers; all of them behind Flower's own login."""
+"""The page *Activations*: its frame, the figures that its script fills it with, and the operations it links to."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
 
 import tornado.web
 from flower.views import BaseHandler
+from markdown_it import MarkdownIt
 
-from deploy.flower.pictures import PictureBook, placeholder
-from deploy.flower.snapshot import LatestResults, Snapshot
-from tasks.app import Sender, create_app
-from tasks.documents import read_document
-from tasks.errors import AiiError, NotFound
-from tasks.ledger.operations import Operations
-from tasks.settings import Settings
-from tasks.storage import ObjectStore
+import deploy
+from deploy.flower.handlers import Handler
+from deploy.flower.pictures import placeholder
+from tasks.errors import AiiError
+from tasks.monitoring.series import RANGES
 
-__all__ = ["Document", "Overviews", "Page", "Pictures", "Retry", "Served"]
-
-
-@dataclass(frozen=True)
-class Served:
-    """What the handlers share: made once, as connections and pictures outlive a request.
-
-    `picture_threads` are separate, so that pictures waiting for S3 hold up neither documents nor retries.
-    """
-
-    snapshot: Snapshot
-    results: LatestResults
-    store: ObjectStore
-    book: PictureBook
-    operations: Operations
-    sender: Sender
-    picture_threads: ThreadPoolExecutor
-
-    @classmethod
-    def of(cls, settings: Settings) -> Served:
-        """Connects to nothing yet; see :meth:`start`."""
-        store, snapshot, operations = ObjectStore.connect(settings), Snapshot(settings), Operations.connect(settings)
-        return cls(
-            snapshot=snapshot,
-            results=LatestResults(store, lambda: operations.published(snapshot.current()[0].latest)),
-            store=store,
-            book=PictureBook(store, settings.max_image_bytes),
-            operations=operations,
-            sender=Sender(create_app(settings), settings),
-            picture_threads=ThreadPoolExecutor(2, "pictures"),
-        )
-
-    def start(self) -> None:
-        self.snapshot.start()
-        self.results.start()
+__all__ = ["Health", "History", "MatchPictures", "OperationsPage", "Overviews", "Page", "Pictures"]
 
 
 class Page(BaseHandler):  # type: ignore[misc]  # flower has no types
@@ -64,79 +31,97 @@ class Page(BaseHandler):  # type: ignore[misc]  # flower has no types
         self.render("activations.html", read_only=self.application.options.read_only)
 
 
-class _Handler(BaseHandler):  # type: ignore[misc]  # as above
-    """Turns our errors into answers that say what to do."""
+class Health(Handler):
+    """What is wrong, for the banner: asked every second, and answered from memory."""
 
-    def initialize(self, served: Served) -> None:
-        self._served = served
-
-    def write_error(self, status_code: int, **kwargs: object) -> None:
-        info = kwargs.get("exc_info")
-        error = info[1] if isinstance(info, tuple) else None
-        if status_code == 401:  # asks the browser for the password
-            super().write_error(status_code, **kwargs)
-        elif isinstance(error, AiiError):
-            self.set_status(404 if isinstance(error, NotFound) else 503 if error.retryable else 409)
-            self.finish({"code": error.code, "message": error.message})
-        else:
-            said = error.log_message if isinstance(error, tornado.web.HTTPError) else None
-            self.finish({"code": "internal", "message": said or f"Status {status_code}: Flower's log has the rest."})
-
-    def log_exception(self, *info: object) -> None:
-        if not isinstance(info[1], AiiError):
-            super().log_exception(*info)
+    @tornado.web.authenticated
+    def get(self) -> None:
+        self.answer(json.dumps({"at": time.time(), "problems": self.served.health.problems()}))
 
 
-class Overviews(_Handler):
+class Overviews(Handler):
     """What the page shows, as JSON."""
 
     @tornado.web.authenticated
     def get(self) -> None:
-        view, _ = self._served.snapshot.current()
-        results = self._served.results
-        self.set_header("Cache-Control", "no-store")
-        self.set_header("Content-Type", "application/json")
-        more = {"results": results.shown(), "s3_problem": results.problem}
-        self.finish(json.dumps(view.model_dump(mode="json") | more))
+        served = self.served
+        view, _ = served.snapshot.current()
+        more = {
+            "results": served.results.shown(),
+            "queries": served.queries.shown(),
+            "s3_problem": served.health.s3.problem or served.results.problem,
+            "problems": served.health.problems(),
+        }
+        self.answer(json.dumps(view.model_dump(mode="json") | more))
 
 
-class Document(_Handler):
-    """A job's result document."""
-
-    @tornado.web.authenticated
-    async def get(self, job_id: str) -> None:
-        data = await asyncio.to_thread(read_document, self._served.store, job_id)
-        self.set_header("Content-Type", "application/json")
-        self.finish(data)
-
-
-class Retry(_Handler):
-    """Opens a failed job again; Flower refuses a request that does not come from its own page."""
+class History(Handler):
+    """The figures of hours or of a week, with what happened in that time."""
 
     @tornado.web.authenticated
-    async def post(self, job_id: str) -> None:
-        if self.application.options.read_only:
-            raise tornado.web.HTTPError(403, "This Flower is read-only (its option read_only is set).")
-        await asyncio.to_thread(self._retry, job_id)
-        self.finish({"job_id": job_id, "state": "queued"})
+    async def get(self) -> None:
+        name = self.get_query_argument("range", "6h")
+        if name not in RANGES:
+            raise tornado.web.HTTPError(400, f"The range is one of {', '.join(RANGES)}.")
+        kept, snapshot = RANGES[name], self.served.snapshot
+        points, marks = await asyncio.to_thread(snapshot.history, kept)
+        told = {"at": time.time(), "seconds": kept.seconds, "step_s": kept.step_s}
+        lists = {"points": [p.model_dump() for p in points], "marks": [m.model_dump() for m in marks]}
+        self.answer(json.dumps(told | lists))
 
-    def _retry(self, job_id: str) -> None:
-        self._served.sender.send_again(self._served.operations.retry(job_id))
 
-
-class Pictures(_Handler):
+class Pictures(Handler):
     """Pictures of an activation: original, protected, ten times their difference; or a placeholder with the reason."""
 
     @tornado.web.authenticated
     async def get(self, which: str, job_id: str) -> None:
-        loop, served = asyncio.get_running_loop(), self._served
         commit = self.get_query_argument("commit", "")
         ended = (job_id, int(commit) if commit.isdecimal() else 0)
-        try:
-            data = await loop.run_in_executor(served.picture_threads, served.book.picture, ended, which)
-            self.set_header("Cache-Control", "private, max-age=3600")
-        except AiiError as error:
-            data = placeholder(error)
-            self.set_header("Cache-Control", "no-store")
-        self.set_header("Content-Type", "image/jpeg")
-        self.finish(data)
+        await _finish_picture(self, lambda: self.served.book.picture(ended, which))
+
+
+class MatchPictures(Handler):
+    """The image of a query, or that of its first match."""
+
+    @tornado.web.authenticated
+    async def get(self, which: str, job_id: str) -> None:
+        await _finish_picture(self, lambda: self.served.book.of_query(job_id, which))
+
+
+async def _finish_picture(handler: Handler, made: Callable[[], bytes]) -> None:
+    loop = asyncio.get_running_loop()
+    try:
+        data = await loop.run_in_executor(handler.served.picture_threads, made)
+        handler.set_header("Cache-Control", "private, max-age=3600")
+    except AiiError as error:
+        data = placeholder(error)
+        handler.set_header("Cache-Control", "no-store")
+    handler.set_header("Content-Type", "image/jpeg")
+    handler.finish(data)
+
+
+class OperationsPage(BaseHandler):  # type: ignore[misc]  # as above
+    """deploy/README.md, whose headings are what problems link to."""
+
+    @tornado.web.authenticated
+    def get(self) -> None:
+        self.render("operations.html", text=operations_html())
+
+
+@cache
+def operations_html() -> str:
+    """The README as HTML, each heading with its anchor as GitHub names it."""
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = markdown.parse(Path(deploy.__file__).with_name("README.md").read_text())
+    for token, inline in pairwise(tokens):
+        if token.type == "heading_open":
+            token.attrSet("id", _anchor(inline.content))
+        for part in inline.children or ():
+            if part.type == "link_open" and not str(part.attrGet("href")).startswith(("#", "https://")):
+                part.attrs.pop("href")  # a file that is not served here
+    return str(markdown.renderer.render(tokens, markdown.options, {}))
+
+
+def _anchor(heading: str) -> str:
+    kept = "".join(c for c in heading.lower() if c.isalnum() or c in " -_")
+    return kept.replace(" ", "-")

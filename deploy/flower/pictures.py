@@ -9,9 +9,10 @@ from typing import Final
 
 from PIL import Image, ImageDraw, ImageOps
 
+from tasks.assets.records import AssetRecord, AssetRecords
 from tasks.documents import read_result
 from tasks.errors import AiiError, BadInput, NotFound, TooLarge
-from tasks.results import ActivationResult
+from tasks.results import ActivationResult, QueryResult
 from tasks.storage import Bucket, ObjectStore
 from workers.evaluation.report.sheet import difference
 
@@ -50,6 +51,32 @@ class PictureBook:
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
             return self._kept[ended][which]
+
+    def of_query(self, job_id: str, which: str) -> bytes:
+        """A JPEG of a `query`, or of its first `match`; errors as above."""
+        ended = (job_id, -1)
+        with self._lock:
+            known = self._kept.setdefault(ended, {})
+            if which not in known:
+                known[which] = _jpeg(self._of_query(job_id, which))
+            return known[which]
+
+    def _of_query(self, job_id: str, which: str) -> Image.Image:
+        result = read_result(self._store, job_id)
+        if not isinstance(result, QueryResult):
+            raise NotFound(f"Job {job_id} is no query.")
+        if which == "query":
+            return self._small(Bucket.QUERIES, result.source_sha256, result.source_sha256)
+        record = self._record(result)
+        return self._small(Bucket.PROTECTED, record.protected_key, record.protected_sha256)
+
+    def _record(self, result: QueryResult) -> AssetRecord:
+        """Of the first match; what a collection was built from has none, and no file either."""
+        first = result.matches[0].asset_id if result.matches else None
+        record = AssetRecords(self._store, result.collection).newest(first) if first else None
+        if record is None:
+            raise NotFound("There is no file of this match.")
+        return record
 
     def _made(self, job_id: str, commit: int) -> dict[str, bytes]:
         result = read_result(self._store, job_id, commit or None)

@@ -17,20 +17,21 @@ from tasks.documents import read_result
 from tasks.errors import AiiError, NotFound, NotReady, RedisUnavailable, Unavailable
 from tasks.monitoring.metrics import Counters
 from tasks.monitoring.observer import Observer
-from tasks.monitoring.overview import Overview
+from tasks.monitoring.overview import Overview, Point
+from tasks.monitoring.presence import Mark
+from tasks.monitoring.series import Range
 from tasks.periodic import PeriodicThread
-from tasks.results import ActivationResult
+from tasks.results import ActivationResult, QueryResult, Result
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
 
-__all__ = ["LatestResults", "Snapshot"]
+__all__ = ["LatestQueries", "LatestResults", "Snapshot"]
 
 logger = logging.getLogger(__name__)
 
 _EVERY_S: Final = 2.0
 _STALE_S: Final = 10.0
 _HISTORY_S: Final = 1_800
-_CHECK_STORE_S: Final = 10.0
 
 
 class Snapshot:
@@ -60,6 +61,10 @@ class Snapshot:
             raise RedisUnavailable(f"Redis has not answered for {age_s:.0f} s.")
         return seen
 
+    def history(self, kept: Range) -> tuple[list[Point], list[Mark]]:
+        """The points of a range and what happened in it; raises RedisUnavailable."""
+        return self._observer.history(kept.name), self._observer.marks(kept.seconds)
+
     def refresh(self) -> None:
         """Ask Redis; :meth:`current` raises what went wrong."""
         try:
@@ -74,8 +79,7 @@ class Snapshot:
 
 
 class LatestResults:
-    """What the page shows of the last activations, and whether S3 answers. Documents do not change: each is read
-    once.
+    """What the page shows of the last activations. Documents do not change: each is read once.
 
     Args:
         latest: job ids, newest first, with the number of each one's latest document; 0 where that is unknown.
@@ -86,7 +90,6 @@ class LatestResults:
         self._latest = latest
         self._read: dict[tuple[str, int], dict[str, object] | None] = {}
         self._problem: str | None = None
-        self._checked_at = 0.0
         self._thread = PeriodicThread("latest-results", _EVERY_S, self.refresh, at_once=True)
 
     def start(self) -> None:
@@ -94,7 +97,7 @@ class LatestResults:
 
     @property
     def problem(self) -> str | None:
-        """Why S3 cannot be used; None when it can."""
+        """Why documents cannot be read; None when they can."""
         return self._problem
 
     def shown(self) -> list[dict[str, object]]:
@@ -112,9 +115,6 @@ class LatestResults:
             for ended in latest.items():
                 read[ended] = self._read[ended] if ended in self._read else self._document(*ended)
             self._read = read
-            if time.monotonic() - self._checked_at > _CHECK_STORE_S:
-                self._store.check()
-                self._checked_at = time.monotonic()
             self._problem = None
         except Unavailable as error:
             self._problem = error.message
@@ -128,10 +128,31 @@ class LatestResults:
             result = read_result(self._store, job_id, commit or None)
         except (NotFound, ValidationError):
             return None
-        return _shown(result, commit) if isinstance(result, ActivationResult) else None
+        return self._shown(result, commit)
+
+    def _shown(self, result: Result, commit: int) -> dict[str, object] | None:
+        """None for a result of another kind."""
+        return _activation(result, commit) if isinstance(result, ActivationResult) else None
 
 
-def _shown(result: ActivationResult, commit: int) -> dict[str, object]:
+class LatestQueries(LatestResults):
+    """The same of the last queries."""
+
+    def _shown(self, result: Result, commit: int) -> dict[str, object] | None:
+        return _query(result, commit) if isinstance(result, QueryResult) else None
+
+
+def _query(result: QueryResult, commit: int) -> dict[str, object]:
+    first = result.matches[0] if result.matches else None
+    return {
+        "job_id": result.job_id, "commit": commit, "collection": result.collection, "verdict": result.verdict,
+        "asset_id": first.asset_id if first else None, "name": first.name if first else "",
+        "score": first.score if first else None, "distance": first.distance if first else None,
+        "reason": result.assessment.reason if result.assessment else "", "at": result.provenance.finished_at,
+    }  # fmt: skip
+
+
+def _activation(result: ActivationResult, commit: int) -> dict[str, object]:
     return {
         "job_id": result.job_id, "commit": commit, "asset_id": result.asset_id, "name": result.name,
         "collection": result.collection, "status": result.status,

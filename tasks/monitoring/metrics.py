@@ -1,12 +1,12 @@
 """Figures that workers publish: histograms of how long stages take, outcomes, and failures.
 
-Kept in Redis, twice: in slots of ten seconds that live for half an hour, and as totals since the beginning, for
+Kept in Redis, twice: in slots of ten seconds that live for forty minutes, and as totals since the beginning, for
 Prometheus. Both are hashes of counters that all workers add to, so a sum over workers needs no summing, and a restart
 of a reader loses nothing. Their size is bounded by stages and buckets, not by jobs.
 
     aii:metrics:2:{slot}, aii:metrics:2:total    hash: see Counters; a slot also says how many jobs waited then
     aii:failures                                 hash: error code → the last failure, as JSON
-    aii:latest                                   list: the last activations' job ids, newest first
+    aii:latest, aii:latest:queries               lists: job ids of the last activations and queries, newest first
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXPOSED_MS: Final = tuple(sorted({*_OTHERS_MS, *(figure.ms for figure in PAPER)}
 # Those are bounds here too, so that "at most 39.8 ms" is counted, not estimated. To 210 seconds.
 BOUNDS_MS: Final = tuple(sorted({*(0.02 * _RATIO**n for n in range(240)), *EXPOSED_MS}))
 SLOT_S: Final = 10
-_KEEP_S: Final = 1_900  # half an hour, and the slots at both ends
+_KEEP_S: Final = 2_400  # half an hour, and time to make a point of it; see tasks.monitoring.series
 _LATEST: Final = 12
 _PSNR_BOUND: Final = 1_000  # tenths of a dB
 _PREFIX: Final = "aii:metrics:2:"  # with other bounds, what is stored by bucket would mean something else
@@ -40,6 +40,7 @@ _TOTAL: Final = f"{_PREFIX}total"
 _FAILURES: Final = "aii:failures"
 _FAILURES_KEPT_S: Final = 86_400
 _LAST: Final = "aii:latest"
+_LAST_QUERIES: Final = "aii:latest:queries"
 
 
 @dataclass
@@ -79,6 +80,8 @@ class Counters:
         failures: failed jobs by error code.
         psnr: published images by their PSNR in tenths of a dB.
         steps: what the optimiser took, summed over images, by :data:`tasks.monitoring.paper.MODES`.
+        parts: jobs by ``("worker" or "collection", its name, task)``, and microseconds of the device by
+            ``("worker", its name, "device_us")``. In slots only: workers come and go, and totals stay for ever.
     """
 
     stages: dict[tuple[str, str], Histogram] = field(default_factory=dict)
@@ -86,6 +89,7 @@ class Counters:
     failures: Counter[str] = field(default_factory=Counter)
     psnr: Counter[int] = field(default_factory=Counter)
     steps: Counter[str] = field(default_factory=Counter)
+    parts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
     def observe(self, task: str, stage: str, ms: float) -> None:
         histogram = self.stages.setdefault((task, stage), Histogram())
@@ -104,6 +108,7 @@ class Counters:
         self.failures.update(other.failures)
         self.psnr.update(other.psnr)
         self.steps.update(other.steps)
+        self.parts.update(other.parts)
 
     def stage(self, task: str, stage: str) -> Histogram:
         """The histogram of one stage, empty when nothing was observed."""
@@ -123,6 +128,11 @@ class Counters:
             yield f"psnr|{tenths}", count
         for mode, count in self.steps.items():
             yield f"steps|{mode}", count
+
+    def part_fields(self) -> Iterable[tuple[str, int]]:
+        """The same of what is not kept in totals."""
+        for (kind, name, what), count in self.parts.items():
+            yield f"part|{kind}|{name}|{what}", count
 
     def read(self, stored: Mapping[str, str]) -> None:
         """Add what such a hash holds; what cannot be read, of another version perhaps, is left out."""
@@ -144,6 +154,8 @@ class Counters:
             self.psnr[int(parts[0])] += int(value)
         elif kind == "steps":
             self.steps[parts[0]] += int(value)
+        elif kind == "part":
+            self.parts[parts[0], parts[1], parts[2]] += int(value)
 
 
 @dataclass(frozen=True)
@@ -165,12 +177,12 @@ class Slot:
     waiting: dict[str, int]
 
 
-# KEYS slot, total; ARGV keep_s, field, amount, field, amount, …
+# KEYS slot, total; ARGV keep_s, how many of the arguments that follow are for the slot only; field, amount, …
 # A command for each field and hash would keep Redis busy for as long as it takes to read a thousand of them.
 _PUBLISH: Final = """
-for i = 2, #ARGV, 2 do
+for i = 3, #ARGV, 2 do
   redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1])
-  redis.call('HINCRBY', KEYS[2], ARGV[i], ARGV[i + 1])
+  if i > 2 + tonumber(ARGV[2]) then redis.call('HINCRBY', KEYS[2], ARGV[i], ARGV[i + 1]) end
 end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 """
@@ -185,21 +197,30 @@ class Metrics:
         self._over: dict[int, Slot] = {}
         self._lock = threading.Lock()
 
-    def publish(self, counted: Counters, failures: Sequence[Failure], activations: Sequence[str]) -> None:
+    def publish(
+        self,
+        counted: Counters,
+        failures: Sequence[Failure],
+        activations: Sequence[str],
+        queries: Sequence[str] = (),
+    ) -> None:
         """Add what one worker counted since it last published: all of it or, when an error is raised, nothing."""
         pipe = self._client.pipeline(transaction=True)
-        fields = [part for pair in counted.fields() for part in pair]
-        self._publish(keys=[_slot_key(self._now_s() // SLOT_S), _TOTAL], args=[_KEEP_S, *fields], client=pipe)
+        passing = [word for pair in counted.part_fields() for word in pair]
+        fields = [word for pair in counted.fields() for word in pair]
+        slot = _slot_key(self.now_s() // SLOT_S)
+        self._publish(keys=[slot, _TOTAL], args=[_KEEP_S, len(passing), *passing, *fields], client=pipe)
         for failure in failures:
             pipe.hset(_FAILURES, failure.code, json.dumps(vars(failure)))
-        if activations:
-            pipe.lpush(_LAST, *activations)
-            pipe.ltrim(_LAST, 0, _LATEST - 1)
+        for key, job_ids in ((_LAST, activations), (_LAST_QUERIES, queries)):
+            if job_ids:
+                pipe.lpush(key, *job_ids)
+                pipe.ltrim(key, 0, _LATEST - 1)
         pipe.execute()
 
     def note_waiting(self, waiting: Mapping[str, int]) -> None:
         """Store how many jobs wait in each queue now."""
-        slot = _slot_key(self._now_s() // SLOT_S)
+        slot = _slot_key(self.now_s() // SLOT_S)
         pipe = self._client.pipeline(transaction=True)
         pipe.hset(slot, mapping={f"waiting|{queue}": count for queue, count in waiting.items()})
         pipe.expire(slot, _KEEP_S).execute()
@@ -208,17 +229,20 @@ class Metrics:
         """Now, on Redis' clock, and the slots that cover at least the last `seconds` (at most half an hour) until now,
         oldest first. Those that are over are read once."""
         with self._lock:
-            now = self._now_s()
+            now = self.now_s()
             first, current = int(now - seconds) // SLOT_S, int(now) // SLOT_S
             unread = [n for n in range(first, current + 1) if n not in self._over]
-            pipe = self._client.pipeline(transaction=False)
-            for number in unread:
-                pipe.hgetall(_slot_key(number))
-            read = {n: _slot_of(n, stored) for n, stored in zip(unread, pipe.execute(), strict=True)}
-            known = self._over | read
+            known = self._over | {slot.start_s // SLOT_S: slot for slot in self.read(unread)}
             # A worker may still be adding to the one before the current.
             self._over = {n: slot for n, slot in known.items() if first <= n < current - 1}
             return now, [known[n] for n in range(first, current + 1)]
+
+    def read(self, numbers: Sequence[int]) -> list[Slot]:
+        """Some slots by their numbers, that is seconds since the epoch by ten."""
+        pipe = self._client.pipeline(transaction=False)
+        for number in numbers:
+            pipe.hgetall(_slot_key(number))
+        return [_slot_of(n, stored) for n, stored in zip(numbers, pipe.execute(), strict=True)]
 
     def total(self) -> Counters:
         """What was counted since Redis was last emptied."""
@@ -232,7 +256,7 @@ class Metrics:
 
     def failures(self) -> list[Failure]:
         """The last failure with each code, newest first; of the last day."""
-        since = self._now_s() - _FAILURES_KEPT_S
+        since = self.now_s() - _FAILURES_KEPT_S
         stored: Any = self._client.hvals(_FAILURES)
         found = [failure for text in stored if (failure := _failure_of(text)) and failure.at > since]
         return sorted(found, key=lambda f: -f.at)
@@ -241,8 +265,12 @@ class Metrics:
         """Job ids of the last activations, newest first."""
         return [str(job_id) for job_id in self._client.lrange(_LAST, 0, -1)]
 
-    def _now_s(self) -> float:
-        """On Redis' clock, which all workers share."""
+    def latest_queries(self) -> list[str]:
+        """Job ids of the last queries, newest first."""
+        return [str(job_id) for job_id in self._client.lrange(_LAST_QUERIES, 0, -1)]
+
+    def now_s(self) -> float:
+        """Seconds since the epoch on Redis' clock, which all workers share."""
         seconds, micros = self._client.time()
         return float(seconds + micros / 1e6)
 

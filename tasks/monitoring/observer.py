@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Final
 
+import redis
+
 from tasks.connection import connect_redis
+from tasks.errors import retry_helps
 from tasks.kinds import KINDS, QUEUE_OF_TASK
 from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.operations import Operations
 from tasks.ledger.records import JobRecord
 from tasks.ledger.states import JobState
+from tasks.monitoring.comparison import comparisons, missed_targets
 from tasks.monitoring.metrics import SLOT_S, Counters, Failure, Metrics, Slot
 from tasks.monitoring.overview import (
-    Comparison,
     FailedJob,
     FailureState,
     FeedbackState,
@@ -23,9 +26,11 @@ from tasks.monitoring.overview import (
     PublishedQuality,
     QueueState,
     StageState,
+    WorkerSpeed,
 )
-from tasks.monitoring.paper import PAPER, PaperFigure
-from tasks.monitoring.presence import CollectionState, WorkerNote, present_workers
+from tasks.monitoring.presence import CollectionState, Mark, WorkerNote, marks_since, present_workers
+from tasks.monitoring.problems import Health, problems_of
+from tasks.monitoring.series import RANGES, Series, done, point_of, summed
 from tasks.names import QUEUES, TASK_ACTIVATE, TASK_FEEDBACK, TASK_QUERY
 from tasks.settings import Settings
 
@@ -50,8 +55,10 @@ class Observer:
     """
 
     def __init__(self, settings: Settings, history_s: int = 0) -> None:
+        self._settings = settings
         self._client = connect_redis(settings)
         self._metrics = Metrics(self._client)
+        self._series = Series(self._client, self._metrics)
         self._operations = Operations(self._client, settings.keep_closed_s)
         self._dead_letters = DeadLetters(self._client)
         self._history_s = history_s
@@ -68,32 +75,51 @@ class Observer:
         """Store how many jobs wait, for later histories."""
         self._metrics.note_waiting({queue.queue: queue.waiting for queue in view.queues})
 
+    def history(self, name: str) -> list[Point]:
+        """The points of one of :data:`tasks.monitoring.series.RANGES`, oldest first."""
+        return self._series.points(RANGES[name])
+
+    def marks(self, seconds: int) -> list[Mark]:
+        """Starts of workers and new generations of the last seconds, oldest first."""
+        return marks_since(self._client, self._metrics.now_s() - seconds)
+
     def read(self) -> Overview:
+        """All of it; raises RedisUnavailable."""
+        view = self._read()
+        return view.model_copy(update={"problems": problems_of(_health(view), self._settings)})
+
+    def _read(self) -> Overview:
         now, slots = self._metrics.slots(max(WINDOW_S, self._history_s))
         lately = _since(slots, now - _RATE_S)
-        counted, minute = _summed(_since(slots, now - WINDOW_S)), _summed(lately)
+        counted, minute = summed(_since(slots, now - WINDOW_S)), summed(lately)
         covered_s = now - lately[0].start_s
         workers, latest = present_workers(self._client), self._metrics.latest()
+        collections = _collections(workers)
         return Overview(
             at=now,
             window_s=WINDOW_S,
-            images_per_s=_done(minute, TASK_ACTIVATE) / covered_s,
-            queries_per_s=_done(minute, TASK_QUERY) / covered_s,
-            comparisons=[_comparison(figure, counted) for figure in PAPER],
+            images_per_s=done(minute, TASK_ACTIVATE) / covered_s,
+            queries_per_s=done(minute, TASK_QUERY) / covered_s,
+            comparisons=comparisons(counted, workers, collections, self._settings),
             stages=_stages(counted),
             quality=_quality(counted),
             queues=[self._queue(queue, lately, now) for queue in QUEUES],
             running=self._operations.running(),
+            ended=counted.outcomes.total(),
             counts=self._operations.counts(),
             workers=workers,
-            collections=_collections(workers),
+            collections=collections,
             latest=latest,
+            latest_queries=self._metrics.latest_queries(),
             outdated=self._operations.outdated(latest),
             failures=[_failure(failure, counted) for failure in self._metrics.failures()],
             failed=self._operations.failed(),
             failed_jobs=[_failed(record) for record in self._operations.jobs(JobState.FAILED, _FAILED_JOBS)],
             dead=self._dead_letters.count(),
             feedback=self._feedback(),
+            speeds=[_speed(worker, minute, covered_s) for worker in workers],
+            redis_used=self._redis_used(),
+            marks=self.marks(self._history_s) if self._history_s else [],
             history=self._history(slots) if self._history_s else [],
         )
 
@@ -101,9 +127,18 @@ class Observer:
         confirmed, rejected = self._metrics.outcomes(TASK_FEEDBACK, ("confirmed", "rejected"))
         return FeedbackState(confirmed=confirmed, rejected=rejected)
 
+    def _redis_used(self) -> float | None:
+        """The share of its limit; None without one, or where the user may not ask."""
+        try:
+            memory = self._client.info("memory")
+        except redis.ResponseError:
+            return None
+        limit = int(memory.get("maxmemory", 0))
+        return int(memory["used_memory"]) / limit if limit else None
+
     def _history(self, slots: Sequence[Slot]) -> list[Point]:
         """The last slot is not over: its rates would be too low. Into the one before, a worker may still count."""
-        points = [self._points.get(slot.start_s) or _point(slot) for slot in slots[:-1]]
+        points = [self._points.get(slot.start_s) or _point_of(slot) for slot in slots[:-1]]
         self._points = {point.at: point for point in points[:-1]}
         return points
 
@@ -120,22 +155,6 @@ class Observer:
 def _since(slots: Sequence[Slot], start_s: float) -> list[Slot]:
     """Those that are not over at `start_s`."""
     return [slot for slot in slots if slot.start_s + SLOT_S > start_s]
-
-
-def _summed(slots: Iterable[Slot]) -> Counters:
-    counters = Counters()
-    for slot in slots:
-        counters.add(slot.counted)
-    return counters
-
-
-def _comparison(figure: PaperFigure, counted: Counters) -> Comparison:
-    seen = counted.stage(figure.task, figure.stage)
-    steps = counted.steps[figure.stage]
-    return Comparison(
-        name=figure.name, title=figure.title, paper_ms=figure.ms, paper_setting=figure.setting, count=seen.count,
-        p50_ms=seen.quantile_ms(0.5), p95_ms=seen.quantile_ms(0.95), steps=steps / seen.count if steps else None,
-    )  # fmt: skip
 
 
 def _stages(counted: Counters) -> list[StageState]:
@@ -158,7 +177,7 @@ def _stage(task: str, stage: str, counted: Counters) -> StageState:
 def _quality(counted: Counters) -> PublishedQuality:
     lowest = min(counted.psnr, default=None)
     return PublishedQuality(
-        images=_done(counted, TASK_ACTIVATE),
+        images=done(counted, TASK_ACTIVATE),
         verified=counted.outcomes[TASK_ACTIVATE, "activated"],
         psnr_median_db=_median_psnr_db(counted),
         psnr_lowest_db=lowest / 10 if lowest is not None else None,
@@ -195,23 +214,33 @@ def _failed(record: JobRecord) -> FailedJob:
     return FailedJob(
         job_id=record.job_id, task=record.task, asset_id=record.asset_id, attempts=record.attempts,
         failed_at=record.finished_at, error_code=record.error_code or "", error_message=record.error_message or "",
+        retry_helps=retry_helps(record.error_code or ""),
     )  # fmt: skip
 
 
-def _point(slot: Slot) -> Point:
-    return Point(
-        at=slot.start_s,
-        images_per_s=_done(slot.counted, TASK_ACTIVATE) / SLOT_S,
-        queries_per_s=_done(slot.counted, TASK_QUERY) / SLOT_S,
-        failed=slot.counted.failures.total(),
-        optimise_p95_ms=slot.counted.stage(TASK_ACTIVATE, "optimise").quantile_ms(0.95),
-        query_p95_ms=slot.counted.stage(TASK_QUERY, "total").quantile_ms(0.95),
-        waiting=sum(slot.waiting.values()) if slot.waiting else None,
+def _point_of(slot: Slot) -> Point:
+    return point_of(slot.start_s, SLOT_S, slot.counted, sum(slot.waiting.values()) if slot.waiting else None)
+
+
+def _speed(worker: WorkerNote, minute: Counters, covered_s: float) -> WorkerSpeed:
+    images, queries, device_us = (
+        minute.parts["worker", worker.worker, what] for what in (TASK_ACTIVATE, TASK_QUERY, "device_us")
     )
+    return WorkerSpeed(
+        worker=worker.worker, device=worker.device, images_per_s=images / covered_s, queries_per_s=queries / covered_s,
+        device_ms=device_us / 1000 / images if images else None,
+    )  # fmt: skip
 
 
-def _done(counted: Counters, task: str) -> int:
-    return sum(n for (which, status), n in counted.outcomes.items() if which == task and status != "failed")
+def _health(view: Overview) -> Health:
+    codes = {failure.code: failure.count for failure in view.failures}
+    failed = sum(codes.values())
+    return Health(
+        workers=view.workers, collections=view.collections, waiting={q.queue: q.waiting for q in view.queues},
+        oldest_s={q.queue: q.oldest_age_s for q in view.queues if q.oldest_age_s is not None},
+        jobs=view.ended, failed=failed, codes=codes, dead=view.dead, redis_used=view.redis_used,
+        missed=missed_targets(view.comparisons),
+    )  # fmt: skip
 
 
 def _closed(counted: Counters, queue: str) -> int:

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+from pydantic import ConfigDict, Field
+
 from tasks.messages import Frozen
-from tasks.monitoring.presence import CollectionState, WorkerNote
+from tasks.monitoring.presence import CollectionState, Mark, WorkerNote
+from tasks.monitoring.problems import Problem
 
 __all__ = [
     "Comparison",
@@ -18,13 +21,17 @@ __all__ = [
     "PublishedQuality",
     "QueueState",
     "StageState",
+    "WorkerSpeed",
 ]
 
 
 class Comparison(Frozen):
     """A latency of the paper and ours in the window, for one image; milliseconds, None when there was none.
 
-    `steps` is how many the optimiser took on average: an image that has settled stops.
+    Attributes:
+        steps: how many the optimiser took on average: an image that has settled stops.
+        target_ms: the operator's target; None without one.
+        incomparable: why ours is not measured as the paper's is; "" where it is.
     """
 
     name: str
@@ -35,6 +42,18 @@ class Comparison(Frozen):
     p50_ms: float | None
     p95_ms: float | None
     steps: float | None
+    target_ms: float | None = None
+    incomparable: str = ""
+
+    @property
+    def paper_per_s(self) -> float:
+        """The paper's rate."""
+        return 1000 / self.paper_ms
+
+    @property
+    def per_s(self) -> float | None:
+        """Our rate: of one device, or of one thread for a search."""
+        return 1000 / self.p50_ms if self.p50_ms else None
 
     @property
     def ratio(self) -> float | None:
@@ -105,26 +124,51 @@ class FailedJob(Frozen):
     failed_at: float | None
     error_code: str
     error_message: str
+    retry_helps: bool = True
+
+
+class WorkerSpeed(Frozen):
+    """What a worker did in the last minute; the device's time is that of one image, in milliseconds, and None where it
+    activated none."""
+
+    worker: str
+    device: str
+    images_per_s: float
+    queries_per_s: float
+    device_ms: float | None
 
 
 class Point(Frozen):
-    """Ten seconds of the past, from `at` on; `waiting` over all queues, None where it was not recorded."""
+    """Some seconds of the past, from `at` on; `waiting` over all queues, None where it was not recorded; images and
+    queries a second by worker and by collection."""
+
+    model_config = ConfigDict(extra="ignore")  # points are kept for a week
 
     at: int
+    seconds: int = 10
     images_per_s: float
     queries_per_s: float
     failed: int
     optimise_p95_ms: float | None
     query_p95_ms: float | None
     waiting: int | None
+    workers: dict[str, float] = Field(default_factory=dict)
+    collections: dict[str, float] = Field(default_factory=dict)
 
 
 class Overview(Frozen):
     """The state of the whole system `at` some time: figures of the last `window_s` seconds, rates of the last minute.
 
-    `counts` are since Redis was last emptied; `failed` is how many failed jobs are kept, of which `failed_jobs` are the
-    latest; `outdated` says of those of the `latest` whose asset was activated again, or removed, since; `dead`, how
-    many dead letters.
+    Attributes:
+        problems: what is wrong, the worst first.
+        ended: how many jobs ended in the window.
+        counts: of jobs since Redis was last emptied.
+        speeds: what each worker does.
+        failed, failed_jobs: how many failed jobs are kept, and the latest of them.
+        outdated: those of the `latest` whose asset was activated again, or removed, since.
+        dead: how many dead letters there are.
+        redis_used: the share of Redis' memory limit; None without one.
+        marks: starts of workers and new generations in the time of the history.
     """
 
     at: float
@@ -136,14 +180,20 @@ class Overview(Frozen):
     quality: PublishedQuality
     queues: list[QueueState]
     running: int
+    ended: int = 0
     counts: dict[str, int]
     workers: list[WorkerNote]
     collections: list[CollectionState]
     latest: list[str]
+    latest_queries: list[str] = Field(default_factory=list)
     outdated: dict[str, str]
     failures: list[FailureState]
     failed: int
     failed_jobs: list[FailedJob]
     dead: int = 0
     feedback: FeedbackState = FeedbackState()
+    problems: list[Problem] = Field(default_factory=list)
+    speeds: list[WorkerSpeed] = Field(default_factory=list)
+    redis_used: float | None = None
+    marks: list[Mark] = Field(default_factory=list)
     history: list[Point]

@@ -2,22 +2,30 @@
 
 aii:worker:{worker}    the note, which expires unless it is renewed
 aii:workers            sorted set of workers by the time (s) of that, to find the notes without a search
+aii:marks              sorted set of what happened, as JSON, by the time (s): starts of workers, new generations
 """
 
 from __future__ import annotations
 
-from typing import Final
+import json
+import time
+from collections.abc import Iterable
+from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from tasks.connection import RedisClient
 from tasks.messages import Frozen
 from tasks.names import worker_presence
 
-__all__ = ["CollectionState", "WorkerNote", "announce", "present_workers", "withdraw"]
+__all__ = [
+    "CollectionState", "GpuState", "Mark", "WorkerNote", "announce", "marks_since", "present_workers", "withdraw",
+]  # fmt: skip
 
 _WORKERS: Final = "aii:workers"
+_MARKS: Final = "aii:marks"
 _FORGOTTEN_S: Final = 60
+_MARKS_KEPT: Final = 500
 
 
 class CollectionState(Frozen):
@@ -31,8 +39,35 @@ class CollectionState(Frozen):
     journal: int
 
 
+class GpuState(Frozen):
+    """What NVIDIA's management library says of a worker's GPU, which other programs may use as well.
+
+    `utilisation` is the share (0..1) of the last moments in which it computed; memory in bytes.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    utilisation: float
+    memory_used_bytes: int
+    memory_total_bytes: int
+    temperature_c: int
+
+
 class WorkerNote(Frozen):
-    """What a worker reports of itself; memory in bytes, of the process and of the device (None on a CPU)."""
+    """What a worker reports of itself; memory in bytes, of the process and of the device (None on a CPU).
+
+    Attributes:
+        version: of this package.
+        disk_free_bytes, disk_total_bytes: of the disk that holds its copies of collections.
+        device_busy: the share (0..1) of the last seconds in which its device computed; None before it is known.
+        idle_s: by background thread, seconds since it last came to an end of its round.
+        dead: background threads that have ended, with the reason.
+        clock_offset_s: by how much the worker's clock is ahead of Redis'.
+
+    Workers of an earlier version lack what has a default; what a later version adds is left out.
+    """
+
+    model_config = ConfigDict(extra="ignore")
 
     worker: str
     pid: int
@@ -43,16 +78,48 @@ class WorkerNote(Frozen):
     memory_bytes: int
     device_memory_bytes: int | None
     collections: list[CollectionState]
+    version: str = ""
+    disk_free_bytes: int | None = None
+    disk_total_bytes: int | None = None
+    device_busy: float | None = None
+    gpu: GpuState | None = None
+    idle_s: dict[str, float] = Field(default_factory=dict)
+    dead: dict[str, str] = Field(default_factory=dict)
+    clock_offset_s: float | None = None
+
+
+class Mark(Frozen):
+    """Something that explains a change of the figures, `at` seconds since the epoch."""
+
+    at: float
+    kind: str
+    text: str
 
 
 def announce(client: RedisClient, note: WorkerNote, life_s: int) -> None:
     """Write a worker's note, or renew it."""
-    now_s, _ = client.time()
+    now_s, micros = client.time()
+    note = note.model_copy(update={"clock_offset_s": round(time.time() - now_s - micros / 1e6, 3)})
     pipe = client.pipeline(transaction=True)
     pipe.set(worker_presence(note.worker), note.model_dump_json(), ex=life_s)
     pipe.zadd(_WORKERS, {note.worker: now_s + life_s})
     pipe.zremrangebyscore(_WORKERS, "-inf", now_s - _FORGOTTEN_S)
+    # The first of all workers that says so counts: a generation is new once.
+    pipe.zadd(_MARKS, {json.dumps(mark): now_s for mark in _marks(note)}, nx=True)
+    pipe.zremrangebyrank(_MARKS, 0, -1 - _MARKS_KEPT)
     pipe.execute()
+
+
+def _marks(note: WorkerNote) -> Iterable[tuple[str, str]]:
+    yield "worker", f"worker {note.worker} started" + (f", version {note.version}" if note.version else "")
+    for held in note.collections:
+        yield "generation", f"{held.name}: generation {held.generation}"
+
+
+def marks_since(client: RedisClient, since_s: float) -> list[Mark]:
+    """What happened since then, oldest first."""
+    found: list[Any] = client.zrangebyscore(_MARKS, since_s, "+inf", withscores=True)
+    return [Mark(at=at, kind=kind, text=text) for said, at in found for kind, text in [json.loads(said)]]
 
 
 def withdraw(client: RedisClient, worker: str) -> None:

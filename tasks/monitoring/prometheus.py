@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Final
@@ -16,6 +17,7 @@ from tasks.kinds import KINDS
 from tasks.monitoring.metrics import BOUNDS_MS, EXPOSED_MS, Counters, Histogram
 from tasks.monitoring.overview import Overview
 from tasks.monitoring.paper import MODES, OPTIMISER, PAPER
+from tasks.monitoring.problems import ANCHORS
 
 __all__ = ["CountersCollector", "OverviewCollector"]
 
@@ -42,17 +44,23 @@ class CountersCollector(Collector):
 
 
 class OverviewCollector(Collector):
-    """Those of all workers, with queues, workers and collections. While they cannot be had only `aii_up` is given,
-    as 0."""
+    """Those of all workers, with queues, workers and collections. While they cannot be had only `aii_up`, as 0, and
+    `aii_storage_up` are given."""
 
-    def __init__(self, seen: Callable[[], tuple[Overview, Counters]]) -> None:
+    def __init__(
+        self, seen: Callable[[], tuple[Overview, Counters]], s3_problem: Callable[[], str | None] = lambda: None
+    ) -> None:
         self._seen = seen
+        self._s3_problem = s3_problem
 
     def describe(self) -> list[_Metric]:
         """Nothing is asked when the collector is registered."""
         return []
 
     def collect(self) -> Iterator[_Metric]:
+        storage = GaugeMetricFamily("aii_storage_up", "Whether S3 answers (1) or not (0).")
+        storage.add_metric([], int(self._s3_problem() is None))
+        yield storage
         up = GaugeMetricFamily("aii_up", "Whether Redis answers (1) or not (0).")
         try:
             view, counters = self._seen()
@@ -66,6 +74,7 @@ class OverviewCollector(Collector):
         yield up
         yield from _counted(counters)
         yield from _gauges(view)
+        yield from _problems(view)
         yield from _of_workers(view)
         yield from _of_collections(view)
 
@@ -123,20 +132,51 @@ def _gauges(view: Overview) -> Iterator[_Metric]:
     yield from (paper, waiting, oldest, running, failed, dead, moved)
 
 
+def _problems(view: Overview) -> Iterator[_Metric]:
+    problems = GaugeMetricFamily("aii_problems", "What is wrong now, by its name.", labels=["problem"])
+    for code, count in (dict.fromkeys(ANCHORS, 0) | Counter(found.code for found in view.problems)).items():
+        problems.add_metric([code], count)
+    yield problems
+    if view.redis_used is not None:
+        used = GaugeMetricFamily("aii_redis_memory_ratio", "The share of Redis' memory limit that is used.")
+        used.add_metric([], view.redis_used)
+        yield used
+
+
 def _of_workers(view: Overview) -> Iterator[_Metric]:
     workers = GaugeMetricFamily("aii_workers", "Warm workers.")
     workers.add_metric([], len(view.workers))
     memory = GaugeMetricFamily("aii_worker_memory_bytes", "Resident memory of a worker.", labels=["worker"])
+    labels = ["worker", "device"]
     held = GaugeMetricFamily(
         "aii_worker_collection_generation",
         "The generation of a collection that a worker answers from.",
         labels=["worker", "collection"],
     )
+    busy = GaugeMetricFamily(
+        "aii_worker_device_busy_ratio", "The share of the last seconds in which its device computed.", labels=labels
+    )
+    hot = GaugeMetricFamily("aii_worker_gpu_celsius", "Temperature of a worker's GPU.", labels=labels)
+    used = GaugeMetricFamily("aii_worker_gpu_utilisation_ratio", "How busy its GPU is, by NVML.", labels=labels)
+    full = GaugeMetricFamily("aii_worker_gpu_memory_ratio", "How full its GPU's memory is, by NVML.", labels=labels)
+    free = GaugeMetricFamily("aii_worker_disk_free_ratio", "The free share of its disk.", labels=["worker"])
+    clock = GaugeMetricFamily("aii_worker_clock_offset_seconds", "Its clock ahead of Redis'.", labels=["worker"])
     for worker in view.workers:
         memory.add_metric([worker.worker], worker.memory_bytes)
+        own = [worker.worker, worker.device]
+        if worker.device_busy is not None:
+            busy.add_metric(own, worker.device_busy)
+        if worker.gpu:
+            hot.add_metric(own, worker.gpu.temperature_c)
+            used.add_metric(own, worker.gpu.utilisation)
+            full.add_metric(own, worker.gpu.memory_used_bytes / worker.gpu.memory_total_bytes)
+        if worker.disk_free_bytes is not None and worker.disk_total_bytes:
+            free.add_metric([worker.worker], worker.disk_free_bytes / worker.disk_total_bytes)
+        if worker.clock_offset_s is not None:
+            clock.add_metric([worker.worker], worker.clock_offset_s)
         for state in worker.collections:
             held.add_metric([worker.worker, state.name], state.generation)
-    yield from (workers, memory, held)
+    yield from (workers, memory, held, busy, hot, used, full, free, clock)
 
 
 def _of_collections(view: Overview) -> Iterator[_Metric]:

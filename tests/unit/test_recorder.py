@@ -45,7 +45,7 @@ def provenance() -> Provenance:
 def activation(taken: int, attempts: int = 1, psnr_db: float | None = 40.04, **options: object) -> ActivationResult:
     """As far as figures are made of it."""
     return ActivationResult.model_construct(
-        status="activated", task=TASK_ACTIVATE, job_id="0" * 32, provenance=provenance(),
+        status="activated", task=TASK_ACTIVATE, job_id="0" * 32, collection="starter", provenance=provenance(),
         options=ActivationOptions(**options),  # type: ignore[arg-type]
         quality=Quality(psnr_db=psnr_db, ssim=1, linf=1),
         verification=Verification(

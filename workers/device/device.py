@@ -22,6 +22,7 @@ import torch
 
 from tasks.errors import DeviceFailure, DeviceFull, NotReady, WorkerStopping
 from workers.activation.engine import Activated, Engine, Work
+from workers.device.busy import BusyTime
 from workers.device.priority import lower_priority
 from workers.extractors.base import Extractor
 from workers.index.codec.codec import Codec, Features
@@ -82,6 +83,7 @@ class Device:
         self._ceilings: dict[Hashable, int] = {}
         self._wake = threading.Condition()
         self._stopping = False
+        self.busy: Final = BusyTime()
         self._alternates = not on_cpu if alternates is None else alternates
         roles = [(True, True)] if self._alternates else [(True, False), (False, True)]
         self._threads = [threading.Thread(target=self._run, args=role, name="device", daemon=True) for role in roles]
@@ -165,7 +167,8 @@ class Device:
         if extracts:
             self._serve_extractions()
         if activates and (batch := self._next_batch()):
-            self._halving(batch, self._optimise, batch[0].work.kind)
+            with self.busy.batch():
+                self._halving(batch, self._optimise, batch[0].work.kind)
             self._end_batch()
 
     def _wait_for_work(self, extracts: bool, activates: bool) -> bool:
@@ -193,7 +196,8 @@ class Device:
             count = min(most, len(self._extractions)) if self._due_in() == 0 else 0
             batch = [self._extractions.popleft() for _ in range(count)]
         if batch:
-            self._halving(batch, self._extract, _EXTRACTION)
+            with self.busy.batch():
+                self._halving(batch, self._extract, _EXTRACTION)
 
     def _next_batch(self) -> list[_Waiting[Work]]:
         """The oldest waiting image and others of its kind. Waits a moment for more images, but not while an extraction

@@ -9,15 +9,16 @@ from typing import Final
 
 from tasks.errors import RedisUnavailable
 from tasks.monitoring.metrics import Counters, Failure, Metrics
-from tasks.monitoring.paper import OPTIMISER, mode_of
+from tasks.monitoring.paper import OPTIMISER, SEARCH, mode_of
 from tasks.periodic import PeriodicThread
-from tasks.results import ActivationResult, FailureResult, Result
+from tasks.results import ActivationResult, FailureResult, QueryResult, Result
 
 __all__ = ["Recorder"]
 
 logger = logging.getLogger(__name__)
 
 _EVERY_S: Final = 1.0
+_PROBES: Final = (1, 16)  # those of the paper
 
 
 class Recorder:
@@ -31,6 +32,7 @@ class Recorder:
         self._total = Counters()  # since this process began
         self._failures: dict[str, Failure] = {}
         self._activations: list[str] = []
+        self._queries: list[str] = []
         self.thread = PeriodicThread("recorder", _EVERY_S, self.publish)
 
     @property
@@ -50,16 +52,19 @@ class Recorder:
                 self._failures[result.code] = Failure(result.code, result.message, result.job_id, time.time())
             if isinstance(result, ActivationResult):
                 self._activations.append(result.job_id)
+            if isinstance(result, QueryResult):
+                self._queries = [*self._queries[-99:], result.job_id]
 
     def publish(self) -> None:
         """Publish what was counted; it is kept for the next time when Redis does not take it."""
         with self._lock:
             counted, failures, activations = self._counted, self._failures, self._activations
+            queries, self._queries = self._queries, []
             self._counted, self._failures, self._activations = Counters(), {}, []
         if not counted.outcomes:
             return
         try:
-            self._metrics.publish(counted, list(failures.values()), activations)
+            self._metrics.publish(counted, list(failures.values()), activations, queries)
         except RedisUnavailable as error:
             logger.warning("Figures could not be published yet: %s", error)
             self._take_back(counted, failures, activations)
@@ -85,6 +90,12 @@ def _count(result: Result, counters: Counters) -> None:
         stages["wait"] = max(0.0, stages.pop("device") - stages.get("optimise", 0.0))
     for stage, ms in stages.items():
         counters.observe(result.task, stage, ms)
+    if isinstance(result, ActivationResult | QueryResult):
+        counters.parts["worker", result.provenance.worker, result.task] += 1
+        counters.parts["collection", result.collection, result.task] += 1
+    if isinstance(result, QueryResult):
+        probed = f"nprobe_{result.options.nprobe}" if result.options.nprobe in _PROBES else "other"
+        counters.observe(SEARCH, "views" if result.options.views else probed, stages.get("search", 0.0))
     if isinstance(result, ActivationResult):
         _count_activation(result, stages.get("optimise", 0.0), counters)
 
@@ -93,6 +104,7 @@ def _count_activation(result: ActivationResult, optimise_ms: float, counters: Co
     mode, seen = mode_of(result.options), result.verification
     counters.observe(OPTIMISER, mode, optimise_ms)
     counters.steps[mode] += seen.steps
+    counters.parts["worker", result.provenance.worker, "device_us"] += round(1000 * optimise_ms)
     if result.quality.psnr_db is not None:
         counters.observe_psnr(result.quality.psnr_db)
     if seen.steps and not result.options.robust:  # a step over edited views is several
