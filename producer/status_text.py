@@ -37,6 +37,8 @@ def status_text(state: Status) -> str:
 
 def _lines(state: Status) -> Iterator[str]:
     view = state.overview
+    for found in view.problems:
+        yield f"{'!!' if found.severity == 'severe' else '!':<9}{found.title}: {found.detail} [{found.anchor}]"
     yield f"Redis    {state.redis}"
     yield f"S3       {state.s3_problem or state.s3}"
     yield f"Flower   {state.flower or 'not started by `aii up`'}"
@@ -89,11 +91,14 @@ def _speed(view: Overview) -> Iterator[str]:
 
 
 def _comparison(figure: Comparison) -> str:
-    paper = f"the paper {figure.paper_ms} ms ({figure.paper_setting})"
+    paper = f"the paper {figure.paper_ms} ms or {figure.paper_per_s:,.4g}/s ({figure.paper_setting})"
     if figure.p50_ms is None or figure.p95_ms is None or figure.ratio is None:
         return f"paper    {figure.title}: none lately; {paper}"
-    ours = f"p50 {figure.p50_ms:.3g} ms, p95 {figure.p95_ms:.3g} ms"
-    return f"paper    {figure.title}: {ours}, {figure.ratio:.2g} times {paper}"
+    ours = f"p50 {figure.p50_ms:.3g} ms ({figure.per_s or 0:,.4g}/s), p95 {figure.p95_ms:.3g} ms"
+    target = f", target {figure.target_ms:g} ms" if figure.target_ms else ""
+    if figure.incomparable:
+        return f"paper    {figure.title}: {ours}{target}; not comparable with {paper}: {figure.incomparable}"
+    return f"paper    {figure.title}: {ours}{target}, {figure.ratio:.2g} times {paper}"
 
 
 def _stage(stage: StageState) -> str:

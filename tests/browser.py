@@ -65,6 +65,23 @@ class Browser:
     def text(self, selector: str) -> str:
         return str(self.script(f"document.querySelector({json.dumps(selector)})?.textContent ?? ''"))
 
+    def wait_for_script(self, text: str) -> Any:
+        """The value that the promise of a JavaScript expression comes to."""
+        answer = self.command("Runtime.evaluate", expression=text, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def prefer(self, **features: str) -> None:
+        """What the person prefers, by the names of media features: `prefers_color_scheme`, for example."""
+        said = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        self.command("Emulation.setEmulatedMedia", features=said)
+
+    def press(self, key: str) -> None:
+        """Press a key where the focus is: `Tab`, `ArrowLeft`, `Enter`."""
+        codes = {"Tab": 9, "Enter": 13, "ArrowLeft": 37, "ArrowRight": 39}
+        for kind in ("rawKeyDown", "keyUp"):
+            self.command("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key])
+
     def resize(self, width: int, height: int) -> None:
         self.command(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600

@@ -94,11 +94,14 @@ def test_the_page_has_its_tab_everywhere_and_is_shown_to_who_knows_the_password_
         status, body = flower.get(page)
         assert (status, b">Activations</a>" in body) == (200, True)
     job = "0" * 32
-    for path in ("", "/overview.json", f"/result/{job}", f"/picture/original/{job}"):
-        assert flower.get(f"/activations{path}", login=False)[0] == 401
-    assert flower.get(f"/activations/retry/{job}", login=False, method="POST")[0] in (401, 403)
+    reading = ("", "/overview.json", "/health.json", "/history.json", "/jobs", "/jobs.json", "/operations")
+    for path in (*reading, f"/job/{job}", f"/result/{job}", f"/picture/original/{job}", f"/pair/query/{job}"):
+        assert flower.get(f"/activations{path}", login=False)[0] == 401, path
+    for path in (f"retry/{job}", f"cancel/{job}", f"feedback/reject/{job}", "dead/drop/1-0", "dead/resend/1-0"):
+        assert flower.get(f"/activations/{path}", login=False, method="POST")[0] in (401, 403), path
     assert flower.get(f"/activations/result/{job}")[0] == 404
     assert flower.get(f"/activations/retry/{job}", method="POST")[0] == 404
+    assert flower.get(f"/activations/job/{job}")[0] == 404
     status, _, headers = flower.ask("/activations/overview.json", login=False)
     assert (status, headers["www-authenticate"]) == (401, 'Basic realm="flower"')
     for page in ("/activations", "/tasks", "/activations/overview.json"):
@@ -114,7 +117,9 @@ def test_a_flower_that_is_for_looking_only_retries_nothing(
 ) -> None:
     flower = start_flower(read_only="true")
     job = producer.activate(crops(1)[0])
-    assert flower.get(f"/activations/retry/{job.job_id}", method="POST")[0] == 403
+    for path in ("retry", "cancel", "feedback/confirm"):
+        assert flower.get(f"/activations/{path}/{job.job_id}", method="POST")[0] == 403
+    assert flower.get("/activations/dead/drop/1-0", method="POST")[0] == 403
     assert b"data-read-only" in flower.get("/activations")[1]
 
 

@@ -20,7 +20,7 @@ from tasks.errors import RedisUnavailable, error_of, kinds
 from tasks.monitoring.metrics import BOUNDS_MS, Counters
 from tasks.monitoring.overview import Overview, PublishedQuality, QueueState
 from tasks.monitoring.paper import PAPER
-from tasks.monitoring.presence import CollectionState, WorkerNote
+from tasks.monitoring.presence import CollectionState, GpuState, WorkerNote
 from tasks.monitoring.prometheus import CountersCollector, OverviewCollector
 from tasks.names import TASK_ACTIVATE, TASK_QUERY
 
@@ -77,13 +77,16 @@ def view() -> Overview:
     held = CollectionState(name="starter", generation=2, factory="IVF512,PQ8x8", vectors=100, journal=3)
     worker = WorkerNote(
         worker="w", pid=1, device="cpu", extractor="compact", queues=["query"], batch_images=4, memory_bytes=1,
-        device_memory_bytes=None, collections=[held],
+        device_memory_bytes=None, collections=[held], disk_free_bytes=1, disk_total_bytes=2, device_busy=0.5,
+        clock_offset_s=0.1,
+        gpu=GpuState(utilisation=0.9, memory_used_bytes=1, memory_total_bytes=2, temperature_c=40),
     )  # fmt: skip
     return Overview(
         at=0.0, window_s=300, images_per_s=1.0, queries_per_s=1.0, comparisons=[], stages=[],
         quality=PublishedQuality(images=0, verified=0, psnr_median_db=None, psnr_lowest_db=None),
         queues=[QueueState(queue="query", waiting=1, oldest_age_s=2.0, drain_s=None)], running=1, counts={"done": 5},
         workers=[worker], collections=[held], latest=[], outdated={}, failures=[], failed=1, failed_jobs=[], history=[],
+        redis_used=0.5,
     )  # fmt: skip
 
 
