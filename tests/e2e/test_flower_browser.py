@@ -242,9 +242,8 @@ def test_a_job_has_a_page_and_a_query_is_confirmed_there(
     assert "0 found" in browser.text("h2")
 
     opened(browser, flower, f"/activations/job/{done.job_id}")
-    bars = browser.script(
-        "[...document.querySelectorAll('.waterfall tbody tr')].map(r => [r.cells[0].textContent, r.cells[1].textContent])"
-    )
+    rows = "[...document.querySelectorAll('.waterfall tbody tr')]"
+    bars = browser.script(f"{rows}.map(r => [r.cells[0].textContent, r.cells[1].textContent])")
     shown = {stage: float(ms.replace(",", "")) for stage, ms in bars}
     for stage in ("decode", "optimise", "upload"):
         assert shown[stage] == pytest.approx(result.provenance.timings_ms[stage], abs=0.051)

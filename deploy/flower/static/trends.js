@@ -14,8 +14,8 @@ const nice = (top) => {
   const unit = 10 ** Math.floor(Math.log10(top));
   return [1, 2, 5, 10].map((n) => n * unit).find((value) => value >= top);
 };
-const moment = (s, seconds) => new Date(1000 * s).toLocaleString("en-GB", seconds > 86_400 ? { weekday: "short", hour: "2-digit", minute: "2-digit" }
-  : { hour: "2-digit", minute: "2-digit" });
+const moment = (s, seconds) => new Date(1000 * s).toLocaleString("en-GB", { hour: "2-digit", minute: "2-digit",
+  ...(seconds > 86_400 ? { weekday: "short" } : seconds <= LIVE_S ? { second: "2-digit" } : {}) });
 const label = (s, seconds) => new Date(1000 * s).toLocaleString("en-GB", seconds > 86_400 ? { weekday: "short", day: "numeric" } : { hour: "2-digit", minute: "2-digit" });
 
 const axes = (top, range) => {
