@@ -27,6 +27,8 @@ _OWN: Final = {
     "tokens": Lazy("producer.commands.gateway:tokens", "Make, list and remove tokens of the HTTP gateway."),
     "hooks": Lazy("producer.commands.hooks:hooks", "Send the ends of jobs to a URL, as signed webhooks."),
     "ingest": Lazy("producer.commands.ingest:ingest", "Submit the objects of a bucket as they appear."),
+    "takedown": Lazy("producer.commands.audit:takedown", "Remove all assets that an image is in."),
+    "audit": Lazy("producer.commands.audit:audit", "Show who submitted, looked up and removed what."),
     "jobs": Lazy("producer.commands.jobs:jobs", "List jobs, wait for them, fetch their files, retry and cancel them."),
 }
 # Of commands from entry points, which know only a name; others are imported for their own.

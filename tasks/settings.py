@@ -189,6 +189,11 @@ class Settings(BaseSettings):
         default=SecretStr(""), description="password of Flower's login; `aii up` generates one"
     )
 
+    audit_entries: int = Field(
+        default=100_000,
+        ge=0,
+        description="entries of the audit log that are kept (`aii audit`), at about 200 bytes each; 0: none is written",
+    )
     c2pa_key: str = Field(
         default="",
         description="file of the private key (PEM) with which workers sign protected files whose source has a C2PA "

@@ -12,7 +12,7 @@ import click
 from tasks.command_line import Command, Group
 
 if TYPE_CHECKING:
-    from producer.gateway.tokens import Scope, TokenFile
+    from producer.gateway.tokens import Scope, Token, TokenFile
 
 __all__ = ["serve", "tokens"]
 
@@ -48,18 +48,32 @@ def tokens() -> None:
 )
 @click.option("--collection", "collections", multiple=True, help="Only for this collection. Repeatable; default: all.")
 @click.option("--rate", default="", help="Requests at most, such as 50/second or 6000/hour; default: no limit.")
-def add(name: str, scopes: tuple[Scope, ...], collections: tuple[str, ...], rate: str) -> None:
+@click.option(
+    "--open", "open_jobs", default=0, type=click.IntRange(0), help="Jobs that may be open at a time; default: no limit."
+)
+def add(name: str, scopes: tuple[Scope, ...], collections: tuple[str, ...], rate: str, open_jobs: int) -> None:
     """Make a token and print it. It is shown this once: only its digest is kept, in AII_GATEWAY_TOKEN_FILE."""
-    click.echo(_file().add(name, scopes, collections, rate))
+    click.echo(_file().add(name, scopes, collections=collections, rate=rate, open_jobs=open_jobs))
 
 
 @tokens.command("list")
 def list_() -> None:
-    """List tokens: name, scopes, collections, rate, when they were made; separated by tabs."""
+    """List tokens: name, scopes, collections, rate, open jobs, when they were made; separated by tabs."""
     for token in _file().read():
         collections = ",".join(sorted(token.collections)) or "all collections"
-        row = (token.name, ",".join(sorted(token.scopes)), collections, token.rate or "any rate", token.created_at)
+        row = (
+            token.name,
+            ",".join(sorted(token.scopes)),
+            collections,
+            token.rate or "any rate",
+            _open(token),
+            token.created_at,
+        )
         click.echo("\t".join(row))
+
+
+def _open(token: Token) -> str:
+    return f"{token.open_jobs} open jobs" if token.open_jobs else "any number of jobs"
 
 
 @tokens.command()

@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
 
-from producer.gateway import assets, jobs, notifications, soft_bindings, submissions
+from producer.gateway import assets, jobs, notifications, soft_bindings, submissions, takedowns
 from producer.gateway.access import Rates, allowed
 from producer.gateway.metrics import Measured, Metrics
 from producer.gateway.problems import Problem, answers, install
@@ -25,6 +25,10 @@ from tasks.settings import Settings
 __all__ = ["create_gateway"]
 
 _DESCRIPTION: Final = "Protect images before they are published, and find their edited copies again."
+_BODIES: Final[tuple[type[BaseModel], ...]] = (
+    Problem, submissions.ActivationParameters, submissions.QueryParameters, soft_bindings.Binding,
+    takedowns.TakedownRequest,
+)  # fmt: skip
 router = APIRouter(tags=["service"])
 
 
@@ -61,7 +65,7 @@ def create_gateway(settings: Settings) -> FastAPI:
     app.state.tokens, app.state.rates = Tokens(settings), Rates()
     app.add_middleware(Measured, metrics=metrics)
     install(app)
-    parts = (submissions, jobs, assets, notifications, soft_bindings)
+    parts = (submissions, jobs, assets, takedowns, notifications, soft_bindings)
     for part in (*(one.router for one in parts), router):
         app.include_router(part)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # the framework's own way to complete it
@@ -73,7 +77,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     if not app.openapi_schema:
         document = FastAPI.openapi(app)
         schemas = document["components"]["schemas"]
-        for model in (Problem, submissions.ActivationParameters, submissions.QueryParameters, soft_bindings.Binding):
+        for model in _BODIES:
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
         for unused in ("HTTPValidationError", "ValidationError"):

@@ -16,6 +16,7 @@ from producer.gateway.tokens import Token
 from tasks.assets.journal import AssetJournal
 from tasks.assets.records import AssetRecords, look_up, remove
 from tasks.assets.removals import Removals
+from tasks.audit import Action, AuditEntry
 from tasks.errors import AssetMissing
 from tasks.ledger.commits import AssetState
 from tasks.names import LONGEST_ASSET_ID, check_asset_id, check_collection
@@ -88,6 +89,7 @@ class _Place:
         self.collection = check_collection(collection or state.settings.default_collection)
         self.asset_id = check_asset_id(asset_id)
         check_collection_of(token, self.collection)
+        self._audit, self._who = state.audit, token.name
         self._journal = AssetJournal(state.redis, self.collection)
         self._records = AssetRecords(state.store, self.collection)
         self._removals = Removals(state.store, self.collection)
@@ -99,6 +101,7 @@ class _Place:
             raise AssetMissing(
                 f"The collection {self.collection} has no asset {self.asset_id!r} with a protected file."
             )
+        self._note("show", found.job_id)
         return found
 
     def remove(self) -> None:
@@ -106,3 +109,7 @@ class _Place:
         if look_up(self._journal, self._records, self._removals, self.asset_id).state is None:
             raise AssetMissing(f"The collection {self.collection} has no asset {self.asset_id!r}.")
         remove(self._journal, self._records, self._removals, self.asset_id)
+        self._note("remove")
+
+    def _note(self, action: Action, job_id: str = "") -> None:
+        self._audit.add(AuditEntry(self._who, action, self.collection, self.asset_id, job_id))

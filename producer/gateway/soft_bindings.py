@@ -27,6 +27,7 @@ from tasks.assets.manifest_store import active_only
 from tasks.assets.manifests import ALGORITHM, ManifestNote, Manifests
 from tasks.assets.records import AssetRecords, look_up
 from tasks.assets.removals import Removals
+from tasks.audit import AuditEntry
 from tasks.documents import read_result
 from tasks.errors import DeadlineExceeded, InvalidRequest, NotFound, ObjectMissing, UnsupportedFormat, error_of
 from tasks.ledger.waiting import closing
@@ -151,10 +152,11 @@ async def by_content(
     _check_algorithm(alg)
     if not request.headers.get("content-type", "").lower().startswith(("image/", "application/octet-stream")):
         raise UnsupportedFormat("Only images can be asked for: their content type is image/….")
+    await state.admit(token)
     limit = state.settings.max_image_bytes
     source = await read_image(request, limit, partial(state.store.keep, Bucket.QUERIES, most=limit))
     wanted = Query(source, collection=name, options=QueryOptions(top_k=most))
-    answer = await _answered(state, wanted)
+    answer = await _answered(state, token, wanted)
     found = [match for match in answer.matches[1:] if (match.probability or 0) >= _AS_GOOD]
     found = [*answer.matches[:1], *found] if answer.verdict in _FOUND else []
     return _answer(await run_sync(lambda: list(_of_matches(state, name, found))))
@@ -172,21 +174,23 @@ async def manifest(
     manifest_id: Annotated[str, Path(min_length=1, max_length=256)],
     active: Annotated[bool, QueryParameter(alias="returnActiveManifest", description="that manifest alone")] = False,
 ) -> Response:
-    store = await run_sync(_store_of, Manifests(state_of(request).store), token, manifest_id)
+    store = await run_sync(_store_of, state_of(request), token, manifest_id)
     headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'"}
     return Response(active_only(store) if active else store, headers=headers, media_type=_MEDIA_TYPE)
 
 
-def _store_of(manifests: Manifests, token: Token, manifest_id: str) -> bytes:
+def _store_of(state: State, token: Token, manifest_id: str) -> bytes:
     """The same for a manifest that there is not and for one of another's collection."""
-    missing = NotFound(f"No manifest {manifest_id!r} is kept.")
+    missing, manifests = NotFound(f"No manifest {manifest_id!r} is kept."), Manifests(state.store)
     try:
         note = manifests.named(manifest_id)
-        if token.covers(note.collection):
-            return manifests.bytes_of(note)
+        if not token.covers(note.collection):
+            raise missing
+        store = manifests.bytes_of(note)
     except (NotFound, ObjectMissing):
         raise missing from None
-    raise missing
+    state.audit.add(AuditEntry(token.name, "show", note.collection, note.asset_id, detail=manifest_id))
+    return store
 
 
 async def _bound(request: Request, token: Token, binding: Binding, most: int) -> Response:
@@ -204,9 +208,9 @@ def _check_algorithm(alg: str) -> None:
         raise InvalidRequest(f"The algorithm {alg!r} is none of this service: ask for {ALGORITHM}.")
 
 
-async def _answered(state: State, wanted: Query) -> QueryResult:
+async def _answered(state: State, token: Token, wanted: Query) -> QueryResult:
     """The answer to a query; raises its failure, or DeadlineExceeded."""
-    job = await run_sync(state.producer.submit, wanted)
+    job = await state.submit(token, wanted)
     ended = await closing(state.ledger, job.job_id, state.settings.gateway_max_wait_s)
     if ended is None:
         raise DeadlineExceeded("The image was not queried in time: the workers are busy. Ask again.")

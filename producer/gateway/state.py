@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from anyio.to_thread import run_sync
 from fastapi import Request
 
 from producer.client import Producer
 from producer.gateway.fetch import Fetcher
+from producer.gateway.quotas import Quotas
+from producer.gateway.tokens import Token
 from producer.gateway.uploads import GatewayStore
+from producer.job import Job
+from producer.requests import Activation, Query
 from tasks.app import Sender, create_app
+from tasks.audit import Action, AuditEntry, AuditLog
 from tasks.connection import RedisClient, connect_redis
 from tasks.ledger.ledger import Ledger
+from tasks.messages import ActivateRequest, Source
 from tasks.settings import Settings
 
 __all__ = ["State", "state_of"]
@@ -27,6 +34,8 @@ class State:
     redis: RedisClient
     ledger: Ledger
     producer: Producer
+    quotas: Quotas
+    audit: AuditLog
     fetcher: Fetcher
 
     @classmethod
@@ -35,16 +44,38 @@ class State:
         ledger = Ledger.connect(settings)
         public = settings.s3_public_endpoint
         reached = type(settings).model_validate(settings.model_dump() | {"s3_endpoint": public}) if public else settings
-        store = GatewayStore.connect(settings)
+        store, redis = GatewayStore.connect(settings), connect_redis(settings)
         return cls(
             settings=settings,
             store=store,
             links=GatewayStore.connect(reached),
-            redis=connect_redis(settings),
+            redis=redis,
             ledger=ledger,
             producer=Producer(settings, store, ledger, Sender(create_app(settings), settings)),
+            quotas=Quotas(redis, ledger),
+            audit=AuditLog(redis, settings),
             fetcher=Fetcher(settings),
         )
+
+    async def admit(self, token: Token) -> None:
+        """Raise RateLimited when a token has as many open jobs as it may have: before a body is read."""
+        if token.open_jobs:
+            await run_sync(self.quotas.check, token)
+
+    async def submit(self, token: Token, wanted: Activation | Query) -> Job:
+        """Accept a token's request; errors as in :meth:`Producer.submit`."""
+        return await run_sync(self._submit, token, wanted)
+
+    def _submit(self, token: Token, wanted: Activation | Query) -> Job:
+        job = self.producer.submit(wanted)
+        if job.new:
+            self.quotas.count(token, job.job_id)
+        asked = job.request
+        source = asked.source.sha256 if isinstance(asked.source, Source) else asked.source.url
+        action: Action = "activate" if isinstance(asked, ActivateRequest) else "query"
+        asset = getattr(asked, "asset_id", "") or ""
+        self.audit.add(AuditEntry(token.name, action, asked.collection, asset, job.job_id, source))
+        return job
 
     async def close(self) -> None:
         await self.fetcher.close()

@@ -7,7 +7,6 @@ from contextlib import aclosing
 from functools import partial
 from typing import Annotated, Any, Final, TypeVar
 
-from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import Field, TypeAdapter
 
@@ -119,6 +118,7 @@ async def activate(
     request: Request, token: Annotated[Token, Depends(allowed("submit"))], prefer: Prefer = None, key: _Key = None
 ) -> Response:
     state = state_of(request)
+    await state.admit(token)
     submission = await _received(
         state, request, Bucket.ORIGINALS, partial(_accepted, state, token, ActivationParameters)
     )
@@ -135,7 +135,7 @@ async def activate(
         replace=said.replace,
         idempotency_key=_own_key(token, key),
     )
-    job = await run_sync(state.producer.submit, wanted)
+    job = await state.submit(token, wanted)
     return await answer_of(state, job, wait_s_of(prefer, state))
 
 
@@ -150,12 +150,13 @@ async def query(
     request: Request, token: Annotated[Token, Depends(allowed("query"))], prefer: Prefer = None, key: _Key = None
 ) -> Response:
     state = state_of(request)
+    await state.admit(token)
     accept: Callable[[Mapping[str, Any]], QueryParameters] = partial(_accepted, state, token, QueryParameters)
     submission = await _received(state, request, Bucket.QUERIES, accept)
     said = submission.parameters
     source = await _source(state, Bucket.QUERIES, submission)
     wanted = QueryOf(source, collection=said.collection, options=said.options, idempotency_key=_own_key(token, key))
-    job = await run_sync(state.producer.submit, wanted)
+    job = await state.submit(token, wanted)
     return await answer_of(state, job, wait_s_of(prefer, state))
 
 

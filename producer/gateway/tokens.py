@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
@@ -39,6 +39,7 @@ class Token(Frozen):
         collections: those it is good for; empty for all.
         rate: requests that are answered, such as `100/second` or `6000/minute`; "" for any number. Each gateway process
             counts for itself.
+        open_jobs: jobs that may be open at a time, of all gateways; 0 for any number.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -46,6 +47,7 @@ class Token(Frozen):
     scopes: frozenset[Scope]
     collections: frozenset[Annotated[str, Field(pattern=COLLECTION_PATTERN)]] = frozenset()
     rate: str = ""
+    open_jobs: int = Field(default=0, ge=0)
     created_at: str = ""
 
     @field_validator("rate")
@@ -88,18 +90,21 @@ class TokenFile:
         except OSError as error:
             raise InvalidSetting(f"{self.path} cannot be read: {error.strerror}.") from error
 
-    def add(self, name: str, scopes: Sequence[Scope], collections: Sequence[str] = (), rate: str = "") -> str:
+    def add(self, name: str, scopes: Sequence[Scope], **limits: Any) -> str:
         """Make a token and return it: it is shown only here.
+
+        Args:
+            limits: collections, rate and open_jobs, as in :class:`Token`.
 
         Raises:
             Conflict: the name is taken.
-            InvalidSetting: a name or the rate cannot be used.
+            InvalidSetting: a name or a limit cannot be used.
         """
         secret = _PREFIX + secrets.token_urlsafe(32)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         fields = {"name": name, "sha256": sha256_hex(secret.encode()), "scopes": scopes, "created_at": now}
         try:
-            token = Token.model_validate(fields | {"collections": collections, "rate": rate})
+            token = Token.model_validate(fields | limits)
         except ValidationError as error:
             raise InvalidSetting("; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())) from None
         with self._changing() as tokens:

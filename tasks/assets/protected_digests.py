@@ -41,6 +41,11 @@ class ProtectedDigests:
         key = _key(result.protected_sha256)
         self._store.put(Bucket.PROTECTED, key, note.model_dump_json().encode(), "application/json")
 
+    def asset_of(self, sha256: str) -> tuple[str, str] | None:
+        """Collection and asset id of a protected file; None for any other."""
+        note = self._read(sha256)
+        return (note.collection, note.asset_id) if note else None
+
     def refuse(self, sha256: str) -> None:
         """Raise AlreadyProtected when an image is a protected file. One who may not read notes is not refused: workers
         ask as well."""

@@ -131,7 +131,7 @@ def test_each_user_can_do_its_work(guarded: Guarded, worker: WorkerProcess, tmp_
 
 @pytest.mark.usefixtures("worker")
 def test_the_gateway_submits_shows_and_removes_with_its_own_rights(guarded: Guarded) -> None:
-    token = [{"name": "any", "sha256": hashlib.sha256(b"any").hexdigest(), "scopes": ["admin"]}]
+    token = [{"name": "any", "sha256": hashlib.sha256(b"any").hexdigest(), "scopes": ["admin"], "open_jobs": 1}]
     settings = guarded.settings_of("gateway").model_copy(update={"gateway_tokens": json.dumps(token)})
     headers = {"Authorization": "Bearer any", "Content-Type": "image/jpeg", "Prefer": "wait=30"}
     with TestClient(create_gateway(settings), headers=headers) as client:
@@ -140,7 +140,13 @@ def test_the_gateway_submits_shows_and_removes_with_its_own_rights(guarded: Guar
         wait_for(lambda: client.get(job).json()["state"] == "done", "the job did not end")
         assert client.get("/v1/assets/one").status_code == 200
         assert client.delete("/v1/assets/one").status_code == 204
+        assert client.post("/v1/takedowns", json={"sha256": "0" * 64}).json() == {"removed": []}
     assert guarded.denied("gateway") == []
+    assert aii(guarded.environment_of("monitor"), "audit").stdout.count("remove") == 1
+    with guarded.client("gateway") as client:
+        for command in (("XRANGE", "aii:audit", "-", "+"), ("XTRIM", "aii:audit", "MAXLEN", 0), ("DEL", "aii:audit")):
+            with pytest.raises(redis.ResponseError, match=r"(?i)permission|NOPERM"):
+                client.execute_command(*command)
 
 
 def test_s3_tells_and_the_bridge_submits_with_their_own_rights(guarded: Guarded) -> None:

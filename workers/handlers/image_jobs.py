@@ -8,6 +8,7 @@ from __future__ import annotations
 from tasks.assets.manifests import Manifests, binding_value
 from tasks.assets.protected_digests import ProtectedDigests
 from tasks.assets.records import AssetRecord, facts_of
+from tasks.assets.takedown import SourceDigests
 from tasks.ledger.commits import Registration, Seen, conflict_of
 from tasks.messages import ActivateRequest
 from tasks.names import protected_key, sha256_hex
@@ -31,6 +32,7 @@ class ImageHandlers:
         self._resources = resources
         self._digests = ProtectedDigests(resources.store)
         self._manifests = Manifests(resources.store)
+        self._sources = SourceDigests(resources.store)
         self._protector = Protector(resources.device, resources.input_size, resources.limits)
 
     def activate(self, request: ActivateRequest, running: Running) -> Publication:
@@ -141,6 +143,7 @@ class ImageHandlers:
         """Keep a committed activation on record, and its file's digest; `commit` is the number of its document."""
         self._digests.note(result)
         self._manifests.note(result)
+        self._sources.note(result)
         self._resources.collections.files(result.collection).assets.put(AssetRecord.of(result, commit))
 
 
