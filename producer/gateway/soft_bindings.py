@@ -135,7 +135,7 @@ async def by_long_binding(
     "/v1/matches/byContent",
     summary="The manifests of the assets that an image is a copy of",
     response_model=ManifestMatches,
-    responses=answers(408, 409, 413, 415),
+    responses=answers(404, 408, 409, 413, 415),
     openapi_extra=_IMAGE,
 )
 async def by_content(
