@@ -36,7 +36,15 @@ from tests.flower import Flower
 from tests.stack import running_stack, settings_of
 from tests.waiting import wait_for
 
-ASKED = {"page": "/activations", "overview": "/activations/overview.json", "metrics": "/metrics"}
+ASKED = {
+    "page": "/activations",
+    "health": "/activations/health.json",
+    "overview": "/activations/overview.json",
+    "history": "/activations/history.json?range=7d",
+    "jobs": "/activations/jobs?q=asset-49",
+    "operations": "/activations/operations",
+    "metrics": "/metrics",
+}
 HOST = "activate@benchmark"
 
 
@@ -60,7 +68,8 @@ def main(jobs: int, rate: int, json_path: Path | None) -> None:
             figures[f"flower_mib_at_{part * jobs // 2}"] = resident_mib(flower.pid)
         figures |= answers(flower)
         figures |= publishing(settings, rate)
-        figures |= looking(settings)
+        figures |= reading(settings)
+        figures["redis_kib_of_figures"] = redis_kib(settings)
     for name, value in figures.items():
         click.echo(f"{name:<28}{value:>12,.2f}" if isinstance(value, float) else f"{name:<28}{value:>12,}")
     if json_path:
@@ -152,13 +161,20 @@ def publishing(settings: Settings, rate: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def looking(settings: Settings) -> dict[str, float]:
+def reading(settings: Settings) -> dict[str, float]:
     """What Flower's refreshing costs every two seconds."""
     observer = Observer(settings, history_s=1_800)
-    first = timed(observer.look, 1)[0]
-    figures = {"first_look_ms": first, "look_p50_ms": statistics.median(timed(observer.look, 20))}
+    first = timed(observer.read, 1)[0]
+    figures = {"first_read_ms": first, "read_p50_ms": statistics.median(timed(observer.read, 20))}
     observer.close()
     return figures
+
+
+def redis_kib(settings: Settings) -> float:
+    """What the figures take in Redis."""
+    with connect_redis(settings) as client:
+        keys = [*client.scan_iter("aii:metrics:*"), "aii:marks", "aii:failures", "aii:latest"]
+        return sum(client.memory_usage(key, samples=0) or 0 for key in keys) / 1024
 
 
 def used(stats: dict[str, Any], command: str) -> float:
