@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 from celery import Celery
 from kombu import Queue
@@ -17,6 +18,7 @@ from tasks.ledger.records import Resend
 from tasks.messages import Request
 from tasks.names import QUEUE_ACTIVATE, QUEUES
 from tasks.settings import Settings
+from tasks.tracing import JobTracer, tracer_of
 
 
 def create_app(settings: Settings) -> Celery:
@@ -74,6 +76,11 @@ class Sender:
                 "it is accepted nevertheless, and a worker will send it."
             ) from error
 
+    @property
+    def tracer(self) -> JobTracer | None:
+        """Where traces are sent; None where they are not."""
+        return tracer_of(self._settings, "aii-producer") if self._settings.otlp_endpoint else None
+
     def send_again(self, message: Resend) -> None:
         self.send(message.job_id, message.task, message.queue, json.loads(message.payload))
 
@@ -84,8 +91,10 @@ def submit(ledger: Ledger, sender: Sender, request: Request, job_id: str | None 
     The job has the request's id, unless it is one that an earlier version named `job_id`. Returns False when the same
     request had been accepted before.
     """
-    job_id = job_id or request.job_id
+    job_id, began_ns = job_id or request.job_id, time.time_ns()
     new = ledger.submit([request], [job_id])[0]
     if new:
         sender.send(job_id, request.task, request.queue, request.message())
+        if tracer := sender.tracer:
+            tracer.submitted(job_id, request.task, began_ns, time.time_ns())
     return new

@@ -209,6 +209,16 @@ class Settings(BaseSettings):
         default="", description="RFC 3161 service that dates them; without, they end with the certificate"
     )
 
+    log_format: Literal["text", "json"] = Field(
+        default="text",
+        description="form of the logs of workers, gateway and Flower: `text`, or `json`, an object a line",
+    )
+    otlp_endpoint: str = Field(
+        default="",
+        description="OpenTelemetry collector that traces of jobs are sent to by OTLP over HTTP, "
+        "`http://HOST:4318` (extra `tracing`); default: none",
+    )
+
     # Goals of the operator: the dashboard, `aii status` and the metrics say what misses them.
     target_ten_steps_ms: float = Field(
         default=0.0, ge=0, description="target of the dashboard: milliseconds an image activated in ten steps; 0: none"

@@ -8,7 +8,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cached_property, partial
 
 import torch
@@ -16,7 +16,7 @@ from celery.exceptions import CPendingDeprecationWarning
 
 from tasks.app import Sender, create_app, submit
 from tasks.connection import connect_redis
-from tasks.errors import ExtractorMismatch
+from tasks.errors import ExtractorMismatch, JobMissing
 from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.ledger import Ledger
 from tasks.machine import memory_bytes as memory_limit
@@ -25,8 +25,10 @@ from tasks.monitoring.presence import WorkerNote
 from tasks.monitoring.series import Series
 from tasks.names import QUEUES
 from tasks.periodic import PeriodicThread
+from tasks.results import Result
 from tasks.settings import Settings, state_dir
 from tasks.storage import ObjectStore
+from tasks.tracing import JobTracer, tracer_of
 from workers.activation.engine import BATCH_IMAGES
 from workers.delivery.handing_back import hand_back_and_end
 from workers.delivery.identity import Identity
@@ -167,6 +169,8 @@ class _Worker:
         if self._settings.auto_repair:
             background.append(Continuity(self._collections, self._redis, self._store).thread)
         running.callback(self._recorder.publish)  # what was counted until the end
+        if self._tracer:
+            running.callback(self._tracer.flush)
         for thread in background:
             thread.start()
             running.callback(thread.stop)
@@ -257,7 +261,7 @@ class _Worker:
             self._set_aside,
         )
         end = partial(hand_back_and_end, self._ledger, self._leases, self._sender)
-        return JobRunner(services, self._settings.stage_timeout_s, self._recorder.observe, end)
+        return JobRunner(services, self._settings.stage_timeout_s, self._observe, end)
 
     @cached_property
     def _resources(self) -> Resources:
@@ -277,6 +281,17 @@ class _Worker:
     @cached_property
     def _pulse(self) -> Pulse:
         return Pulse(self._ledger.check)
+
+    @cached_property
+    def _tracer(self) -> JobTracer | None:
+        return tracer_of(self._settings, "aii-worker") if self._settings.otlp_endpoint else None
+
+    def _observe(self, result: Result) -> None:
+        """Count a job that was closed, and write its trace."""
+        self._recorder.observe(result)
+        if self._tracer:
+            with suppress(JobMissing):
+                self._tracer.ended(result, self._ledger.get(result.job_id).submitted_at)
 
     # ── what it says of itself ───────────────────────────────────────────────────────────────────────────────────────
 

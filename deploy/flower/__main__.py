@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from deploy.flower.install import install
 from tasks.app import create_app
 from tasks.command_line import exit_on_error
 from tasks.errors import InvalidSetting
+from tasks.logs import set_up_logs
 from tasks.settings import Settings, load_settings, state_dir
 
 
@@ -16,6 +18,7 @@ def main() -> None:
     settings = load_settings()
     # Flower takes options from the environment too: a command line is readable by every user of the machine.
     os.environ["FLOWER_BASIC_AUTH"] = _login(settings)
+    set_up_logs(logging.INFO, settings)
     install(settings)
     create_app(settings).start(_arguments(settings))
 

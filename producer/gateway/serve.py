@@ -9,6 +9,7 @@ import uvicorn
 
 from producer.gateway.app import create_gateway
 from tasks.errors import InvalidRequest
+from tasks.logs import set_up_logs
 from tasks.settings import load_settings
 
 __all__ = ["serve"]
@@ -27,7 +28,7 @@ def serve() -> None:
     """
     settings = load_settings()
     app = create_gateway(settings)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logs(logging.INFO, settings)
     config = uvicorn.Config(
         app,
         host=settings.gateway_address,

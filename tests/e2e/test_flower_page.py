@@ -73,7 +73,7 @@ def test_the_page_agrees_with_the_result_documents_and_shows_what_failed(
     assert view["workers"][0]["pid"] == worker.pid
     wait_for(lambda: len(flower.overview()["results"]) == 12, "the results do not follow")
     collection = wait_for(lambda: flower.overview()["collections"], "no collection is shown")[0]
-    assert (collection["name"], collection["vectors"]) == ("starter", 39_998 + 512)  # references and plain images
+    assert (collection["name"], collection["vectors"]) == ("starter", 39_998 + 1_024)  # references and plain images
     assert {r["job_id"] for r in flower.overview()["results"]} == {r.job_id for r in results}
     for which in ("original", "protected", "difference"):
         assert flower.get(f"/activations/picture/{which}/{results[0].job_id}")[1][:3] == b"\xff\xd8\xff"

@@ -9,10 +9,10 @@ import sys
 import click
 
 from tasks.command_line import Command
+from tasks.logs import set_up_logs
 from tasks.machine import cores, usable_cores
 from tasks.names import QUEUES
 from tasks.settings import load_settings
-from workers.monitoring.logs import set_up_logs
 
 
 @click.command(cls=Command)
@@ -31,5 +31,6 @@ def worker(queues: str, log_level: str) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
     from workers.main import run_worker  # noqa: PLC0415  # loads torch: not for `aii --help`
 
-    set_up_logs(getattr(logging, log_level))
-    sys.exit(run_worker(load_settings(), chosen))
+    settings = load_settings()
+    set_up_logs(getattr(logging, log_level), settings)
+    sys.exit(run_worker(settings, chosen))
