@@ -14,6 +14,7 @@ from producer import Producer
 from tasks.connection import connect_redis, redis_address
 from tasks.documents import read_document
 from tasks.ledger.commit_scripts import COMMIT
+from tasks.ledger.keys import LEASES
 from tasks.ledger.states import JobState
 from tasks.messages import ActivationOptions
 from tasks.names import journal_stream
@@ -56,6 +57,8 @@ def test_a_worker_stopped_before_an_effect_changes_nothing_when_it_goes_on_after
         stopped.append(slow.pid)
         job = producer.activate(IMAGES[0], asset_id=asset, options=OPTIONS)
         assert held.reached.wait(LIMIT_S)
+        with connect_redis(settings) as client:
+            client.zadd(LEASES, {job.job_id: 0}, xx=True)  # as if the time of its lease had passed
         quick = start_worker(**QUICK)
         first = job.wait(LIMIT_S)
         assert isinstance(first, ActivationResult)
