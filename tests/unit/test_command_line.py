@@ -16,6 +16,7 @@ from producer.cli import aii
 from tasks.command_line import EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_USAGE, Command, echo, exit_code, one_line
 from tasks.errors import AiiError, InvalidRequest, Unavailable, kinds
 from tasks.messages import QueryOptions, validated
+from tests.stack import aii as run
 
 HEAVY = ("torch", "torchvision", "faiss", "numpy", "PIL", "matplotlib", "celery", "redis", "obstore", "pydantic")
 
@@ -28,10 +29,20 @@ def program(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.C
         "from producer.cli import aii\n"
         "aii(prog_name='aii')"
     )
-    given = {k: v for k, v in os.environ.items() if not k.startswith("AII_")} | {"AII_STATE_DIR": str(tmp_path)}
+    given = given_to(tmp_path) | environment
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=given | environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *arguments], env=given, capture_output=True, text=True, check=False
     )
+
+
+def forked(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The same where it does not matter what is imported."""
+    return run(given_to(tmp_path) | environment, *arguments)
+
+
+def given_to(state: Path) -> dict[str, str]:
+    """The environment of a command without settings."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("AII_")} | {"AII_STATE_DIR": str(state)}
 
 
 @pytest.mark.parametrize(
@@ -79,7 +90,7 @@ def test_every_command_shows_its_own_help() -> None:
     ],
 )  # fmt: skip
 def test_a_setting_that_cannot_be_used_is_wrong_usage_for_every_command(command: list[str], tmp_path: Path) -> None:
-    done = program(tmp_path, *command, AII_LEASE_S="abc")
+    done = forked(tmp_path, *command, AII_LEASE_S="abc")
     assert (done.returncode, "AII_LEASE_S" in done.stderr) == (EXIT_USAGE, True), done.stderr
     assert "Traceback" not in done.stderr
 
@@ -88,13 +99,13 @@ def test_a_setting_that_cannot_be_used_is_wrong_usage_for_every_command(command:
     "value", ["nonsense", "http://127.0.0.1:6379", "redis://:secret@127.0.0.1:port/0", "redis://:secret@"]
 )
 def test_an_address_of_redis_that_is_none_is_refused_without_its_password(value: str, tmp_path: Path) -> None:
-    done = program(tmp_path, "status", AII_REDIS_URL=value)
+    done = forked(tmp_path, "status", AII_REDIS_URL=value)
     assert (done.returncode, "AII_REDIS_URL" in done.stderr, "secret" in done.stderr) == (EXIT_USAGE, True, False)
 
 
 @pytest.mark.parametrize("value", ["http://127.0.0.1:9000/path", "no where", "host:port", ""])
 def test_an_address_of_s3_that_is_none_is_refused(value: str, tmp_path: Path) -> None:
-    done = program(tmp_path, "index", "info", "any", AII_S3_ENDPOINT=value)
+    done = forked(tmp_path, "index", "info", "any", AII_S3_ENDPOINT=value)
     assert (done.returncode, "AII_S3_ENDPOINT" in done.stderr) == (EXIT_USAGE, True)
 
 
@@ -106,7 +117,7 @@ def test_more_metadata_than_an_asset_can_have_is_refused_without_a_traceback() -
 @pytest.mark.parametrize("command", [["status"], ["jobs", "list"], ["activate", __file__]])
 def test_a_service_that_is_away_has_an_exit_code_of_its_own(command: list[str], tmp_path: Path) -> None:
     away = {"AII_REDIS_URL": "redis://127.0.0.1:1/0", "AII_S3_ENDPOINT": "127.0.0.1:1"}
-    done = program(tmp_path, *command, **away)
+    done = forked(tmp_path, *command, **away)
     assert (done.returncode, "[redis_unavailable]" in done.stderr) == (EXIT_UNAVAILABLE, True), done.stderr
 
 
