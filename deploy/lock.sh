@@ -14,11 +14,13 @@ constraint=$("$BIN/python" -m pip config list | sed -n "s/^global\.constraint='\
 lock() {
     file=deploy/lock/$1.txt
     shift
-    "$BIN/uv" pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+    "$BIN/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
         --no-header --no-annotate --no-emit-index-url ${constraint:+--constraint "$constraint"} "$@" -o "$file" >/dev/null
     echo "Wrote $file."
 }
-lock worker --extra worker
-lock monitor --extra monitor
-lock gateway --extra gateway
-lock all --extra worker --extra monitor --extra gateway --extra local --extra evaluation --extra dev
+lock build deploy/lock/build.in
+lock worker pyproject.toml --extra worker
+lock worker-cpu pyproject.toml --extra worker --override deploy/lock/without-gpu.in
+lock monitor pyproject.toml --extra monitor
+lock gateway pyproject.toml --extra gateway
+lock all pyproject.toml --extra worker --extra monitor --extra gateway --extra local --extra evaluation --extra dev

@@ -70,6 +70,8 @@ def steps_for(settings: Settings, wishes: Wishes) -> Iterator[Step]:
     kept = [names[bucket] for bucket in _KEPT]
     for name in names.values():
         yield Exists(name, lock=bool(wishes.lock_days) and name in kept)
+    for named in settings.ingest_buckets:
+        yield Exists(named.partition(":")[0])
     for name in kept if wishes.versions_days or wishes.lock_days else ():
         yield Versioned(name)
     for name in kept if wishes.lock_days else ():

@@ -140,7 +140,8 @@ def workers_here(settings: Settings) -> int:
 def find_worker(settings: Settings, pid: int) -> None:
     """Raises Unavailable until the worker that is this machine's process `pid` has reported itself warm."""
     with connect_redis(settings) as client:
-        if not client.exists(worker_presence(f"{socket.gethostname()}-{pid}")):
+        name = socket.gethostname()
+        if not (client.exists(worker_presence(f"{name}-{pid}")) or client.keys(worker_presence(f"{name}.*-{pid}"))):
             raise Unavailable("The worker has not reported itself ready.")
 
 

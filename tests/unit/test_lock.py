@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 EXTRAS = {
     "worker": ("worker",),
+    "worker-cpu": ("worker",),
     "monitor": ("monitor",),
     "gateway": ("gateway",),
     "all": ("worker", "monitor", "gateway", "local", "evaluation", "dev"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import secrets
 import socket
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +13,7 @@ import torch
 
 __all__ = ["Identity"]
 
+_FIRST_PIDS: Final = 100  # of a container, with whatever starts its command
 # What influences the result of a job.
 _PACKAGES: Final = ("active-image-indexing", "torch", "faiss-gpu", "faiss-cpu", "pillow", "celery")
 
@@ -21,7 +23,8 @@ class Identity:
     """What result documents say of the worker that wrote them.
 
     Attributes:
-        worker: ``HOST-PID``, also its name in Flower and in its note of presence.
+        worker: ``HOST-PID``, or ``HOST.RANDOM-PID`` in a container, where every first process is 1 and hosts may have
+            one name; also its name in Flower and in its note of presence.
         device: what the extractor runs on, in words.
         versions: of the installed packages that influence results.
     """
@@ -32,7 +35,12 @@ class Identity:
 
     @classmethod
     def of_this_process(cls, device: torch.device) -> Identity:
-        return cls(f"{socket.gethostname()}-{os.getpid()}", _described(device), _versions())
+        return cls(f"{_host()}-{os.getpid()}", _described(device), _versions())
+
+
+def _host() -> str:
+    name = socket.gethostname()
+    return f"{name}.{secrets.token_hex(3)}" if os.getpid() < _FIRST_PIDS else name
 
 
 def _described(device: torch.device) -> str:
