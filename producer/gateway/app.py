@@ -60,6 +60,7 @@ def create_gateway(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="active image indexing", version=version("active-image-indexing"), description=_DESCRIPTION,
         lifespan=lifespan, docs_url=None, redoc_url=None,
+        redirect_slashes=False,  # the address that it leads to would be the one that the client says
     )  # fmt: skip
     app.state.shared, app.state.metrics = state, metrics
     app.state.tokens, app.state.rates = Tokens(settings), Rates()

@@ -161,7 +161,9 @@ def _split(url: str) -> SplitResult:
         parts.port  # noqa: B018  # raises ValueError for one that is no number
     except ValueError:
         raise UrlRefused("The source is no URL.") from None
-    if parts.scheme not in _PORTS or not parts.hostname or len(url) > _LONGEST_URL or not url.isascii():
+    # Parsers differ in what they make of blanks and backslashes; no URL has any.
+    odd = len(url) > _LONGEST_URL or any(not "!" <= character <= "~" or character == "\\" for character in url)
+    if parts.scheme not in _PORTS or not parts.hostname or odd:
         raise UrlRefused("The source is no http:// or https:// URL of at most 2,048 ASCII characters.")
     return parts
 

@@ -17,6 +17,7 @@ from producer.requests import Activation, Query
 from tasks.app import Sender, create_app
 from tasks.audit import Action, AuditEntry, AuditLog
 from tasks.connection import RedisClient, connect_redis
+from tasks.errors import AlreadyProtected
 from tasks.ledger.ledger import Ledger
 from tasks.messages import ActivateRequest, Source
 from tasks.settings import Settings
@@ -67,7 +68,12 @@ class State:
         return await run_sync(self._submit, token, wanted)
 
     def _submit(self, token: Token, wanted: Activation | Query) -> Job:
-        job = self.producer.submit(wanted)
+        try:
+            job = self.producer.submit(wanted)
+        except AlreadyProtected:
+            if not token.collections:
+                raise
+            raise AlreadyProtected("It is a protected file already.") from None  # whose, is not this client's to know
         if job.new:
             self.quotas.count(token, job.job_id)
         asked = job.request

@@ -163,15 +163,26 @@ def test_a_token_that_is_made_again_shares_no_idempotency_key_with_the_old(
 
 
 @pytest.mark.usefixtures("shared_worker")
-def test_what_a_producer_refuses_the_gateway_refuses_too(client: httpx.Client, image: bytes) -> None:
+def test_what_a_producer_refuses_the_gateway_refuses_too(
+    client: httpx.Client, environment: dict[str, str], address: str, image: bytes
+) -> None:
     done = client.post("/v1/activations?asset_id=once", content=image, headers=WAIT | IMAGE).json()
     assert done["state"] == "done"
     protected = httpx.get(client.get("/v1/assets/once").json()["protected_url"], trust_env=False).content
-    assert code_of(client.post("/v1/activations", content=protected, headers=IMAGE)) == "already_protected"
+    assert "once" in client.post("/v1/activations", content=protected, headers=IMAGE).json()["detail"]
+    token = new_token(environment, "--scope", "submit", "--collection", "other")
+    with client_of(address, token) as other_client:
+        refused = other_client.post("/v1/activations?collection=other", content=protected, headers=IMAGE)
+    assert (code_of(refused), "once" in refused.text) == ("already_protected", False)
     key = IMAGE | {"Idempotency-Key": "order-18"}
     assert client.post("/v1/activations?asset_id=a", content=image, headers=key).status_code == 202
     other = client.post("/v1/activations?asset_id=b", content=image, headers=key)
     assert (other.status_code, code_of(other)) == (409, "conflict")
+
+
+def test_no_answer_leads_to_the_host_that_a_client_names(client: httpx.Client) -> None:
+    answer = client.get("/v1/jobs/x/", headers={"Host": "evil.example"})
+    assert (answer.status_code, "evil" in str(answer.headers)) == (404, False)
 
 
 def test_a_large_image_reaches_the_store_in_parts(client: httpx.Client, settings: Settings) -> None:
@@ -297,6 +308,8 @@ def test_a_job_that_fails_says_why(client: httpx.Client) -> None:
         ("http://user@{host}/image", "url_refused"),
         ("http://169.254.169.254/latest/meta-data", "url_refused"),
         ("http://localhost:9/", "url_refused"),
+        ("http://{host}\\@localhost/image", "url_refused"),
+        ("http://{host}/ima\nge", "url_refused"),
         ("file:///etc/passwd", "url_refused"),
         ("gopher://{host}/", "url_refused"),
     ],
