@@ -1,7 +1,7 @@
 """From PUT to protected: ``python -m tests.benchmarks.ingest [--json FILE]``.
 
 Photographs are put into a bucket one at a time, on an idle stack, and told of as MinIO does it. Measured is the time
-from the beginning of the PUT until the protected file is there and its asset registered, within a twentieth of a second.
+from the beginning of the PUT until the protected file is there and its asset registered, to within 50 ms.
 """
 
 from __future__ import annotations
