@@ -41,7 +41,8 @@ ASKED = {
     "health": "/activations/health.json",
     "overview": "/activations/overview.json",
     "history": "/activations/history.json?range=7d",
-    "jobs": "/activations/jobs?q=asset-49",
+    "jobs": "/activations/jobs",
+    "search": "/activations/jobs?q=asset-49",
     "operations": "/activations/operations",
     "metrics": "/metrics",
 }
