@@ -62,7 +62,9 @@ class FakeProducer(Producer):
 
 
 class _NoSender:
-    """Jobs are done when the ledger takes them: there is no message to send."""
+    """Jobs are done when the ledger takes them: there is no message to send, and nothing to trace."""
+
+    tracer = None
 
     def send(self, *_: Any) -> None:
         pass
