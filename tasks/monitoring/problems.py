@@ -20,7 +20,7 @@ __all__ = ["ANCHORS", "Health", "Problem", "problem", "problems_of"]
 # Where deploy/README.md says what to do, by problem; in the order in which they are shown.
 ANCHORS: Final = {
     "redis_silent": "aiiredisaway",
-    "no_figures": "aiiflowernofigures",
+    "no_figures": "aiifloweraway",
     "s3_silent": "aiistorageaway",
     "no_worker": "aiinoworker",
     "lane_without_worker": "aiilanewithoutworker",
