@@ -132,6 +132,12 @@ def shared_worker(
         worker.kill()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes of tests: one more than cores, since tests wait for a third of their time."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first: a mistake shows early."""
     order = {"unit": 0, "integration": 1, "e2e": 2, "faults": 3}
