@@ -100,7 +100,8 @@ class WorkerProcess:
     """A real worker, in a process of its own.
 
     It is forked (see :mod:`tests.forked`), unless `environment` differs from this process's in more than settings:
-    Python and the libraries read such variables when they are loaded. `prepare` is called in a forked one first.
+    Python and the libraries read such variables when they are loaded. With `prepare`, which is called in it first, it
+    is always forked.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class WorkerProcess:
         self._settings = settings
         self.log = log
         log.touch()
-        if _plain(environment) == _plain(os.environ):
+        if prepare or _plain(environment) == _plain(os.environ):
             self._process: _Process = fork_worker(environment, queues, log, prepare)
         else:
             self._process = _Spawned(environment, queues, log)
