@@ -24,7 +24,7 @@ from tests.gateway import client_of, new_token, running_gateway
 from tests.photographs import crops
 from tests.stack import WorkerProcess, aii
 from tests.waiting import LIMIT_S
-from workers.images.manifest import manifest_store_of
+from workers.images import Limits, decode
 
 Start = Callable[..., WorkerProcess]
 
@@ -131,6 +131,10 @@ def resolved(client: httpx.Client, copy: bytes, binding: str, result: Activation
         client.post("/v1/matches/byContent", content=b"%PDF", headers={"Content-Type": "text/plain"}).status_code == 415
     )
     assert client.post("/v1/matches/byContent", content=b"no image", headers=JPEG).status_code == 415
+
+
+def manifest_store_of(file: bytes) -> bytes | None:
+    return decode(file, Limits(max_bytes=2**24, max_pixels=10**7)).blocks.manifest
 
 
 def source_id(photo: bytes) -> str:

@@ -21,7 +21,7 @@ from tasks.formats import HEAD_BYTES, format_of
 from tasks.results import KeptManifest
 from tasks.settings import Settings
 from workers.images import EncodedImage
-from workers.images.manifest import LOST, manifest_store_of
+from workers.images.metadata import MANIFEST
 
 if TYPE_CHECKING:
     import c2pa
@@ -85,15 +85,17 @@ class Credentials:
         if key:
             _check(replace(key, timestamp_url=""))
 
-    def issue(self, source: bytes, encoded: EncodedImage, title: str, binding: str, *, changed: bool) -> Issued:
+    def issue(
+        self, source: bytes, store: bytes | None, encoded: EncodedImage, title: str, binding: str, *, changed: bool
+    ) -> Issued:
         """The file with credentials, when its source has some.
 
         Args:
             source: the image as it was submitted.
+            store: the manifest store in it.
             binding: see :func:`tasks.assets.manifests.binding_value`.
             changed: whether the picture was changed, beyond its compression.
         """
-        store = manifest_store_of(source)
         if store is None:
             return Issued(encoded)
         if self._key:
@@ -102,7 +104,7 @@ class Credentials:
                 return _signed(self._key, source, encoded, manifest, _action(changed=changed))
             except Exception as error:  # of the library, which reads what anyone may have written
                 logger.warning("A manifest could not be signed again: %s", error)
-                encoded = replace(encoded, lost=(*encoded.lost, f"{LOST}: it could not be signed again"))
+                encoded = replace(encoded, lost=(*encoded.lost, f"{MANIFEST}: it could not be signed again"))
         return Issued(encoded, kept_manifest(store, signed=False), store)
 
 
@@ -137,7 +139,7 @@ def _signed(
         builder.add_ingredient(ingredient, known.content_type, io.BytesIO(source))
         builder.add_action(action)
         store = builder.sign(signer, encoded.content_type, io.BytesIO(encoded.data), target)
-    lost = tuple(line for line in encoded.lost if not line.startswith(LOST))
+    lost = tuple(line for line in encoded.lost if not line.startswith(MANIFEST))
     return Issued(replace(encoded, data=target.getvalue(), lost=lost), kept_manifest(store, signed=True), store)
 
 

@@ -20,6 +20,7 @@ from workers.delivery.job import Publication, Restoration, Running
 from workers.handlers.credentials import Issued
 from workers.handlers.protect import Protected, Protector
 from workers.handlers.resources import Resources
+from workers.images import DecodedImage
 from workers.index.collection.collection import Collection
 from workers.index.collection.journal import encode_code, journal_meta, named
 from workers.index.maintenance.records import record_old_assets
@@ -52,7 +53,8 @@ class ImageHandlers:
             )
             with running.watch.stage("quality"):
                 measured = quality(original.pixels, protected.decoded.pixels)
-        issued = self._issued(request, data, asset_id, found, protected, running)
+        with running.watch.stage("encode"):
+            issued = self._issued(request, data, original, asset_id, found, protected)
         encoded = issued.encoded
         digest = sha256_hex(encoded.data)
         key = protected_key(request.collection, asset_id, digest, encoded.extension)
@@ -96,17 +98,17 @@ class ImageHandlers:
         return Publication(result, registration_of(result, replace=request.replace), seen, store)
 
     def _issued(
-        self, request: ActivateRequest, source: bytes, asset_id: str, found: Activated, protected: Protected,
-        running: Running,
+        self, request: ActivateRequest, source: bytes, original: DecodedImage, asset_id: str, found: Activated,
+        protected: Protected,
     ) -> Issued:  # fmt: skip
         """The file with its source's content credentials; one that is to say less than its source says none."""
         if request.options.kept_metadata != "all":
             return Issued(protected.encoded)
         binding = binding_value(request.collection, found.code.tobytes())
-        with running.watch.stage("encode"):
-            return self._resources.credentials.issue(
-                source, protected.encoded, request.name or asset_id, binding, changed=protected.verified
-            )
+        return self._resources.credentials.issue(
+            source, original.blocks.manifest, protected.encoded, request.name or asset_id, binding,
+            changed=protected.verified,
+        )  # fmt: skip
 
     def _refuse_early(
         self, collection: Collection, request: ActivateRequest, asset_id: str, source_sha256: str, running: Running

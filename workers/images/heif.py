@@ -18,7 +18,7 @@ from tasks.errors import AnimatedImage, TruncatedImage, UnsupportedFormat
 from workers.images import heic_reader
 from workers.images.coding import LOSSLESS_PNG, standard_jpeg
 from workers.images.colour import alpha_of, own_samples
-from workers.images.metadata import Blocks
+from workers.images.metadata import MANIFEST_LOST, Blocks
 from workers.images.opened import Opened
 from workers.images.transfer import check_not_hdr
 
@@ -112,7 +112,7 @@ def _opened(image: Image.Image, data: bytes, pictures: int = 1) -> Opened:
     if pictures > 1:
         lost.append("further pictures after the first one")
     if b"c2pa" in head:
-        lost.append("C2PA manifest: its signature is of the unchanged picture")
+        lost.append(MANIFEST_LOST)
     blocks = Blocks(
         exif=exif.removeprefix(_EXIF_HEADER) if exif else None,
         xmp=xmp if isinstance(xmp, bytes) else None,

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from workers.images.metadata import Blocks, Capacity, Density, Publishable
+from workers.images.metadata import MANIFEST_LOST, Blocks, Capacity, Density, Publishable
 from workers.images.metadata.xmp import has_gain_map
 
 __all__ = ["APP1", "CAPACITY", "COMMENT", "EXIF_HEADER", "Found", "with_metadata"]
@@ -25,6 +25,8 @@ CAPACITY: Final = Capacity(_MAX_BODY - len(EXIF_HEADER), _MAX_BODY - len(_XMP), 
 _JFIF_BYTES: Final = 14  # without a thumbnail
 _UNITS: Final = ("aspect", "inch", "cm")
 _MAX_COMMENTS: Final = 16
+_BOX_HEAD: Final = 8
+_PIECE_HEAD: Final = 8  # "JP", the box's number, the piece's number
 
 
 class Found:
@@ -37,6 +39,7 @@ class Found:
         self._photoshop: list[bytes] = []
         self._icc: dict[int, bytes] = {}
         self._icc_parts = 0
+        self._boxes: dict[int, bytearray] = {}
         self._comments: list[bytes] = []
         self._density: Density | None = None
         self._gain_map = False
@@ -57,6 +60,9 @@ class Found:
             self._photoshop.append(body[len(_PHOTOSHOP) :])
         elif marker == COMMENT:
             self._comments.append(body)
+        elif marker == APP11:
+            self._note_box(body)
+            self._note_other(marker, body)
         elif marker == APP0 and body.startswith(_JFIF) and len(body) >= 12:
             self._note_jfif(body)
         elif marker != APP14:
@@ -69,9 +75,19 @@ class Found:
         if unit < len(_UNITS) and across and down:
             self._density = Density(across, down, _UNITS[unit])  # type: ignore[arg-type]
 
+    def _note_box(self, body: bytes) -> None:
+        """A piece of a box; each repeats the box's head, of which the first one is kept."""
+        if body[:2] != b"JP" or len(body) < _PIECE_HEAD + _BOX_HEAD:
+            return
+        number = int.from_bytes(body[2:4], "big")
+        if number in self._boxes:
+            self._boxes[number] += body[_PIECE_HEAD + _BOX_HEAD :]
+        else:
+            self._boxes[number] = bytearray(body[_PIECE_HEAD:])
+
     def _note_other(self, marker: int, body: bytes) -> None:
         if marker == APP11 and b"c2pa" in body:
-            line = "C2PA manifest: its signature is of the unchanged picture"
+            line = MANIFEST_LOST
         elif marker == APP2 and any(name in body for name in _GAIN_MAPS):
             self._gain_map = True
             return
@@ -103,6 +119,7 @@ class Found:
             self._lost.append("ICC profile: not all of its parts are there; the picture was read as sRGB")
         if len(self._xmp) > 1:
             self._lost.append("XMP: a second packet")
+        boxes = (bytes(box) for box in self._boxes.values() if box[4:8] == b"jumb" and b"c2pa" in box[:64])
         return Blocks(
             exif=b"".join(self._exif) or None,
             xmp=self._xmp[0] if self._xmp else None,
@@ -111,6 +128,7 @@ class Found:
             texts=tuple((b"Comment", body) for body in self._comments[:_MAX_COMMENTS]),
             density=self._density,
             profile=profile,
+            manifest=next(boxes, None),
             lost=tuple(self._lost),
         )
 

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from workers.images.metadata import Blocks, Density, Publishable
+from workers.images.metadata import MANIFEST_LOST, Blocks, Density, Publishable
 from workers.images.metadata.photoshop import IPTC, resource
 
 __all__ = ["Found", "chunk", "comment", "with_metadata", "with_profile"]
@@ -32,6 +32,7 @@ class Found:
         self._raw: dict[bytes, bytes] = {}
         self._xmp: bytes | None = None
         self._profile: bytes | None = None
+        self._manifest: bytes | None = None
         self._density: Density | None = None
         self._texts: list[tuple[bytes, bytes]] = []
         self._lost: list[str] = []
@@ -48,7 +49,8 @@ class Found:
             across, down, unit = struct.unpack(">IIB", body)
             self._density = Density(across, down, "metre" if unit == 1 else "aspect")
         elif kind == b"caBX":
-            self._lose("C2PA manifest: its signature is of the unchanged picture")
+            self._manifest = self._manifest or body
+            self._lose(MANIFEST_LOST)
         elif kind != b"IEND":
             self._lose(f"chunk {kind.decode('ascii', 'replace')}")
 
@@ -73,6 +75,7 @@ class Found:
             texts=tuple(self._texts),
             density=self._density,
             profile=self._profile,
+            manifest=self._manifest,
             lost=tuple(self._lost),
         )
 

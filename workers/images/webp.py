@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from workers.images.metadata import Blocks
+from workers.images.metadata import MANIFEST_LOST, Blocks
 
 __all__ = ["read"]
 
@@ -23,20 +23,22 @@ def read(data: bytes) -> Blocks:
         start = position + 8
         if len(kind) < 4 or start + size > len(data):
             break
-        if kind in (b"EXIF", b"XMP ", b"ICCP"):
+        if kind in (b"EXIF", b"XMP ", b"ICCP", b"C2PA"):
             found.setdefault(kind, data[start : start + size])
-        elif kind == b"C2PA":
-            lost.append("C2PA manifest: its signature is of the unchanged picture")
         elif kind not in _PICTURE:
             lost.append(f"chunk {kind.decode('ascii', 'replace')}")
         position = start + size + size % 2
     trailing = len(data) - 8 - int.from_bytes(data[4:8], "little")
     if trailing > 1:
         lost.append(f"{trailing:,} bytes after the picture")
+    manifest = found.get(b"C2PA")
+    if manifest is not None:
+        lost.insert(0, MANIFEST_LOST)
     exif = found.get(b"EXIF")
     return Blocks(
         exif=exif.removeprefix(b"Exif\0\0") if exif else None,
         xmp=found.get(b"XMP "),
         profile=found.get(b"ICCP"),
+        manifest=manifest,
         lost=tuple(lost[:32]),
     )

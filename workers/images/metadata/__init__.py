@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from workers.images.metadata.blocks import Blocks, Capacity, Density, Keep, Publishable
+from workers.images.metadata.blocks import (
+    MANIFEST,
+    MANIFEST_LOST,
+    Blocks,
+    Capacity,
+    Density,
+    Keep,
+    Publishable,
+)
 
-__all__ = ["Blocks", "Capacity", "Density", "Keep", "Publishable"]
+__all__ = ["MANIFEST", "MANIFEST_LOST", "Blocks", "Capacity", "Density", "Keep", "Publishable"]

@@ -7,9 +7,13 @@ from typing import Final, Literal, TypeAlias
 
 from workers.images.metadata import photoshop, tiff, xmp
 
-__all__ = ["Blocks", "Capacity", "Density", "Keep", "Publishable"]
+__all__ = ["MANIFEST", "MANIFEST_LOST", "Blocks", "Capacity", "Density", "Keep", "Publishable"]
 
 Keep: TypeAlias = Literal["all", "rights", "none"]
+
+# How lines of what was lost begin that are of content credentials (C2PA); and what they say unless it is signed again.
+MANIFEST: Final = "C2PA manifest"
+MANIFEST_LOST: Final = f"{MANIFEST}: its signature is of the unchanged picture"
 
 # Copyright and people, of the first directory and of Exif's; where they stand, the resolution is a part of the form.
 _RIGHTS_TAGS: Final = {
@@ -78,6 +82,7 @@ class Blocks:
         texts: (name, whole block) of a PNG's text chunks, or of a JPEG's comments.
         density: as the format itself states it; EXIF may say it again.
         profile: ICC.
+        manifest: C2PA's manifest store, unchecked (C2PA 2.2, appendix A).
         lost: a line for each thing that this system cannot carry.
     """
 
@@ -88,6 +93,7 @@ class Blocks:
     texts: tuple[tuple[bytes, bytes], ...] = ()
     density: Density | None = None
     profile: bytes | None = None
+    manifest: bytes | None = None
     lost: tuple[str, ...] = field(default=())
 
     @property
