@@ -17,7 +17,7 @@ from producer.status import Status
 from tasks.kinds import title_of
 from tasks.monitoring.overview import Comparison, Overview, WorkerSpeed
 from tasks.monitoring.presence import WorkerNote
-from tasks.monitoring.problems import Problem
+from tasks.monitoring.problems import Problem, problem
 
 __all__ = ["SORTS", "Screen", "View"]
 
@@ -106,9 +106,7 @@ def _head(state: Status | None, trouble: str) -> Iterator[RenderableType]:
 def _s3(state: Status) -> list[Problem]:
     if not state.s3_problem:
         return []
-    return [
-        Problem(code="s3_silent", severity="severe", title="S3 does not answer", detail=state.s3_problem, anchor="")
-    ]
+    return [problem("s3_silent", "S3 does not answer", state.s3_problem)]
 
 
 def _line(style: str, text: str) -> Text:

@@ -134,7 +134,7 @@ def shared_worker(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Processes of tests: one more than cores, since tests wait for a third of their time."""
+    """Processes of tests: one more than cores, since tests wait for half of their time."""
     return (os.cpu_count() or 1) + 1
 
 

@@ -1,4 +1,4 @@
-"""The images are built and run: with AII_TEST_ENGINE (`podman` or `docker`, or a program that stands for one).
+"""The images are built and run: with AII_TEST_ENGINE (`podman` or `docker`, or a program in their place).
 
 AII_TEST_BASE names the base image, AII_TEST_BUILD further options of `build`, AII_TEST_RUN of `run`.
 """

@@ -77,7 +77,7 @@ def open_page(browser: Browser) -> None:
 
 
 def without_original(settings: Settings) -> str:
-    """A job whose image is not in the store: it fails until somebody puts it there."""
+    """A job whose image is not in the store: it fails until it is put there."""
     request = ActivateRequest(collection="starter", source=Source(sha256="0" * 64, size=1), asset_id="lost")
     submit(Ledger.connect(settings), Sender(create_app(settings), settings), request)
     return request.job_id
