@@ -23,19 +23,23 @@ from typing import Any, Final
 from tasks.connection import RedisClient
 from tasks.monitoring.paper import PAPER
 
-__all__ = ["BOUNDS_MS", "EXPOSED_MS", "SLOT_S", "Counters", "Failure", "Histogram", "Metrics", "Slot"]
+__all__ = ["BOUNDS_MS", "COARSE_MS", "EXPOSED_MS", "SLOT_S", "Counters", "Failure", "Histogram", "Metrics", "Slot"]
 
-_RATIO: Final = 1.07  # neighbouring bounds: a quantile is right to a few percent
+_RATIO: Final = 1.07  # of neighbouring bounds in 0.1.0, whose counts are read too
+_PARTS: Final = 4  # of such a step now: a quantile is right to 1.7 %, one duration to 0.9 %
 _OTHERS_MS: Final = (0.1, 0.2, 0.7, 1.5, 3, 6, 10, 20, 30, 60, 100, 200, 500, 1_000, 3_000, 10_000, 60_000)
 # Fewer bounds for Prometheus, where each is a time series; around the paper's they are close.
 EXPOSED_MS: Final = tuple(sorted({*_OTHERS_MS, *(figure.ms for figure in PAPER)}))
 # Those are bounds here too, so that "at most 39.8 ms" is counted, not estimated. To 210 seconds.
-BOUNDS_MS: Final = tuple(sorted({*(0.02 * _RATIO**n for n in range(240)), *EXPOSED_MS}))
+COARSE_MS: Final = tuple(sorted({*(0.02 * _RATIO**n for n in range(240)), *EXPOSED_MS}))
+BOUNDS_MS: Final[tuple[float, ...]] = tuple(
+    sorted({*(0.02 * _RATIO ** (n / _PARTS) for n in range(239 * _PARTS)), *COARSE_MS})
+)
 SLOT_S: Final = 10
 _KEEP_S: Final = 2_400  # half an hour, and time to make a point of it; see tasks.monitoring.series
 _LATEST: Final = 12
 _PSNR_BOUND: Final = 1_000  # tenths of a dB
-_PREFIX: Final = "aii:metrics:2:"  # with other bounds, what is stored by bucket would mean something else
+_PREFIX: Final = "aii:metrics:2:"
 _TOTAL: Final = f"{_PREFIX}total"
 _FAILURES: Final = "aii:failures"
 _FAILURES_KEPT_S: Final = 86_400
@@ -62,11 +66,12 @@ class Histogram:
         """The duration that a share (0..1) of all stayed below, interpolated in its bucket; None when there is none."""
         wanted, before = share * self.count, 0
         for bucket in sorted(self.counts):
-            if before + self.counts[bucket] >= wanted and self.counts[bucket]:
+            inside = self.counts[bucket]
+            if inside and before + inside >= wanted:
                 low = BOUNDS_MS[bucket - 1] if bucket else 0.0
                 high = BOUNDS_MS[min(bucket, len(BOUNDS_MS) - 1)]
-                return low + (high - low) * (wanted - before) / self.counts[bucket]
-            before += self.counts[bucket]
+                return low + (high - low) * max(wanted - before - 0.5, 0.0) / inside  # they are spread evenly in it
+            before += inside
         return None
 
 
@@ -119,7 +124,7 @@ class Counters:
         for (task, stage), histogram in self.stages.items():
             yield f"sum|{task}|{stage}", round(1000 * histogram.sum_ms)
             for bucket, count in histogram.counts.items():
-                yield f"in|{task}|{stage}|{bucket}", count
+                yield f"bin|{task}|{stage}|{bucket}", count
         for (task, status), count in self.outcomes.items():
             yield f"out|{task}|{status}", count
         for code, count in self.failures.items():
@@ -144,8 +149,9 @@ class Counters:
         kind, *parts = name.split("|")
         if kind == "sum":
             self.stages.setdefault((parts[0], parts[1]), Histogram()).sum_ms += int(value) / 1000
-        elif kind == "in":
-            self.stages.setdefault((parts[0], parts[1]), Histogram()).counts[int(parts[2])] += int(value)
+        elif kind in ("bin", "in"):
+            bucket = int(parts[2]) if kind == "bin" else _of_coarse(int(parts[2]))
+            self.stages.setdefault((parts[0], parts[1]), Histogram()).counts[bucket] += int(value)
         elif kind == "out":
             self.outcomes[parts[0], parts[1]] += int(value)
         elif kind == "fail":
@@ -273,6 +279,11 @@ class Metrics:
         """Seconds since the epoch on Redis' clock, which all workers share."""
         seconds, micros = self._client.time()
         return float(seconds + micros / 1e6)
+
+
+def _of_coarse(bucket: int) -> int:
+    """A bucket of 0.1.0: the last of those that it is cut into now."""
+    return BOUNDS_MS.index(COARSE_MS[bucket]) if bucket < len(COARSE_MS) else len(BOUNDS_MS)
 
 
 def _failure_of(text: str) -> Failure | None:

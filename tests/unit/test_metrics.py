@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 import deploy
 from tasks.errors import RedisUnavailable, error_of, kinds
-from tasks.monitoring.metrics import BOUNDS_MS, Counters
+from tasks.monitoring.metrics import BOUNDS_MS, COARSE_MS, Counters
 from tasks.monitoring.overview import Overview, PublishedQuality, QueueState
 from tasks.monitoring.paper import PAPER
 from tasks.monitoring.presence import CollectionState, GpuState, WorkerNote
@@ -40,16 +40,14 @@ def counters() -> Counters:
 
 
 @pytest.mark.parametrize("share", [0.5, 0.95, 0.99])
-def test_a_quantile_is_right_to_five_percent(share: float) -> None:
+def test_a_quantile_is_right_to_two_percent(share: float) -> None:
     draw = random.Random(1)
     values = [draw.lognormvariate(3, 1.5) for _ in range(5_000)]
     made = Counters()
     for value in values:
         made.observe("task", "stage", value)
     seen = made.stage("task", "stage")
-    assert seen.quantile_ms(share) == pytest.approx(
-        statistics.quantiles(values, n=100)[round(100 * share) - 1], rel=0.05
-    )
+    assert seen.quantile_ms(share) == pytest.approx(sorted(values)[round(share * 5_000) - 1], rel=0.02)
     assert seen.mean_ms == pytest.approx(statistics.mean(values))
 
 
@@ -60,6 +58,16 @@ def test_what_lies_beyond_all_bounds_is_counted_and_nothing_has_no_quantile() ->
     assert made.stage("task", "stage").count == 3
     assert made.stage("task", "stage").quantile_ms(1.0) == pytest.approx(BOUNDS_MS[-1])
     assert made.stage("task", "another").quantile_ms(0.5) is None
+
+
+def test_durations_counted_with_the_bounds_of_the_version_before_are_read() -> None:
+    stored = {f"in|task|stage|{COARSE_MS.index(ms)}": "10" for ms in (0.02, 39.8, 100.0)}
+    read = Counters()
+    read.read(stored | {"in|task|stage|9999": "1"})  # beyond all
+    assert {
+        bucket: read.stage("task", "stage").counts[bucket] for bucket in map(BOUNDS_MS.index, (0.02, 39.8, 100.0))
+    } == {BOUNDS_MS.index(ms): 10 for ms in (0.02, 39.8, 100.0)}
+    assert read.stage("task", "stage").count == 31
 
 
 def test_counters_survive_being_written_as_a_hash_and_read_twice_are_doubled() -> None:
