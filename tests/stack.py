@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-AII = (sys.executable, "-c", "from producer.cli import aii; aii()")
+AII = (sys.executable, "-m", "producer")
 
 
 def aii(

@@ -174,14 +174,14 @@ def gateway_wanted(settings: Settings) -> bool:
 
 def gateway_service(stack: Stack, state: Path) -> Service:
     require_module("fastapi", "gateway", "remove the tokens (`aii tokens remove`)")
-    command = (sys.executable, "-c", "from producer.cli import aii; aii()", "serve")
+    command = (sys.executable, "-m", "producer", "serve")
     environment = _environment(_variables(stack, state))
     return Service("gateway", command, environment, lambda _: get_gateway(stack.settings), 60, _GATEWAY_STOP_S)
 
 
 def hooks_service(stack: Stack, state: Path) -> Service:
     require_module("standardwebhooks", "gateway", "remove the hooks (`aii hooks remove`)")
-    command = (sys.executable, "-c", "from producer.cli import aii; aii()", "hooks", "run")
+    command = (sys.executable, "-m", "producer", "hooks", "run")
     return Service("hooks", command, _environment(_variables(stack, state)), lambda _: None, 60, _HOOKS_STOP_S)
 
 
@@ -197,7 +197,7 @@ def ingest_services(stack: Stack, state: Path) -> list[Service]:
 
 
 def _ingest_service(stack: Stack, state: Path, bucket: str, kind: str) -> Service:
-    command = [sys.executable, "-c", "from producer.cli import aii; aii()", "ingest", "--bucket", bucket]
+    command = [sys.executable, "-m", "producer", "ingest", "--bucket", bucket]
     command += ["--query"] if kind else []
     command += ["--sweep-every", str(_OWN_SWEEP_S)] if stack.owns_s3 else []
     environment = _environment(_variables(stack, state))
