@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from producer.aio import AsyncJob, AsyncProducer
     from producer.client import Producer
-    from producer.job import ActivationJob, ExplanationJob, FeedbackJob, Job, LookupJob, QueryJob
+    from producer.job import ActivationJob, CardJob, ExplanationJob, FeedbackJob, Job, LookupJob, QueryJob
     from producer.many import Finished, Submitted
     from producer.requests import Activation, Image, Query
     from tasks import errors
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tasks.results import (
         ActivationResult,
         Assessment,
+        CardResult,
         ExplanationResult,
         FailureResult,
         FeedbackResult,
@@ -59,6 +60,8 @@ __all__ = [
     "AsyncProducer",
     "BadInput",
     "Cancelled",
+    "CardJob",
+    "CardResult",
     "CollectionMissing",
     "Conflict",
     "DeadlineExceeded",
@@ -96,7 +99,7 @@ __all__ = [
 _HOMES = {
     "producer.aio": ("AsyncJob", "AsyncProducer"),
     "producer.client": ("Producer",),
-    "producer.job": ("ActivationJob", "ExplanationJob", "FeedbackJob", "Job", "LookupJob", "QueryJob"),
+    "producer.job": ("ActivationJob", "CardJob", "ExplanationJob", "FeedbackJob", "Job", "LookupJob", "QueryJob"),
     "producer.many": ("Finished", "Submitted"),
     "producer.requests": ("Activation", "Image", "Query"),
     "tasks.ledger.states": ("JobState",),
@@ -104,6 +107,7 @@ _HOMES = {
     "tasks.results": (
         "ActivationResult",
         "Assessment",
+        "CardResult",
         "ExplanationResult",
         "FailureResult",
         "FeedbackResult",

@@ -113,6 +113,7 @@ class AsyncProducer:
     query = _submits(Producer.query)
     query_vectors = _submits(Producer.query_vectors)
     explain = _submits(Producer.explain)
+    card = _submits(Producer.card)
     feedback = _submits(Producer.feedback)
     job = _submits(Producer.job)
     check = _awaited(Producer.check)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from producer.batch import Submission
-from producer.html_page import Images, document, image_of_query, text
+from producer.html_page import Images, document, submitted_image, text
 from tasks.command_line import printable
 from tasks.results import Match, QueryResult
 
@@ -59,7 +59,7 @@ def answers_page(submissions: Sequence[Submission], image_of: ImageOf) -> str:
 
 def _section(s: Submission, images: Images, image_of: ImageOf) -> str:
     said, matches = "submitted", ""
-    query = images.figure(image_of_query(s), "query")
+    query = images.figure(submitted_image(s), "query")
     if s.error:
         said = f"failed: {s.error.message} [{s.error.code}]"
     elif isinstance(s.result, QueryResult):

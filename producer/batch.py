@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from producer.retry_policy import NO_RETRIES, RetryPolicy
 from producer.search import Found
 from tasks.errors import AiiError, DeadlineExceeded, Unavailable, error_of
-from tasks.results import FailureResult, GoodResult, ImageResult
+from tasks.results import CardResult, FailureResult, GoodResult, ImageResult
 
 if TYPE_CHECKING:
     from producer.client import Producer
@@ -27,7 +27,8 @@ _UPLOADS = 8
 
 @dataclass(frozen=True)
 class Submission:
-    """What became of one image: a result or an error; neither, while its job is open. `saved` is its protected file."""
+    """What became of one image: a result or an error; neither, while its job is open. `saved` is its protected file,
+    `card` its report card."""
 
     order: int
     found: Found
@@ -37,6 +38,7 @@ class Submission:
     error: AiiError | None = None
     saved: Path | None = None
     asset_id: str = ""
+    card: CardResult | None = None
 
 
 @dataclass

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, overload
 
 from producer.core import ProducerCore
-from producer.job import ActivationJob, ExplanationJob, FeedbackJob, LookupJob, QueryJob
+from producer.job import ActivationJob, CardJob, ExplanationJob, FeedbackJob, LookupJob, QueryJob
 from producer.many import DEFAULT_WINDOW, Finished, Submitted, run_many, submit_many
 from producer.requests import Activation, Image, Query
 from producer.vectors import packed
 from tasks.errors import InvalidRequest
 from tasks.messages import (
     ActivationOptions,
+    CardRequest,
     ExplainRequest,
     FeedbackRequest,
     LookupRequest,
@@ -175,6 +176,34 @@ class Producer(ProducerCore):
         }
         request = validated(ExplainRequest, wanted)
         return ExplanationJob(request.job_id, self._submitted(request, request.job_id), request, self)
+
+    def card(
+        self,
+        image: Image,
+        asset_id: str,
+        *,
+        collection: str | None = None,
+        copies: int = 4,
+        options: QueryOptions | Mapping[str, Any] | None = None,
+    ) -> CardJob:
+        """Submit the image that an asset was activated from, to learn how well edited copies of it are found, before
+        and after its activation; other arguments as in :meth:`query`, errors as in :meth:`activate`.
+
+        Args:
+            copies: how many are made by each edit, 1 to 16.
+        """
+        name = check_collection(collection or self._settings.default_collection)
+        source, _ = self._upload(Bucket.ORIGINALS, image)
+        wanted = {
+            "collection": name,
+            "asset_id": check_asset_id(asset_id),
+            "source": source,
+            "copies": copies,
+            "nonce": uuid.uuid4().hex,
+            "options": options or {},
+        }
+        request = validated(CardRequest, wanted)
+        return CardJob(request.job_id, self._submitted(request, request.job_id), request, self)
 
     def feedback(self, answer: QueryResult, opinion: Opinion, asset_id: str | None = None) -> FeedbackJob:
         """Say that the image of a query is a copy of an asset, by default its first match, or that it is not: that

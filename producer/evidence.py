@@ -10,7 +10,7 @@ from pathlib import Path
 from producer.batch import Submission
 from producer.client import Producer
 from producer.explanation import explanation_rows
-from producer.html_page import Images, document, image_of_query, text
+from producer.html_page import Images, document, submitted_image, table
 from tasks.command_line import printable
 from tasks.errors import AiiError
 from tasks.files import write_atomically
@@ -65,15 +65,15 @@ def evidence_page(s: Submission, result: QueryResult, explanation: ExplanationRe
     """One HTML page that needs nothing else and runs nothing."""
     title = f"{printable(s.found.name)}: {result.verdict.replace('_', ' ')}"
     body = _pictures(s, result, explanation, asset)
-    body += _table("What the verdict rests on", _meaning(result))
+    body += table("What the verdict rests on", _meaning(result))
     if explanation:
-        body += _table("How the index sees it", explanation_rows(explanation))
-    return document(title, body + _table("Where it comes from", _origin(result, explanation)))
+        body += table("How the index sees it", explanation_rows(explanation))
+    return document(title, body + table("Where it comes from", _origin(result, explanation)))
 
 
 def _pictures(s: Submission, result: QueryResult, explanation: ExplanationResult | None, asset: Asset) -> str:
     """Query and asset as they are; and below, where it is known how one lies in the other, laid on each other."""
-    images, query = Images(), image_of_query(s)
+    images, query = Images(), submitted_image(s)
     figures = [images.figure(query, f"query: {printable(s.found.name)}")]
     aligned: list[str] = []
     if result.matches:
@@ -168,11 +168,6 @@ def _origin(result: QueryResult, explanation: ExplanationResult | None) -> Rows:
     yield "extractor", f"{result.extractor.name}, sha256 {result.extractor.sha256}"
     versions = ", ".join(f"{name} {version}" for name, version in result.provenance.versions.items())
     yield "answered", f"{result.provenance.finished_at} by {result.provenance.worker} ({versions})"
-
-
-def _table(heading: str, rows: Rows) -> str:
-    cells = "".join(f"<tr><th>{text(name)}</th><td>{text(value)}</td></tr>" for name, value in rows)
-    return f"<section><h2>{text(heading)}</h2><table>{cells}</table></section>"
 
 
 def _file_name(s: Submission, result: QueryResult) -> str:

@@ -10,6 +10,7 @@ from tasks.errors import DeadlineExceeded, JobMissing, error_of
 from tasks.ledger.states import JobState
 from tasks.messages import (
     ActivateRequest,
+    CardRequest,
     ExplainRequest,
     FeedbackRequest,
     LookupRequest,
@@ -18,6 +19,7 @@ from tasks.messages import (
 )
 from tasks.results import (
     ActivationResult,
+    CardResult,
     ExplanationResult,
     FailureResult,
     FeedbackResult,
@@ -29,7 +31,17 @@ from tasks.results import (
 if TYPE_CHECKING:
     from producer.core import ProducerCore
 
-__all__ = ["JOBS", "ActivationJob", "ExplanationJob", "FeedbackJob", "Job", "JobKind", "LookupJob", "QueryJob"]
+__all__ = [
+    "JOBS",
+    "ActivationJob",
+    "CardJob",
+    "ExplanationJob",
+    "FeedbackJob",
+    "Job",
+    "JobKind",
+    "LookupJob",
+    "QueryJob",
+]
 
 
 @dataclass(frozen=True)
@@ -124,6 +136,18 @@ class ExplanationJob(Job):
 
 
 @dataclass(frozen=True)
+class CardJob(Job):
+    """An accepted measurement of an asset."""
+
+    @property
+    def request(self) -> CardRequest:
+        return cast(CardRequest, super().request)
+
+    def wait(self, timeout_s: float | None = None) -> CardResult:
+        return cast(CardResult, super().wait(timeout_s))
+
+
+@dataclass(frozen=True)
 class FeedbackJob(Job):
     """An accepted opinion on a match."""
 
@@ -149,6 +173,7 @@ JOBS: Final[Mapping[str, JobKind]] = {
         JobKind(QueryJob, QueryRequest),
         JobKind(LookupJob, LookupRequest),
         JobKind(ExplanationJob, ExplainRequest),
+        JobKind(CardJob, CardRequest),
         JobKind(FeedbackJob, FeedbackRequest),
     )
 }

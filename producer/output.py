@@ -126,6 +126,8 @@ def _json_line(submission: Submission) -> str:
         record |= submission.result.model_dump(mode="json")
     else:
         record["status"] = "submitted"
+    if submission.card:
+        record["card"] = submission.card.model_dump(mode="json", exclude={"difference"})
     if submission.saved:
         record["saved"] = printable(str(submission.saved))
     return json.dumps(record)

@@ -15,6 +15,7 @@ from producer import output
 from producer.answers import answers_csv, answers_page
 from producer.asset_ids import AssetIdFrom, asset_ids
 from producer.batch import Submission, run_batch, submit_all
+from producer.cards import measured, write_cards
 from producer.evidence import explained, write_evidence
 from producer.job import Job
 from producer.outputs import Outputs, check_report, save
@@ -70,6 +71,7 @@ def activate(search: Search, wanted: Wanted, ids_from: AssetIdFrom, chosen: Mapp
         else None
     )
     batch = prepare(search, wanted, QUEUE_ACTIVATE)
+    unmeasured: list[AiiError] = []
 
     def submit(image: Found) -> Job:
         return batch.producer.activate(image.source, options=options, asset_id=ids.get(image), **given)
@@ -77,13 +79,21 @@ def activate(search: Search, wanted: Wanted, ids_from: AssetIdFrom, chosen: Mapp
     def keep(submission: Submission) -> Submission:
         return save_protected(batch.producer, batch.retry_policy, outputs, submission) if outputs else submission
 
+    def complete(submissions: Sequence[Submission]) -> Sequence[Submission]:
+        return (
+            measured(batch.producer, submissions, wanted.timeout_s, unmeasured.append) if wanted.card else submissions
+        )
+
     def write(submissions: Sequence[Submission]) -> None:
         if wanted.folder:
+            write_cards(submissions, force=wanted.force)
             write_rows(submissions, search, wanted.folder)
             if not wanted.as_json:
                 output.note(f"Protected images, manifest.csv and manifest.jsonl are in {wanted.folder}.")
+        if unmeasured:
+            raise unmeasured[0]
 
-    _run(batch, wanted, _Course(submit, output.activation_line, keep, write))
+    _run(batch, wanted, _Course(submit, output.activation_line, keep, write, complete))
 
 
 def query(search: Search, wanted: Wanted, collection: str | None, reports: Reports, chosen: Mapping[str, Any]) -> None:
@@ -138,12 +148,13 @@ def _write_answers(batch: Batch, reports: Reports, submissions: Sequence[Submiss
 @dataclass(frozen=True)
 class _Course:
     """What differs between commands: how an image is submitted, what is printed of its result, what becomes of it when
-    it ends, and what is written of all at the end."""
+    it ends, what is written of all at the end, and what is asked for besides when all have ended."""
 
     submit: Callable[[Found], Job]
     line: Callable[[Submission], str]
     keep: Callable[[Submission], Submission]
     write: Callable[[Sequence[Submission]], None]
+    complete: Callable[[Sequence[Submission]], Sequence[Submission]] = lambda submissions: submissions
 
 
 def _run(batch: Batch, wanted: Wanted, course: _Course) -> None:
@@ -166,6 +177,8 @@ def _run(batch: Batch, wanted: Wanted, course: _Course) -> None:
     except (KeyboardInterrupt, Unavailable) as error:
         stopped = error
     submissions = sorted(_set_aside(submissions, batch.search), key=lambda s: s.order)
+    if not stopped:
+        submissions = list(course.complete(submissions))
     failed = output.report(submissions, batch.search, as_json=wanted.as_json, line=course.line)
     failed += not _written(course, submissions)
     if stopped:

@@ -38,6 +38,7 @@ class Wanted:
         services_s: seconds to wait for a service that is away; None: not at the start, and a minute later on.
         folder: receives the protected images and their manifest.
         force: whether files may be replaced.
+        card: measure what was activated, and write a page on each beside its protected file.
     """
 
     timeout_s: float | None = None
@@ -46,6 +47,7 @@ class Wanted:
     services_s: float | None = None
     folder: Path | None = None
     force: bool = False
+    card: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Final, get_args
 
 from tasks.messages import (
     ActivateRequest,
+    CardRequest,
     CompactRequest,
     ExplainRequest,
     ExtractRequest,
@@ -21,6 +22,7 @@ from tasks.messages import (
 )
 from tasks.results import (
     ActivationResult,
+    CardResult,
     CompactionResult,
     ExplanationResult,
     ExtractionResult,
@@ -84,6 +86,7 @@ KINDS: Final = (
     ),
     TaskKind("lookup", LookupRequest, LookupResult, ("total", "fetch", "search")),
     TaskKind("explain", ExplainRequest, ExplanationResult),
+    TaskKind("card", CardRequest, CardResult),
     TaskKind("feedback", FeedbackRequest, FeedbackResult),
     TaskKind("compact", CompactRequest, CompactionResult),
     TaskKind("extract", ExtractRequest, ExtractionResult),

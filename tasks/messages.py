@@ -22,6 +22,7 @@ from tasks.names import (
     QUEUE_INDEX,
     QUEUE_QUERY,
     TASK_ACTIVATE,
+    TASK_CARD,
     TASK_COMPACT,
     TASK_EXPLAIN,
     TASK_EXTRACT,
@@ -288,6 +289,26 @@ class FeedbackRequest(Request):
     opinion: Opinion
     query_job: JobId
     nonce: str = Field(default="", max_length=64, description="makes a job of its own of a request made before")
+
+
+class CardRequest(Request):
+    """Measure how well edited copies of an asset are found, before and after its activation."""
+
+    queue: ClassVar[str] = QUEUE_ACTIVATE
+    beside_identity: ClassVar[identity.Fields] = {"source": {"size": True}}
+    task: Literal["aii.card"] = TASK_CARD
+    source: Source | S3Object = Field(description="the image that the asset was activated from")
+    asset_id: AssetId
+    copies: int = Field(default=4, ge=1, le=16, description="by each edit")
+    nonce: str = Field(default="", max_length=64, description="makes a job of its own of a request made before")
+    options: QueryOptions = Field(default=QueryOptions(), description="how the copies are searched for")
+
+    @field_validator("options")
+    @classmethod
+    def _options(cls, value: QueryOptions) -> QueryOptions:
+        if value.views:
+            raise ValueError("each copy is searched for as it is: leave out views")
+        return value
 
 
 class CompactRequest(Request):

@@ -17,6 +17,7 @@ TASK_COMPACT: Final = "aii.compact"
 TASK_EXTRACT: Final = "aii.extract"
 TASK_EXPLAIN: Final = "aii.explain"
 TASK_FEEDBACK: Final = "aii.feedback"
+TASK_CARD: Final = "aii.card"
 
 QUEUE_QUERY: Final = "query"
 QUEUE_ACTIVATE: Final = "activate"

@@ -24,7 +24,7 @@ from producer.search import Found, find_images
 from tasks.command_line import progress_bar
 from tasks.names import sha256_hex
 from tasks.results import ActivationResult
-from workers.evaluation.edits import EDITS, edit_seed
+from workers.images.edits import EDITS, edit_seed
 
 # scikit-image carries these photographs; its other pictures are drawings, masks, or the second half of a stereo pair.
 _BUNDLED: Final = (

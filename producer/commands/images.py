@@ -118,10 +118,16 @@ def _activation_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--again", is_flag=True, help="Activate even if the same request was made before.")
 @click.option("--replace", is_flag=True, help="Let an image take the place of another one under the same asset id.")
 @click.option("--out", type=FilePath(file_okay=False), help="Folder for the protected images and their manifest.")
+@click.option(
+    "--card", is_flag=True,
+    help="Measure how well edited copies of each image are found, before and after: a page beside each protected file.",
+)  # fmt: skip
 @_force
 @_waits
 @_json
-def activate(images: tuple[str, ...], ids_from: AssetIdFrom, out: Path | None, force: bool, **chosen: Any) -> None:
+def activate(
+    images: tuple[str, ...], ids_from: AssetIdFrom, out: Path | None, card: bool, force: bool, **chosen: Any
+) -> None:
     """Protect images and register them, so that edited copies can be found again.
 
     IMAGE is a JPEG, PNG, WebP, TIFF, GIF, AVIF or HEIC file; a FOLDER is searched with all below it, for files that are
@@ -130,11 +136,15 @@ def activate(images: tuple[str, ...], ids_from: AssetIdFrom, out: Path | None, f
     """
     if out and chosen["no_wait"]:
         raise click.UsageError("--no-wait does not wait for the files of --out: fetch them with `aii jobs download`.")
+    if card and chosen["no_wait"]:
+        raise click.UsageError("--no-wait does not wait for what --card measures.")
+    if card and not (out or chosen["as_json"]):
+        raise click.UsageError("--card writes a page beside each protected file: name a folder with --out, or --json.")
     from producer import run  # noqa: PLC0415  # Celery and the S3 client take long to import
     from producer.session import Wanted  # noqa: PLC0415
 
     waiting = {name: chosen.pop(name) for name in _WAITING}
-    wanted = Wanted(folder=out, force=force, **waiting)
+    wanted = Wanted(folder=out, force=force, card=card, **waiting)
     run.activate(run.find(images, out=out, originals=True), wanted, ids_from, chosen)
 
 

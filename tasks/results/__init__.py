@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter
 
 from tasks.messages import Frozen
 from tasks.results.activation import ActivationResult, KeptManifest, Quality, Verification
+from tasks.results.card import CardEdit, CardResult, CardShare
 from tasks.results.common import ExtractorIdentity, Provenance
 from tasks.results.explanation import Alignment, ExplainedAsset, ExplanationResult, Placement
 from tasks.results.search import Assessment, FeedbackResult, LookupAnswer, LookupResult, Match, QueryResult, Verdict
@@ -20,6 +21,9 @@ __all__ = [
     "ActivationResult",
     "Alignment",
     "Assessment",
+    "CardEdit",
+    "CardResult",
+    "CardShare",
     "CompactionResult",
     "ExplainedAsset",
     "ExplanationResult",
@@ -56,7 +60,7 @@ class FailureResult(Frozen):
 
 
 # What producers ask for, as it ends well; and as it ends.
-GoodResult = ActivationResult | QueryResult | LookupResult | ExplanationResult | FeedbackResult
+GoodResult = ActivationResult | QueryResult | LookupResult | ExplanationResult | FeedbackResult | CardResult
 ImageResult = GoodResult | FailureResult
 Result = (
     ActivationResult
@@ -64,6 +68,7 @@ Result = (
     | LookupResult
     | ExplanationResult
     | FeedbackResult
+    | CardResult
     | CompactionResult
     | ExtractionResult
     | FailureResult

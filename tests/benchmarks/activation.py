@@ -33,10 +33,10 @@ from tests.photographs import photographs
 from workers.activation.compose import compose, prepare
 from workers.activation.engine import BATCH_IMAGES, Engine, Work
 from workers.activation.quality import psnr_db
-from workers.evaluation.edits import EDITS
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor, load_network
 from workers.images import Limits, decode
+from workers.images.edits import EDITS
 from workers.images.folders import image_files
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec

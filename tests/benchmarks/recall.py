@@ -24,11 +24,11 @@ from tests.benchmarks.activation import drain
 from workers.activation.compose import compose, prepare
 from workers.activation.engine import Engine, Work
 from workers.activation.quality import psnr_db
-from workers.evaluation.edits import EDITS, edit_seed
 from workers.extractors.features import FeatureFolder
 from workers.extractors.registry import load_extractor
 from workers.extractors.training.data import held_out
 from workers.images import Limits, decode
+from workers.images.edits import EDITS, edit_seed
 from workers.images.folders import image_files
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec, search

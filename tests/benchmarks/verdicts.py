@@ -22,12 +22,12 @@ from PIL import Image
 from tasks.messages import ActivationOptions, View
 from tests.benchmarks.recall import LIMITS, Setting, activate
 from workers.activation.engine import Engine
-from workers.evaluation.edits import EDITS, MORE_EDITS, edit_seed
 from workers.evaluation.verdicts import FPRS, calibrated_on, verdict_rows
 from workers.extractors.features import FeatureFolder
 from workers.extractors.registry import load_extractor
 from workers.handlers.query_views import views_of
 from workers.images import decode
+from workers.images.edits import EDITS, MORE_EDITS, edit_seed
 from workers.images.folders import image_files
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec, Codes, Features, search_many

@@ -11,7 +11,7 @@ import skimage.data
 from PIL import Image
 
 from tasks.errors import InvalidRequest
-from workers.evaluation.edits import EDITS, edit_seed
+from workers.images.edits import EDITS, edit_seed
 
 PAPERS_ORDER = [
     "identity",

@@ -19,7 +19,6 @@ from workers.evaluation.compare import MEASURES, compare
 from workers.evaluation.copies import copies_of
 from workers.evaluation.detection import Detection, detect
 from workers.evaluation.disc import read_disc
-from workers.evaluation.edits import EDITS
 from workers.evaluation.findings import Findings, RecallRow, SearchRow, VariantRow
 from workers.evaluation.published import Published, PublishedSet
 from workers.evaluation.report.paper import average_by_edit, main_search, same_kind
@@ -31,6 +30,7 @@ from workers.evaluation.setting import check_note, write_note
 from workers.evaluation.subject import Photograph, Sources, read_photographs
 from workers.extractors.registry import load_extractor
 from workers.images import Limits
+from workers.images.edits import EDITS
 from workers.images.folders import ImageFile
 from workers.index.codec.codec import Codec, Features
 from workers.index.codec.trainable import check_trainable

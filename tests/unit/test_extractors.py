@@ -13,7 +13,6 @@ from PIL import Image
 
 from tasks.errors import CorruptExtractor, ExtractorMismatch, ExtractorMissing, InvalidSetting
 from tests.images_zoo import LIMITS
-from workers.evaluation.edits import EDITS
 from workers.extractors import registry
 from workers.extractors.base import Extractor
 from workers.extractors.compact import CompactNet
@@ -23,6 +22,7 @@ from workers.extractors.training.losses import Memory, entropy_loss, info_nce
 from workers.extractors.training.settings import TrainingSettings
 from workers.extractors.training.train import Trainer
 from workers.extractors.weights_file import read_weights, write_weights
+from workers.images.edits import EDITS
 from workers.images.tensors import to_input
 
 CPU = torch.device("cpu")

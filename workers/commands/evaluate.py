@@ -20,9 +20,9 @@ from workers.index.collection.opened import open_collection
 
 if TYPE_CHECKING:
     from tasks.results import ExtractorIdentity
-    from workers.evaluation.edits import Edit
     from workers.evaluation.run import Evaluation, EvaluationPlan, Trained
     from workers.evaluation.subject import Sources, Subject
+    from workers.images.edits import Edit
 
 __all__ = ["evaluate"]
 
@@ -154,7 +154,7 @@ def _told(progress: Progress, total: int, done: int) -> None:
 
 
 def _more_edits(augly: bool) -> Mapping[str, Edit]:
-    from workers.evaluation.edits import MORE_EDITS  # noqa: PLC0415  # loads torchvision
+    from workers.images.edits import MORE_EDITS  # noqa: PLC0415  # loads torchvision
 
     if not augly:
         return MORE_EDITS

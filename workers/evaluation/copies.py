@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from workers.activation.engine import Engine
-from workers.evaluation.edits import Edit, edit_seed
 from workers.evaluation.extraction import mapped
 from workers.evaluation.subject import Photograph
 from workers.images import Limits
+from workers.images.edits import Edit, edit_seed
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Features
 

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 from tasks.errors import InvalidRequest
-from workers.evaluation.edits import EDITS, Edit, edit_seed
 from workers.extractors.base import Extractor
 from workers.extractors.training.data import held_out, readable
 from workers.images import Limits
+from workers.images.edits import EDITS, Edit, edit_seed
 from workers.images.folders import listed_images
 from workers.images.model import Pixels
 from workers.images.tensors import to_input

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from workers.evaluation.detection import Detection
-from workers.evaluation.edits import EDITS
 from workers.evaluation.published import Published
 from workers.evaluation.verdicts import VerdictRow
+from workers.images.edits import EDITS
 
 __all__ = ["Findings", "RecallRow", "SearchRow", "VariantRow", "variant_row", "write_tables"]
 

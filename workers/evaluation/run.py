@@ -15,12 +15,12 @@ from tasks.files import replacing
 from tasks.messages import ActivationOptions
 from workers.evaluation.copies import Copies, copies_of, features_of
 from workers.evaluation.detection import detect
-from workers.evaluation.edits import EDITS, Edit
 from workers.evaluation.findings import Findings, RecallRow, SearchRow, VariantRow, variant_row
 from workers.evaluation.published import PublishedSet
 from workers.evaluation.searching import FirstMatches, Index, exact_first_matches, recall_by_edit
 from workers.evaluation.subject import Photograph, Subject
 from workers.evaluation.verdicts import calibrated_on, verdict_rows
+from workers.images.edits import EDITS, Edit
 from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.codec.trainable import training_sample
 from workers.index.maintenance.build import encode_all

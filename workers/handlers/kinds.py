@@ -6,6 +6,7 @@ from typing import Any
 
 from tasks.messages import (
     ActivateRequest,
+    CardRequest,
     CompactRequest,
     ExplainRequest,
     ExtractRequest,
@@ -15,6 +16,7 @@ from tasks.messages import (
 )
 from tasks.settings import Settings
 from workers.delivery.job import Kind
+from workers.handlers.cards import CardHandler
 from workers.handlers.image_jobs import ImageHandlers
 from workers.handlers.index_jobs import IndexHandlers
 from workers.handlers.lookups import LookupHandler
@@ -33,6 +35,7 @@ def kinds_of_jobs(resources: Resources, settings: Settings) -> list[Kind[Any]]:
         Kind(QueryRequest, queries.query, unique=True, timeout_s=image_s),
         Kind(LookupRequest, LookupHandler(resources).look_up, unique=True, timeout_s=image_s),
         Kind(ExplainRequest, queries.explain, unique=True, timeout_s=image_s),
+        Kind(CardRequest, CardHandler(resources).card, unique=True, timeout_s=image_s),
         Kind(FeedbackRequest, queries.feedback, unique=True, timeout_s=image_s),
         Kind(CompactRequest, index.compact, timeout_s=index_s),
         Kind(ExtractRequest, index.extract, timeout_s=index_s),

@@ -6,8 +6,8 @@ import io
 from typing import TYPE_CHECKING, Final
 
 from workers.evaluation.compare import BOUND, MASK, Measure
-from workers.evaluation.edits import EDITS
 from workers.evaluation.findings import Findings, RecallRow
+from workers.images.edits import EDITS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

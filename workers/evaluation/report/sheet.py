@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from PIL import Image, ImageChops, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["Shown", "contact_sheet", "difference"]
+from workers.images.difference import AMPLIFIED, difference
+
+__all__ = ["Shown", "contact_sheet"]
 
 _THUMB: Final = 320
 _GAP: Final = 12
 _TITLE: Final = 26
-_AMPLIFIED: Final = 10
 _ROWS: Final = 12
 
 
@@ -37,7 +38,7 @@ def contact_sheet(photos: Sequence[Shown]) -> Image.Image:
     for one, row, height in zip(photos, rows, heights, strict=False):
         # Pillow's own font has neither the sign of infinity nor that of multiplication.
         figures = f"{one.psnr_db:.1f} dB, SSIM {one.ssim:.3f}, L-inf {one.linf}" if one.psnr_db else "unchanged"
-        titles = (one.name, f"protected: {figures}", f"{_AMPLIFIED} x difference, around grey")
+        titles = (one.name, f"protected: {figures}", f"{AMPLIFIED} x difference, around grey")
         for column, (title, picture) in enumerate(zip(titles, row, strict=True)):
             left = _GAP + column * (_THUMB + _GAP)
             draw.text((left, top), title, fill="black", font=font)
@@ -48,14 +49,6 @@ def contact_sheet(photos: Sequence[Shown]) -> Image.Image:
 
 def _changed(one: Shown) -> Image.Image:
     return _thumbnail(difference(one.original, one.protected))
-
-
-def difference(original: Image.Image, protected: Image.Image) -> Image.Image:
-    """(protected − original) × 10 around mid-grey, so that both directions show; both images in RGB, of one size."""
-    brighter = ImageChops.subtract(protected, original).point(lambda v: v * _AMPLIFIED)
-    darker = ImageChops.subtract(original, protected).point(lambda v: v * _AMPLIFIED)
-    grey = Image.new("RGB", original.size, (128, 128, 128))
-    return ImageChops.subtract(ImageChops.add(grey, brighter), darker)
 
 
 def _thumbnail(image: Image.Image) -> Image.Image:

@@ -9,10 +9,10 @@ import numpy as np
 
 from tasks.monitoring.paper import BY_EDIT, QUALITY
 from workers.evaluation.compare import BOUND, MASK, MEASURES, compare
-from workers.evaluation.edits import EDITS
 from workers.evaluation.findings import Findings, VariantRow
 from workers.evaluation.report import paper
 from workers.evaluation.run import FLAT
+from workers.images.edits import EDITS
 
 __all__ = [
     "AVERAGE",

@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 
 from tasks.assets.records import look_up
 from tasks.errors import CorruptSegment, ExtractorMismatch
 from tasks.ledger.commits import Seen
 from tasks.results import ExtractorIdentity, Match
-from workers.index.codec.codec import Codec, Codes, Features, Probe
+from workers.index.codec.codec import Codec, Codes, Features, Probe, search
 from workers.index.collection.delta import Delta
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal, entry_order, name_in
@@ -135,13 +136,16 @@ class Collection:
         nprobe: int,
         where: Mapping[str, str] | None = None,
         without: frozenset[str] = frozenset(),
+        supposed: Mapping[str, Codes] = MappingProxyType({}),
     ) -> list[Answer]:
-        """The same for each of N features (N, D) float32, some assets left out.
+        """The same for each of N features (N, D) float32, some assets left out, and some searched for as if they were
+        registered under other codes (code_size,).
 
         All that was registered before the call is included, and the answers come from one generation. The journal is
         read, and cells are found, once for all.
         """
-        where, depth = where or {}, max(k, LEFT_OUT + COHORT + 1) + len(without)
+        where, without = where or {}, without | supposed.keys()
+        depth = max(k, LEFT_OUT + COHORT + 1) + len(without)
         generation, found, changes, entry = self._search_delta(features, depth, nprobe, where)
 
         def wanted(hit: Hit) -> bool:
@@ -150,6 +154,7 @@ class Collection:
         answers = []
         for feature, (probe, of_delta) in zip(features, found, strict=True):
             hits = [hit for hit in of_delta if hit.asset_id not in without]
+            hits += _supposed(generation.codec, probe, supposed)
             for segment in generation.segments:
                 hits += _best(partial(segment.search, probe, where=where), depth, wanted)
             hits.sort(key=lambda hit: hit.distance)
@@ -262,6 +267,12 @@ def _evidence(generation: _Generation, probe: Probe, feature: Features, hits: li
         calibration=manifest.calibration,
         threshold=manifest.threshold,
     )
+
+
+def _supposed(codec: Codec, probe: Probe, codes: Mapping[str, Codes]) -> Iterator[Hit]:
+    """Codes that are in no index, as far as a search would meet them."""
+    for asset_id, code in codes.items():
+        yield from (Hit(asset_id, distance, {}) for _, distance in search(codec.filled(code[None]), probe, 1))
 
 
 def _matches(hits: list[Hit], evidence: Evidence) -> list[Match]:
