@@ -94,7 +94,7 @@ def card_page(s: Submission, card: CardResult, protected: bytes) -> str:
     """One HTML page that needs nothing else and runs nothing."""
     body = _headline(card) + _pictures(s, card, protected) + _bars(card)
     body += table("How visible it is", _quality(card)) + table("Where it comes from", _origin(s, card))
-    return document(f"{printable(s.found.name)}{_TITLE_END}", body)
+    return document(f"{printable(Path(s.found.name).name)}{_TITLE_END}", body)
 
 
 def _headline(card: CardResult) -> str:
@@ -109,10 +109,14 @@ def _headline(card: CardResult) -> str:
         f'{card.found_before.share:.0%}</span> → <span class="after">{card.found_after.share:.0%}</span></p>'
         f'<p class="soft">of {copies} copies, before and after activation ({_between(card.found_before)}; '
         f"{_between(card.found_after)}, with 95% confidence, for copies like these). A copy is found when the asset "
-        f"comes first and no other image of the index is nearer, in a search of {card.options.nprobe:,} cells.</p>"
+        f"comes first and no other image of the index is nearer, in a search of {_cells(card)}.</p>"
         f'<p class="soft">With the verdict match: {card.matched_before.share:.0%} before, '
         f"{card.matched_after.share:.0%} after ({_between(card.matched_after)}).</p>{plain}</section>"
     )
+
+
+def _cells(card: CardResult) -> str:
+    return "one cell" if card.options.nprobe == 1 else f"{card.options.nprobe:,} cells"
 
 
 def _between(share: CardShare) -> str:

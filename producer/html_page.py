@@ -42,7 +42,8 @@ th { font-weight: 600; width: 12rem }
 .three figure { flex: 1 1 15rem; max-width: 100% } .three img { max-height: 24rem; max-width: 100% }
 .big { font-size: 2rem; font-weight: 650; flex-basis: 100%; font-variant-numeric: tabular-nums }
 .before { color: var(--before) } .after { color: var(--after) } .soft { color: var(--soft); flex-basis: 100% }
-.bars td { font-variant-numeric: tabular-nums } .bars th { width: 9rem } .bars td.wide { width: 50% }
+.bars td { font-variant-numeric: tabular-nums } .bars th { width: 9rem; overflow-wrap: normal }
+.bars td.wide { width: 50% }
 .bar { display: block; height: .55rem; margin: .2rem 0; min-width: 1px; print-color-adjust: exact }
 .bar.before { background: var(--before) } .bar.after { background: var(--after) }
 @media (max-width: 40rem) { body { margin: 1rem auto } .bars th { width: auto } th { width: 7rem } }
