@@ -10,6 +10,7 @@ import tornado.web
 from flower.views import BaseHandler
 
 from deploy.flower.health import HealthBook
+from deploy.flower.job_index import JobIndex
 from deploy.flower.pictures import PictureBook
 from deploy.flower.snapshot import LatestQueries, LatestResults, Snapshot
 from deploy.flower.watch import ServiceWatch
@@ -40,6 +41,7 @@ class Served:
     store: ObjectStore
     book: PictureBook
     operations: Operations
+    job_index: JobIndex
     dead_letters: DeadLetters
     ledger: Ledger
     sender: Sender
@@ -59,6 +61,7 @@ class Served:
             store=store,
             book=PictureBook(store, settings.max_image_bytes),
             operations=operations,
+            job_index=JobIndex(redis, operations),
             dead_letters=DeadLetters(redis),
             ledger=Ledger.connect(settings),
             sender=Sender(create_app(settings), settings),
@@ -70,6 +73,7 @@ class Served:
         self.results.start()
         self.queries.start()
         self.health.start()
+        self.job_index.start()
 
 
 class Handler(BaseHandler):  # type: ignore[misc]  # flower has no types

@@ -2,59 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
+from pydantic import ValidationError
+
+from deploy.flower.job_index import MOST, Entry, JobIndex, Wanted
 from tasks.assets.records import AssetRecords
 from tasks.documents import read_result
-from tasks.errors import AiiError, InvalidAssetId, InvalidRequest, JobMissing
-from tasks.kinds import title_of
+from tasks.errors import AiiError, InvalidAssetId, JobMissing, NotFound
 from tasks.ledger.operations import Operations
 from tasks.ledger.records import JobRecord, record_of_result
-from tasks.ledger.states import JobState
+from tasks.names import JOB_ID_PATTERN
 from tasks.storage import ObjectStore
 
-__all__ = ["Found", "Wanted", "find_job", "search_jobs"]
+__all__ = ["Found", "find_job", "search_jobs"]
 
-_SCANNED: Final = 1_000  # of each state: a tenth of a second on an idle core
 _SHOWN: Final = 100
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is searched for: `text` in any of a job's words, a state ("" for all), and the time in which it was
-    submitted or ended, in seconds since the epoch."""
-
-    text: str = ""
-    state: str = ""
-    since: float | None = None
-    until: float | None = None
-
-    def fits(self, record: JobRecord) -> bool:
-        """Whether a job is one of those."""
-        words = (
-            record.job_id, record.asset_id, record.name, record.error_code, record.worker, record.task,
-            title_of(record.task), record.queue,
-        )  # fmt: skip
-        at = record.finished_at or record.submitted_at
-        return (
-            any(self.text.lower() in word.lower() for word in words if word)
-            and (self.since is None or at >= self.since)
-            and (self.until is None or record.submitted_at <= self.until)
-        )
-
-
-@dataclass(frozen=True)
 class Found:
-    """Jobs, newest first, and of each state how many were read for them."""
+    """Jobs, newest first, and of each state among how many they were looked for."""
 
     jobs: list[JobRecord]
     scanned: int
 
 
-def search_jobs(operations: Operations, store: ObjectStore, collections: Sequence[str], wanted: Wanted) -> Found:
+def search_jobs(
+    index: JobIndex, operations: Operations, store: ObjectStore, collections: Sequence[str], wanted: Wanted
+) -> Found:
     """The latest jobs that fit, a hundred at most; of those that the ledger has forgotten, the one of a job's whole id
     and those of an asset's whole id.
 
@@ -62,13 +43,12 @@ def search_jobs(operations: Operations, store: ObjectStore, collections: Sequenc
         RedisUnavailable: Redis does not answer.
         StorageUnavailable: S3 does not answer, and was needed.
     """
-    states = [JobState(wanted.state)] if wanted.state else list(JobState)
-    scanned = _SHOWN if wanted == Wanted(state=wanted.state) else _SCANNED
-    records = [record for state in states for record in operations.jobs(state, scanned) if wanted.fits(record)]
+    records = list(islice(index.search(wanted), _SHOWN))
     if not records and wanted.text:
-        records = [*_forgotten(operations, store, wanted.text), *_of_asset(operations, store, collections, wanted.text)]
+        known = [*_forgotten(operations, store, wanted.text), *_of_asset(operations, store, collections, wanted.text)]
+        records = [record for record in known if wanted.fits(Entry.of(record))]
     records.sort(key=lambda record: -(record.finished_at or record.submitted_at))
-    return Found(records[:_SHOWN], scanned)
+    return Found(records, MOST)
 
 
 def find_job(operations: Operations, store: ObjectStore, job_id: str) -> JobRecord:
@@ -84,8 +64,8 @@ def find_job(operations: Operations, store: ObjectStore, job_id: str) -> JobReco
 
 
 def _forgotten(operations: Operations, store: ObjectStore, text: str) -> list[JobRecord]:
-    with suppress(JobMissing, InvalidRequest, ValueError):
-        return [find_job(operations, store, operations.find(text.strip()))]
+    with suppress(NotFound, ValidationError):
+        return [find_job(operations, store, text)] if re.fullmatch(JOB_ID_PATTERN, text) else []
     return []
 
 

@@ -14,7 +14,8 @@ import tornado.web
 from pydantic import ValidationError
 
 from deploy.flower.handlers import Handler
-from deploy.flower.job_search import Wanted, find_job, search_jobs
+from deploy.flower.job_index import Wanted
+from deploy.flower.job_search import Found, find_job, search_jobs
 from deploy.flower.job_view import log_lines, retry_can_help, waterfall
 from tasks.app import submit
 from tasks.documents import read_document, read_result
@@ -29,6 +30,7 @@ from tasks.settings import state_dir
 
 __all__ = ["Cancel", "DeadLetterChange", "Document", "GiveFeedback", "JobPage", "Jobs", "JobsPage", "Retry"]
 
+_FIELDS = ("q", "state", "worker", "collection", "since", "until")
 _DEAD_SHOWN = 50
 _CONTENT_SHOWN = 300
 
@@ -45,7 +47,7 @@ class JobsPage(Handler):
             "jobs.html",
             said=said,
             found=found,
-            states=[state.value for state in JobState],
+            choices=self._choices(said),
             letters=[_letter(letter) for letter in letters],
             read_only=self.read_only,
             clock=_clock,
@@ -54,15 +56,27 @@ class JobsPage(Handler):
         )
 
     def _wanted(self) -> tuple[Wanted, dict[str, str]]:
-        said = {name: self.get_query_argument(name, "") for name in ("q", "state", "since", "until")}
+        said = {name: self.get_query_argument(name, "").strip() for name in _FIELDS}
         state = said["state"] if said["state"] in list(JobState) else ""
-        return Wanted(said["q"].strip(), state, _seconds(said["since"]), _seconds(said["until"])), said
+        since, until = _seconds(said["since"]), _seconds(said["until"])
+        return Wanted(said["q"], state, said["worker"], said["collection"], since, until), said
 
-    def _search(self, wanted: Wanted) -> Any:
-        collections = []
+    def _search(self, wanted: Wanted) -> Found:
+        served = self.served
+        return search_jobs(served.job_index, served.operations, served.store, self._present()["collection"], wanted)
+
+    def _choices(self, said: dict[str, str]) -> dict[str, list[str]]:
+        """What may be chosen; a worker or a collection that is no longer there remains chosen."""
+        choices = {"state": [state.value for state in JobState], **self._present()}
+        return {name: values + [said[name]] * (said[name] not in ("", *values)) for name, values in choices.items()}
+
+    def _present(self) -> dict[str, list[str]]:
+        """Workers and collections, as far as figures are there."""
         with suppress(AiiError):
-            collections = [held.name for held in self.served.snapshot.current()[0].collections]
-        return search_jobs(self.served.operations, self.served.store, collections, wanted)
+            view = self.served.snapshot.current()[0]
+            names = {"worker": [note.worker for note in view.workers]}
+            return names | {"collection": [held.name for held in view.collections]}
+        return {"worker": [], "collection": []}
 
 
 class Jobs(JobsPage):

@@ -78,12 +78,12 @@ class Operations:
 
     def jobs(self, state: JobState, limit: int) -> list[JobRecord]:
         """Jobs in one state: waiting ones first come first, the others newest first."""
-        records = self._records(self._ids(state, limit))
+        records = self.records(self._ids(state, limit))
         return [record for record in records if record.state is state][:limit]
 
     def job(self, job_id: str) -> JobRecord:
         """Raises JobMissing."""
-        records = self._records([job_id])
+        records = self.records([job_id])
         if not records:
             raise JobMissing(f"The ledger knows no job {job_id}: search for it with `aii jobs list`.")
         return records[0]
@@ -118,7 +118,7 @@ class Operations:
 
     def outdated(self, job_ids: Sequence[str]) -> dict[str, str]:
         """Those of some jobs whose asset is not as they left it, and why."""
-        records = self._records(list(job_ids))
+        records = self.records(list(job_ids))
         return {record.job_id: record.outdated for record in records if record.outdated}
 
     def published(self, job_ids: Sequence[str]) -> dict[str, int]:
@@ -138,7 +138,8 @@ class Operations:
             return list(self._client.zrevrange(LEASES, 0, limit - 1))
         return list(self._client.zrevrange(closed_key(state), 0, limit - 1))
 
-    def _records(self, job_ids: list[str]) -> list[JobRecord]:
+    def records(self, job_ids: Sequence[str]) -> list[JobRecord]:
+        """Those of some jobs that the ledger knows, in their order."""
         pipe = self._client.pipeline(transaction=False)
         for job_id in job_ids:
             pipe.hgetall(job_key(job_id))

@@ -21,6 +21,7 @@ class JobRecord:
 
     Attributes:
         asset_id, name: of an activation; the name is "" when the request had none.
+        collection: "" for a job that version 0.1.0 submitted.
         superseded_by: the job that activated the asset after this one.
         removed_at: when the asset was removed from its collection after this job.
         commits: how often it ended; each time has a document of its own.
@@ -41,6 +42,7 @@ class JobRecord:
     superseded_by: str | None = None
     removed_at: float | None = None
     commits: int = 0
+    collection: str = ""
 
     @property
     def outdated(self) -> str:
@@ -91,6 +93,7 @@ def record_of(job_id: str, fields: dict[str, str]) -> JobRecord:
         superseded_by=fields.get("superseded_by"),
         removed_at=int(fields["removed_ms"]) / 1000 if "removed_ms" in fields else None,
         commits=int(fields.get("commits", 0)),
+        collection=fields.get("collection", ""),
     )
 
 
@@ -112,6 +115,7 @@ def record_of_result(result: Result) -> JobRecord:
         error_code=failure.code if failure else None,
         error_message=failure.message if failure else None,
         name=getattr(result, "name", ""),
+        collection=getattr(result, "collection", ""),
     )
 
 
@@ -120,8 +124,9 @@ def submit_args(job_id: str, task: str, queue: str, payload: str, retry: str = "
     anything."""
     said = json.loads(payload)
     fields = said if isinstance(said, dict) else {}
-    asset_id, name = (_text(fields.get(field)) for field in ("asset_id", "name"))
-    return [job_id, task, queue, payload, asset_id, name, "1" if fields.get("replace") is True else "", retry]
+    asset_id, name, collection = (_text(fields.get(field)) for field in ("asset_id", "name", "collection"))
+    replace = "1" if fields.get("replace") is True else ""
+    return [job_id, task, queue, payload, asset_id, name, replace, retry, collection]
 
 
 def _text(value: Any) -> str:

@@ -9,8 +9,8 @@ script's effects to the append-only file as one MULTI … EXEC.
       └──── postpone ────┘  a service is away: to be sent again later
 
 Keys:
-    aii:job:{id}       hash: state, task, queue, payload, asset, name, replace, seq, attempts, token, publishing,
-                       times, error; commits, how often it ended; document, committed and not closed yet;
+    aii:job:{id}       hash: state, task, queue, payload, asset, name, collection, replace, seq, attempts, token,
+                       publishing, times, error; commits, how often it ended; document, committed and not closed yet;
                        superseded_by, removed_ms: what became of the asset it activated;
                        deaths: leases of it that ran out; alone: it runs in a process without other jobs; died_alone:
                        leases that ran out then; blamed: the token of the last of those; postponed, refused: how often
@@ -78,7 +78,7 @@ end
 """
 
 # KEYS job, open, seq, counts, since, failed, cancelled, done;
-# ARGV id, task, queue, payload, asset, name, replace, retry.  Returns {1 if newly queued, state}.
+# ARGV id, task, queue, payload, asset, name, replace, retry, collection.  Returns {1 if newly queued, state}.
 # Opened again are: a failed or cancelled job, as its cause may have been removed (one that killed its workers only by
 # `retry`); and a done one whose asset was activated by another job since, or removed, also when its worker has only
 # committed it and is about to close it: that worker has lost it then. A lease that is left runs out without effect.
@@ -104,7 +104,7 @@ if state or job[5] or job[6] then
   for i = 6, 8 do redis.call('ZREM', KEYS[i], ARGV[1]) end
 end
 redis.call('HSET', KEYS[1], 'state', 'queued', 'task', ARGV[2], 'queue', ARGV[3], 'payload', ARGV[4],
-           'asset', ARGV[5], 'name', ARGV[6], 'seq', seq, 'attempts', 0, 'submitted_ms', now)
+           'asset', ARGV[5], 'name', ARGV[6], 'collection', ARGV[9], 'seq', seq, 'attempts', 0, 'submitted_ms', now)
 if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'replace', 1) end
 redis.call('ZADD', KEYS[2], seq, ARGV[1])
 redis.call('ZADD', KEYS[5], now, ARGV[1])
