@@ -239,8 +239,14 @@ def test_a_job_has_a_page_and_a_query_is_confirmed_there(
     for text in ("the-asset", "holiday", done.job_id[:8], result.provenance.worker):
         opened(browser, flower, f"/activations/jobs?q={text}")
         assert done.job_id[:12] in browser.text("table"), text
-    opened(browser, flower, "/activations/jobs?q=no-such-thing")
-    assert "0 found" in browser.text("h2")
+    for query in ("q=no-such-thing", "q=the-asset&until=2001-01-01T00:00", "q=holiday&collection=another"):
+        opened(browser, flower, f"/activations/jobs?{query}")
+        assert browser.text("section[aria-label='Jobs found'] h2").startswith("0 found"), query
+    query = f"state=done&worker={result.provenance.worker}&collection=starter&since=2001-01-01T00:00"
+    opened(browser, flower, f"/activations/jobs?{query}")
+    assert number(browser, "section[aria-label='Jobs found'] tbody tr") == 2
+    chosen = "[...document.querySelectorAll('select')].map(select => select.value)"
+    assert browser.script(chosen) == ["done", result.provenance.worker, "starter"]
 
     opened(browser, flower, f"/activations/job/{done.job_id}")
     rows = "[...document.querySelectorAll('.waterfall tbody tr')]"
