@@ -222,6 +222,20 @@ def test_figures_of_several_workers_are_summed_and_stay_bounded(metrics: Metrics
     assert metrics.total().stage(TASK_ACTIVATE, "optimise").count == 300
 
 
+def test_any_number_of_figures_is_added_up_exactly(metrics: Metrics) -> None:
+    counted = Counters()
+    for n in range(1_100):
+        counted.failures[f"code-{n}"] = 10**12 + n
+    counted.outcomes[TASK_ACTIVATE, "failed"] = 1
+    counted.parts["worker", "one", TASK_ACTIVATE] = 3
+    for _ in range(2):
+        metrics.publish(counted, [], [])
+    total = metrics.total()
+    assert total.failures == {f"code-{n}": 2 * (10**12 + n) for n in range(1_100)}
+    assert not total.parts
+    assert sum(slot.counted.parts["worker", "one", TASK_ACTIVATE] for slot in metrics.slots(60)[1]) == 6
+
+
 def test_a_cold_start_does_not_make_the_queue_look_slow(ledger: Ledger, metrics: Metrics, settings: Settings) -> None:
     ledger.submit([request(f"asset-{i}") for i in range(100)])
     counted = Counters()
