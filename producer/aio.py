@@ -99,9 +99,9 @@ class AsyncProducer:
         self.producer = producer
 
     @classmethod
-    def connect(cls, settings: Settings | None = None) -> AsyncProducer:
+    def connect(cls, settings: Settings | None = None, *, client: str | None = None) -> AsyncProducer:
         """As :meth:`Producer.connect`."""
-        return cls(Producer.connect(settings))
+        return cls(Producer.connect(settings, client=client))
 
     async def __aenter__(self) -> AsyncProducer:
         return self

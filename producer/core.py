@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -34,20 +35,32 @@ __all__ = ["ProducerCore"]
 class ProducerCore:
     """The connections, and what is the same for every kind of job. Thread-safe."""
 
-    def __init__(self, settings: Settings, store: ObjectStore, ledger: Ledger, sender: Sender) -> None:
+    def __init__(
+        self, settings: Settings, store: ObjectStore, ledger: Ledger, sender: Sender, *, client: str | None = None
+    ) -> None:
         self.ledger = ledger
+        self.client = settings.client if client is None else client
         self._settings = settings
         self._store = store
         self._sender = sender
         self._digests = ProtectedDigests(store)
 
     @classmethod
-    def connect(cls, settings: Settings | None = None) -> Self:
-        """Build a producer from the environment (AII_REDIS_URL, AII_S3_ENDPOINT, …) or from given settings."""
+    def connect(cls, settings: Settings | None = None, *, client: str | None = None) -> Self:
+        """Build a producer from the environment (AII_REDIS_URL, AII_S3_ENDPOINT, …) or from given settings.
+
+        Args:
+            client: for whom it submits; jobs of different clients take turns. Default: AII_CLIENT.
+        """
         settings = settings or load_settings()
-        return cls(
-            settings, ObjectStore.connect(settings), Ledger.connect(settings), Sender(create_app(settings), settings)
-        )
+        sender = Sender(create_app(settings), settings)
+        return cls(settings, ObjectStore.connect(settings), Ledger.connect(settings), sender, client=client)
+
+    def on_behalf_of(self, client: str) -> Self:
+        """The same producer, over the same connections, for another client."""
+        other = copy.copy(self)
+        other.client = client
+        return other
 
     def close(self) -> None:
         """Close the connections to the ledger, also at the end of a `with` block. The others belong to the process."""
@@ -191,7 +204,7 @@ class ProducerCore:
 
     def _submitted(self, request: Request, job_id: str) -> bool:
         """Accept a request; False when it had been accepted before."""
-        new = submit(self.ledger, self._sender, request, job_id)
+        new = submit(self.ledger, self._sender, request, job_id, self.client)
         if not new and request.idempotency_key:
             earlier = _request_of(type(request), self.ledger.stored(job_id))
             if earlier is not None and earlier.said() != request.said():

@@ -16,8 +16,9 @@ from tasks.kinds import QUEUE_OF_TASK
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.records import Resend
 from tasks.messages import Request
-from tasks.names import QUEUE_ACTIVATE, QUEUES
+from tasks.names import QUEUE_ACTIVATE
 from tasks.settings import Settings
+from tasks.shares import ALL_QUEUES, share_queue
 from tasks.tracing import JobTracer, tracer_of
 
 
@@ -29,7 +30,7 @@ def create_app(settings: Settings) -> Celery:
         accept_content=["json"],
         result_backend=None,
         task_ignore_result=True,  # results are documents in S3; the ledger knows the state
-        task_queues=[Queue(name) for name in QUEUES],
+        task_queues=[Queue(name) for name in ALL_QUEUES],
         task_default_queue=QUEUE_ACTIVATE,
         task_create_missing_queues=False,
         task_routes={task: {"queue": queue} for task, queue in QUEUE_OF_TASK.items()},
@@ -85,16 +86,16 @@ class Sender:
         self.send(message.job_id, message.task, message.queue, json.loads(message.payload))
 
 
-def submit(ledger: Ledger, sender: Sender, request: Request, job_id: str | None = None) -> bool:
+def submit(ledger: Ledger, sender: Sender, request: Request, job_id: str | None = None, client: str = "") -> bool:
     """Accept a request as a job: write it into the ledger, then send its message, which is sent again if it is lost.
 
-    The job has the request's id, unless it is one that an earlier version named `job_id`. Returns False when the same
-    request had been accepted before.
+    The job has the request's id, unless it is one that an earlier version named `job_id`, and its place among those of
+    `client`. Returns False when the same request had been accepted before.
     """
     job_id, began_ns = job_id or request.job_id, time.time_ns()
-    new = ledger.submit([request], [job_id])[0]
+    new = ledger.submit([request], [job_id], client)[0]
     if new:
-        sender.send(job_id, request.task, request.queue, request.message())
+        sender.send(job_id, request.task, share_queue(request.queue, client), request.message())
         if tracer := sender.tracer:
             tracer.submitted(job_id, request.task, began_ns, time.time_ns())
     return new

@@ -103,6 +103,12 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(default=100_000_000, gt=0, description="largest image, as width × height")
 
     default_collection: str = Field(default="starter", description="collection of requests that name none")
+    client: str = Field(
+        default="",
+        max_length=128,
+        description="name under which a producer submits: clients take turns, however many jobs each has. Default: "
+        "none; all that have none are one client",
+    )
     lease_s: float = Field(
         default=20.0, gt=0, description="seconds without a renewal after which a running job is sent to another worker"
     )

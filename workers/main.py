@@ -237,9 +237,9 @@ class _Worker:
 
     @cached_property
     def _reconciler(self) -> Reconciler:
-        places = {queue: LostPlaces(self._settings.grace_s) for queue in QUEUES}
+        lost_places = partial(LostPlaces, self._settings.grace_s)
         every_s = self._settings.reconcile_every_s
-        return Reconciler(self._ledger.recovery, self._sender, self._redis, every_s, places, self._set_aside)
+        return Reconciler(self._ledger.recovery, self._sender, self._redis, every_s, lost_places, self._set_aside)
 
     @cached_property
     def _set_aside(self) -> SetAside:

@@ -69,7 +69,7 @@ class State:
 
     def _submit(self, token: Token, wanted: Activation | Query) -> Job:
         try:
-            job = self.producer.submit(wanted)
+            job = self.producer.on_behalf_of(token.name).submit(wanted)
         except AlreadyProtected:
             if not token.collections:
                 raise

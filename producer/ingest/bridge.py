@@ -19,6 +19,7 @@ from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.ledger import Ledger
 from tasks.messages import ActivateRequest, QueryRequest, S3Object, validated
 from tasks.settings import Settings
+from tasks.shares import share_queue
 from tasks.storage import ObjectStore
 
 __all__ = ["Bridge", "SourceStore", "Wanted", "run"]
@@ -86,6 +87,7 @@ class Bridge:
             )
         client = connect_redis(settings, any_bytes=True)
         self._wanted = wanted
+        self._client = settings.client or f"ingest:{wanted.bucket}"
         self._store = SourceStore.connect(settings)
         self._ledger = Ledger.connect(settings)
         self._sender = Sender(create_app(settings), settings)
@@ -154,9 +156,10 @@ class Bridge:
     def _send(self, requests: Sequence[ActivateRequest | QueryRequest]) -> None:
         if not requests:
             return
-        for request, new in zip(requests, self._ledger.submit(requests), strict=True):
+        for request, new in zip(requests, self._ledger.submit(requests, client=self._client), strict=True):
             if new:
-                self._sender.send(request.job_id, request.task, request.queue, request.message())
+                queue = share_queue(request.queue, self._client)
+                self._sender.send(request.job_id, request.task, queue, request.message())
 
     def _request(self, one: Uploaded) -> ActivateRequest | QueryRequest | None:
         """The job of an object; None for one that cannot be named (a folder's own entry, for example)."""

@@ -19,6 +19,7 @@ from tasks.ledger.waiting import Receiver
 from tasks.messages import Request
 from tasks.names import canonical_json, check_key, result_key, sha256_hex
 from tasks.results import FailureResult, Result
+from tasks.shares import share_queue
 from tasks.storage import Bucket
 
 __all__ = ["MemoryLedger", "MemoryStore"]
@@ -93,10 +94,10 @@ class MemoryLedger:
     def disconnect(self) -> None:
         pass
 
-    def submit(self, requests: Sequence[Request], job_ids: Sequence[str] | None = None) -> list[bool]:
+    def submit(self, requests: Sequence[Request], job_ids: Sequence[str] | None = None, client: str = "") -> list[bool]:
         ids = job_ids or [request.job_id for request in requests]
         with self._lock:
-            return [self._submit(request, job_id) for request, job_id in zip(requests, ids, strict=True)]
+            return [self._submit(request, job_id, client) for request, job_id in zip(requests, ids, strict=True)]
 
     def get(self, job_id: str) -> JobRecord:
         with self._lock:
@@ -109,7 +110,7 @@ class MemoryLedger:
         if job is None:
             return None
         payload = canonical_json(job.request.message()).decode()
-        return Resend(job_id, job.request.task, job.request.queue, payload)
+        return Resend(job_id, job.request.task, job.record.queue, payload)
 
     def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
         return [state for state, _ in self.states_and_places(job_ids)]
@@ -165,15 +166,16 @@ class MemoryLedger:
             )  # fmt: skip
             self._announce(job.record)
 
-    def _submit(self, request: Request, job_id: str) -> bool:
+    def _submit(self, request: Request, job_id: str, client: str) -> bool:
         known = self._jobs.get(job_id)
         if known and known.record.state not in (JobState.FAILED, JobState.CANCELLED):
             return False
         said: dict[str, Any] = json.loads(canonical_json(request.message()))
         record = JobRecord(
-            job_id=job_id, state=JobState.QUEUED, task=request.task, queue=request.queue, attempts=0,
-            submitted_at=time.time(), finished_at=None, asset_id=said.get("asset_id"), worker=None, error_code=None,
-            error_message=None, name=said.get("name", ""), commits=known.record.commits if known else 0,
+            job_id=job_id, state=JobState.QUEUED, task=request.task, queue=share_queue(request.queue, client),
+            attempts=0, submitted_at=time.time(), finished_at=None, asset_id=said.get("asset_id"), worker=None,
+            error_code=None, error_message=None, name=said.get("name", ""),
+            commits=known.record.commits if known else 0,
         )  # fmt: skip
         self._jobs[job_id] = _Job(request, record)
         if not self._hold:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from tasks.connection import RedisClient
 from tasks.errors import Conflict, NotFound
 from tasks.ledger.keys import COUNTS
-from tasks.names import QUEUES
+from tasks.shares import ALL_QUEUES
 
 __all__ = ["DeadLetter", "DeadLetters"]
 
@@ -61,7 +61,7 @@ class DeadLetter:
     @property
     def sendable(self) -> bool:
         """Whether it is a message, and whole."""
-        return self.origin in QUEUES and len(self.content) == self.size
+        return self.origin in ALL_QUEUES and len(self.content) == self.size
 
 
 class DeadLetters:

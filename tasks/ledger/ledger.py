@@ -23,11 +23,7 @@ from tasks.ledger.keys import (
     LEASES,
     JournalKeys,
     closed_key,
-    head_key,
     job_key,
-    later_key,
-    open_key,
-    since_key,
     submit_keys,
 )
 from tasks.ledger.records import JobRecord, Resend, record_of, submit_args
@@ -37,6 +33,7 @@ from tasks.ledger.waiting import Completions
 from tasks.messages import Request
 from tasks.names import canonical_json
 from tasks.settings import Settings
+from tasks.shares import share_queue
 
 _MESSAGE_BOUND: Final = 2_000
 # Between two attempts at a job that is put off; the longest is what it waits at most once a service is back.
@@ -96,23 +93,24 @@ class Ledger:
 
     # ── producers ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def submit(self, requests: Sequence[Request], job_ids: Sequence[str] | None = None) -> list[bool]:
+    def submit(self, requests: Sequence[Request], job_ids: Sequence[str] | None = None, client: str = "") -> list[bool]:
         """Write jobs and their places in the queue; True for those that are new and whose message must now be sent.
 
-        Their ids are those that the requests have, unless `job_ids` gives others. A job that failed or was cancelled is
+        Their ids are those that the requests have, unless `job_ids` gives others. They are in the queues of `client`'s
+        share (:mod:`tasks.shares`), which their messages have to be sent to. A job that failed or was cancelled is
         opened again, and so is one that is committed or done, and whose asset was activated by another job since, or
         removed.
         """
         ids = job_ids or [request.job_id for request in requests]
         if len(requests) == 1:  # a pipeline would ask whether Redis knows the script, each time
-            return [bool(self._write(self._client, requests[0], ids[0])[0])]
+            return [bool(self._write(self._client, requests[0], ids[0], client)[0])]
         pipe = self._client.pipeline(transaction=True)
         for request, job_id in zip(requests, ids, strict=True):
-            self._write(pipe, request, job_id)
+            self._write(pipe, request, job_id, client)
         return [bool(answer[0]) for answer in pipe.execute()]
 
-    def _write(self, client: RedisClient, request: Request, job_id: str) -> Any:
-        return self._written(client, job_id, request.task, request.queue, request.message())
+    def _write(self, redis: RedisClient, request: Request, job_id: str, client: str) -> Any:
+        return self._written(redis, job_id, request.task, share_queue(request.queue, client), request.message())
 
     def _written(self, client: RedisClient, job_id: str, task: str, queue: str, payload: Any) -> Any:
         args = submit_args(job_id, task, queue, canonical_json(payload).decode())
@@ -140,10 +138,10 @@ class Ledger:
     # ── workers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def claim(self, job_id: str, queue: str, token: str, worker: str) -> Claim:
-        """Try to start a job: counts the attempt and takes the lease under `token`."""
+        """Try to start a job of a queue, or of one of its share queues: counts the attempt and takes the lease under
+        `token`."""
         answer = self._claim(
-            keys=[job_key(job_id), open_key(queue), head_key(queue), LEASES, since_key(queue)],
-            args=[job_id, token, self._lease_ms, self.deaths_alone, worker],
+            keys=[job_key(job_id), LEASES], args=[job_id, token, self._lease_ms, self.deaths_alone, worker, queue]
         )
         return Claim(answer)
 
@@ -169,8 +167,17 @@ class Ledger:
         """
         field = "postponed" if most is None else "refused"
         pause = self._postpone(
-            keys=[job_key(job_id), LEASES, later_key(queue), since_key(queue)],
-            args=[job_id, token, field, most or 0, _FIRST_DELAY_MS, _LONGEST_DELAY_MS, random.uniform(0.5, 1.5)],
+            keys=[job_key(job_id), LEASES],
+            args=[
+                job_id,
+                token,
+                field,
+                most or 0,
+                _FIRST_DELAY_MS,
+                _LONGEST_DELAY_MS,
+                random.uniform(0.5, 1.5),
+                queue,
+            ],
         )
         return None if pause is None else int(pause) / 1000
 

@@ -26,9 +26,10 @@ from tasks.ledger.keys import (
 )
 from tasks.ledger.records import JobRecord, Resend, record_of, submit_args
 from tasks.ledger.states import JobState
-from tasks.names import JOB_ID_PATTERN, OWN_JOB_ID_PATTERN, QUEUES
+from tasks.names import JOB_ID_PATTERN, OWN_JOB_ID_PATTERN
 from tasks.results import FailureResult, Provenance
 from tasks.settings import Settings
+from tasks.shares import ALL_QUEUES, queues_of
 from tasks.storage import ObjectStore
 
 __all__ = ["Operations"]
@@ -62,13 +63,15 @@ class Operations:
         return int(self._client.zcard(LEASES))
 
     def waiting(self, queue: str) -> tuple[int, float | None]:
-        """How many jobs wait in a queue, and for how many seconds the one that was submitted first has."""
+        """How many jobs wait in a queue and its share queues, and for how many seconds the one that was submitted first
+        has."""
         pipe = self._client.pipeline(transaction=True)
-        pipe.zcard(open_key(queue)).zcard(later_key(queue)).zrange(since_key(queue), 0, 0, withscores=True).time()
-        count, later, oldest, (seconds, micros) = pipe.execute()
-        if not oldest:
-            return count + later, None
-        return count + later, max(0.0, seconds + micros / 1e6 - oldest[0][1] / 1000)
+        for name in queues_of(queue):
+            pipe.zcard(open_key(name)).zcard(later_key(name)).zrange(since_key(name), 0, 0, withscores=True)
+        *answers, (seconds, micros) = pipe.time().execute()
+        count = sum(answers[::3]) + sum(answers[1::3])
+        first_ms = [oldest[0][1] for oldest in answers[2::3] if oldest]
+        return count, max(0.0, seconds + micros / 1e6 - min(first_ms) / 1000) if first_ms else None
 
     def failed(self) -> int:
         """How many failed jobs are kept, and can be retried."""
@@ -101,8 +104,8 @@ class Operations:
         if len(part) < _SHORTEST_PART or not re.fullmatch(JOB_ID_PATTERN, part):
             raise InvalidRequest(f"{part!r} is no job id: at least its first {_SHORTEST_PART} characters are needed.")
         lists = [
-            *map(open_key, QUEUES),
-            *map(later_key, QUEUES),
+            *map(open_key, ALL_QUEUES),
+            *map(later_key, ALL_QUEUES),
             LEASES,
             *(closed_key(state) for state in JobState if state.closed),
         ]
@@ -132,7 +135,7 @@ class Operations:
 
     def _ids(self, state: JobState, limit: int) -> list[str]:
         if state is JobState.QUEUED:
-            lists = [key(queue) for queue in QUEUES for key in (open_key, later_key)]
+            lists = [key(queue) for queue in ALL_QUEUES for key in (open_key, later_key)]
             return [job for name in lists for job in self._client.zrange(name, 0, limit - 1)]
         if state is JobState.RUNNING:
             return list(self._client.zrevrange(LEASES, 0, limit - 1))

@@ -59,11 +59,19 @@ class JobRecord:
 
 @dataclass(frozen=True)
 class QueuePlaces:
-    """A queue's messages waiting in Redis, the last place given out, and the furthest place started."""
+    """A queue as the ledger and its messages have it.
+
+    Attributes:
+        messages: waiting in Redis.
+        seq: the last place given out.
+        head: the furthest place started.
+        due: some of the jobs that were put off, and whose pause is over.
+    """
 
     messages: int
     seq: int
     head: int
+    due: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

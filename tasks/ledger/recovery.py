@@ -6,17 +6,21 @@ a job that was put off is over. Transitions are in :mod:`tasks.ledger.recovery_s
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from tasks.connection import RedisClient
 from tasks.ledger import recovery_scripts
 from tasks.ledger.keys import COUNTS, EVENTS, LEASES, head_key, job_key, later_key, open_key, seq_key, since_key
 from tasks.ledger.records import QueuePlaces, Resend
-from tasks.names import QUEUES
+from tasks.shares import ALL_QUEUES
 
 __all__ = ["Recovery"]
+
+logger = logging.getLogger(__name__)
 
 
 class Recovery:
@@ -42,15 +46,22 @@ class Recovery:
         if queue is None:
             self._client.zrem(LEASES, job_id)
             return None
-        if queue not in QUEUES:
+        if queue not in ALL_QUEUES:
             raise ValueError(f"unknown queue {queue[:80]!r}")
         keys = [job_key(job_id), LEASES, open_key(queue), seq_key(queue), COUNTS, since_key(queue)]
         return _resend_of(job_id, self._requeue(keys=keys, args=[job_id, token]))
 
-    def queue_state(self, queue: str) -> QueuePlaces:
-        pipe = self._client.pipeline(transaction=True)
-        messages, seq, head = pipe.llen(queue).get(seq_key(queue)).get(head_key(queue)).execute()
-        return QueuePlaces(messages=messages, seq=int(seq or 0), head=int(head or 0))
+    def queue_states(self, queues: Sequence[str], limit: int = 500) -> dict[str, QueuePlaces]:
+        """All of them in one answer, but for those that cannot be read: their keys hold something else."""
+        now_ms, pipe = self._now_ms(), self._client.pipeline(transaction=True)
+        for queue in queues:
+            pipe.llen(queue).get(seq_key(queue)).get(head_key(queue))
+            pipe.zrangebyscore(later_key(queue), "-inf", now_ms, start=0, num=limit)
+        answers = iter(pipe.execute(raise_on_error=False))
+        found = {queue: _places_of(*islice(answers, 4)) for queue in queues}
+        if odd := [queue for queue, places in found.items() if places is None]:
+            logger.error("The queues %s could not be searched for lost jobs", ", ".join(odd))
+        return {queue: places for queue, places in found.items() if places}
 
     def waiting_up_to(self, queue: str, place: int, limit: int = 500) -> list[tuple[str, int]]:
         """Jobs still queued at or before a place, first come first: ``(job_id, place)``."""
@@ -64,19 +75,15 @@ class Recovery:
         keys = [job_key(job_id), open_key(queue), seq_key(queue), COUNTS]
         return _resend_of(job_id, self._resend(keys=keys, args=[job_id, place]))
 
-    def due(self, queue: str, limit: int = 500) -> list[str]:
-        """Jobs that were put off, and whose pause is over."""
-        return list(self._client.zrangebyscore(later_key(queue), "-inf", self._now_ms(), start=0, num=limit))
-
     def release(self, job_id: str, queue: str) -> Resend | None:
-        """Give such a job a new place in its queue; None when it has moved on meanwhile."""
+        """Give a job that was put off a new place in its queue; None when it has moved on meanwhile."""
         keys = [job_key(job_id), later_key(queue), open_key(queue), seq_key(queue)]
         return _resend_of(job_id, self._release(keys=keys, args=[job_id]))
 
     def set_aside(self, job_id: str, reason: str) -> dict[str, str]:
         """Take a record that no job can be made of out of all lists, so that it is found no more; a job that can be
         read as one has failed. Returns what the record held."""
-        lists = [key(queue) for queue in QUEUES for key in (open_key, since_key, later_key)]
+        lists = [key(queue) for queue in ALL_QUEUES for key in (open_key, since_key, later_key)]
         held = self._set_aside(
             keys=[job_key(job_id), EVENTS, LEASES, *lists], args=[job_id, reason, self._keep_closed_s]
         )
@@ -93,3 +100,10 @@ class Recovery:
 
 def _resend_of(job_id: str, answer: Any) -> Resend | None:
     return Resend(job_id, *answer) if answer else None
+
+
+def _places_of(messages: Any, seq: Any, head: Any, due: Any) -> QueuePlaces | None:
+    try:
+        return QueuePlaces(int(messages), int(seq or 0), int(head or 0), tuple(due))
+    except (TypeError, ValueError):
+        return None

@@ -8,6 +8,9 @@ script's effects to the append-only file as one MULTI … EXEC.
       └──── requeue ─────┤  the lease ran out, or its holder gave the job back
       └──── postpone ────┘  a service is away: to be sent again later
 
+A queue is one of :data:`tasks.shares.ALL_QUEUES`. A job is in the lists of the queue that its record names, whichever
+queue its message came from; scripts that workers run find them by that name.
+
 Keys:
     aii:job:{id}       hash: state, task, queue, payload, asset, name, collection, replace, seq, attempts, token,
                        publishing, times, error; commits, how often it ended; document, committed and not closed yet;
@@ -113,28 +116,30 @@ return {1, 'queued'}
 """
 )
 
-# KEYS job, open, head, leases, since; ARGV id, token, lease_ms, most deaths alone, worker.
+# KEYS job, leases; ARGV id, token, lease_ms, most deaths alone, worker, queue of its kind.
 # Returns claimed | suspect | missing | closed | leased | exhausted | committed.
 CLAIM: Final = (
     NOW
     + MARK_DEATH
     + """
-local job = redis.call('HMGET', KEYS[1], 'state', 'seq', 'attempts', 'document', 'later', 'deaths', 'died_alone')
-local state, seq = job[1], tonumber(job[2])
+local job = redis.call('HMGET', KEYS[1], 'state', 'seq', 'attempts', 'document', 'later', 'deaths', 'died_alone',
+                       'queue')
+local state, seq, queue = job[1], tonumber(job[2]), job[8] or ARGV[6]
 if not state then return 'missing' end
 if state ~= 'queued' and state ~= 'running' then return 'closed' end
-if seq > tonumber(redis.call('GET', KEYS[3]) or 0) then redis.call('SET', KEYS[3], seq) end
+local head = 'aii:head:' .. queue
+if seq > tonumber(redis.call('GET', head) or 0) then redis.call('SET', head, seq) end
 local deaths, alone = job[6], job[7]
 if state == 'running' then
-  local expiry = redis.call('ZSCORE', KEYS[4], ARGV[1])
+  local expiry = redis.call('ZSCORE', KEYS[2], ARGV[1])
   if expiry and tonumber(expiry) > now then return 'leased' end
   mark_death(KEYS[1])
   deaths, alone = unpack(redis.call('HMGET', KEYS[1], 'deaths', 'died_alone'))
 end
 if job[5] then redis.call('HDEL', KEYS[1], 'later') end
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('ZREM', KEYS[5], ARGV[1])
-redis.call('ZADD', KEYS[4], now + ARGV[3], ARGV[1])
+redis.call('ZREM', 'aii:open:' .. queue, ARGV[1])
+redis.call('ZREM', 'aii:since:' .. queue, ARGV[1])
+redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[1])
 redis.call('HSET', KEYS[1], 'state', 'running', 'token', ARGV[2], 'worker', ARGV[5], 'started_ms', now,
            'attempts', tonumber(job[3] or 0) + 1)
 if job[4] then return 'committed' end
@@ -224,23 +229,24 @@ return 1
 """
 )
 
-# KEYS job, leases, later, since; ARGV id, token, field that counts, most or 0, first_ms, longest_ms, jitter.
+# KEYS job, leases; ARGV id, token, field that counts, most or 0, first_ms, longest_ms, jitter, queue of its kind.
 # Returns for how many ms the job is put off; -1 when it was put off often enough; nil when it is not the caller's.
 # Each pause is twice as long as the one before; jitter is a factor.
 POSTPONE: Final = (
     NOW
     + HELD
     + """
-local job = held(KEYS[1], ARGV[2], 'submitted_ms')
+local job = held(KEYS[1], ARGV[2], 'submitted_ms', 'queue')
 if not job then return nil end
+local queue = job[4] or ARGV[8]
 local count = redis.call('HINCRBY', KEYS[1], ARGV[3], 1)
 if tonumber(ARGV[4]) > 0 and count >= tonumber(ARGV[4]) then return -1 end
 local pause = math.floor(math.min(ARGV[5] * 2 ^ math.min(count - 1, 30), ARGV[6]) * ARGV[7])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HSET', KEYS[1], 'state', 'queued', 'later', 1)
 redis.call('HDEL', KEYS[1], 'token', 'alone')
-redis.call('ZADD', KEYS[3], now + pause, ARGV[1])
-redis.call('ZADD', KEYS[4], job[3], ARGV[1])
+redis.call('ZADD', 'aii:later:' .. queue, now + pause, ARGV[1])
+redis.call('ZADD', 'aii:since:' .. queue, job[3], ARGV[1])
 return pause
 """
 )

@@ -43,7 +43,7 @@ def brief(settings: Settings, **changes: float) -> Ledger:
 def test_submitting_the_same_request_twice_is_one_job(ledger: Ledger) -> None:
     submitted(ledger)
     assert ledger.submit([request()]) == [False]
-    assert ledger.recovery.queue_state(QUEUE).seq == 1
+    assert ledger.recovery.queue_states([QUEUE])[QUEUE].seq == 1
 
 
 def test_a_request_twice_in_one_call_is_one_job(ledger: Ledger) -> None:
@@ -227,7 +227,7 @@ def test_a_job_that_is_put_off_waits_twice_as_long_each_time_and_then_is_sent_ag
         assert (ledger.get(job_id).state, ledger.recovery.waiting_up_to(QUEUE, 99)) == (JobState.QUEUED, [])
     assert 0.5 <= pauses[0] <= 1.5
     assert 1 <= pauses[1] <= 3
-    wait_for(lambda: ledger.recovery.due(QUEUE), "the pause does not end")
+    wait_for(lambda: ledger.recovery.queue_states([QUEUE])[QUEUE].due, "the pause does not end")
     message = ledger.recovery.release(job_id, QUEUE)
     assert message
     assert message.job_id == job_id
@@ -269,7 +269,7 @@ def test_a_job_sent_again_gets_a_new_place_at_the_tail(ledger: Ledger) -> None:
 def test_the_head_is_the_furthest_place_that_was_started(ledger: Ledger) -> None:
     jobs = [submitted(ledger, name) for name in "abc"]
     claim(ledger, jobs[1])
-    assert ledger.recovery.queue_state(QUEUE).head == 2
+    assert ledger.recovery.queue_states([QUEUE])[QUEUE].head == 2
 
 
 def test_waiting_ends_with_the_jobs(ledger: Ledger) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from tasks.ledger.operations import Operations
 from tasks.ledger.states import Claim, JobState
 from tasks.monitoring.metrics import Metrics
 from tasks.monitoring.observer import read_overview
-from tasks.names import QUEUES, journal_stream
+from tasks.names import journal_stream
 from tasks.settings import Settings
 from tests.collections import Place, unit_vectors
 from tests.integration.test_ledger import QUEUE, claim, submitted
@@ -33,9 +34,9 @@ def client(settings: Settings) -> Iterator[RedisClient]:
 
 @pytest.fixture
 def reconciler(settings: Settings, ledger: Ledger, client: RedisClient) -> Reconciler:
-    places = {queue: LostPlaces(0.0) for queue in QUEUES}
+    lost_places = partial(LostPlaces, 0.0)
     sender = Sender(create_app(settings), settings)
-    return Reconciler(ledger.recovery, sender, client, 1.0, places, SetAside(DeadLetters(client)))
+    return Reconciler(ledger.recovery, sender, client, 1.0, lost_places, SetAside(DeadLetters(client)))
 
 
 def odd_job(client: RedisClient, job_id: str, fields: dict[str, Any] | str) -> str:

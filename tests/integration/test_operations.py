@@ -175,7 +175,7 @@ def test_of_two_who_retry_one_job_one_is_told_that_the_other_did(ledger: Ledger,
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda _: attempt(), range(8)))
     assert sorted(answers) == sorted([job_id] + ["conflict"] * 7)
-    assert ledger.recovery.queue_state(QUEUE).seq == 2
+    assert ledger.recovery.queue_states([QUEUE])[QUEUE].seq == 2
 
 
 def test_a_failed_job_can_be_retried_and_a_good_one_cannot(

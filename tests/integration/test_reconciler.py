@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import redis
@@ -12,7 +13,6 @@ from tasks.connection import connect_redis
 from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.states import Claim
-from tasks.names import QUEUES
 from tasks.settings import Settings
 from tests.integration.test_ledger import QUEUE, claim, request
 from workers.delivery.reconciler import LostPlaces, Reconciler
@@ -47,8 +47,8 @@ def sender(settings: Settings) -> Sender:
 
 @pytest.fixture
 def reconcile(ledger: Ledger, sender: Sender, client: redis.Redis, clock: Clock) -> Callable[[], int]:
-    places = {queue: LostPlaces(10.0, clock) for queue in QUEUES}
-    return Reconciler(ledger.recovery, sender, client, 1.0, places, SetAside(DeadLetters(client))).run_once
+    lost_places = partial(LostPlaces, 10.0, clock)
+    return Reconciler(ledger.recovery, sender, client, 1.0, lost_places, SetAside(DeadLetters(client))).run_once
 
 
 def submit(ledger: Ledger, sender: Sender, count: int) -> list[str]:

@@ -27,6 +27,7 @@ from tasks.messages import ActivateRequest, Source
 from tasks.monitoring.observer import read_overview
 from tasks.names import QUEUE_ACTIVATE
 from tasks.settings import Settings
+from tasks.shares import share_queue
 from tests.buckets import made_bucket
 from tests.photographs import crops
 from tests.ports import reserved_port
@@ -161,7 +162,8 @@ def test_s3_tells_and_the_bridge_submits_with_their_own_rights(guarded: Guarded)
     done = aii(environment, "ingest", "--bucket", "inbox-of-rights", "--once")
     assert (done.returncode, guarded.denied("ingest")) == (0, []), done.stderr
     with guarded.client("admin") as admin:
-        assert (admin.llen("activate"), admin.xlen("aii:dead")) == (1, 1)
+        queue = share_queue("activate", "ingest:inbox-of-rights")
+        assert (admin.llen(queue), admin.xlen("aii:dead")) == (1, 1)
     with guarded.client("ingest") as ingest, pytest.raises(redis.ResponseError, match=r"(?i)permission|NOPERM"):
         ingest.execute_command("XADD", "aii:journal:starter", "*", "op", "remove")
 

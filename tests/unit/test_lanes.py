@@ -6,18 +6,20 @@ import pytest
 
 from tasks.names import QUEUE_ACTIVATE, QUEUE_INDEX, QUEUE_QUERY, QUEUES
 from tasks.settings import Settings
+from tasks.shares import queues_of
 from workers.delivery.lanes import ShortPollConnection, lanes_for
 
 SETTINGS = Settings(activate_threads=7, query_threads=3)
+QUERY, ACTIVATE = queues_of(QUEUE_QUERY), queues_of(QUEUE_ACTIVATE)  # with their share queues
 
 
 @pytest.mark.parametrize(
     ("queues", "lanes"),
     [
-        (QUEUES, [("query", (QUEUE_QUERY,), 3), ("activate", (QUEUE_ACTIVATE, QUEUE_INDEX), 7)]),
-        ((QUEUE_QUERY,), [("query", (QUEUE_QUERY,), 3)]),
+        (QUEUES, [("query", QUERY, 3), ("activate", (*ACTIVATE, QUEUE_INDEX), 7)]),
+        ((QUEUE_QUERY,), [("query", QUERY, 3)]),
         ((QUEUE_INDEX,), [("activate", (QUEUE_INDEX,), 7)]),
-        ((QUEUE_ACTIVATE, QUEUE_QUERY), [("query", (QUEUE_QUERY,), 3), ("activate", (QUEUE_ACTIVATE,), 7)]),
+        ((QUEUE_ACTIVATE, QUEUE_QUERY), [("query", QUERY, 3), ("activate", ACTIVATE, 7)]),
     ],
 )
 def test_each_lane_serves_its_queues_with_its_threads(

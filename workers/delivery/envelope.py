@@ -22,6 +22,7 @@ from tasks.errors import AiiError
 from tasks.kinds import KINDS, QUEUE_OF_TASK
 from tasks.messages import validated
 from tasks.names import JOB_ID_PATTERN, sha256_hex
+from tasks.shares import base_queue
 
 __all__ = ["REFUSED_TASK", "Envelope", "Unusable", "read_envelope"]
 
@@ -88,7 +89,7 @@ def read_envelope(raw: bytes, queue: str) -> Envelope:
     said = body if isinstance(body, dict) and "task" not in headers else headers
     job_id = _job_id(said.get("id"))
     task = said.get("task")
-    if not isinstance(task, str) or QUEUE_OF_TASK.get(task) != queue:
+    if not isinstance(task, str) or QUEUE_OF_TASK.get(task) != base_queue(queue):
         raise Unusable(f"The queue {queue} has no jobs of the task {str(task)[:80]!r}.", job_id)
     request = _request(body, job_id)
     return Envelope(job_id or _id_of(task, request), task, request)

@@ -34,6 +34,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.ledger.states import Claim
 from tasks.messages import validated
 from tasks.results import FailureResult, Result
+from tasks.shares import base_queue
 from tasks.storage import ObjectStore
 from workers.delivery.deadlines import Deadlines, Watched
 from workers.delivery.identity import Identity
@@ -129,7 +130,7 @@ class JobRunner:
         """End the job of a message that could not be used (`reason`), unless the ledger knows what the job really is:
         then the message only says that it waits."""
         stored = self._retry_policy(lambda: self._ledger.stored(job_id))
-        if stored and stored.queue != queue:
+        if stored and base_queue(stored.queue) != queue:
             return "left"
         of_queue = [kind for kind in kinds if kind.queue == queue]
         known = next((kind for kind in of_queue if stored and kind.task == stored.task), None)

@@ -24,6 +24,7 @@ from celery.worker.consumer import Consumer
 from tasks.app import create_app
 from tasks.names import QUEUE_ACTIVATE, QUEUE_INDEX, QUEUE_QUERY
 from tasks.settings import Settings
+from tasks.shares import base_queue, queues_of
 from workers.delivery.envelope import REFUSED_TASK
 from workers.delivery.job import Kind
 from workers.delivery.job_runner import JobRunner
@@ -51,10 +52,14 @@ class Lane:
 
 
 def lanes_for(queues: Sequence[str], settings: Settings) -> list[Lane]:
-    """The lanes that serve these queues; the last one runs in the main thread."""
+    """The lanes that serve these queues and their share queues; the last one runs in the main thread."""
     threads = {"query": settings.query_threads, "activate": settings.activate_threads}
-    lanes = [Lane(name, tuple(q for q in of if q in queues), threads[name]) for name, of in _LANES.items()]
-    return [lane for lane in lanes if lane.queues]
+    served = {name: [queue for queue in of if queue in queues] for name, of in _LANES.items()}
+    return [
+        Lane(name, tuple(share for queue in of for share in queues_of(queue)), threads[name])
+        for name, of in served.items()
+        if of
+    ]
 
 
 def run_lanes(lanes: Sequence[Lane], worker: str, make_app: Callable[[], Celery], on_ready: Callable[[], None]) -> int:
@@ -201,7 +206,7 @@ def _register(app: Celery, runner: JobRunner, kind: Kind[Any]) -> None:
 def _register_refusal(app: Celery, runner: JobRunner, kinds: Sequence[Kind[Any]]) -> None:
     @app.task(name=REFUSED_TASK, bind=True, shared=False)  # type: ignore[untyped-decorator]
     def task(self: Any, request: Any = None) -> str:
-        queue = self.request.delivery_info["routing_key"]
+        queue = base_queue(self.request.delivery_info["routing_key"])
         _prepare_thread(low_priority=queue != QUEUE_QUERY)
         return runner.refuse(self.request.id, queue, str(request), kinds)
 

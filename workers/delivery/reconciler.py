@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ from tasks.connection import RedisClient
 from tasks.errors import RedisUnavailable
 from tasks.ledger.records import QueuePlaces, Resend
 from tasks.ledger.recovery import Recovery
-from tasks.names import QUEUES
+from tasks.shares import ALL_QUEUES
 from workers.delivery.set_aside import SetAside
 
 logger = logging.getLogger(__name__)
@@ -79,41 +79,46 @@ class LostPlaces:
 
 @dataclass
 class Reconciler:
-    """One pass after the other; across workers a Redis lock lets one pass run at a time."""
+    """One pass after the other; across workers a Redis lock lets one pass run at a time. Each queue has a judge of its
+    own, made by `lost_places`."""
 
     recovery: Recovery
     sender: Sender
     client: RedisClient
     every_s: float
-    places: dict[str, LostPlaces]
+    lost_places: Callable[[], LostPlaces]
     set_aside: SetAside
+
+    def __post_init__(self) -> None:
+        self._places = defaultdict[str, LostPlaces](self.lost_places)
 
     def run_once(self) -> int:
         """Send again what has to be; returns how many messages that were."""
         with self._alone() as alone:
             if not alone:
                 return 0
-            return self._expired_leases() + sum(self._of_queue(queue) for queue in QUEUES)
+            states = self.recovery.queue_states(ALL_QUEUES)
+            return self._expired_leases() + sum(self._of_queue(queue, state) for queue, state in states.items())
 
     def _expired_leases(self) -> int:
         return sum(self._send(job_id, self.recovery.requeue) for job_id in self.recovery.expired())
 
-    def _of_queue(self, queue: str) -> int:
+    def _of_queue(self, queue: str, state: QueuePlaces) -> int:
         """What one queue lacks; what cannot be read of it keeps no other queue waiting."""
         try:
-            return self._put_off(queue) + self._lost_messages(queue)
+            return self._put_off(queue, state.due) + self._lost_messages(queue, state)
         except RedisUnavailable:
             raise
         except Exception:
             logger.exception("The queue %s could not be searched for lost jobs", queue)
             return 0
 
-    def _put_off(self, queue: str) -> int:
+    def _put_off(self, queue: str, due: Sequence[str]) -> int:
         release = partial(self.recovery.release, queue=queue)
-        return sum(self._send(job_id, release) for job_id in self.recovery.due(queue))
+        return sum(self._send(job_id, release) for job_id in due)
 
-    def _lost_messages(self, queue: str) -> int:
-        lost = self.places[queue].observe(self.recovery.queue_state(queue))
+    def _lost_messages(self, queue: str, state: QueuePlaces) -> int:
+        lost = self._places[queue].observe(state)
         waiting = self.recovery.waiting_up_to(queue, lost) if lost else []
         resend = partial(self.recovery.resend, queue=queue)
         return sum(self._send(job_id, partial(resend, place=place)) for job_id, place in waiting)
