@@ -107,10 +107,16 @@ class AssetRecords:
             raise CorruptSegment(f"The asset record {key} is missing or damaged: delete it, if it is there.") from error
 
 
-def look_up(journal: AssetJournal, records: AssetRecords, removals: Removals, asset_id: str) -> Seen:
+def look_up(
+    journal: AssetJournal, records: AssetRecords, removals: Removals, asset_id: str, *, assume: bool = False
+) -> Seen:
     """An asset's current state: by the journal, and where that has none, by its newest record. The journal has none of
-    what segments cover, nor after Redis was emptied."""
-    live = journal.live(asset_id)
+    what segments cover, nor after Redis was emptied.
+
+    Args:
+        assume: do not ask the journal, for a commit, which decides on the journal as it is then.
+    """
+    live = journal.assumed(asset_id) if assume else journal.live(asset_id)
     return Seen(live.announcements, _current(live, records, removals, asset_id), live.purges)
 
 

@@ -128,15 +128,21 @@ RECORDED: Final = """
 if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end
 """
 
-# KEYS live, unrecorded; ARGV asset, entry, asset, entry … Deletes these changes, unless the asset changed again since,
-# or S3 has no record of the change yet.
+# KEYS live, unrecorded, state; ARGV asset, entry, asset, entry … Deletes these changes, unless the asset changed again
+# since, or S3 has no record of the change yet; and counts that, for a commit whose caller asked S3 before the record
+# was there and does not find the change here any more.
 FORGET: Final = """
+local left = false
 for i = 1, #ARGV, 2 do
   local known = redis.call('HGET', KEYS[1], ARGV[i])
   local entry = known and string.match(known, '^(%S+)')
   local recorded = redis.call('HGET', KEYS[2], ARGV[i]) ~= entry
-  if entry == ARGV[i + 1] and recorded then redis.call('HDEL', KEYS[1], ARGV[i]) end
+  if entry == ARGV[i + 1] and recorded then
+    redis.call('HDEL', KEYS[1], ARGV[i])
+    left = true
+  end
 end
+if left then redis.call('HINCRBY', KEYS[3], 'announcements', 1) end
 """
 
 # KEYS live, purges; ARGV asset, seconds, keys of protected files.  Returns those that the asset's live change does not

@@ -34,8 +34,10 @@ _WINDOW: Final = 200
 _FIRST_CHECK_S: Final = 0.5
 _LONGEST_CHECK_S: Final = 5.0
 _BLOCK_MS: Final = 1_000  # below the time-out of a socket
-# Events that come in close succession are read together: a fleet closes a thousand jobs a second.
+# Events that come in close succession are read together: a fleet closes a thousand jobs a second. Whoever waits for
+# many jobs minds a pause less.
 _GATHER_S: Final = 0.005
+_LONGEST_GATHER_S: Final = 0.25
 _PAUSE_S: Final = 0.5
 # The thread stays for the next who waits, so that each query does not start one.
 _LINGER_S: Final = 5.0
@@ -135,7 +137,11 @@ class Completions:
                 end.wait(_LONGEST_CHECK_S)
             else:
                 self._hand_out(events)
-                end.wait(_GATHER_S if events else 0)
+                end.wait(self._gather_s() if events else 0)
+
+    def _gather_s(self) -> float:
+        with self._lock:
+            return min(_GATHER_S * max(1, len(self._waiting)), _LONGEST_GATHER_S)
 
     def _needed(self, end: threading.Event) -> bool:
         """Whether anyone waits, or did a moment ago; with False the thread has ended."""

@@ -105,9 +105,9 @@ class Collection:
         """Add an asset's code (code_size,) to the journal, where every worker finds it; returns the journal entry."""
         return self._journal.add(asset_id, code, meta)
 
-    def look_up(self, asset_id: str) -> Seen:
+    def look_up(self, asset_id: str, *, assume: bool = False) -> Seen:
         """An asset's current state; see :func:`tasks.assets.records.look_up`."""
-        return look_up(self._journal, self._files.assets, self._files.removals, asset_id)
+        return look_up(self._journal, self._files.assets, self._files.removals, asset_id, assume=assume)
 
     def all_recorded(self) -> bool:
         """Whether every asset has records; asks S3 until it has."""

@@ -163,7 +163,9 @@ class Journal(AssetJournal):
         entries = (pair for pair in known if re.fullmatch(_ENTRY, pair[1]))
         old = (pair for pair in entries if entry_order(pair[1]) <= entry_order(covered))
         while pairs := list(islice(old, 1_000)):
-            self._forget(keys=[self._live, self._keys.unrecorded], args=[part for pair in pairs for part in pair])
+            self._forget(
+                keys=[self._live, self._keys.unrecorded, self._state], args=[part for pair in pairs for part in pair]
+            )
 
     def noted_manifests(self) -> dict[int, str]:
         """The digests of manifests that were published, by generation."""
