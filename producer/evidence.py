@@ -125,7 +125,7 @@ def _meaning(result: QueryResult) -> Rows:
     if facts:
         yield (
             "assets",
-            f"{facts.assets:,} could have been found, in the {result.options.nprobe:,} nearest cells of the index",
+            f"{facts.assets:,} could have been found, in the {_cells(result.options.nprobe)} of the index",
         )
         if facts.nearest_distractor is not None:
             yield "nearest image of no asset", f"distance {facts.nearest_distractor:.3f}"
@@ -144,6 +144,10 @@ def _figures(first: Match, facts: Assessment | None) -> Rows:
         yield "false matches", f"{_share(facts.false_match_rate)} of unrelated images find a first match this good"
     if facts and facts.margin is not None:
         yield "margin", f"{facts.margin:.4f} to the second match"
+
+
+def _cells(nprobe: int | None) -> str:
+    return f"{nprobe:,} nearest cells" if nprobe and nprobe > 1 else "nearest cell"
 
 
 def _share(rate: float) -> str:

@@ -48,6 +48,8 @@ Metadata = Annotated[
 View = Literal["mirror", "rotations"]
 Opinion = Literal["confirm", "reject"]
 _M = TypeVar("_M", bound=BaseModel)
+# What a collection's queries search unless it, or the query, says otherwise: 0.02 ms of 18, and far more is found.
+USUAL_NPROBE: Final = 16
 MOST_VECTORS: Final = 1_000  # in one look-up; its document has a few kilobytes for each
 
 
@@ -135,10 +137,12 @@ class ActivationOptions(Options):
 
 
 class QueryOptions(Options):
-    """How the index is searched."""
+    """How the index is searched. A result says with which `nprobe` it was."""
 
     top_k: int = Field(default=5, ge=1, le=100)
-    nprobe: int = Field(default=1, ge=1, le=65_536)
+    nprobe: int | None = Field(
+        default=None, ge=1, le=65_536, description="cells of the index that are searched; default: the collection's"
+    )
     where: Metadata = Field(default={}, description="only assets that carry these metadata")
     fpr: float | None = Field(
         default=None, gt=0, lt=1, description="share of unrelated images that may match; default: the collection's"

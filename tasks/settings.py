@@ -230,7 +230,7 @@ class Settings(BaseSettings):
         default=0.0, ge=0, description="target of the dashboard: milliseconds an image activated in ten steps; 0: none"
     )
     target_one_step_ms: float = Field(default=0.0, ge=0, description="the same for one step")
-    target_search_ms: float = Field(default=0.0, ge=0, description="the same for a search with nprobe 1")
+    target_search_ms: float = Field(default=0.0, ge=0, description="the same for a search with nprobe 16")
     target_query_wait_s: float = Field(
         default=5.0, gt=0, description="seconds that a query may wait before the dashboard calls it late"
     )

@@ -11,6 +11,7 @@ from typing import Final
 import click
 from PIL import Image
 
+from tasks.messages import USUAL_NPROBE
 from tasks.results import ActivationResult, ImageResult, QueryResult
 from workers.evaluation.report.sheet import Shown, contact_sheet
 from workers.index.maintenance.starter import read_card
@@ -98,7 +99,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def _print_table(rows: Sequence[Row], photos: Sequence[Photographed]) -> None:
     card = read_card()
-    among = f"among {card.count + len(photos):,} images ({card.factory}, nprobe 1)"
+    among = f"among {card.count + len(photos):,} images ({card.factory}, nprobe {USUAL_NPROBE})"
     click.echo(f"\nRecall@1 of edited copies of {len(photos)} photographs {among}\n")
     click.echo(f"  {'':16}{'R@1':>11}{'R@1':>11}   found and matched, activated")
     click.echo(f"  {'edit':16}{'passive':>11}{'activated':>11}{'at 1 %':>13}{'at 0.1 %':>13}")

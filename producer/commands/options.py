@@ -56,7 +56,8 @@ def query_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Ask for the mirrored and the turned image too.",
         ),
         click.option(
-            "--nprobe", default=1, show_default=True, type=click.IntRange(1, 65536), help="Index cells to search."
+            "--nprobe", type=click.IntRange(1, 65536),
+            help="Cells of the index to search; default: the collection's, usually 16.",
         ),
         metadata_option("--where", "where", "Only assets with this metadata (repeatable)."),
     )  # fmt: skip

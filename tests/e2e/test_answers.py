@@ -19,8 +19,6 @@ from tests.photographs import photographs
 from tests.stack import WorkerProcess, aii
 from tests.waiting import LIMIT_S
 
-_ANSWERED = QueryOptions(nprobe=16)
-
 
 @pytest.fixture(autouse=True)
 def worker(shared_worker: WorkerProcess, settings: object) -> WorkerProcess:
@@ -56,9 +54,17 @@ def explained(producer: Producer, path: Path, **options: Any) -> ExplanationResu
 
 
 def answered(producer: Producer, path: Path) -> QueryResult:
-    result = producer.query(path, options=_ANSWERED).wait(LIMIT_S)
+    result = producer.query(path).wait(LIMIT_S)
     assert isinstance(result, QueryResult)
     return result
+
+
+def test_an_answer_says_how_many_cells_were_searched_for_a_query_that_did_not(
+    producer: Producer, copies: dict[str, Path]
+) -> None:
+    assert answered(producer, copies["same"]).options.nprobe == 16
+    assert explained(producer, copies["same"]).options.nprobe == 16
+    assert explained(producer, copies["same"], nprobe=2).options.nprobe == 2
 
 
 def test_an_explanation_of_the_published_file_agrees_with_what_the_activation_measured(

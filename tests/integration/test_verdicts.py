@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tasks.messages import QueryOptions
 from tasks.settings import Settings
 from tests.collections import EXTRACTOR, Place, add, anyway, found, trained_codec, unit_vectors
 from workers.index.collection.lock import write_lock
+from workers.index.collection.pinned import publish
 from workers.index.maintenance import starter
 from workers.index.maintenance.build import NewCollection, publish_first, train_collection
 from workers.index.maintenance.verify import verify_collection
@@ -48,6 +50,21 @@ def test_at_most_the_calibrated_share_of_unrelated_images_matches(calibrated: Pl
     for nprobe in (1, 2, 8):
         verdicts = [judge(collection.search(f, 1, nprobe).evidence).verdict for f in UNRELATED[600:]]
         assert verdicts.count("match") / len(verdicts) <= 0.08  # 5 % of 300, and chance
+
+
+def test_a_query_that_does_not_say_searches_as_many_cells_as_its_collection_does(calibrated: Place) -> None:
+    usual = calibrated.open()
+    assert usual.settled(QueryOptions()).nprobe == 8  # 16, and there are 8
+    assert usual.settled(QueryOptions(nprobe=3)).nprobe == 3
+    assert usual.search(UNRELATED[0], 5).evidence.nprobe == 8
+    few = calibrated.files.current().model_copy(update={"nprobe": 2, "generation": 2})
+    publish(calibrated.files, calibrated.journal, few)
+    assert usual.follow()
+    assert usual.settled(QueryOptions()).nprobe == 2
+    assert usual.search(UNRELATED[0], 5).evidence.nprobe == 2
+    assert calibrated.open().settled(QueryOptions()).nprobe == 2
+    # The threshold of version 0.1.0 was measured with one.
+    assert few.model_copy(update={"nprobe": None, "calibration": None}).usual_nprobe == 1
 
 
 def test_compaction_and_rollback_keep_distractors_apart(calibrated: Place) -> None:

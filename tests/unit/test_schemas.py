@@ -50,6 +50,13 @@ def test_the_ids_of_the_first_release_of_this_schema_are_as_they_were() -> None:
     )
 
 
+def test_a_query_that_says_how_many_cells_to_search_is_another_than_one_that_leaves_it_to_the_collection() -> None:
+    asked = {"task": "aii.query", "collection": "starter", "source": {"sha256": "0" * 64}, "nonce": "1"}
+    said = [validated(QueryRequest, asked | {"options": options}) for options in ({}, {"nprobe": 1}, {"nprobe": 16})]
+    assert len({request.job_id for request in said}) == 3
+    assert said[0].message().get("options", {}).get("nprobe") is None
+
+
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["what"])
 def test_the_schema_takes_what_the_model_takes(vector: dict[str, Any]) -> None:
     validator = Draft202012Validator(schemas()[f"{TITLES[vector['request']['task']]}-request"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import click
 
 from tasks.command_line import Command, FilePath, PathText, progress_bar
 from tasks.errors import CollectionExists, CollectionMissing, InvalidRequest
+from tasks.messages import USUAL_NPROBE
 from tasks.settings import load_settings, state_dir
 from workers.index.collection.opened import Opened, open_collection
 
@@ -49,6 +51,10 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
     help="Images that are unrelated to all of these, to calibrate verdicts by (repeatable); extracted in this "
     "process. Default: what comes with the package for `compact`, or the images themselves.",
 )  # fmt: skip
+@click.option(
+    "--nprobe", type=click.IntRange(1, 65_536),
+    help=f"Cells to search for a query that does not say.  [default: {USUAL_NPROBE}]",
+)  # fmt: skip
 @click.option("--here", is_flag=True, help="Extract in this process; default: as jobs, shared by all workers.")
 def build(
     name: str,
@@ -57,6 +63,7 @@ def build(
     extractor: str | None,
     fpr: float,
     unrelated: tuple[Path, ...],
+    nprobe: int | None,
     here: bool,
 ) -> None:
     """Build the collection NAME from images, which become its first assets, named by the sha256 of their files.
@@ -86,6 +93,7 @@ def build(
         chosen = factory or building.suggested_factory(len(assets), loaded.identity.dimension)
         click.echo(f"Training {chosen} on {len(assets):,} images …", err=True)
         new, codes = building.train_collection(name, chosen, loaded.identity, features, fpr, background, typical)
+        new = replace(new, nprobe=nprobe)
         with opened.write_lock() as lock:
             _refuse_an_existing(opened)  # another process may have built it meanwhile
             manifest = building.publish_first(opened.files, opened.journal, new, assets, codes, lock.check)
@@ -99,7 +107,7 @@ def _threshold(manifest: Manifest) -> str:
     calibration = manifest.calibration
     if calibration is None or manifest.threshold is None:
         return _threshold_distance(manifest)
-    threshold = calibration.threshold(calibration.fpr, 1, manifest.assets)
+    threshold = calibration.threshold(calibration.fpr, manifest.usual_nprobe, manifest.assets)
     return (
         f"threshold {threshold:.3f} (score) at a false-positive rate of {calibration.fpr:g}, calibrated on "
         f"{calibration.queries:,} {calibration.background}"
@@ -224,7 +232,7 @@ def info(name: str, as_json: bool) -> None:
     click.echo(f"extractor   {pinned.name}, {pinned.dimension}-d, sha256 {pinned.sha256}")
     click.echo(f"images      {count:,} in {len(manifest.segments)} segments, {journal:,} changes in the journal")
     click.echo(f"files       {size:,} bytes, {size / max(count, 1):.1f} an image")
-    click.echo(f"verdict     {_threshold(manifest)}, at nprobe 1")
+    click.echo(f"verdict     {_threshold(manifest)}, at nprobe {manifest.usual_nprobe}")
     for line in _curve(manifest, count):
         click.echo(line)
 

@@ -98,7 +98,7 @@ class CardHandler:
             difference=shown,
             amplified=AMPLIFIED,
             uninformative=collection.uninformative(feature),
-            options=request.options,
+            options=collection.settled(request.options),
             provenance=running.provenance(),
         )
 

@@ -34,8 +34,9 @@ class LookupHandler:
             ExtractorMismatch: the vectors are of another extractor than the collection.
             InvalidRequest: they are not such vectors.
         """
-        resources, options = self._resources, request.options
+        resources = self._resources
         collection = resources.collections.get(request.collection)
+        options = collection.settled(request.options)
         if request.extractor not in (None, resources.extractor.sha256):
             raise ExtractorMismatch(
                 f"The vectors are of extractor {str(request.extractor)[:12]}, the collection {request.collection!r} is "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.assets.feedback import Said
-from tasks.messages import ExplainRequest, FeedbackRequest, QueryRequest
+from tasks.messages import ExplainRequest, FeedbackRequest, QueryOptions, QueryRequest
 from tasks.results import ExplanationResult, FeedbackResult, QueryResult
 from tasks.storage import Bucket
 from workers.delivery.job import Running
@@ -24,9 +24,11 @@ __all__ = ["QueryHandlers"]
 
 @dataclass(frozen=True)
 class _Asked:
-    """A query that was searched for: the features (D,) of its views, and the answer of the best of them."""
+    """A query that was searched for: with which options, all of them said; the features (D,) of its views; and the
+    answer of the best of them."""
 
     collection: Collection
+    options: QueryOptions
     data: bytes
     digest: str
     features: dict[str, Features]
@@ -60,7 +62,7 @@ class QueryHandlers:
             threshold=asked.judgement.threshold,
             verdict=asked.judgement.verdict,
             assessment=asked.judgement.assessment.model_copy(update={"view": asked.view}),
-            options=request.options,
+            options=asked.options,
             provenance=running.provenance(),
         )
 
@@ -75,7 +77,7 @@ class QueryHandlers:
         explaining = Explaining(self._resources, running, asked.collection, request.asset_id)
         view, query = explaining.nearest_view(asked.features)
         with running.watch.stage("search"):
-            then = explaining.searched(asked.features[view], query, request.options, len(asked.features))
+            then = explaining.searched(asked.features[view], query, asked.options, len(asked.features))
         asset, passive = explaining.files(asked.features[view])
         return ExplanationResult(
             job_id=running.job_id,
@@ -100,7 +102,7 @@ class QueryHandlers:
             asset=asset,
             passive=passive,
             alignment=explaining.alignment(asked.data),
-            options=request.options,
+            options=asked.options,
             provenance=running.provenance(),
         )
 
@@ -136,7 +138,7 @@ class QueryHandlers:
     def _asked(self, request: QueryRequest | ExplainRequest, running: Running) -> _Asked:
         collection = self._resources.collections.get(request.collection)
         data, digest = self._resources.image_of(Bucket.QUERIES, request.source, running)
-        options = request.options
+        options = collection.settled(request.options)
         image = self._resources.input_of(data, self._resources.query_budget, running)
         with running.watch.stage("decode"):
             views = views_of(image, options.views)
@@ -151,4 +153,4 @@ class QueryHandlers:
             view = min(answers, key=lambda name: answers[name].evidence.rank)
             answer = answers[view]
             judgement = judge(answer.evidence, options.fpr, options.threshold, len(views))
-        return _Asked(collection, data, digest, features, rejected, view, answer, judgement)
+        return _Asked(collection, options, data, digest, features, rejected, view, answer, judgement)

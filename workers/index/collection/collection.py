@@ -12,6 +12,7 @@ from types import MappingProxyType
 from tasks.assets.records import look_up
 from tasks.errors import CorruptSegment, ExtractorMismatch
 from tasks.ledger.commits import Seen
+from tasks.messages import QueryOptions
 from tasks.results import ExtractorIdentity, Match
 from workers.index.codec.codec import Codec, Codes, Features, Probe, search
 from workers.index.collection.delta import Delta
@@ -51,6 +52,10 @@ class _Generation:
     read_up_to: str
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def usual_nprobe(self) -> int:
+        return min(self.manifest.usual_nprobe, self.codec.cells or 1)
+
 
 class Collection:
     """Search and registration. Thread-safe.
@@ -75,6 +80,10 @@ class Collection:
     @property
     def codec(self) -> Codec:
         return self._current.codec
+
+    def settled(self, options: QueryOptions) -> QueryOptions:
+        """A query's options, with the collection's own number of cells to search where they say none."""
+        return options.model_copy(update={"nprobe": options.nprobe or self._current.usual_nprobe})
 
     @property
     def segments(self) -> list[Segment]:
@@ -125,7 +134,9 @@ class Collection:
 
     # ── search ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def search(self, feature: Features, k: int, nprobe: int, where: Mapping[str, str] | None = None) -> Answer:
+    def search(
+        self, feature: Features, k: int, nprobe: int | None = None, where: Mapping[str, str] | None = None
+    ) -> Answer:
         """The `k` assets nearest to one feature (D,) float32 with the metadata `where`; see :meth:`search_many`."""
         return self.search_many(feature[None], k, nprobe, where)[0]
 
@@ -133,13 +144,13 @@ class Collection:
         self,
         features: Features,
         k: int,
-        nprobe: int,
+        nprobe: int | None = None,
         where: Mapping[str, str] | None = None,
         without: frozenset[str] = frozenset(),
         supposed: Mapping[str, Codes] = MappingProxyType({}),
     ) -> list[Answer]:
         """The same for each of N features (N, D) float32, some assets left out, and some searched for as if they were
-        registered under other codes (code_size,).
+        registered under other codes (code_size,); in as many cells as the collection usually searches, or `nprobe`.
 
         All that was registered before the call is included, and the answers come from one generation. The journal is
         read, and cells are found, once for all.
@@ -177,13 +188,13 @@ class Collection:
         return background is not None and background.uninformative(feature)
 
     def _search_delta(
-        self, features: Features, k: int, nprobe: int, where: Mapping[str, str]
+        self, features: Features, k: int, nprobe: int | None, where: Mapping[str, str]
     ) -> tuple[_Generation, list[tuple[Probe, list[Hit]]], int, str]:
         """The generation to answer from; each query prepared for it, with the delta's hits; and the delta's state at
         that moment: its number of changes and the journal entry it was read up to."""
         while True:
             generation = self._current
-            probes = generation.codec.probes(features, nprobe)
+            probes = generation.codec.probes(features, nprobe or generation.usual_nprobe)
             with generation.lock:
                 if self._caught_up(generation):
                     delta = generation.delta

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tasks.messages import Digest, Frozen
+from tasks.messages import USUAL_NPROBE, Digest, Frozen
 from tasks.results import ExtractorIdentity
 from workers.index.verdicts.calibration import Calibration
 
@@ -35,6 +35,7 @@ class Manifest(Frozen):
         calibration: what scores are worth; manifests of version 0.1.0 lack it.
         background: the file of the background images' features, where there are any.
         duplicates: the file with the groups of near-duplicates that the build found, where there were any.
+        nprobe: how many cells are searched for a query that does not say; None for the usual number.
     """
 
     collection: str
@@ -50,12 +51,20 @@ class Manifest(Frozen):
     calibration: Calibration | None = None
     background: Digest | None = None
     duplicates: Digest | None = None
+    nprobe: int | None = Field(default=None, ge=1, le=65_536)
 
     @property
     def digests(self) -> set[str]:
         """The digests of all its files."""
         others = {digest for digest in (self.background, self.duplicates) if digest}
         return {self.codec, *others, *(d for part in self.segments for d in (part.index, part.assets, part.meta))}
+
+    @property
+    def usual_nprobe(self) -> int:
+        """How many cells are searched for a query that does not say. The threshold of a manifest of version 0.1.0 was
+        measured with one."""
+        measured_with_one = self.calibration is None and self.threshold is not None
+        return self.nprobe or (1 if measured_with_one else USUAL_NPROBE)
 
     @property
     def assets(self) -> int:

@@ -64,6 +64,7 @@ class NewCollection:
         distractors: codes (B, code_size), which belong to no asset.
         background: features that the collection keeps; see :class:`Background`.
         duplicates: positions of near-duplicates among the assets, group by group.
+        nprobe: how many cells are searched for a query that does not say; None for the usual number.
     """
 
     name: str
@@ -75,6 +76,7 @@ class NewCollection:
     distractors: Codes | None = None
     background: Background | None = None
     duplicates: Sequence[Sequence[int]] = ()
+    nprobe: int | None = None
 
 
 def train_collection(
@@ -168,6 +170,7 @@ def publish_first(
             calibration=new.calibration,
             background=_uploaded(files, folder / "background", new.background),
             duplicates=_uploaded_groups(files, folder / "duplicates", new.duplicates, assets),
+            nprobe=new.nprobe,
         )
     check_lock()
     files.assets.mark_complete()
