@@ -105,7 +105,7 @@ class Place:
         self, asset_id: str, code: Codes, entry: str, meta: Mapping[str, str] | None = None, job_id: str = ""
     ) -> None:
         """Write the result document of an activation that registered a code at a journal's entry."""
-        result = _activation(self.name, self.files.current().codec, asset_id, code, entry, dict(meta or {}))
+        result = made_activation(self.name, self.files.current().codec, asset_id, code, entry, dict(meta or {}))
         result = result.model_copy(update={"job_id": job_id or result.job_id})
         write_result(self.store, result.job_id, result)
 
@@ -131,9 +131,10 @@ def found(collection: Collection, feature: Features, k: int = 5, **where: str) -
     return [match.asset_id for match in collection.search(feature, k, 16, where).matches]
 
 
-def _activation(
+def made_activation(
     collection: str, codec: str, asset_id: str, code: Codes, entry: str, meta: dict[str, str]
 ) -> ActivationResult:
+    """The result document of an activation whose image and options are no one's."""
     digest = "0" * 64
     return ActivationResult(
         status="activated", job_id=uuid.uuid4().hex, collection=collection, generation=1, asset_id=asset_id,

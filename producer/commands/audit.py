@@ -49,7 +49,8 @@ def takedown(images: tuple[str, ...], dry_run: bool) -> None:
     """Remove all assets, of every collection, whose original or protected file is IMAGE: a file, or the SHA-256 of one.
 
     Prints collection and asset id of each, separated by a tab. From the next query on, they are not found. Their files
-    stay until `aii index purge`, and the image may be activated again. Assets that version 0.1.0 activated are found by
+    stay until `aii index purge`, and the image may be activated again. What cannot be read, as it is damaged, is told
+    when the others are removed: there may be more assets then. Assets that version 0.1.0 activated are found by
     their protected file, or when they are named by their original's digest.
     """
     from tasks.assets.takedown import Takedown  # noqa: PLC0415
@@ -57,13 +58,16 @@ def takedown(images: tuple[str, ...], dry_run: bool) -> None:
     from tasks.storage import ObjectStore  # noqa: PLC0415
 
     client, settings = _connected()
-    found, log = Takedown(client, ObjectStore.connect(settings)), AuditLog(client, settings)
-    for sha256 in map(_digest_of, images):
-        for name in found.assets(sha256):
+    takedowns, log = Takedown(client, ObjectStore.connect(settings)), AuditLog(client, settings)
+    found = {sha256: takedowns.find(sha256) for sha256 in map(_digest_of, images)}
+    for sha256, of_image in found.items():
+        for name in of_image.assets:
             if not dry_run:
-                found.remove(name)
+                takedowns.remove(name)
                 log.add(AuditEntry(f"aii {_account()}", "takedown", name.collection, name.asset_id, detail=sha256))
             click.echo(f"{name.collection}\t{one_line(name.asset_id)}")
+    for of_image in found.values():
+        of_image.check()
 
 
 def _digest_of(image: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Any, Final
 
 from anyio.to_thread import run_sync
@@ -15,9 +16,12 @@ from producer.gateway.state import State, state_of
 from producer.gateway.tokens import Token
 from tasks.assets.takedown import Takedown
 from tasks.audit import AuditEntry
+from tasks.errors import CorruptSegment
 from tasks.messages import Digest, Frozen, validated
 
 __all__ = ["TakedownRequest", "router"]
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["assets"])
 
@@ -51,7 +55,7 @@ _BODY: Final[dict[str, Any]] = {
     "/v1/takedowns",
     summary="Remove all assets whose original or protected file has these bytes",
     response_model=TakedownDocument,
-    responses=answers(408, 413),
+    responses=answers(408, 413, 500),
     openapi_extra=_BODY,
 )
 async def take_down(request: Request, token: Annotated[Token, Depends(allowed("remove"))]) -> Response:
@@ -61,10 +65,18 @@ async def take_down(request: Request, token: Annotated[Token, Depends(allowed("r
 
 
 def _taken_down(state: State, token: Token, sha256: str) -> TakedownDocument:
+    """Raises CorruptSegment when some assets could not be read; the others are removed then."""
     takedown, removed = Takedown(state.redis, state.store), []
-    for name in takedown.assets(sha256):
+    found = takedown.find(sha256)
+    for name in found.assets:
         if token.covers(name.collection):
             takedown.remove(name)
             state.audit.add(AuditEntry(token.name, "takedown", name.collection, name.asset_id, detail=sha256))
             removed.append(TakenDown(collection=name.collection, asset_id=name.asset_id))
+    if found.damage:  # whose it is, is not for every client to know
+        logger.error("A takedown of %s may not be complete. %s", sha256, " ".join(found.damage))
+        raise CorruptSegment(
+            f"Assets removed: {len(removed)}. More may be of this image, as what is noted of it is damaged. The "
+            "gateway's log, and `aii takedown`, say where."
+        )
     return TakedownDocument(removed=removed)

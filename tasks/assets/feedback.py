@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from pydantic import ValidationError
-
+from tasks.assets.notes import read_note
 from tasks.bounded_map import bounded_map
 from tasks.connection import RedisClient
-from tasks.errors import CorruptSegment, ObjectMissing
 from tasks.messages import AssetId, Digest, Frozen, JobId, Opinion
 from tasks.names import asset_key, journal_stream
 from tasks.storage import Bucket, ObjectStore
@@ -22,7 +20,6 @@ __all__ = ["Feedback", "Said", "feedback_keys"]
 
 # Redis holds the latest: a hundred bytes each, read by every query.
 _MOST_IMAGES: Final = 100_000
-_MOST_BYTES: Final = 1 << 16
 _READERS: Final = 16
 
 # KEYS rejected, rejected-at; ARGV sha256, asset, "1" to reject, time, most images.
@@ -109,9 +106,4 @@ class Feedback:
         self._note(keys=self._keys, args=[said.source_sha256, said.asset_id, rejects, said.at, self._most])
 
     def _read(self, key: str) -> Said | None:
-        try:
-            return Said.model_validate_json(self._store.get(Bucket.COLLECTIONS, key, _MOST_BYTES))
-        except ObjectMissing:
-            return None
-        except ValidationError as error:
-            raise CorruptSegment(f"The feedback {key} is damaged: delete it.") from error
+        return read_note(self._store, Bucket.COLLECTIONS, key, Said, "delete it, and give that feedback again")

@@ -13,10 +13,9 @@ import base64
 from collections.abc import Iterator
 from typing import Final
 
-from pydantic import ValidationError
-
 from tasks.assets.manifest_store import active_id
-from tasks.errors import NotFound, ObjectMissing
+from tasks.assets.notes import read_note
+from tasks.errors import CorruptSegment, NotFound
 from tasks.messages import Digest, Frozen
 from tasks.names import sha256_hex
 from tasks.results import ActivationResult, KeptManifest
@@ -27,7 +26,6 @@ __all__ = ["ALGORITHM", "MOST_STORE_BYTES", "ManifestNote", "Manifests", "bindin
 # Not in C2PA's list of algorithms yet. The value is a collection's name, a colon and the asset's code, in base64.
 ALGORITHM: Final = "active-image-indexing.1"
 MOST_STORE_BYTES: Final = 8 * 2**20
-_MOST_NOTE_BYTES: Final = 1 << 16
 
 
 class ManifestNote(Frozen):
@@ -62,7 +60,8 @@ class Manifests:
         self._store.put(Bucket.PROTECTED, _store_key(kept.sha256), store, "application/c2pa")
 
     def note(self, result: ActivationResult) -> None:
-        """Let the manifest of a committed activation be found by its id and by its binding."""
+        """Let the manifest of a committed activation be found by its id and by its binding. Notes that are damaged are
+        written anew: they name no other asset any more."""
         kept = result.manifest
         if kept is None:
             return
@@ -70,7 +69,10 @@ class Manifests:
             manifest_id=kept.manifest_id, sha256=kept.sha256, collection=result.collection, asset_id=result.asset_id,
             job_id=result.job_id,
         )  # fmt: skip
-        earlier = self._read(_id_key(kept.manifest_id))
+        try:
+            earlier = self._read(_id_key(kept.manifest_id))
+        except CorruptSegment:
+            earlier = None
         if earlier and (earlier.collection, earlier.asset_id) != (note.collection, note.asset_id):
             return
         value = binding_value(result.collection, base64.b64decode(result.code))
@@ -78,13 +80,13 @@ class Manifests:
             self._store.put(Bucket.PROTECTED, key, note.model_dump_json().encode(), "application/json")
 
     def named(self, manifest_id: str) -> ManifestNote:
-        """Raises NotFound."""
+        """Raises NotFound, or CorruptSegment when its note is damaged."""
         if note := self._read(_id_key(manifest_id)):
             return note
         raise NotFound(f"No manifest {manifest_id[:256]!r} is kept.")
 
     def bound(self, value: str) -> Iterator[ManifestNote]:
-        """The manifests of assets with this binding."""
+        """The manifests of assets with this binding; raises CorruptSegment when a note is damaged."""
         for key in self._store.list_keys(Bucket.PROTECTED, _folder(value)):
             if note := self._read(key):
                 yield note
@@ -94,10 +96,7 @@ class Manifests:
         return self._store.get_verified(Bucket.PROTECTED, _store_key(note.sha256), note.sha256, MOST_STORE_BYTES)
 
     def _read(self, key: str) -> ManifestNote | None:
-        try:
-            return ManifestNote.model_validate_json(self._store.get(Bucket.PROTECTED, key, _MOST_NOTE_BYTES))
-        except (ObjectMissing, ValidationError):
-            return None
+        return read_note(self._store, Bucket.PROTECTED, key, ManifestNote, "activate the manifest's image again")
 
 
 def _store_key(sha256: str) -> str:

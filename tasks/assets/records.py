@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from tasks.assets.journal import MOVED, AssetJournal, Live, entry_order, next_entry
+from tasks.assets.notes import read_note
 from tasks.assets.removals import Removals
 from tasks.bounded_map import bounded_map
-from tasks.errors import CorruptSegment, ObjectMissing
+from tasks.errors import CorruptSegment
 from tasks.ledger.commits import AssetState, JobFacts, Seen
 from tasks.messages import Digest, Frozen
 from tasks.names import asset_key, canonical_json, sha256_hex
@@ -23,7 +24,6 @@ from tasks.storage import Bucket, ObjectStore
 
 __all__ = ["AssetRecord", "AssetRecords", "facts_of", "look_up", "remove"]
 
-_MAX_BYTES: Final = 1 << 20
 _READERS: Final = 16
 
 
@@ -101,10 +101,10 @@ class AssetRecords:
         self._store.put(Bucket.COLLECTIONS, self._mark, b"{}", "application/json")
 
     def _read(self, key: str) -> AssetRecord:
-        try:
-            return AssetRecord.model_validate_json(self._store.get(Bucket.COLLECTIONS, key, _MAX_BYTES))
-        except (ValidationError, ObjectMissing) as error:
-            raise CorruptSegment(f"The asset record {key} is missing or damaged: delete it, if it is there.") from error
+        record = read_note(self._store, Bucket.COLLECTIONS, key, AssetRecord, "delete it")
+        if record is None:
+            raise CorruptSegment(f"The asset record {key} has just gone: repeat this.")
+        return record
 
 
 def look_up(

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from tasks.assets.notes import read_note
 from tasks.bounded_map import bounded_map
-from tasks.errors import CorruptSegment, ObjectMissing
 from tasks.messages import Frozen
 from tasks.names import asset_key
 from tasks.storage import Bucket, ObjectStore
 
 __all__ = ["Removals"]
 
-_MAX_NOTE_BYTES: Final = 1 << 20
 _READERS: Final = 16
 
 
@@ -54,12 +53,7 @@ class Removals:
         return {note.asset_id or _named_by(key): note.journal_entry for key, note in notes if note}
 
     def _read(self, key: str) -> _Note | None:
-        try:
-            return _Note.model_validate_json(self._store.get(Bucket.COLLECTIONS, key, _MAX_NOTE_BYTES))
-        except ObjectMissing:
-            return None
-        except ValidationError as error:
-            raise CorruptSegment(f"The note of a removal {key} is damaged: remove the asset again.") from error
+        return read_note(self._store, Bucket.COLLECTIONS, key, _Note, "remove the asset again")
 
     def _key(self, asset_id: str) -> str:
         return f"{self._folder}{asset_key(asset_id)}.json"
