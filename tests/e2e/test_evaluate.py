@@ -81,10 +81,15 @@ def test_a_report_its_tables_and_the_same_tables_after_an_interruption(
     assert "1 files are left out" in done.stderr
     recall = rows(tmp_path / "recall.csv", ("index", "nprobe", "activated", "edit", "recall_at_1"))
     assert {row[0] for row in recall} == {"Flat", "IVF4,PQ8x4", "PQ8x4"}
-    assert len({row[3] for row in recall}) == 16  # fourteen edits and their average, and mirrored copies
+    assert len({row[3] for row in recall}) == 17  # fourteen edits and their average, mirrored copies and screenshots
     assert ["Flat", "0", "0", "identity", "1.0000"] in recall
     for name, columns in (
-        ("recall", ("index", "nprobe", "activated", "edit", "recall_at_1")),
+        ("recall", ("index", "nprobe", "activated", "edit", "recall_at_1", "low", "high")),
+        ("ranks", ("nprobe", "activated", "k", "recall", "low", "high")),
+        ("pairs", ("nprobe", "activated", "normalised", "average_precision", "low", "high")),
+        ("cells", ("activated", "edit", "left")),
+        ("distances", ("what", "activated", "from", "images")),
+        ("released", ("release", "passive", "activated")),
         ("images", ("image", "psnr_db", "ssim", "linf", "steps")),
         ("search", ("index", "nprobe", "vectors", "bytes_per_vector")),
         ("detection", ("activated", "recall", "precision")),
@@ -93,8 +98,9 @@ def test_a_report_its_tables_and_the_same_tables_after_an_interruption(
     ):
         assert rows(tmp_path / f"{name}.csv", columns) == rows(undisturbed / f"{name}.csv", columns)
     page = (tmp_path / "report.html").read_text()
+    assert len(rows(tmp_path / "times.csv", ("nprobe", "ms_p50"))) == 8  # seven numbers of cells, and one index without
     assert "torn.jpg" in page
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == 7
     assert "data:image/jpeg;base64," in page
     assert 'src="http' not in page
     again = evaluate_here(*arguments, "--out", tmp_path, "--seed", "1")

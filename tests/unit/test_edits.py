@@ -11,7 +11,8 @@ import skimage.data
 from PIL import Image
 
 from tasks.errors import InvalidRequest
-from workers.images.edits import EDITS, edit_seed
+from workers.images.edits import EDITS, MORE_EDITS, edit_seed
+from workers.images.edits_today import TODAY
 
 PAPERS_ORDER = [
     "identity",
@@ -51,6 +52,22 @@ def test_an_edit_returns_a_new_rgb_image_and_leaves_its_input_alone(name: str, p
     assert edited.mode == "RGB"
     assert edited is not photo
     assert photo.tobytes() == before
+
+
+@pytest.mark.parametrize("name", [*MORE_EDITS, *TODAY])
+def test_an_edit_of_today_changes_an_image_of_any_size_alike_for_the_same_seed(name: str, photo: Image.Image) -> None:
+    edit, before = {**MORE_EDITS, **TODAY}[name], photo.tobytes()
+    edited = edit(photo, 3)
+    assert (edited.mode, photo.tobytes()) == ("RGB", before)
+    assert edited.tobytes() not in (before, b"")
+    assert edited.tobytes() == edit(photo, 3).tobytes()
+    for size in ((1, 1), (3, 2), (40, 1)):
+        assert edit(Image.new("RGB", size, "red"), 0).mode == "RGB"
+
+
+def test_no_edit_of_today_is_called_like_one_of_the_paper() -> None:
+    assert not {*EDITS} & {*MORE_EDITS, *TODAY}
+    assert not {*MORE_EDITS} & {*TODAY}
 
 
 @pytest.mark.parametrize("name", PAPERS_ORDER)

@@ -20,14 +20,18 @@ from workers.evaluation.copies import copies_of
 from workers.evaluation.detection import Detection, detect
 from workers.evaluation.disc import read_disc
 from workers.evaluation.findings import Findings, RecallRow, SearchRow, VariantRow
+from workers.evaluation.geometry import cells_left, distances_of
 from workers.evaluation.published import Published, PublishedSet
+from workers.evaluation.ranking import all_pairs, rank_rows
+from workers.evaluation.released import RELEASES, released
 from workers.evaluation.report.paper import average_by_edit, main_search, same_kind
 from workers.evaluation.report.report import write_report
 from workers.evaluation.report.sheet import Shown
 from workers.evaluation.run import FLAT, EvaluationPlan
-from workers.evaluation.searching import FirstMatches, Index, exact_first_matches, recall_by_edit
+from workers.evaluation.searching import Candidates, FirstMatches, Index, exact_first_matches, recall_by_edit
 from workers.evaluation.setting import check_note, write_note
 from workers.evaluation.subject import Photograph, Sources, read_photographs
+from workers.evaluation.uncertainty import bootstrap
 from workers.extractors.registry import load_extractor
 from workers.images import Limits
 from workers.images.edits import EDITS
@@ -97,6 +101,55 @@ def test_an_exact_search_of_many_queries_answers_like_one_of_few() -> None:
     last = exact_first_matches(references, registered, queries[4_500:])
     assert (answer.positions[4_500:] == last.positions).all()
     assert answer.distances[4_500:] == pytest.approx(last.distances, abs=1e-6)
+
+
+def test_figures_of_photographs_have_an_interval_that_holds_their_mean_and_narrows_with_their_number() -> None:
+    few, many = (np.tile([0.0, 1.0], count) for count in (5, 500))
+    (low, high), (inner_low, inner_high) = bootstrap(few), bootstrap(many)
+    assert low < inner_low < 0.5 < inner_high < high
+    assert bootstrap(np.ones(9)) == (1.0, 1.0)
+    assert bootstrap(few) == (low, high)
+
+
+def test_an_image_at_the_third_place_counts_for_r_at_10_and_not_for_r_at_1() -> None:
+    positions = np.array([[0, 5, 1], [5, 6, 1]])  # of photographs 0 and 1
+    rows = list(rank_rows("PQ", 1, Candidates(positions, np.ones((2, 3), np.float32)), 2, activated=False))
+    assert [(row.k, row.recall) for row in rows] == [(1, 0.5), (10, 1.0), (100, 1.0)]
+
+
+def test_all_pairs_are_ranked_at_once_and_pairs_of_one_distance_pass_together() -> None:
+    copies = Candidates(np.array([[0, 7], [-1, 1]]), np.array([[0.1, 0.4], [0.2, 0.3]], np.float32))
+    unrelated = Candidates(np.array([[3, -1]]), np.array([[0.1, np.inf]], np.float32))
+    plain, normalised = all_pairs("PQ", 1, copies, unrelated, activated=True)
+    # 0.1: one right, one wrong; 0.2: wrong; 0.3: right; 0.4: wrong
+    assert plain.average_precision == pytest.approx((1 / 2 + 2 / 4) / 2)
+    assert (plain.queries, plain.copies, plain.recall_at_90) == (3, 2, 0.0)
+    assert plain.low <= plain.average_precision <= plain.high
+    assert normalised.normalised
+    assert normalised.average_precision == pytest.approx(plain.average_precision)  # no query has a cohort
+
+
+def test_a_copy_far_from_its_code_has_left_the_cell_and_lies_at_that_distance() -> None:
+    references = unit_vectors(600, 0)
+    codec = Codec.train("IVF8,Flat", references)
+    registered = codec.encode(references[:5])
+    copies = {"identity": references[:5], "other": -references[:5]}
+    left = {row.edit: row.left for row in cells_left("IVF8,Flat", codec, registered, copies, activated=False)}
+    assert left["identity"] == 0.0
+    assert left["other"] > 0.5
+    distances = list(distances_of(codec, registered, copies, first([0, -1], [0.25, np.inf]), activated=False))
+    assert distances[0].values.tolist() == pytest.approx([0.0] * 5, abs=1e-5)
+    assert distances[1].values.tolist() == pytest.approx([2.0] * 5, abs=1e-5)
+    assert distances[2].values.tolist() == pytest.approx([0.5])
+    assert not list(cells_left("PQ8x4", Codec.train("PQ8x4", references), registered, copies, activated=False))
+
+
+def test_what_is_released_is_recompressed_before_it_is_edited() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 48, 3), np.uint8))
+    assert released(RELEASES["half size, JPEG 85"])["identity"](image, 0).size == (24, 32)
+    worse = released(RELEASES["JPEG 60"])["identity"](image, 0)
+    assert np.asarray(worse).tobytes() != np.asarray(image).tobytes()
+    assert worse.tobytes() == RELEASES["JPEG 60"](image, 1).tobytes()
 
 
 def lay_out(folder: Path, *parts: str) -> None:
@@ -290,6 +343,7 @@ def test_names_from_outside_are_escaped_in_the_report_and_the_papers_figures_sta
     assert "… and 2 more." in page
     assert '<td>0.500 <i title="the paper">0.75</i></td>' in page
     assert page.count("<svg") == 6
+    assert "#000000" not in page.replace(", #000000)", "")  # every colour of a plot is one that the dark page changes
 
 
 def test_an_index_of_the_same_kind_as_one_of_the_authors_is_compared_with_it() -> None:

@@ -44,6 +44,10 @@ _SHOWN: Final = 6
     "--hold-out", default=1, type=click.IntRange(1), metavar="K",
     help="Use every K-th image only: those that the extractor was not trained on.",
 )  # fmt: skip
+@click.option(
+    "--edits", "edit_set", type=click.Choice(["paper", "today"]), default="paper", show_default=True,
+    help="With `today`, edits of today's tools, screens and chat programs too, beside the fourteen.",
+)  # fmt: skip
 @click.option("--augly", is_flag=True, help="Measure AugLy's random edits, the paper's, beside the fourteen.")
 @click.option("--queue", is_flag=True, help="Have workers extract the references, as jobs that they share.")
 @click.option("--seed", default=0, show_default=True)
@@ -97,7 +101,7 @@ def _prepared(
     from workers.images import Limits  # noqa: PLC0415
     from workers.images.folders import listing_digest  # noqa: PLC0415
 
-    settings, more_edits = load_settings(), _more_edits(chosen["augly"])
+    settings, more_edits = load_settings(), _more_edits(chosen["edit_set"], augly=chosen["augly"])
     store = ObjectStore.connect(settings)
     extractor = load_extractor(
         chosen["extractor"] or settings.extractor, pick_device(settings.device), store, precision=settings.precision
@@ -153,14 +157,16 @@ def _told(progress: Progress, total: int, done: int) -> None:
     progress("extracting references", done, max(done, total))
 
 
-def _more_edits(augly: bool) -> Mapping[str, Edit]:
+def _more_edits(edit_set: str, *, augly: bool) -> Mapping[str, Edit]:
     from workers.images.edits import MORE_EDITS  # noqa: PLC0415  # loads torchvision
+    from workers.images.edits_today import TODAY  # noqa: PLC0415
 
+    more = {**MORE_EDITS, **(TODAY if edit_set == "today" else {})}
     if not augly:
-        return MORE_EDITS
+        return more
     from workers.evaluation.augly_edits import augly_random  # noqa: PLC0415  # needs the library and libmagic
 
-    return {**MORE_EDITS, "augly": augly_random}
+    return {**more, "augly": augly_random}
 
 
 def _trained(name: str, settings: Settings, extractor: ExtractorIdentity) -> Trained:

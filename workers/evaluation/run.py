@@ -3,7 +3,7 @@ the user's images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,12 +13,17 @@ import numpy as np
 
 from tasks.files import replacing
 from tasks.messages import ActivationOptions
+from tasks.names import sha256_hex
 from workers.evaluation.copies import Copies, copies_of, features_of
 from workers.evaluation.detection import detect
-from workers.evaluation.findings import Findings, RecallRow, SearchRow, VariantRow, variant_row
+from workers.evaluation.findings import Findings, SearchRow, TimeRow, VariantRow, recall_row, variant_row
+from workers.evaluation.geometry import cells_left, distances_of, has_distances
 from workers.evaluation.published import PublishedSet
-from workers.evaluation.searching import FirstMatches, Index, exact_first_matches, recall_by_edit
+from workers.evaluation.ranking import DEPTH, all_pairs, rank_rows
+from workers.evaluation.released import AS_IT_IS, RELEASES, ReleaseRow, released
+from workers.evaluation.searching import FirstMatches, Index, exact_first_matches, found_by_edit
 from workers.evaluation.subject import Photograph, Subject
+from workers.evaluation.uncertainty import bootstrap
 from workers.evaluation.verdicts import calibrated_on, verdict_rows
 from workers.images.edits import EDITS, Edit
 from workers.index.codec.codec import Codec, Codes, Features
@@ -88,6 +93,7 @@ class Evaluation:
         self._main()
         self._variants()
         self._strengths()
+        self._released()
         self._other_indexes()
         return self.findings
 
@@ -104,7 +110,7 @@ class Evaluation:
         copies = self._copies("passive", subject.registered)
         exact = exact_first_matches(subject.references, originals, _stacked(copies))
         vectors = len(subject.references) + len(originals)
-        self.findings.recall.append(RecallRow(FLAT, 0, False, len(originals), recall_by_edit(exact, copies)))
+        self.findings.recall.append(recall_row(FLAT, 0, found_by_edit(exact, copies), activated=False))
         self.findings.searches.append(SearchRow(FLAT, 0, vectors, exact.ms, 4 * originals.shape[1]))
         self._main_by_nprobe(self._codec(main)[0].encode(originals), copies, activated=False)
         published = self._published(main, _PLAIN, subject.registered)
@@ -125,6 +131,27 @@ class Evaluation:
         self.findings.verdicts += verdict_rows(
             self._plan.main, self._calibration, contents, of_edits, self._unrelated, activated=activated
         )
+        self._ranks(index, copies, activated=activated)
+        self._geometry(codec, registered, copies, unrelated, activated=activated)
+
+    def _ranks(self, index: Index, copies: Copies, *, activated: bool) -> None:
+        """R@1, R@10 and R@100, and the paper's own detection protocol, at nprobe 1 and 16."""
+        main, of_edits = self._plan.main, _stacked({edit: copies[edit] for edit in EDITS})
+        for nprobe in _TABLE_NPROBES if self._codec(main)[0].has_cells else (1,):
+            found = index.candidates(of_edits, nprobe, DEPTH)
+            photographs = len(copies["identity"])
+            self.findings.ranks += rank_rows(main, nprobe, found, photographs, activated=activated)
+            random, unrelated = (index.candidates(f, nprobe, DEPTH) for f in (copies["random"], self._unrelated))
+            self.findings.pairs += all_pairs(main, nprobe, random, unrelated, activated=activated)
+
+    def _geometry(
+        self, codec: Codec, registered: Codes, copies: Copies, unrelated: FirstMatches, *, activated: bool
+    ) -> None:
+        """Cells that copies leave, and distances from codes."""
+        main, of_edits = self._plan.main, {edit: copies[edit] for edit in EDITS}
+        self.findings.cells += cells_left(main, codec, registered, copies, activated=activated)
+        if has_distances(main):
+            self.findings.distances += distances_of(codec, registered, of_edits, unrelated, activated=activated)
 
     def _variants(self) -> None:
         """Ten steps, one step, and robust, on the same photographs."""
@@ -141,6 +168,24 @@ class Evaluation:
             for alpha in alphas:
                 options = ActivationOptions.model_validate({"alpha": alpha, "attenuation": attenuation})
                 self.findings.strengths.append(self._variant(attenuation, options, some))
+
+    def _released(self) -> None:
+        """Recompressed or scaled down before release, passive and activated."""
+        main, some = self._plan.main, self._subject.registered[: self._plan.strengths_count]
+        codec, references = self._codec(main)
+        published = self._published(main, _PLAIN, self._subject.registered)
+        sides = (
+            ("passive", some, codec.encode(self._originals[: len(some)])),
+            (_key(main, _PLAIN), published.photographs[: len(some)], published.codes[: len(some)]),
+        )
+        for name, release in ((AS_IT_IS, EDITS["identity"]), *RELEASES.items()):
+            figures: list[float] = []
+            for key, photographs, codes in sides:
+                copies = self._copies(f"{key}-{_digest([name])}", photographs, released(release))
+                first = Index(codec, references, codes).first_matches(_stacked(copies), 1)
+                by_photograph = np.mean(list(found_by_edit(first, copies).values()), axis=0)
+                figures += [float(by_photograph.mean()), *bootstrap(by_photograph)]
+            self.findings.released.append(ReleaseRow(name, len(some), *figures))
 
     def _other_indexes(self) -> None:
         """The other indexes, passive and activated, on fewer photographs."""
@@ -203,7 +248,7 @@ class Evaluation:
 
     def _copies(self, key: str, photographs: Sequence[Photograph], edits: Mapping[str, Edit] | None = None) -> Copies:
         subject, edits = self._subject, edits or self._plan.edits
-        path = self._folder / "copies" / f"{key}-{len(edits)}.f32"
+        path = self._folder / "copies" / f"{key}-{_digest(edits)}.f32"
         told = partial(self._progress, f"editing {key}")
         return copies_of(
             photographs, subject.engine, subject.limits, edits, path, self._seed, lambda n: told(n, len(photographs))
@@ -214,14 +259,15 @@ class Evaluation:
     ) -> FirstMatches:
         """R@1 and, for passive images, the time of a search; returns the first matches at nprobe 1."""
         codec, _ = self._codec(factory)
-        queries, count = _stacked(copies), len(copies["identity"])
+        queries = _stacked(copies)
         matches = {}
         for nprobe in nprobes if codec.cell_size else (1,):
             first = matches[nprobe] = index.first_matches(queries, nprobe)
-            shares = recall_by_edit(first, copies)
-            self.findings.recall.append(RecallRow(factory, nprobe, activated, count, shares))
+            self.findings.recall.append(recall_row(factory, nprobe, found_by_edit(first, copies), activated=activated))
             if not activated and nprobe in _TABLE_NPROBES:
                 self.findings.searches.append(SearchRow(factory, nprobe, len(index), first.ms, codec.code_size))
+            if not activated and first.spread:
+                self.findings.times.append(TimeRow(factory, nprobe, len(queries), first.ms, *first.spread))
             self._progress(f"searching {factory}", len(matches) * len(queries), len(nprobes) * len(queries))
         return matches[1]
 
@@ -234,8 +280,8 @@ class Evaluation:
         copies = _head(self._copies(_key(main, options), published.photographs), len(images))
         copies = {name: copies[name] for name in EDITS}
         first = Index(codec, references, published.codes[: len(images)]).first_matches(_stacked(copies), 1)
-        average = float(np.mean(list(recall_by_edit(first, copies).values())))
-        return variant_row(variant, options.alpha, average, images)
+        by_photograph = np.mean(list(found_by_edit(first, copies).values()), axis=0)
+        return variant_row(variant, options.alpha, by_photograph, images)
 
 
 def _stacked(copies: Copies) -> Features:
@@ -245,6 +291,10 @@ def _stacked(copies: Copies) -> Features:
 
 def _head(copies: Copies, count: int) -> Copies:
     return {name: features[:count] for name, features in copies.items()}
+
+
+def _digest(names: Iterable[str]) -> str:
+    return sha256_hex("\n".join(names).encode())[:8]
 
 
 def _key(factory: str, options: ActivationOptions) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from workers.index.codec.codec import Codec, Codes, Features, append, one_thread, search
+from workers.index.codec.codec import Codec, Codes, Features, append, one_thread, search, search_many
 
-__all__ = ["FirstMatches", "Index", "exact_first_matches", "recall_by_edit"]
+__all__ = ["Candidates", "FirstMatches", "Index", "Positions", "exact_first_matches", "found_by_edit", "recall_by_edit"]
 
 # Features, and queries that are compared with them at once: 256 MiB of cosines.
 _CHUNK: Final = 16_384
@@ -30,16 +30,26 @@ class FirstMatches:
     Attributes:
         positions: (M,) int64 among the registered photographs; −1 for a reference, or for nothing.
         distances: (M,) float32; infinite for nothing.
-        ms: milliseconds for a query on this machine, one after the other.
+        ms: milliseconds for a query on this machine, one after the other: the mean.
+        spread: the 5th, 50th and 95th percentile of that; None where few queries were timed.
     """
 
     positions: Positions
     distances: Features
     ms: float
+    spread: tuple[float, float, float] | None = None
 
     def part(self, count: int) -> FirstMatches:
         """The first `count` queries only."""
-        return FirstMatches(self.positions[:count], self.distances[:count], self.ms)
+        return FirstMatches(self.positions[:count], self.distances[:count], self.ms, self.spread)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The nearest k entries of M queries, nearest first: positions and distances (M, k) as in FirstMatches."""
+
+    positions: Positions
+    distances: Features
 
 
 class Index:
@@ -58,13 +68,27 @@ class Index:
         """Search for queries (M, D), one by one, on one thread."""
         positions = np.full(len(queries), NOTHING, dtype=np.int64)
         distances = np.full(len(queries), np.inf, dtype=np.float32)
+        ends = np.empty(len(queries) + 1)
         with one_thread():
-            began = time.perf_counter()
+            ends[0] = time.perf_counter()
             for i, query in enumerate(queries):
                 for position, distance in search(self._index, self._codec.probe(query, nprobe), 1):
                     positions[i], distances[i] = position - self._references, distance
-            ms = 1000 * (time.perf_counter() - began) / max(len(queries), 1)
-        return FirstMatches(np.maximum(positions, NOTHING), distances, ms)
+                ends[i + 1] = time.perf_counter()
+        times = 1000 * np.diff(ends)
+        low, middle, high = map(float, np.percentile(times, (5, 50, 95))) if len(times) else (0.0, 0.0, 0.0)
+        mean = float(times.mean()) if len(times) else 0.0
+        return FirstMatches(np.maximum(positions, NOTHING), distances, mean, (low, middle, high))
+
+    def candidates(self, queries: Features, nprobe: int, k: int) -> Candidates:
+        """The nearest `k` entries of queries (M, D), all at once."""
+        parts = [
+            search_many(self._codec, self._index, np.asarray(queries[start : start + _QUERIES]), nprobe, k)
+            for start in range(0, len(queries), _QUERIES)
+        ]
+        distances, positions = (np.concatenate(values) for values in zip(*parts, strict=True))
+        distances = np.where(positions < 0, np.inf, distances).astype(np.float32)
+        return Candidates(np.maximum(positions - self._references, NOTHING), distances)
 
 
 def exact_first_matches(references: Features, registered: Features, queries: Features) -> FirstMatches:
@@ -102,8 +126,15 @@ def _exact_ms(references: Features, queries: Features) -> float:
     return float(np.median(times))
 
 
-def recall_by_edit(first: FirstMatches, edits: Mapping[str, Features]) -> dict[str, float]:
-    """R@1 of each edit, where `first` answers the edits one after the other, each of N photographs in order."""
-    found = first.positions.reshape(len(edits), -1)
+def found_by_edit(first: FirstMatches, edits: Iterable[str]) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which of N photographs are found in each edit (N,), where `first` answers the edits one after the other, each of
+    the photographs in order."""
+    names = list(edits)
+    found = first.positions.reshape(len(names), -1)
     right = np.arange(found.shape[1])
-    return {name: float(np.mean(row == right)) for name, row in zip(edits, found, strict=True)}
+    return {name: row == right for name, row in zip(names, found, strict=True)}
+
+
+def recall_by_edit(first: FirstMatches, edits: Iterable[str]) -> dict[str, float]:
+    """R@1 of each edit; arguments as in :func:`found_by_edit`."""
+    return {name: float(found.mean()) for name, found in found_by_edit(first, edits).items()}

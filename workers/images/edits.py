@@ -134,8 +134,24 @@ def _mirror(image: Image.Image, seed: int) -> Image.Image:
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
-# Measured beside the fourteen, and in no average: what `aii query --views` is for.
-MORE_EDITS: Mapping[str, Edit] = MappingProxyType({"mirror": _mirror})
+def _screenshot(image: Image.Image, seed: int) -> Image.Image:
+    """The picture in a program of a phone: bars above and below, on white, as AugLy's `overlay_onto_screenshot`."""
+    bar, gap = max(2, round(0.14 * image.height)), max(1, round(0.04 * image.width))
+    canvas = Image.new("RGB", (image.width + 2 * gap, image.height + 3 * bar), "white")
+    pen, text = ImageDraw.Draw(canvas), ImageFont.load_default(max(4.0, 0.45 * bar))
+    pen.rectangle((0, 0, canvas.width, bar // 2), fill="#1f2933")
+    pen.ellipse((gap, bar * 0.6, gap + bar * 0.75, bar * 1.35), fill="#9aa5b1")
+    pen.text((gap + bar, bar), "someone · 2 h", fill="#1f2933", font=text, anchor="lm")
+    canvas.paste(image, (gap, round(1.5 * bar)))
+    for i in range(3):
+        left = gap + i * 1.2 * bar
+        top = canvas.height - bar
+        pen.ellipse((left, top, left + 0.6 * bar, top + 0.6 * bar), outline="#1f2933", width=2)
+    return canvas
+
+
+# Measured beside the fourteen, and in no average. `aii query --views` is for mirrored copies.
+MORE_EDITS: Mapping[str, Edit] = MappingProxyType({"mirror": _mirror, "screenshot": _screenshot})
 
 # An edit and its opposite in one composition would cancel out, so each family gives at most one.
 _FAMILIES = (

@@ -5,17 +5,23 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from workers.evaluation.compare import BOUND, MASK, Measure
-from workers.evaluation.findings import Findings, RecallRow
+from workers.evaluation.findings import BINS, Findings, RecallRow
+from workers.evaluation.geometry import Distances
+from workers.evaluation.report import tables
 from workers.images.edits import EDITS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["detection_plot", "edits_plot", "nprobe_plot", "strengths_plot"]
+__all__ = ["detection_plot", "distances_plot", "edits_plot", "nprobe_plot", "strengths_plot"]
 
-_GREY, _BLUE, _ORANGE = "#9aa5b1", "#2563eb", "#ea7317"
+# Colours of the plots, in whose place the page's style has others where it is dark.
+_INK, _PALE, _GREY, _BLUE, _ORANGE = "#000000", "#d5dbe1", "#7b8794", "#2563eb", "#c2570c"
+_VARIABLES: Final = {_INK: "ink", _PALE: "pale", _GREY: "grey", _BLUE: "blue", _ORANGE: "orange"}
 _SIZE: Final = (5.4, 3.4)
 
 
@@ -24,7 +30,7 @@ def edits_plot(exact: RecallRow, passive: RecallRow, activated: RecallRow) -> st
     figure, axes = _figure((11.2, 3.4))
     positions = range(len(EDITS))
     for shift, row, colour, label in (
-        (-0.28, exact, "#d5dbe1", "no index"), (0.0, passive, _GREY, "passive"), (0.28, activated, _BLUE, "activated"),
+        (-0.28, exact, _PALE, "no index"), (0.0, passive, _GREY, "passive"), (0.28, activated, _BLUE, "activated"),
     ):  # fmt: skip
         axes.bar([p + shift for p in positions], [row.by_edit[e] for e in EDITS], 0.27, color=colour, label=label)
     axes.set_xticks(list(positions), [edit.replace("_", "\n") for edit in EDITS], fontsize=8)
@@ -70,22 +76,48 @@ def strengths_plot(findings: Findings, measure: Measure) -> str:
     return _svg(figure)
 
 
+def distances_plot(findings: Findings) -> str:
+    """Histograms of ‖x − q(x)‖: unedited, edited and unrelated images, passive and activated."""
+    from matplotlib.figure import Figure  # noqa: PLC0415  # as in _figure
+
+    figure = Figure(figsize=(11.2, 3.0), layout="constrained")
+    for axes, activated in zip(figure.subplots(1, 2, sharex=True), (False, True), strict=True):
+        for colour, one in zip((_BLUE, _ORANGE, _GREY), _distances(findings, activated), strict=True):
+            weights = np.full(len(one.values), 1 / max(len(one.values), 1))
+            axes.hist(one.values, BINS, weights=weights, histtype="step", color=colour, label=one.what, linewidth=1.6)
+        axes.set(title=tables.state(activated), xlabel="‖x − q(x)‖", ylabel="share of images")
+        _plain(axes)
+        axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def _distances(findings: Findings, activated: bool) -> list[Distances]:
+    return [one for one in findings.distances if one.activated == activated]
+
+
 def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure  # noqa: PLC0415  # of the evaluation extra; without pyplot's global state
 
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.25)
+    _plain(axes)
     return figure, axes
 
 
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+
+
 def _svg(figure: Figure) -> str:
-    """The drawing without XML's head, and without a date, so that equal findings give equal reports."""
+    """The drawing without XML's head, without a date, so that equal findings give equal reports, and with colours that
+    the page's style decides."""
     from matplotlib import rc_context  # noqa: PLC0415
 
     buffer = io.StringIO()
     with rc_context({"svg.hashsalt": "aii"}):  # ids are random otherwise
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     text = buffer.getvalue()
+    for colour, name in _VARIABLES.items():
+        text = text.replace(colour, f"var(--plot-{name}, {colour})")
     return text[text.index("<svg") :]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from workers.evaluation.compare import MEASURES
 from workers.evaluation.findings import Findings
-from workers.evaluation.report import plots, tables
+from workers.evaluation.report import more_tables, plots, tables
 from workers.evaluation.report.sheet import Shown, contact_sheet
 from workers.evaluation.run import FLAT, EvaluationPlan
 
@@ -46,9 +46,11 @@ def write_report(
 
 
 def _tables(findings: Findings, plan: EvaluationPlan) -> dict[str, object]:
-    passive, activated = (findings.recall_of(plan.main, 1, activated=a).average for a in (False, True))
+    passive, activated = (findings.recall_of(plan.main, 1, activated=a) for a in (False, True))
+    intervals = [row.average_interval for row in (passive, activated) if row.average_interval]
     return {
-        "headline": f"{passive:.2f} → {activated:.2f}",
+        "headline": f"{passive.average:.2f} → {activated.average:.2f}",
+        "headline_intervals": " and ".join(f"{low:.3f} to {high:.3f}" for low, high in intervals),
         "main_table": tables.main_table(findings, plan.main),
         "edits_table": tables.edits_table(findings, plan.main),
         "others_table": tables.others_table(findings, plan.others),
@@ -58,6 +60,11 @@ def _tables(findings: Findings, plan: EvaluationPlan) -> dict[str, object]:
         "comparison_table": tables.comparison_table(findings.strengths),
         "detection_table": tables.detection_table(findings),
         "verdicts_table": tables.verdicts_table(findings),
+        "ranks_table": more_tables.ranks_table(findings),
+        "pairs_table": more_tables.pairs_table(findings),
+        "cells_table": more_tables.cells_table(findings),
+        "times_table": more_tables.times_table(findings),
+        "released_table": more_tables.released_table(findings),
         "quality": tables.quality_sentence(findings),
         "average": tables.AVERAGE,
     }
@@ -70,6 +77,7 @@ def _plots(findings: Findings, main: str) -> dict[str, object]:
         "edits_plot": Markup(plots.edits_plot(exact, passive, activated)),
         "nprobe_plot": Markup(plots.nprobe_plot(findings, main)),
         "strengths_plots": [Markup(plots.strengths_plot(findings, measure)) for measure in MEASURES],
+        "distances_plot": Markup(plots.distances_plot(findings)) if findings.distances else "",
         "detection_plot": Markup(plots.detection_plot(findings)),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from tasks.monitoring.paper import BY_EDIT, QUALITY
 from workers.evaluation.compare import BOUND, MASK, MEASURES, compare
-from workers.evaluation.findings import Findings, VariantRow
+from workers.evaluation.findings import Findings, RecallRow, VariantRow
 from workers.evaluation.report import paper
 from workers.evaluation.run import FLAT
 from workers.images.edits import EDITS
@@ -25,6 +26,7 @@ __all__ = [
     "main_table",
     "others_table",
     "quality_sentence",
+    "state",
     "strengths_table",
     "variants_table",
     "verdicts_table",
@@ -61,8 +63,8 @@ def main_table(findings: Findings, main: str) -> Table:
         theirs = paper.main_search(nprobe)
         rows.append((
             f"{index}, nprobe {nprobe}" if nprobe else "no index",
-            _state(activated),
-            Beside(f"{recall.average:.3f}", f"{theirs.activated if activated else theirs.passive:.2f}"),
+            state(activated),
+            Beside(_average(recall), f"{theirs.activated if activated else theirs.passive:.2f}"),
             Beside(f"{cost.ms_per_query:.3f}", f"{theirs.ms:g}"),
             Beside(f"{cost.bytes_per_vector:,}", f"{paper.code_bytes(nprobe):,}"),
         ))  # fmt: skip
@@ -84,7 +86,7 @@ def edits_table(findings: Findings, main: str) -> Table:
     ))  # fmt: skip
     more = [edit for edit in ours[0].by_edit if edit not in EDITS]
     rows += [(f"{edit} (in no average)", *(f"{o.by_edit[edit]:.3f}" for o in ours)) for edit in more]
-    names = (f"{_state(activated)}, nprobe {nprobe}" if nprobe else "no index" for _, nprobe, activated in measured)
+    names = (f"{state(activated)}, nprobe {nprobe}" if nprobe else "no index" for _, nprobe, activated in measured)
     return Table(("edit", *names), rows)
 
 
@@ -93,13 +95,14 @@ def others_table(findings: Findings, others: Iterable[str]) -> Table:
     costs = {row.index: row for row in findings.searches if row.nprobe == 1}
     rows = []
     for factory in others:
-        passive, activated = (findings.recall_of(factory, 1, activated=a).average for a in (False, True))
+        sides = [findings.recall_of(factory, 1, activated=a) for a in (False, True)]
+        passive, activated = (side.average for side in sides)
         cost, known = costs[factory], paper.same_kind(factory)
         theirs = (f"{known.passive:.2f}", f"{known.activated:.2f}", f"{known.ms:g}") if known else (_UNKNOWN,) * 3
         rows.append((
             factory,
-            Beside(f"{passive:.3f}", theirs[0]),
-            Beside(f"{activated:.3f}", theirs[1]),
+            Beside(_average(sides[0]), theirs[0]),
+            Beside(_average(sides[1]), theirs[1]),
             f"{activated - passive:+.3f}",
             Beside(f"{cost.ms_per_query:.3f}", theirs[2]),
             f"{cost.bytes_per_vector:,}",
@@ -114,7 +117,7 @@ def variants_table(variants: Iterable[VariantRow]) -> Table:
         known = paper.variant_figures(row.variant)
         recall, ms = (f"{figure:g}" for figure in known) if known else (_UNKNOWN, _UNKNOWN)
         rows.append((
-            row.variant, Beside(f"{row.recall_at_1:.3f}", recall), Beside(f"{row.ms_per_image:.1f}", ms),
+            row.variant, Beside(_of_variant(row), recall), Beside(f"{row.ms_per_image:.1f}", ms),
             f"{row.psnr_db:.2f}", f"{row.ssim:.4f}", f"{row.verified:.1%}",
         ))  # fmt: skip
     return Table(("variant", "R@1", "ms an image", "PSNR, dB", "SSIM", "verified"), rows)
@@ -124,7 +127,7 @@ def strengths_table(strengths: Iterable[VariantRow]) -> Table:
     """R@1 and quality of both masks by strength."""
     rows = [
         (
-            _MASKS[row.variant], f"{row.alpha:g}", f"{row.recall_at_1:.3f}", f"{row.psnr_db:.2f}",
+            _MASKS[row.variant], f"{row.alpha:g}", _of_variant(row), f"{row.psnr_db:.2f}",
             f"{row.psnr_y_db:.2f}", f"{row.ssim:.4f}", f"{row.linf:.1f}",
         )
         for row in strengths
@@ -165,7 +168,7 @@ def detection_table(findings: Findings) -> Table:
     for activated, found in findings.detections.items():
         threshold = _UNKNOWN if found.threshold is None else f"{found.threshold:.4f}"
         area = f"{found.average_precision:.3f}"
-        rows.append((_state(activated), area, threshold, f"{found.recall_at_threshold:.3f}"))
+        rows.append((state(activated), area, threshold, f"{found.recall_at_threshold:.3f}"))
     return Table(("images", "μAP", "distance at 90 % precision", "recall there"), rows)
 
 
@@ -173,7 +176,7 @@ def verdicts_table(findings: Findings) -> Table:
     """Copies that are found and called a match, and unrelated images that are, with their intervals."""
     rows = [
         (
-            f"{_state(row.activated)}, nprobe {row.nprobe}, at {row.fpr:.1%}", f"{row.recall_at_1:.3f}",
+            f"{state(row.activated)}, nprobe {row.nprobe}, at {row.fpr:.1%}", f"{row.recall_at_1:.3f}",
             f"{row.matched:.3f} ({row.matched_low:.3f} to {row.matched_high:.3f})", f"{row.originals:.3f}",
             f"{row.false_matches:.2%} ({row.false_matches_low:.2%} to {row.false_matches_high:.2%})",
         )
@@ -198,6 +201,20 @@ def quality_sentence(findings: Findings) -> str:
     return f"{', '.join(texts)} (the paper: {QUALITY}). {verified:,} of {len(findings.images):,} files were verified."
 
 
+def _average(row: RecallRow) -> str:
+    """R@1 over the fourteen edits, with its interval where that is known."""
+    low, high = row.average_interval or (math.nan, math.nan)
+    return _with_interval(row.average, low, high)
+
+
+def _of_variant(row: VariantRow) -> str:
+    return _with_interval(row.recall_at_1, row.recall_low, row.recall_high)
+
+
+def _with_interval(share: float, low: float, high: float) -> str:
+    return f"{share:.3f}" if math.isnan(low) else f"{share:.3f} ({low:.3f} to {high:.3f})"
+
+
 def _measured(findings: Findings, main: str) -> list[tuple[str, int, bool]]:
     """Index, nprobe and whether activated: without an index, then the main one."""
     return [
@@ -206,5 +223,6 @@ def _measured(findings: Findings, main: str) -> list[tuple[str, int, bool]]:
     ]
 
 
-def _state(activated: bool) -> str:
+def state(activated: bool) -> str:
+    """What is said of images as they are, and as they were published."""
     return "activated" if activated else "passive"
