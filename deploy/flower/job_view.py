@@ -41,7 +41,8 @@ def waterfall(result: Result, record: JobRecord) -> list[Bar]:
     total = timings.get("total", sum(stages.values()))
     waited = (record.finished_at - record.submitted_at) * 1000 - total if record.finished_at else 0.0
     stages = ({_WAITING: waited} if waited > 1 else {}) | stages
-    stages["other"] = max(0.0, total - sum(ms for name, ms in stages.items() if name != _WAITING))
+    other = total - sum(ms for name, ms in stages.items() if name != _WAITING)
+    stages |= {"other": other} if other > 0 or not stages else {}
     whole, begun, bars = max(sum(stages.values()), 1e-9), 0.0, []
     for name, ms in stages.items():
         bars.append(Bar(name, ms, 100 * begun / whole, 100 * ms / whole))

@@ -100,7 +100,9 @@ class PictureBook:
 def placeholder(problem: AiiError) -> bytes:
     """A picture that names the reason why there is none, so that the page keeps its layout."""
     image = Image.new("RGB", (_SIDE, _SIDE * 3 // 4), (128, 128, 128))
-    text = {"not_found": "deleted", "too_large": "too large to show"}.get(problem.code, problem.code)
+    text = {"not_found": "not stored", "object_missing": "not stored", "too_large": "too large to show"}.get(
+        problem.code, problem.code
+    )
     ImageDraw.Draw(image).text((_SIDE / 2, _SIDE * 3 / 8), text, fill="white", anchor="mm", font_size=20)
     return _jpeg(image)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from tasks.monitoring.metrics import Metrics
 from tasks.names import TASK_FEEDBACK
 from tasks.results import ActivationResult
 from tasks.settings import Settings
-from tests.browser import Browser, browser_program
+from tests.browser import Browser
 from tests.flower import Flower
 from tests.link import Link
 from tests.photographs import crops
@@ -29,24 +29,6 @@ from tests.stack import WorkerProcess
 from tests.waiting import LIMIT_S, wait_for
 
 WIDTHS = {1280: 1000, 400: 850}
-_PROGRAM = browser_program()
-
-pytestmark = pytest.mark.skipif(_PROGRAM is None, reason="no Chromium or Chrome is installed")
-
-
-@pytest.fixture
-def flower(stack_environment: dict[str, str], settings: Settings, tmp_path: Path) -> Iterator[Flower]:
-    pytest.importorskip("flower")
-    flower = Flower(dict(os.environ) | stack_environment, tmp_path / "flower.log").wait_until_ready()
-    yield flower
-    flower.stop()
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    browser = Browser(str(_PROGRAM), tmp_path / "profile")
-    yield browser
-    browser.close()
 
 
 def cells(browser: Browser, table: str, first: str) -> list[str]:

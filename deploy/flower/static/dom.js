@@ -41,6 +41,8 @@ export const table = (id, header, rows, empty) => by(id).replaceChildren(...(row
   ? [element("thead", "", row(header, "", "th")), element("tbody", "", ...rows)]
   : [element("tbody", "", row([[empty, "soft text"]]))]));
 export const link = (jobId, text) => Object.assign(element("a", "", text), { href: base + "/job/" + jobId });
+// The jobs of a worker or of a collection.
+export const jobsOf = (what, name) => Object.assign(element("a", "", name), { href: base + "/jobs?" + new URLSearchParams({ [what]: name }) });
 export const labelled = (made, label) => { made.setAttribute("aria-label", label); return made; };
 
 // What is there already stays, with its focus and its loaded pictures; only what is new is made.

@@ -1,6 +1,6 @@
 // The rest of the page: stages, pictures, queries, failures, queues, workers, collections.
 
-import { action, base, by, clock, count, counted, element, figure, keep, link, memory, percent, readOnly, row, short, table, time } from "./dom.js";
+import { action, base, by, clock, count, counted, element, figure, jobsOf, keep, link, memory, percent, readOnly, row, short, table, time } from "./dom.js";
 
 const JOBS_SHOWN = 6, SHOTS_SHOWN = 4, QUERIES_SHOWN = 4;
 const LABELS = {
@@ -50,7 +50,8 @@ const pictures = (view) => {
 
 // ── queries ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 const query = (q) => {
-  const pair = element("div", "pair", picture("/pair/query/" + q.job_id, "query"), picture("/pair/match/" + q.job_id, "first match"));
+  const match = q.asset_id == null ? element("div", "none soft", "no match") : picture("/pair/match/" + q.job_id, "first match");
+  const pair = element("div", "pair", picture("/pair/query/" + q.job_id, "query"), match);
   const named = q.asset_id == null ? "no asset" : q.name || short(q.asset_id);
   const said = element("div", "name", element("span", "band " + q.verdict, q.verdict.replaceAll("_", " ")), " ", link(q.job_id, named));
   said.title = q.reason;
@@ -99,7 +100,7 @@ const system = (view) => {
     [w.disk_total_bytes ? percent(w.disk_free_bytes / w.disk_total_bytes) : "–", "wide"], [w.queues.join(", "), "text wide"]])),
     "None is running.");
   table("collections", ["collection", ["index", "wide"], "generation", "vectors", "journal"], view.collections.map((c) =>
-    row([[c.name, "text"], [c.factory, "wide"], count(c.generation), count(c.vectors), count(c.journal)])), "None is open.");
+    row([[jobsOf("collection", c.name), "text"], [c.factory, "wide"], count(c.generation), count(c.vectors), count(c.journal)])), "None is open.");
   by("services").replaceChildren("Redis answers · ",
     element("span", view.s3_problem ? "bad" : "", view.s3_problem ? "S3 does not answer" : "S3 answers"),
     " · ", element("span", view.workers.length ? "" : "bad", counted(view.workers.length, "worker")));
