@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision.models
 
 from tests.photographs import crops
 from tests.stack import AII, WorkerProcess, aii, aii_here
@@ -137,6 +139,20 @@ def test_workers_who_extract_the_references_lead_to_the_same_tables(
     index = ("--index", "starter", "--other", "PQ4x4")
     served = evaluate(*arguments, *index, "--out", tmp_path / "index", environment=stack_environment)
     assert "IVF512,PQ8x8, nprobe 1" in served.stdout, served.stderr  # which 300 references could not train
+
+
+def test_what_was_activated_for_one_extractor_is_searched_with_another(
+    images: Path, references: Path, tmp_path: Path
+) -> None:
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
+    other = f"resnet18+gem@{tmp_path}/resnet18.pth#size=64"
+    out = tmp_path / "out"
+    done = evaluate("--images", images, "--references", references, *INDEXES, "--transfer", other, "--out", out)
+    assert done.returncode == 0, done.stderr
+    found = rows(out / "transfer.csv", ("activated", "edit", "recall_at_1"))
+    assert len(found) == 2 * 15
+    assert {row[0] for row in found} == {"0", "1"}
+    assert "Searched with another extractor" in (out / "report.html").read_text()
 
 
 def test_what_cannot_be_evaluated_is_refused_with_what_would_do(images: Path, references: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -48,6 +49,7 @@ _SHOWN: Final = 6
     "--edits", "edit_set", type=click.Choice(["paper", "today"]), default="paper", show_default=True,
     help="With `today`, edits of today's tools, screens and chat programs too, beside the fourteen.",
 )  # fmt: skip
+@click.option("--transfer", help="Name or address of another extractor, which searches for what was activated.")
 @click.option("--augly", is_flag=True, help="Measure AugLy's random edits, the paper's, beside the fourteen.")
 @click.option("--queue", is_flag=True, help="Have workers extract the references, as jobs that they share.")
 @click.option("--seed", default=0, show_default=True)
@@ -100,6 +102,7 @@ def _prepared(
     from workers.extractors.registry import load_extractor, pick_device  # noqa: PLC0415
     from workers.images import Limits  # noqa: PLC0415
     from workers.images.folders import listing_digest  # noqa: PLC0415
+    from workers.index.maintenance.build import suggested_factory  # noqa: PLC0415
 
     settings, more_edits = load_settings(), _more_edits(chosen["edit_set"], augly=chosen["augly"])
     store = ObjectStore.connect(settings)
@@ -123,7 +126,15 @@ def _prepared(
     subject = read_subject(Engine(extractor), limits, sources, photographs, state, extract)
     main, others = _indexes(chosen, trained, extractor.dimension, len(subject.training))
     setting.write_note(state / "setting.json", note)
-    return subject, EvaluationPlan(main, others, trained, more_edits)
+    plan = EvaluationPlan(main, others, trained, more_edits)
+    if not chosen["transfer"]:
+        return subject, plan
+    second = load_extractor(chosen["transfer"], pick_device(settings.device), store, precision=settings.precision)
+    folder = state / f"by-{second.sha256[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    other = read_subject(Engine(second), limits, sources, photographs, folder, extract_here(second, limits, told))
+    factory = suggested_factory(len(other.training), second.dimension)
+    return subject, replace(plan, transfer=other, transfer_factory=factory)
 
 
 def _indexes(

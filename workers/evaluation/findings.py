@@ -119,6 +119,7 @@ class Findings:
     distances: list[Distances] = field(default_factory=list)
     times: list[TimeRow] = field(default_factory=list)
     released: list[ReleaseRow] = field(default_factory=list)
+    transfers: list[RecallRow] = field(default_factory=list)
 
     def nprobes_of(self, index: str) -> list[int]:
         """Those that were timed: 1 and 16; only 1 for an index without cells."""
@@ -160,15 +161,8 @@ def _mean(ratios: Iterable[float | None]) -> float:
 
 def write_tables(findings: Findings, folder: Path) -> None:
     """A CSV file for each table; the README names them."""
-    recalls = (
-        [row.index, row.nprobe, int(row.activated), edit, f"{share:.4f}", *map(_text, interval)]
-        for row in findings.recall
-        for edit, share, interval in [
-            *((edit, share, row.interval(edit)) for edit, share in row.by_edit.items()),
-            ("average", row.average, row.average_interval or (None, None)),
-        ]
-    )
-    _write(folder / "recall.csv", ["index", "nprobe", "activated", "edit", "recall_at_1", "low", "high"], recalls)
+    for name, rows_of_recall in (("recall", findings.recall), ("transfer", findings.transfers)):
+        _write_recall(folder / f"{name}.csv", rows_of_recall)
     _write(folder / "search.csv", _names(SearchRow), map(_rounded, findings.searches))
     images = (
         [i.image, _text(i.psnr_db), _text(i.ssim), i.linf, i.steps, _text(i.ms), _text(i.delta_e)]
@@ -190,6 +184,18 @@ def write_tables(findings: Findings, folder: Path) -> None:
     ):  # fmt: skip
         _write(folder / f"{name}.csv", _names(kind), map(_rounded, more))
     _write(folder / "distances.csv", ["what", "activated", "from", "to", "images"], _histograms(findings.distances))
+
+
+def _write_recall(path: Path, measured: Iterable[RecallRow]) -> None:
+    rows = (
+        [row.index, row.nprobe, int(row.activated), edit, f"{share:.4f}", *map(_text, interval)]
+        for row in measured
+        for edit, share, interval in [
+            *((edit, share, row.interval(edit)) for edit, share in row.by_edit.items()),
+            ("average", row.average, row.average_interval or (None, None)),
+        ]
+    )
+    _write(path, ["index", "nprobe", "activated", "edit", "recall_at_1", "low", "high"], rows)
 
 
 def _histograms(distances: Iterable[Distances]) -> Iterator[Sequence[Any]]:

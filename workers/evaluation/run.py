@@ -3,11 +3,11 @@ the user's images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -41,8 +41,11 @@ _TABLE_NPROBES: Final = (1, 16)
 _STRENGTHS: Final = (("jnd", (2.0, 3.0, 4.5, 7.0)), ("linf", (1.0, 2.0, 3.5, 5.0)))
 _PLAIN: Final = ActivationOptions()
 
-Progress = Callable[[str, int, int], None]
-"""Called with the name of the stage, the number of images done, and their total."""
+
+class Progress(Protocol):
+    """Called with the name of the stage, the number of images done, and their total."""
+
+    def __call__(self, what: str, count: int, total: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class EvaluationPlan:
     Attributes:
         trained: the main index, if it is not to be trained here.
         more_edits: measured beside the fourteen, and in no average.
+        transfer: the same photographs and references by another extractor, which searches for what was activated.
+        transfer_factory: the index that is trained for it.
     """
 
     main: str
@@ -69,6 +74,8 @@ class EvaluationPlan:
     more_edits: Mapping[str, Edit]
     others_count: int = 200
     strengths_count: int = 100
+    transfer: Subject | None = None
+    transfer_factory: str = ""
 
     @property
     def edits(self) -> dict[str, Edit]:
@@ -94,6 +101,7 @@ class Evaluation:
         self._variants()
         self._strengths()
         self._released()
+        self._transferred()
         self._other_indexes()
         return self.findings
 
@@ -186,6 +194,25 @@ class Evaluation:
                 by_photograph = np.mean(list(found_by_edit(first, copies).values()), axis=0)
                 figures += [float(by_photograph.mean()), *bootstrap(by_photograph)]
             self.findings.released.append(ReleaseRow(name, len(some), *figures))
+
+    def _transferred(self) -> None:
+        """What was activated for one extractor, registered and searched for with another."""
+        other = self._plan.transfer
+        if other is None:
+            return
+        factory, name = self._plan.transfer_factory, other.engine.extractor.identity.sha256[:12]
+        codec = Codec.train(factory, training_sample(other.training))
+        references = encode_all(codec, other.references)
+        published = self._published(self._plan.main, _PLAIN, self._subject.registered).photographs
+        count = self._plan.strengths_count
+        for activated, photographs in ((False, self._subject.registered[:count]), (True, published[:count])):
+            key = _key(self._plan.main, _PLAIN) if activated else "passive"
+            path = self._folder / "copies" / f"{key}-by-{name}.f32"
+            told = partial(self._progress, f"editing {key} for {name}", total=count)
+            copies = copies_of(photographs, other.engine, other.limits, EDITS, path, self._seed, told)
+            index = Index(codec, references, codec.encode(np.asarray(copies["identity"])))
+            found = found_by_edit(index.first_matches(_stacked(copies), 1), copies)
+            self.findings.transfers.append(recall_row(factory, 1, found, activated=activated))
 
     def _other_indexes(self) -> None:
         """The other indexes, passive and activated, on fewer photographs."""

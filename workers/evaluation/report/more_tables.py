@@ -8,7 +8,7 @@ from workers.evaluation.findings import Findings
 from workers.evaluation.report.tables import AVERAGE, Table, state
 from workers.images.edits import EDITS
 
-__all__ = ["cells_table", "pairs_table", "ranks_table", "released_table", "times_table", "within"]
+__all__ = ["cells_table", "pairs_table", "ranks_table", "released_table", "times_table", "transfer_table", "within"]
 
 
 def within(share: float, low: float, high: float) -> str:
@@ -59,6 +59,17 @@ def times_table(findings: Findings) -> Table:
         for row in findings.times
     ]
     return Table(("index", "mean, ms", "5 % are faster than", "median", "5 % are slower than"), rows)
+
+
+def transfer_table(findings: Findings) -> Table:
+    """R@1 by edit where another extractor searches for what was activated."""
+    sides = findings.transfers
+    rows: list[Sequence[str]] = [
+        (edit, *(within(row.by_edit[edit], *row.interval(edit)) for row in sides)) for edit in EDITS if sides
+    ]
+    if rows:
+        rows.append((AVERAGE, *(within(row.average, *row.average_interval or (0, 1)) for row in sides)))
+    return Table(("edit", *(f"{state(row.activated)}, {row.index}" for row in sides)), rows)
 
 
 def released_table(findings: Findings) -> Table:

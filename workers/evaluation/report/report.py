@@ -64,6 +64,7 @@ def _tables(findings: Findings, plan: EvaluationPlan) -> dict[str, object]:
         "pairs_table": more_tables.pairs_table(findings),
         "cells_table": more_tables.cells_table(findings),
         "times_table": more_tables.times_table(findings),
+        "transfer_table": more_tables.transfer_table(findings),
         "released_table": more_tables.released_table(findings),
         "quality": tables.quality_sentence(findings),
         "average": tables.AVERAGE,
