@@ -67,6 +67,24 @@ def test_a_query_that_does_not_say_searches_as_many_cells_as_its_collection_does
     assert few.model_copy(update={"nprobe": None, "calibration": None}).usual_nprobe == 1
 
 
+def test_a_match_is_compared_with_the_same_images_however_few_cells_and_assets_are_searched(calibrated: Place) -> None:
+    collection = calibrated.open()
+    add(collection, "new", UNRELATED[700], kind="photo")  # in the delta
+    for feature in (UNRELATED[700], UNRELATED[701], ASSETS[5]):
+        everywhere = collection.search(feature, 300, 8)
+        in_one_cell, filtered = (
+            collection.search(feature, 300, 1),
+            collection.search(feature, 300, 8, {"kind": "photo"}),
+        )
+        assert in_one_cell.evidence.cohort == pytest.approx(everywhere.evidence.cohort)
+        assert filtered.evidence.cohort == pytest.approx(everywhere.evidence.cohort)
+        assert [match.asset_id for match in filtered.matches] == ["new"]
+        assert len(in_one_cell.matches) < len(everywhere.matches)
+        scores = {match.asset_id: match.score for match in everywhere.matches}
+        for match in [*in_one_cell.matches, *filtered.matches]:
+            assert match.score == pytest.approx(scores[match.asset_id])
+
+
 def test_compaction_and_rollback_keep_distractors_apart(calibrated: Place) -> None:
     collection = calibrated.open()
     add(collection, "new", UNRELATED[700])

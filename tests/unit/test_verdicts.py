@@ -22,7 +22,7 @@ from workers.index.verdicts.background import Background
 from workers.index.verdicts.calibration import Calibration, needed_queries, wilson
 from workers.index.verdicts.duplicates import groups_of, near_distance
 from workers.index.verdicts.judge import Evidence, judge
-from workers.index.verdicts.score import COHORT, LEFT_OUT, cohort, score
+from workers.index.verdicts.score import COHORT, COHORT_CELLS, LEFT_OUT, cohort, score
 
 EXTRACTOR = ExtractorIdentity(name="compact", sha256="0" * 64, dimension=256)
 FPR = 0.01
@@ -115,7 +115,7 @@ def test_wilsons_interval_holds_the_share_and_stays_within_one(successes: int) -
 def _evidence(distance: float | None, calibration: Calibration | None, **changed: object) -> Evidence:
     found = {
         "distances": [] if distance is None else [distance, distance + 0.2], "cohort": [1.0] * COHORT,
-        "nearest_distractor": 1.0, "assets": 1_000, "nprobe": 1, "crowded": False, "hidden": False,
+        "nearest_distractor": 1.0, "assets": 1_000, "nprobe": 16, "crowded": False, "hidden": False,
         "calibration": calibration, "threshold": None,
     }  # fmt: skip
     return Evidence(**(found | changed))  # type: ignore[arg-type]
@@ -135,8 +135,8 @@ def test_scores_are_told_apart_in_three_bands_with_their_rates() -> None:
 
 def test_what_the_query_asks_for_overrides_the_collections_threshold() -> None:
     calibration = starter.read_card().calibration
-    assert judge(_evidence(0.8, calibration)).verdict == "match"
-    assert judge(_evidence(0.8, calibration), fpr=0.001).verdict == "possible"
+    assert judge(_evidence(0.84, calibration)).verdict == "match"
+    assert judge(_evidence(0.84, calibration), fpr=0.001).verdict == "possible"
     assert judge(_evidence(0.8, calibration), threshold=0.7).verdict == "no_match"
     assert judge(_evidence(0.8, None), threshold=0.9).verdict == "match"
 
@@ -144,7 +144,7 @@ def test_what_the_query_asks_for_overrides_the_collections_threshold() -> None:
 def test_views_share_the_rate_of_one_query() -> None:
     calibration = starter.read_card().calibration
     one, eight = (judge(_evidence(0.5, calibration), views=count).assessment for count in (1, 8))
-    assert eight.threshold == pytest.approx(calibration.threshold(0.01 / 8, 1, 1_000))
+    assert eight.threshold == pytest.approx(calibration.threshold(0.01 / 8, 16, 1_000))
     assert one.threshold is not None
     assert eight.threshold is not None
     assert eight.threshold < one.threshold
@@ -219,19 +219,20 @@ def _unrelated_to_each_other(count: int) -> Features:
 
 
 def judged(
-    new: NewCollection, codes: np.ndarray, features: Features, around: Background | None = None
+    new: NewCollection, codes: np.ndarray, features: Features, known: Background | None = None
 ) -> list[tuple[int, str]]:
     """The first asset and the verdict of each query, at nprobe 1."""
     assert new.distractors is not None
     assets, others = new.codec.filled(codes), new.codec.filled(new.distractors)
     answers = []
     for feature in features:
-        probe = new.codec.probe(feature, 1)
-        hits, distractors = search(assets, probe, 60), search(others, probe, COHORT + 1)
-        distances = [d for _, d in hits]
-        beside = (around or background()).around(feature)
+        around = new.codec.probe(feature, COHORT_CELLS)
+        probe = around.of_nearest(1)
+        hits, distractors = search(assets, probe, 60), search(others, around, COHORT + 1)
+        distances, beside_them = ([d for _, d in found] for found in (hits, search(assets, around, 60)))
+        beside = (known or background()).around(feature)
         evidence = Evidence(
-            distances[:2], cohort([d for _, d in distractors], distances), None, len(codes), probe.nprobe,
+            distances[:2], cohort([d for _, d in distractors], beside_them), None, len(codes), probe.nprobe,
             beside.crowded, beside.hide(distances[0] if distances else math.inf, new.codec.keeps_features),
             new.calibration, None,
         )  # fmt: skip

@@ -42,6 +42,12 @@ class Probe:
         """How many cells are searched; 1 for an index without."""
         return 1 if self.cells is None else int(self.cells.shape[1])
 
+    def of_nearest(self, nprobe: int) -> Probe:
+        """The same in the nearest cells only."""
+        if self.cells is None or self.distances is None or nprobe >= self.nprobe:
+            return self
+        return Probe(self.query, self.cells[:, :nprobe], self.distances[:, :nprobe])
+
 
 class Codec:
     """Quantises features exactly as the index does: it *is* the index, without entries. Immutable, thread-safe."""

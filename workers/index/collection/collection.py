@@ -23,7 +23,7 @@ from workers.index.collection.pinned import current_manifest
 from workers.index.collection.segment import Hit, Segment
 from workers.index.verdicts.background import Background
 from workers.index.verdicts.judge import Evidence
-from workers.index.verdicts.score import COHORT, LEFT_OUT, cohort
+from workers.index.verdicts.score import COHORT, COHORT_CELLS, LEFT_OUT, cohort
 
 __all__ = ["Answer", "Collection", "check_extractor", "journal_incomplete", "open_segments"]
 
@@ -55,6 +55,22 @@ class _Generation:
     @property
     def usual_nprobe(self) -> int:
         return min(self.manifest.usual_nprobe, self.codec.cells or 1)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A query, prepared for a generation.
+
+    Attributes:
+        probe: the cells that its matches are looked for in.
+        around: those that the images are in with which a match is compared; the same or more.
+        hits, others: the delta's entries in these: those with the wanted metadata, and any.
+    """
+
+    probe: Probe
+    around: Probe
+    hits: list[Hit]
+    others: list[Hit]
 
 
 class Collection:
@@ -163,13 +179,18 @@ class Collection:
             return hit.asset_id not in without and not generation.delta.supersedes(hit.asset_id, changes)
 
         answers = []
-        for feature, (probe, of_delta) in zip(features, found, strict=True):
+
+        def nearest(probe: Probe, of_delta: list[Hit], where: Mapping[str, str]) -> list[Hit]:
             hits = [hit for hit in of_delta if hit.asset_id not in without]
             hits += _supposed(generation.codec, probe, supposed)
             for segment in generation.segments:
                 hits += _best(partial(segment.search, probe, where=where), depth, wanted)
-            hits.sort(key=lambda hit: hit.distance)
-            evidence = _evidence(generation, probe, feature, hits, k)
+            return sorted(hits, key=lambda hit: hit.distance)
+
+        for feature, asked in zip(features, found, strict=True):
+            hits = nearest(asked.probe, asked.hits, where)
+            others = hits if asked.others is asked.hits else nearest(asked.around, asked.others, {})
+            evidence = _evidence(generation, asked, feature, hits, others, k)
             answers.append(Answer(_matches(hits[:k], evidence), generation.manifest.generation, entry, evidence))
         return answers
 
@@ -189,16 +210,17 @@ class Collection:
 
     def _search_delta(
         self, features: Features, k: int, nprobe: int | None, where: Mapping[str, str]
-    ) -> tuple[_Generation, list[tuple[Probe, list[Hit]]], int, str]:
+    ) -> tuple[_Generation, list[_Asked], int, str]:
         """The generation to answer from; each query prepared for it, with the delta's hits; and the delta's state at
         that moment: its number of changes and the journal entry it was read up to."""
         while True:
             generation = self._current
-            probes = generation.codec.probes(features, nprobe or generation.usual_nprobe)
+            cells = nprobe or generation.usual_nprobe
+            probes = generation.codec.probes(features, max(cells, COHORT_CELLS))
             with generation.lock:
                 if self._caught_up(generation):
                     delta = generation.delta
-                    found = [(p, _best(partial(delta.search, p, where=where), k, lambda _: True)) for p in probes]
+                    found = [_asked(delta, probe, cells, k, where) for probe in probes]
                     return generation, found, delta.changes, generation.read_up_to
             if not self.follow() and self._current is generation:  # another thread may have switched meanwhile
                 raise journal_incomplete(generation.manifest.collection)
@@ -260,19 +282,30 @@ class Collection:
         )  # fmt: skip
 
 
-def _evidence(generation: _Generation, probe: Probe, feature: Features, hits: list[Hit], k: int) -> Evidence:
+def _asked(delta: Delta, around: Probe, nprobe: int, k: int, where: Mapping[str, str]) -> _Asked:
+    probe = around.of_nearest(nprobe)
+    hits = _best(partial(delta.search, probe, where=where), k, lambda _: True)
+    if probe is around and not where:
+        return _Asked(probe, around, hits, hits)
+    return _Asked(probe, around, hits, _best(partial(delta.search, around, where={}), k, lambda _: True))
+
+
+def _evidence(
+    generation: _Generation, asked: _Asked, feature: Features, hits: list[Hit], others: list[Hit], k: int
+) -> Evidence:
     """What the verdict of a search rests on, by all its hits, of which the first `k` are the answer's."""
     distances = [hit.distance for hit in hits]
-    others = sorted(d for segment in generation.distractors for d in segment.distances(probe, COHORT + 1))
+    around_it = _distractors(generation, asked.around, COHORT + 1)
+    among = around_it if asked.probe is asked.around else _distractors(generation, asked.probe, 1)
     manifest, background = generation.manifest, generation.background
     first = distances[0] if distances else math.inf
     around = background.around(feature) if background else None
     return Evidence(
         distances=distances[:k],
-        cohort=cohort(others, distances),
-        nearest_distractor=others[0] if others else None,
+        cohort=cohort(around_it, [hit.distance for hit in others]),
+        nearest_distractor=among[0] if among else None,
         assets=manifest.assets + len(generation.delta),
-        nprobe=probe.nprobe,
+        nprobe=asked.probe.nprobe,
         crowded=around is not None and around.crowded,
         hidden=around is not None and around.hide(first, generation.codec.keeps_features),
         calibration=manifest.calibration,
@@ -284,6 +317,11 @@ def _supposed(codec: Codec, probe: Probe, codes: Mapping[str, Codes]) -> Iterato
     """Codes that are in no index, as far as a search would meet them."""
     for asset_id, code in codes.items():
         yield from (Hit(asset_id, distance, {}) for _, distance in search(codec.filled(code[None]), probe, 1))
+
+
+def _distractors(generation: _Generation, probe: Probe, k: int) -> list[float]:
+    """Distances of the nearest ones, ascending."""
+    return sorted(d for segment in generation.distractors for d in segment.distances(probe, k))
 
 
 def _matches(hits: list[Hit], evidence: Evidence) -> list[Match]:

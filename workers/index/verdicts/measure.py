@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from workers.index.codec.codec import Codec, Codes, Features, search_many
+from workers.index.codec.codec import Codec, Codes, Features, Positions, search_many
 from workers.index.verdicts.calibration import Calibration, Curve
 from workers.index.verdicts.duplicates import neighbours
-from workers.index.verdicts.score import COHORT, cohort, score
+from workers.index.verdicts.score import COHORT, COHORT_CELLS, cohort, score
 
 __all__ = ["Contents", "Queries", "calibrate", "copies_found", "entries_as_queries", "first_assets"]
 
@@ -25,6 +25,8 @@ _TOGETHER: Final = 256  # queries searched at once
 _CONFIDENT: Final = 1.645  # standard errors, for a bound that holds with 95 % confidence
 
 Scores = npt.NDArray[np.float64]
+# Of one query: distances, ascending, and positions, −1 for none.
+_Row: TypeAlias = tuple[Features, Positions]
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,13 @@ def first_assets(
     depth = min(_CANDIDATES, len(contents.codes))
     for start in range(0, len(features), _TOGETHER):
         part = features[start : start + _TOGETHER]
-        rows = search_many(contents.codec, contents.index, part, curve.nprobe, depth)
-        for number, (distances, found) in enumerate(zip(*rows, strict=True), start):
-            there, assets = found >= 0, (found >= 0) & (found < contents.assets)
+        rows = _searched(contents, part, curve.nprobe, depth)
+        for number, ((distances, found), around) in enumerate(rows, start):
+            assets = (found >= 0) & (found < contents.assets)
             if assets.any():
-                own = distances[assets].tolist()
+                own = float(distances[assets][0])
                 positions[number], nearest[number] = found[assets][0], assets[0]
-                scores[number] = score(own[0], cohort(distances[there & ~assets].tolist(), own), curve.scale)
+                scores[number] = score(own, _cohort(contents, *around), curve.scale)
     return positions, scores, nearest
 
 
@@ -152,8 +154,26 @@ def _found(contents: Contents, queries: Queries, nprobe: int) -> Iterator[tuple[
         part = slice(start, start + _TOGETHER)
         related = queries.related[part]
         depth = min(_CANDIDATES + max(map(len, related), default=0), len(contents.codes))
-        found = search_many(contents.codec, contents.index, queries.features[part], nprobe, depth)
-        for distances, positions, own in zip(*found, related, strict=True):
-            counted = (positions >= 0) & ~np.isin(positions, list(own))
-            kept, assets = distances[counted].astype(np.float64), positions[counted] < contents.assets
-            yield kept, np.array(cohort(kept[~assets].tolist(), kept[assets].tolist()))
+        found = _searched(contents, queries.features[part], nprobe, depth)
+        for (near, around), own in zip(found, related, strict=True):
+            kept, others = _without(*near, own), _without(*around, own)
+            yield kept[0].astype(np.float64), np.array(_cohort(contents, *others))
+
+
+def _searched(contents: Contents, features: Features, nprobe: int, depth: int) -> Iterator[tuple[_Row, _Row]]:
+    """For each query (Q, D), what is nearest in `nprobe` cells, and in those that a cohort is taken from."""
+    near = search_many(contents.codec, contents.index, features, nprobe, depth)
+    around = near
+    if contents.codec.has_cells and nprobe < COHORT_CELLS:
+        around = search_many(contents.codec, contents.index, features, COHORT_CELLS, depth)
+    yield from zip(zip(*near, strict=True), zip(*around, strict=True), strict=True)
+
+
+def _without(distances: Features, positions: Positions, own: frozenset[int]) -> _Row:
+    counted = ~np.isin(positions, list(own))
+    return distances[counted & (positions >= 0)], positions[counted & (positions >= 0)]
+
+
+def _cohort(contents: Contents, distances: Features, positions: Positions) -> list[float]:
+    there, assets = positions >= 0, positions < contents.assets
+    return cohort(distances[there & ~assets].tolist(), distances[there & assets].tolist())
