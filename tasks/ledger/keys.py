@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,10 +42,10 @@ def closed_key(state: str) -> str:
     return f"aii:closed:{state}"
 
 
-def submit_keys(job_id: str, queue: str) -> list[str]:
-    """What a job that is opened, or opened again, touches."""
-    lists = [since_key(queue), closed_key("failed"), closed_key("cancelled"), closed_key("done")]
-    return [job_key(job_id), open_key(queue), seq_key(queue), COUNTS, *lists]
+def submit_keys(queue: str, job_ids: Iterable[str]) -> list[str]:
+    """What jobs touch that are opened, or opened again."""
+    closed = [closed_key("failed"), closed_key("cancelled"), closed_key("done")]
+    return [open_key(queue), seq_key(queue), COUNTS, since_key(queue), *closed, *map(job_key, job_ids)]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from tasks.errors import JobMissing, LeaseLost
 from tasks.ledger import commit_scripts, scripts
 from tasks.ledger.commits import Commit, Registration, Seen, conflict_of, registration_args, seen_args
 from tasks.ledger.events import EventLog
+from tasks.ledger.gathering import Gathering
 from tasks.ledger.keys import (
     CLOSED_BOUND,
     COUNTS,
@@ -31,11 +32,13 @@ from tasks.ledger.recovery import Recovery
 from tasks.ledger.states import Claim, JobState
 from tasks.ledger.waiting import Completions
 from tasks.messages import Request
-from tasks.names import canonical_json
+from tasks.names import TASK_ACTIVATE, canonical_json
 from tasks.settings import Settings
 from tasks.shares import share_queue
 
 _MESSAGE_BOUND: Final = 2_000
+_OPENED_AT_ONCE: Final = 100  # a script keeps all others waiting
+_GATHER_S: Final = 0.02
 # Between two attempts at a job that is put off; the longest is what it waits at most once a service is back.
 _FIRST_DELAY_MS: Final = 1_000
 _LONGEST_DELAY_MS: Final = 30_000
@@ -63,6 +66,7 @@ class Ledger:
         self._survived = client.register_script(scripts.SURVIVED)
         self._postpone = client.register_script(scripts.POSTPONE)
         self._states = client.register_script(scripts.STATES)
+        self._gathered = Gathering(self._open, _GATHER_S)
         self.recovery = Recovery(client, keep_closed_s)
         self.completions = Completions(EventLog(client))
 
@@ -102,19 +106,26 @@ class Ledger:
         removed.
         """
         ids = job_ids or [request.job_id for request in requests]
-        if len(requests) == 1:  # a pipeline would ask whether Redis knows the script, each time
-            return [bool(self._write(self._client, requests[0], ids[0], client)[0])]
-        pipe = self._client.pipeline(transaction=True)
-        for request, job_id in zip(requests, ids, strict=True):
-            self._write(pipe, request, job_id, client)
-        return [bool(answer[0]) for answer in pipe.execute()]
+        jobs = [
+            _new_job(job_id, request.task, share_queue(request.queue, client), request.message())
+            for request, job_id in zip(requests, ids, strict=True)
+        ]
+        # Activations come by the thousand; nothing else may wait for its neighbours.
+        if [job.task for job in jobs] == [TASK_ACTIVATE]:
+            return [self._gathered(jobs[0])]
+        return self._open(jobs)
 
-    def _write(self, redis: RedisClient, request: Request, job_id: str, client: str) -> Any:
-        return self._written(redis, job_id, request.task, share_queue(request.queue, client), request.message())
-
-    def _written(self, client: RedisClient, job_id: str, task: str, queue: str, payload: Any) -> Any:
-        args = submit_args(job_id, task, queue, canonical_json(payload).decode())
-        return self._submit(keys=submit_keys(job_id, queue), args=args, client=client)
+    def _open(self, jobs: Sequence[Resend]) -> list[bool]:
+        new: dict[int, bool] = {}
+        for queue in dict.fromkeys(job.queue for job in jobs):
+            ours = [n for n, job in enumerate(jobs) if job.queue == queue]
+            for start in range(0, len(ours), _OPENED_AT_ONCE):
+                some = ours[start : start + _OPENED_AT_ONCE]
+                args = [arg for n in some for arg in submit_args(jobs[n].job_id, jobs[n].task, jobs[n].payload)]
+                keys = submit_keys(queue, [jobs[n].job_id for n in some])
+                answers = self._submit(keys=keys, args=[queue, *args])
+                new |= {n: bool(opened) for n, (opened, _) in zip(some, answers, strict=True)}
+        return [new[n] for n in range(len(jobs))]
 
     def get(self, job_id: str) -> JobRecord:
         """Raises JobMissing: never submitted here, or forgotten since."""
@@ -188,7 +199,7 @@ class Ledger:
 
     def adopt(self, job_id: str, task: str, queue: str, payload: Any) -> None:
         """Add a job whose message was delivered although the ledger does not know it; the payload may be anything."""
-        self._written(self._client, job_id, task, queue, payload)
+        self._open([_new_job(job_id, task, queue, payload)])
 
     def renew(self, leases: dict[str, str]) -> list[str]:
         """Extend the leases ``{job_id: token}``; returns the jobs that are no longer the caller's."""
@@ -295,6 +306,10 @@ class Ledger:
 
 
 _STATES: Final = frozenset(JobState)
+
+
+def _new_job(job_id: str, task: str, queue: str, payload: Any) -> Resend:
+    return Resend(job_id, task, queue, canonical_json(payload).decode())
 
 
 def _lost(job_id: str) -> LeaseLost:

@@ -162,8 +162,8 @@ class Operations:
         payload: Any = self._client.hget(job_key(job_id), "payload")
         if record.state not in (JobState.FAILED, JobState.CANCELLED) or payload is None:
             raise Conflict(f"Job {job_id} is {record.state}: only failed and cancelled jobs can be retried.")
-        args = submit_args(job_id, record.task, record.queue, payload, retry="1")
-        opened, state = self._submit(keys=submit_keys(job_id, record.queue), args=args)
+        args = [record.queue, *submit_args(job_id, record.task, payload, retry="1")]
+        ((opened, state),) = self._submit(keys=submit_keys(record.queue, [job_id]), args=args)
         if not opened:
             raise Conflict(f"Job {job_id} is {state}: another command has just retried it.")
         return Resend(job_id, record.task, record.queue, payload)

@@ -93,7 +93,7 @@ def record_of(job_id: str, fields: dict[str, str]) -> JobRecord:
         attempts=int(fields["attempts"]),
         submitted_at=int(fields["submitted_ms"]) / 1000,
         finished_at=int(fields["finished_ms"]) / 1000 if "finished_ms" in fields else None,
-        asset_id=fields.get("asset") or submit_args("", "", "", fields.get("payload", "null"))[4] or None,
+        asset_id=fields.get("asset") or submit_args("", "", fields.get("payload", "null"))[3] or None,
         worker=fields.get("worker"),
         error_code=fields.get("error_code"),
         error_message=fields.get("error_message"),
@@ -127,14 +127,14 @@ def record_of_result(result: Result) -> JobRecord:
     )
 
 
-def submit_args(job_id: str, task: str, queue: str, payload: str, retry: str = "") -> list[str]:
-    """What the script that opens a job is told, and keeps of the payload; that is not validated yet and can hold
+def submit_args(job_id: str, task: str, payload: str, retry: str = "") -> list[str]:
+    """What the script that opens jobs is told of each, and keeps of the payload; that is not validated yet and can hold
     anything."""
     said = json.loads(payload)
     fields = said if isinstance(said, dict) else {}
     asset_id, name, collection = (_text(fields.get(field)) for field in ("asset_id", "name", "collection"))
     replace = "1" if fields.get("replace") is True else ""
-    return [job_id, task, queue, payload, asset_id, name, replace, retry, collection]
+    return [job_id, task, payload, asset_id, name, replace, retry, collection]
 
 
 def _text(value: Any) -> str:

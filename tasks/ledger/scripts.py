@@ -80,39 +80,62 @@ local function announce(events, id, state, task, document, place, code)
 end
 """
 
-# KEYS job, open, seq, counts, since, failed, cancelled, done;
-# ARGV id, task, queue, payload, asset, name, replace, retry, collection.  Returns {1 if newly queued, state}.
+# KEYS open, seq, counts, since, failed, cancelled, done, job…; ARGV queue, and of each job id, task, payload, asset,
+# name, replace, retry, collection.  Returns {1 if newly queued, state} of each.
 # Opened again are: a failed or cancelled job, as its cause may have been removed (one that killed its workers only by
 # `retry`); and a done one whose asset was activated by another job since, or removed, also when its worker has only
 # committed it and is about to close it: that worker has lost it then. A lease that is left runs out without effect.
+# All are read before any is opened, so that their places are given out in one command.
 SUBMIT: Final = (
     NOW
     + """
-local job = redis.call('HMGET', KEYS[1], 'state', 'error_code', 'superseded_by', 'removed_ms', 'seq', 'token',
-                       'document')
-local state = job[1]
-local ended = state == 'done' or (state == 'running' and job[7])
-local again = state == 'cancelled' or (state == 'failed' and (job[2] ~= 'poison' or ARGV[8] ~= ''))
-              or (ended and (job[3] or job[4]))
-if state and not again then
-  if ARGV[7] ~= '' and (state == 'queued' or state == 'running') then redis.call('HSET', KEYS[1], 'replace', 1) end
-  return {0, state}
+local answers, opened, by_id = {}, {}, {}
+for n = 8, #KEYS do
+  local id, task, payload, asset, name, replace, retry, collection = unpack(ARGV, 8 * n - 62, 8 * n - 55)
+  local job = redis.call('HMGET', KEYS[n], 'state', 'error_code', 'superseded_by', 'removed_ms', 'seq', 'token',
+                         'document')
+  local state = job[1]
+  local ended = state == 'done' or (state == 'running' and job[7])
+  local again = state == 'cancelled' or (state == 'failed' and (job[2] ~= 'poison' or retry ~= ''))
+                or (ended and (job[3] or job[4]))
+  if by_id[id] then
+    if replace ~= '' then by_id[id].replace = true end
+    table.insert(answers, {0, 'queued'})
+  elseif state and not again then
+    if replace ~= '' and (state == 'queued' or state == 'running') then redis.call('HSET', KEYS[n], 'replace', 1) end
+    table.insert(answers, {0, state})
+  else
+    by_id[id] = {key = KEYS[n], id = id, replace = replace ~= '', known = state or job[5] or job[6], fields = {
+      'state', 'queued', 'task', task, 'queue', ARGV[1], 'payload', payload, 'asset', asset, 'name', name,
+      'collection', collection, 'attempts', 0, 'submitted_ms', now, 'seq'}}
+    table.insert(opened, by_id[id])
+    table.insert(answers, {1, 'queued'})
+  end
 end
-local seq = redis.call('INCR', KEYS[3])
-if state or job[5] or job[6] then
-  redis.call('HDEL', KEYS[1], 'token', 'publishing', 'worker', 'started_ms', 'finished_ms', 'error_code',
-             'error_message', 'document', 'replace', 'deaths', 'alone', 'died_alone', 'blamed', 'postponed', 'refused',
-             'later')
-  redis.call('PERSIST', KEYS[1])
-  for i = 6, 8 do redis.call('ZREM', KEYS[i], ARGV[1]) end
+if #opened == 0 then return answers end
+local last = #opened > 1 and redis.pcall('INCRBY', KEYS[2], #opened)
+if type(last) ~= 'number' then -- one job; or rules of access of an earlier version, which allow INCR only
+  for _ = 1, #opened do last = redis.call('INCR', KEYS[2]) end
 end
-redis.call('HSET', KEYS[1], 'state', 'queued', 'task', ARGV[2], 'queue', ARGV[3], 'payload', ARGV[4],
-           'asset', ARGV[5], 'name', ARGV[6], 'collection', ARGV[9], 'seq', seq, 'attempts', 0, 'submitted_ms', now)
-if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'replace', 1) end
-redis.call('ZADD', KEYS[2], seq, ARGV[1])
-redis.call('ZADD', KEYS[5], now, ARGV[1])
-redis.call('HINCRBY', KEYS[4], 'submitted', 1)
-return {1, 'queued'}
+local seq = last - #opened
+local places, ages = {}, {}
+for n, job in ipairs(opened) do
+  if job.known then
+    redis.call('HDEL', job.key, 'token', 'publishing', 'worker', 'started_ms', 'finished_ms', 'error_code',
+               'error_message', 'document', 'replace', 'deaths', 'alone', 'died_alone', 'blamed', 'postponed',
+               'refused', 'later')
+    redis.call('PERSIST', job.key)
+    for i = 5, 7 do redis.call('ZREM', KEYS[i], job.id) end
+  end
+  table.insert(job.fields, seq + n)
+  redis.call('HSET', job.key, unpack(job.fields))
+  if job.replace then redis.call('HSET', job.key, 'replace', 1) end
+  places[2 * n - 1], places[2 * n], ages[2 * n - 1], ages[2 * n] = seq + n, job.id, now, job.id
+end
+redis.call('ZADD', KEYS[1], unpack(places))
+redis.call('ZADD', KEYS[4], unpack(ages))
+redis.call('HINCRBY', KEYS[3], 'submitted', #opened)
+return answers
 """
 )
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from redis.exceptions import ResponseError
 
 from tasks.connection import connect_redis
 from tasks.errors import InvalidRequest, JobMissing, RedisUnavailable
@@ -48,6 +51,30 @@ def test_submitting_the_same_request_twice_is_one_job(ledger: Ledger) -> None:
 
 def test_a_request_twice_in_one_call_is_one_job(ledger: Ledger) -> None:
     assert ledger.submit([request(), request()]) == [True, False]
+
+
+def test_jobs_that_threads_submit_at_once_are_new_once_and_have_a_place_each(ledger: Ledger) -> None:
+    wanted = [request(str(number % 10)) for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        new = list(pool.map(lambda one: ledger.submit([one])[0], wanted))
+    assert new.count(True) == 10
+    places = [place for _, place in ledger.states_and_places([one.job_id for one in wanted[:10]])]
+    assert sorted(places) == list(range(1, 11))
+
+
+def test_one_odd_record_costs_none_of_the_jobs_submitted_with_it(ledger: Ledger, settings: Settings) -> None:
+    wanted = [request(str(number)) for number in range(8)]
+    with connect_redis(settings) as client:
+        client.set(job_key(wanted[3].job_id), "no hash")
+
+    def new(one: ActivateRequest) -> bool:
+        try:
+            return ledger.submit([one])[0]
+        except ResponseError:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(new, wanted)) == [True] * 3 + [False] + [True] * 4
 
 
 def test_a_claimed_job_cannot_be_claimed_again(ledger: Ledger) -> None:
