@@ -23,7 +23,7 @@ _STYLE: Final = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #a9b1ba; --paper: #14181d; --line: #3a424b;
   --plate: #20262d; --before: #95a0ad; --after: #7fb0ff } }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --paper: #fff; --line: #bbb; --plate: #f1f2f4;
-  --before: #6b7683; --after: #1d5fd1 } body { margin: 0 } section, tr, figure { break-inside: avoid } }
+  --before: #6b7683; --after: #1d5fd1 } }
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; padding: 0 1rem; max-width: 72rem; color: var(--ink);
   background: var(--paper) }
 section { border-top: 1px solid var(--line); padding: 1rem 0; display: flex; gap: 1rem; flex-wrap: wrap }
@@ -46,6 +46,7 @@ th { font-weight: 600; width: 12rem }
 .bars td.wide { width: 50% }
 .bar { display: block; height: .55rem; margin: .2rem 0; min-width: 1px; print-color-adjust: exact }
 .bar.before { background: var(--before) } .bar.after { background: var(--after) }
+@media print { body { margin: 0 } section, tr, figure { break-inside: avoid } }
 @media (max-width: 40rem) { body { margin: 1rem auto } .bars th { width: auto } th { width: 7rem } }
 """
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["detection_plot", "distances_plot", "edits_plot", "nprobe_plot", "strengths_plot"]
 
 # Colours of the plots, in whose place the page's style has others where it is dark.
-_INK, _PALE, _GREY, _BLUE, _ORANGE = "#000000", "#d5dbe1", "#7b8794", "#2563eb", "#c2570c"
+_INK, _PALE, _GREY, _BLUE, _ORANGE = "#000000", "#d5dbe1", "#697480", "#2563eb", "#b84f08"
 _VARIABLES: Final = {_INK: "ink", _PALE: "pale", _GREY: "grey", _BLUE: "blue", _ORANGE: "orange"}
 _SIZE: Final = (5.4, 3.4)
 
