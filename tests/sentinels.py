@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -60,6 +61,20 @@ class SentinelSet:
         port = self.primary()
         self._end(port)
         return port
+
+    def lose_replica(self) -> int:
+        """Nothing that is written from now on reaches the replica; returns its port, for `promote`."""
+        replica = self.replica()
+        self._processes[replica].send_signal(signal.SIGSTOP)
+        with self.asked(self.primary()) as primary:
+            primary.execute_command("CLIENT", "KILL", "TYPE", "replica")
+        return replica
+
+    def promote(self, replica: int) -> None:
+        """Kill the primary, and let a lost replica take its place as it is."""
+        self.kill_primary()
+        self._processes[replica].send_signal(signal.SIGCONT)
+        wait_for(lambda: self.primary() == replica, "the replica was not promoted")
 
     def bring_back(self, port: int) -> None:
         """With its data, and as the primary that it was: the sentinels make a replica of it."""

@@ -40,6 +40,7 @@ SCENARIOS = (
     Scenario("Redis at maxmemory", redis_away.full, 1, 30),
     Scenario("all clients killed each second", redis_away.clients_killed, 2, 30),
     Scenario("password refused", redis_away.password_changed, 1, 30),
+    Scenario("rights withdrawn", redis_away.rights_withdrawn, 1, 30),
     Scenario("half-open sockets", redis_away.half_open, 1, 1),
     Scenario("Redis killed", redis_away.killed, 1, 10),
     Scenario("worker killed", workers.killed, 1, 20),

@@ -16,6 +16,7 @@ from tasks.errors import InvalidSetting, RedisUnavailable
 from tasks.ledger.ledger import Ledger
 from tasks.names import journal_stream
 from tasks.settings import Settings
+from tasks.storage import Bucket, ObjectStore
 from tests.photographs import crops
 from tests.sentinels import SentinelSet
 from tests.stack import AII, WorkerProcess
@@ -88,6 +89,41 @@ def test_a_producer_that_is_open_during_a_failover_submits_to_the_next_primary(
         wait_for(lambda: "slave" in redis_set.asked(old).role()[0], "the old primary did not become a replica")
         assert producer.activate(images[2]).new
         assert producer.cancel(first.job_id) is not None
+
+
+def test_what_a_promoted_replica_lacks_is_registered_again_from_s3(
+    redis_set: SentinelSet, behind_sentinels: Settings, stack_environment: dict[str, str], tmp_path: Path
+) -> None:
+    environment = stack_environment | {"AII_REDIS_URL": redis_set.url, "AII_AUTO_REPAIR": "1"}
+    worker = WorkerProcess(environment, behind_sentinels, tmp_path / "worker.log", "query,activate,index")
+    images, journal, store = crops(2), journal_stream("starter"), ObjectStore.connect(behind_sentinels)
+    try:
+        worker.wait_until_ready()
+        with Producer.connect(behind_sentinels) as producer:
+            producer.activate(images[0], asset_id="kept-by-both", again=True).wait(LIMIT_S)
+            replica = redis_set.lose_replica()
+            producer.activate(images[1], asset_id="lost-by-the-replica", again=True).wait(LIMIT_S)
+            with connect_redis(behind_sentinels) as client:
+                last = client.xrevrange(journal, count=1)[0][0]
+
+            def noted() -> bool:
+                return last in store.get(Bucket.COLLECTIONS, "starter/epoch.json", 10_000).decode()
+
+            wait_for(noted, "how far the journal was is not noted")
+            redis_set.promote(replica)
+        with connect_redis(behind_sentinels) as client:
+            assert client.exists(journal)
+            wait_for(lambda: "lost-by-the-replica" in registered(client.xrange(journal)), "it stays lost")
+            assert last not in [entry for entry, _ in client.xrange(journal)]  # it is another entry
+        wait_for(lambda: "were registered" in worker.log.read_text(), "nothing says what was restored")
+        assert worker.alive()
+    finally:
+        worker.kill()
+
+
+def registered(entries: list[tuple[str, dict[str, str]]]) -> set[str]:
+    """The assets of a journal's entries."""
+    return {fields["asset"] for _, fields in entries if "asset" in fields}
 
 
 @pytest.mark.parametrize("which", ["sentinel", "replica", "unknown name", "no sentinel", "wrong password"])

@@ -12,9 +12,11 @@ import redis
 
 from producer import Job
 from tasks.connection import connect_redis
+from tasks.errors import RedisUnavailable
 from tests.faults.bench import Bench, Outcome
 
 JOBS = 24
+_NO_RIGHTS = "does not let this user do that"
 
 
 def killed(bench: Bench, times: int) -> Outcome:
@@ -89,6 +91,29 @@ def password_changed(bench: Bench, seconds: int) -> Outcome:
     recovered_s = bench.until_ended(held)
     bench.until_ended(jobs)
     return Outcome([job.job_id for job in jobs], recovered_s=recovered_s)
+
+
+def rights_withdrawn(bench: Bench, seconds: int) -> Outcome:
+    """Redis' ACL takes the rights to write and to run scripts from workers and producers for a while."""
+    jobs, held = _begun(bench)
+    workers, wrong = bench.fleet.have(2), []
+    with connect_redis(bench.settings) as client:
+        client.execute_command("ACL", "SETUSER", "default", "-@write", "-@scripting")
+        try:
+            try:
+                bench.submit(1)
+                wrong.append("a job was accepted that could not be written")
+            except RedisUnavailable as error:
+                if _NO_RIGHTS not in error.message:
+                    wrong.append(f"the producer is told: {error.message}")
+            bench.until(lambda: all(_NO_RIGHTS in worker.log.read_text() for worker in workers), "a worker is silent")
+            time.sleep(seconds)
+        finally:
+            client.execute_command("ACL", "SETUSER", "default", "+@all")
+    recovered_s = bench.until_ended(held)
+    bench.until_ended(jobs)
+    wrong += [f"worker {worker.pid} ended" for worker in workers if not worker.alive()]
+    return Outcome([job.job_id for job in jobs], recovered_s=recovered_s, wrong=wrong)
 
 
 def _begun(bench: Bench) -> tuple[list[Job], list[Job]]:
