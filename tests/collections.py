@@ -85,8 +85,8 @@ class Place:
     def open(self, extractor: ExtractorIdentity = EXTRACTOR) -> Collection:
         return Collection(self.files, self.journal, extractor)
 
-    def compact(self) -> Manifest:
-        return upkeep.compact(self.files, self.journal, anyway)
+    def compact(self, *, whole: bool = False) -> Manifest:
+        return upkeep.compact(self.files, self.journal, anyway, whole=whole)
 
     def rollback(self, number: int) -> Manifest:
         return upkeep.rollback(self.files, self.journal, number, anyway)

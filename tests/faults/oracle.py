@@ -24,9 +24,9 @@ from tasks.results import ActivationResult, FailureResult, Result, parse_result
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from workers.index.codec.codec import Codec
-from workers.index.collection.collection import open_segments
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import encode_code, entry_order
+from workers.index.collection.segments import open_segments
 
 __all__ = ["Verdict", "judge"]
 
@@ -151,8 +151,7 @@ class _Judge:
             codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
             for segment in open_segments(files, manifest, codec):
                 all_codes = segment.codes
-                rows = ((segment.assets[row], row) for row in range(len(segment)))
-                codes |= {asset: encode_code(all_codes[row]) for asset, row in rows if asset in assets}
+                codes |= {segment.assets[row]: encode_code(all_codes[row]) for row in segment.find(assets).tolist()}
         return codes
 
 

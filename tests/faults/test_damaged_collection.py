@@ -48,7 +48,7 @@ def test_a_damaged_file_is_refused_by_name_and_the_open_generation_goes_on(
     collection = place.open()
     add(collection, "new-0", NEW[0])
     manifest = place.compact()
-    digest = manifest.codec if part == "codec" else getattr(manifest.segments[0], part, None)
+    digest = manifest.codec if part == "codec" else getattr(manifest.segments[-1], part, None)
     (newest,) = (k for k in place.store.list_keys(Bucket.COLLECTIONS, f"{place.name}/generations/") if "00002-" in k)
     key = {"manifest": newest, "current": f"{place.name}/current.json"}.get(part, f"{place.name}/objects/{digest}")
     data = place.store.get(Bucket.COLLECTIONS, key, 1 << 30)
@@ -83,7 +83,8 @@ def full_disk() -> Iterator[None]:
 
 def test_a_full_disk_stops_a_compaction_and_an_opening_and_nothing_else(place: Place, tmp_path: Path) -> None:
     collection = place.open()
-    add(collection, "new-0", NEW[0])
+    for i in range(100):
+        add(collection, f"new-{i}", NEW[i])
     with full_disk(), pytest.raises(DiskUnavailable, match=r"(?i)free some space"):
         place.compact()
     assert found(collection, NEW[0], k=1) == ["new-0"]
@@ -172,7 +173,9 @@ def test_an_object_that_was_cut_short_is_sent_again(place: Place, tmp_path: Path
 
 
 def test_a_compaction_without_room_ends_as_failed_and_keeps_no_thread(place: Place, ledger: Ledger) -> None:
-    add(place.open(), "new-0", NEW[0])
+    collection = place.open()
+    for i in range(100):
+        add(collection, f"new-{i}", NEW[i])
     collections = OpenCollections(place.store, place.redis, place.cache, EXTRACTOR)
     resources = Resources(place.store, collections, None, EXTRACTOR, 8, Limits(1, 1), PixelBudget(1), PixelBudget(1))  # type: ignore[arg-type]
     handlers = IndexHandlers(resources)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faiss
 import numpy as np
 import pytest
 
@@ -47,8 +46,7 @@ def test_vectors_of_another_kind_are_refused(producer: Producer, shared_worker: 
 @pytest.mark.parametrize("nprobe", [1, 4, 16])
 def test_many_searches_at_once_are_those_of_plain_faiss(place: Place, nprobe: int) -> None:
     collection, queries = place.open(), unit_vectors(50, 7)
-    index = place.files.fetch_segment(collection.manifest.segments[0]).index
-    plain = faiss.read_index(str(index), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    plain = collection.codec.filled(collection.segments[0].codes)
     plain.nprobe = nprobe
     expected = plain.search(queries, 5)[0]
     for answer, distances in zip(collection.search_many(queries, 5, nprobe), expected, strict=True):

@@ -37,17 +37,19 @@ def duplicates(name: str, as_json: bool) -> None:
 
 @click.command(cls=Command)
 @_name
-def compact(name: str) -> None:
+@click.option("--whole", is_flag=True, help="Merge all segments: nothing is left of what was replaced or removed.")
+def compact(name: str, whole: bool) -> None:
     """Merge the journal of the collection NAME into its next generation.
 
-    Workers do this by themselves when the journal holds AII_COMPACT_AFTER changes.
+    Workers do this by themselves when the journal holds AII_COMPACT_AFTER changes. They write a small segment, and
+    merge segments of similar size.
     """
     from workers.index.maintenance import upkeep  # noqa: PLC0415
 
     opened = open_collection(load_settings(), name)
     before = opened.files.current().generation
     with opened.write_lock() as lock:
-        manifest = upkeep.compact(opened.files, opened.journal, lock.check)
+        manifest = upkeep.compact(opened.files, opened.journal, lock.check, whole=whole)
     if manifest.generation == before:
         click.echo(f"The journal of {name} is empty: generation {before} stays.")
         return

@@ -7,6 +7,9 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
+from tasks.connection import connect_redis
 from tasks.errors import AiiError
 from tasks.messages import CompactRequest
 from tasks.storage import Bucket
@@ -14,6 +17,8 @@ from tests.collections import Place, add, found, unit_vectors
 from tests.faults.bench import Bench, Outcome
 from tests.faults.fleet import Fault
 from tests.forked import forkserver
+from workers.index.collection.journal import Journal
+from workers.index.maintenance.starter import read_codes
 
 NEW = unit_vectors(128, 1)
 
@@ -27,7 +32,7 @@ def damaged(bench: Bench, rounds: int) -> Outcome:
         writer = place.open()
         add(writer, "new-0", NEW[0])
         manifest = place.compact()
-        part = manifest.segments[0]
+        part = manifest.segments[-1]
         keys = [f"{place.name}/objects/{digest}" for digest in (part.index, part.assets, part.meta, manifest.codec)]
         keys += [f"{place.name}/current.json", _newest_manifest(place)]
         for key in keys:
@@ -73,6 +78,7 @@ def full_disk(bench: Bench, count: int) -> Outcome:
     bench.fleet.start(Fault(full_disk=True))
     before = bench.submit(count)
     bench.until_ended(before)
+    _fill_journal(bench, "starter")
     compaction = CompactRequest(collection="starter", nonce=str(time.time_ns()))
     bench.producer.ledger.submit([compaction])
     bench.sender.send(compaction.job_id, compaction.task, compaction.queue, compaction.model_dump(mode="json"))
@@ -119,6 +125,15 @@ def swapped_under_queries(bench: Bench, swaps: int) -> Outcome:
 
 def _place(bench: Bench) -> Place:
     return Place.published(bench.settings, bench.state / "places")
+
+
+def _fill_journal(bench: Bench, name: str) -> None:
+    """Give a collection's next segment files of more than 100 kB: many ids, and long ones."""
+    with connect_redis(bench.settings) as client:
+        journal = Journal(client, name)
+        code = np.zeros(read_codes().shape[1], dtype=np.uint8)
+        for i in range(1_000):
+            journal.add(f"{i:0200d}", code, {})
 
 
 def _flipped(data: bytes, i: int) -> bytes:

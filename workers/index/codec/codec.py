@@ -16,6 +16,7 @@ import numpy.typing as npt
 from tasks.errors import InvalidRequest
 from workers.index.codec.coarse import Cells
 from workers.index.codec.family import Family
+from workers.index.codec.shells import Shells
 from workers.index.codec.target import Target
 
 Features = npt.NDArray[np.float32]
@@ -90,6 +91,11 @@ class Codec:
     @cached_property
     def _cells(self) -> Cells | None:
         return Cells(faiss.downcast_index(self._family.inner.quantizer)) if self._family.has_cells else None
+
+    @cached_property
+    def shells(self) -> Shells:
+        """Makes indexes over inverted lists that lie elsewhere; only for a codec with cells."""
+        return Shells(self._family.inner)
 
     def warm(self) -> None:
         """Prepare what only searches need, so that the first query does not wait for it."""
@@ -233,7 +239,7 @@ def search(index: Any, probe: Probe, k: int) -> Sequence[tuple[int, float]]:
     inner = Family(index).inner
     if probe.cells is None:
         return _pairs(*inner.search(probe.query, k))
-    return _pairs(*_search_cells(inner, probe, k, None))
+    return _pairs(*search_cells(inner, probe, k))
 
 
 def search_many(codec: Codec, index: Any, features: Features, nprobe: int, k: int) -> tuple[Features, Positions]:
@@ -257,21 +263,27 @@ def search_among(codec: Codec, index: Any, probe: Probe, k: int, positions: Posi
     chosen = np.zeros(index.ntotal, dtype=bool)
     chosen[positions] = True
     bits = np.packbits(chosen, bitorder="little")
-    return _pairs(*_search_cells(inner, probe, k, faiss.IDSelectorBitmap(bits)))
+    return _pairs(*search_cells(inner, probe, k, faiss.IDSelectorBitmap(bits)))
 
 
 def _pairs(distances: Any, positions: Any) -> Sequence[tuple[int, float]]:
     return [(int(p), float(d)) for p, d in zip(positions[0], distances[0], strict=True) if p >= 0]
 
 
-def _search_cells(inner: Any, probe: Probe, k: int, selector: Any) -> tuple[Any, Any]:
-    """The FAISS method behind its Python wrapper: the wrapper reads `nprobe` from the index, this one takes it from the
-    call."""
+def search_cells(inner: Any, probe: Probe, k: int, selector: Any = None, *, pairs: bool = False) -> tuple[Any, Any]:
+    """Distances and positions (1, k) of the nearest entries in the probe's cells, −1 where there are fewer.
+
+    This is the FAISS method behind its Python wrapper: the wrapper reads `nprobe` from the index, this one takes it
+    from the call.
+
+    Args:
+        pairs: name an entry by its cell, in the upper 32 bits, and its place in the cell's list, not by its position.
+    """
     assert probe.cells is not None, "an index with cells is searched by them"
     distances, positions = np.empty((1, k), dtype=np.float32), np.empty((1, k), dtype=np.int64)
     query, cells, coarse, *found = map(
         faiss.swig_ptr, (probe.query, probe.cells, probe.distances, distances, positions)
     )
     asked = faiss.SearchParametersIVF(nprobe=probe.cells.shape[1], sel=selector)
-    inner.search_preassigned_c(1, query, k, cells, coarse, *found, False, asked)
+    inner.search_preassigned_c(1, query, k, cells, coarse, *found, pairs, asked)
     return distances, positions

@@ -18,14 +18,20 @@ __all__ = ["map_index", "write_index"]
 _MAPPED_CELLS: Final = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
 # The flags above load an index without cells into memory, silently.
 _MAPPED_WHOLE: Final = faiss.IO_FLAG_MMAP_IFC
-# A table of distances between centroids and sub-centroids saves a third of a search; past this it would cost more
-# memory than the codes.
-_MOST_TABLE_BYTES: Final = 64 << 20
+# How a file of inverted lists begins; one of a whole index, as earlier versions wrote, begins with its class.
+_LISTS: Final = b"ilar"
+_BUFFER: Final = 1 << 20
 
 
 def write_index(codec: Codec, codes: Codes, path: Path) -> None:
-    """Write a FAISS index with codes (N, code_size) uint8 at positions 0, 1, 2 …"""
-    faiss.write_index(codec.filled(codes), str(path))
+    """Write codes (N, code_size) uint8 at positions 0, 1, 2 …: as inverted lists, or as a FAISS index without cells."""
+    index = codec.filled(codes)
+    with path.open("wb", buffering=_BUFFER) as file:
+        writer = faiss.PyCallbackIOWriter(file.write)  # FAISS' own says nothing when the disk is full at the end
+        if codec.has_cells:
+            faiss.write_InvertedLists(Family(index).inner.invlists, writer)
+        else:
+            faiss.write_index(index, writer)
 
 
 def map_index(codec: Codec, path: Path) -> Any:
@@ -34,8 +40,10 @@ def map_index(codec: Codec, path: Path) -> Any:
     Raises:
         RuntimeError: FAISS cannot open the file.
     """
-    index = faiss.read_index(str(path), _MAPPED_CELLS if codec.has_cells else _MAPPED_WHOLE)
-    inner = Family(index).inner
-    if isinstance(inner, faiss.IndexIVFPQ) and inner.nlist * inner.pq.M * inner.pq.ksub * 4 <= _MOST_TABLE_BYTES:
-        inner.precompute_table()
-    return index
+    if not codec.has_cells:
+        return faiss.read_index(str(path), _MAPPED_WHOLE)
+    with path.open("rb") as file:
+        lists_only = file.read(len(_LISTS)) == _LISTS
+    if not lists_only:
+        return faiss.read_index(str(path), _MAPPED_CELLS)
+    return codec.shells.owning(faiss.read_InvertedLists(faiss.FileIOReader(str(path)), _MAPPED_CELLS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -18,14 +18,15 @@ from workers.index.codec.codec import Codec, Codes, Features, Probe, search
 from workers.index.collection.delta import Delta
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal, entry_order, name_in
-from workers.index.collection.manifest import Manifest, SegmentFiles
+from workers.index.collection.manifest import Manifest
 from workers.index.collection.pinned import current_manifest
 from workers.index.collection.segment import Hit, Segment
+from workers.index.collection.segments import Segments, best, open_segments
 from workers.index.verdicts.background import Background
 from workers.index.verdicts.judge import Evidence
 from workers.index.verdicts.score import COHORT, COHORT_CELLS, LEFT_OUT, cohort
 
-__all__ = ["Answer", "Collection", "check_extractor", "journal_incomplete", "open_segments"]
+__all__ = ["Answer", "Collection", "check_extractor", "journal_incomplete"]
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class _Generation:
 
     manifest: Manifest
     codec: Codec
-    segments: list[Segment]
-    distractors: list[Segment]
+    assets: Segments
+    distractors: Segments
     background: Background | None
     delta: Delta
     read_up_to: str
@@ -103,7 +104,8 @@ class Collection:
 
     @property
     def segments(self) -> list[Segment]:
-        return self._current.segments
+        """Those of assets."""
+        return self._current.assets.segments
 
     @property
     def changes(self) -> int:
@@ -117,12 +119,12 @@ class Collection:
 
     def __len__(self) -> int:
         """Assets in the segments (journal not counted)."""
-        return sum(len(segment) for segment in self._current.segments)
+        return len(self._current.assets)
 
     @property
     def vectors(self) -> int:
         """Entries that a search may meet: assets in the segments, and distractors."""
-        return len(self) + sum(len(segment) for segment in self._current.distractors)
+        return len(self) + len(self._current.distractors)
 
     # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -183,8 +185,7 @@ class Collection:
         def nearest(probe: Probe, of_delta: list[Hit], where: Mapping[str, str]) -> list[Hit]:
             hits = [hit for hit in of_delta if hit.asset_id not in without]
             hits += _supposed(generation.codec, probe, supposed)
-            for segment in generation.segments:
-                hits += _best(partial(segment.search, probe, where=where), depth, wanted)
+            hits += generation.assets.best(probe, depth, where, wanted)
             return sorted(hits, key=lambda hit: hit.distance)
 
         for feature, asked in zip(features, found, strict=True):
@@ -200,7 +201,7 @@ class Collection:
         with generation.lock:
             if generation.delta.supersedes(asset_id, generation.delta.changes):
                 return generation.delta.code_of(asset_id)
-        codes = (segment.code_of(asset_id) for segment in generation.segments)
+        codes = (segment.code_of(asset_id) for segment in generation.assets.segments)
         return next((code for code in codes if code is not None), None)
 
     def uninformative(self, feature: Features) -> bool:
@@ -264,30 +265,46 @@ class Collection:
         return True
 
     def _load(self, manifest: Manifest, old: _Generation | None) -> _Generation:
-        """Download missing files, check all, map them."""
+        """Download missing files, check them, map them; what the old generation has open is not read again."""
         check_extractor(manifest.collection, manifest.extractor, self._extractor)
-        if old and old.manifest.codec == manifest.codec:
+        same_codec = old is not None and old.manifest.codec == manifest.codec
+        if old and same_codec:
             codec = old.codec
         else:
             codec = Codec.read(self._files.fetch(manifest.codec), manifest.factory)
             codec.warm()
-        opened = open_segments(self._files, manifest, codec)
-        parts = list(zip(manifest.segments, opened, strict=True))
+        parts = manifest.segments
+        opened = open_segments(self._files, manifest, codec, _open_in(old) if same_codec else {})
+        assets, distractors = (
+            [segment for part, segment in zip(parts, opened, strict=True) if part.distractors == wanted]
+            for wanted in (False, True)
+        )
         return _Generation(
-            manifest, codec,
-            [segment for part, segment in parts if not part.distractors],
-            [segment for part, segment in parts if part.distractors],
-            Background.read(self._files.fetch(manifest.background)) if manifest.background else None,
+            manifest, codec, Segments(codec, assets), Segments(codec, distractors), self._background(manifest, old),
             Delta(codec), manifest.journal_entry,
         )  # fmt: skip
+
+    def _background(self, manifest: Manifest, old: _Generation | None) -> Background | None:
+        if old and old.manifest.background == manifest.background:
+            return old.background
+        return Background.read(self._files.fetch(manifest.background)) if manifest.background else None
+
+
+def _open_in(generation: _Generation | None) -> dict[str, Segment]:
+    """The segments of a generation, by their names."""
+    if generation is None:
+        return {}
+    parts = sorted(generation.manifest.segments, key=lambda part: part.distractors)
+    segments = [*generation.assets.segments, *generation.distractors.segments]
+    return {part.name: segment for part, segment in zip(parts, segments, strict=True)}
 
 
 def _asked(delta: Delta, around: Probe, nprobe: int, k: int, where: Mapping[str, str]) -> _Asked:
     probe = around.of_nearest(nprobe)
-    hits = _best(partial(delta.search, probe, where=where), k, lambda _: True)
+    hits = best(partial(delta.search, probe, where=where), k, lambda _: True)
     if probe is around and not where:
         return _Asked(probe, around, hits, hits)
-    return _Asked(probe, around, hits, _best(partial(delta.search, around, where={}), k, lambda _: True))
+    return _Asked(probe, around, hits, best(partial(delta.search, around, where={}), k, lambda _: True))
 
 
 def _evidence(
@@ -295,8 +312,8 @@ def _evidence(
 ) -> Evidence:
     """What the verdict of a search rests on, by all its hits, of which the first `k` are the answer's."""
     distances = [hit.distance for hit in hits]
-    around_it = _distractors(generation, asked.around, COHORT + 1)
-    among = around_it if asked.probe is asked.around else _distractors(generation, asked.probe, 1)
+    around_it = generation.distractors.distances(asked.around, COHORT + 1)
+    among = around_it if asked.probe is asked.around else generation.distractors.distances(asked.probe, 1)
     manifest, background = generation.manifest, generation.background
     first = distances[0] if distances else math.inf
     around = background.around(feature) if background else None
@@ -319,11 +336,6 @@ def _supposed(codec: Codec, probe: Probe, codes: Mapping[str, Codes]) -> Iterato
         yield from (Hit(asset_id, distance, {}) for _, distance in search(codec.filled(code[None]), probe, 1))
 
 
-def _distractors(generation: _Generation, probe: Probe, k: int) -> list[float]:
-    """Distances of the nearest ones, ascending."""
-    return sorted(d for segment in generation.distractors for d in segment.distances(probe, k))
-
-
 def _matches(hits: list[Hit], evidence: Evidence) -> list[Match]:
     scores: Sequence[float | None] = evidence.scores or [None] * len(hits)
     return [_match(hit, score, evidence) for hit, score in zip(hits, scores, strict=True)]
@@ -337,36 +349,8 @@ def _match(hit: Hit, score: float | None, evidence: Evidence) -> Match:
     )
 
 
-def open_segments(files: CollectionStore, manifest: Manifest, codec: Codec) -> list[Segment]:
-    """Map a generation's segments, from checked local copies."""
-    return [_open(files, part, codec) for part in manifest.segments]
-
-
-def _open(files: CollectionStore, part: SegmentFiles, codec: Codec) -> Segment:
-    """Try twice: another process with the same cache may delete a file between its check and its opening."""
-    try:
-        return Segment(files.fetch_segment(part), codec)
-    except (FileNotFoundError, RuntimeError):  # FAISS raises the latter for a file it cannot open
-        pass
-    try:
-        return Segment(files.fetch_segment(part), codec)
-    except (FileNotFoundError, RuntimeError) as error:
-        raise CorruptSegment(f"Segment {part.index} cannot be opened: {error}") from error
-
-
 def journal_incomplete(collection: str) -> CorruptSegment:
     return CorruptSegment(f"The journal of {collection!r} is incomplete: run `aii index repair {collection}`.")
-
-
-def _best(find: Callable[[int], Iterator[Hit | None]], k: int, wanted: Callable[[Hit], bool]) -> list[Hit]:
-    """The first `k` wanted hits of a search, which goes deeper only when too few are wanted."""
-    depth = k
-    while True:
-        hits = list(find(depth))
-        good = [hit for hit in hits if hit and wanted(hit)]
-        if len(good) >= k or len(hits) < depth:
-            return good[:k]
-        depth *= 4
 
 
 def check_extractor(collection: str, pinned: ExtractorIdentity, extractor: ExtractorIdentity) -> None:

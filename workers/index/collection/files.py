@@ -72,11 +72,14 @@ class CollectionStore:
     def upload_segment(self, paths: SegmentPaths) -> SegmentFiles:
         """Store the files of a segment."""
         index, assets, meta = (self.upload(path) for path in (paths.index, paths.assets, paths.meta))
-        return SegmentFiles(index=index, assets=assets, meta=meta, count=len(TextTable(paths.assets)))
+        lookup = self.upload(paths.lookup) if paths.lookup else None
+        return SegmentFiles(index=index, assets=assets, meta=meta, lookup=lookup, count=len(TextTable(paths.assets)))
 
     def fetch_segment(self, files: SegmentFiles) -> SegmentPaths:
         """Local copies of a segment's files; errors as in :meth:`fetch`."""
-        return SegmentPaths(self.fetch(files.index), self.fetch(files.assets), self.fetch(files.meta))
+        lookup = self.fetch(files.lookup) if files.lookup else None
+        hidden = tuple(self.fetch(digest) for digest in files.hidden)
+        return SegmentPaths(self.fetch(files.index), self.fetch(files.assets), self.fetch(files.meta), lookup, hidden)
 
     def upload_features(self, features: npt.NDArray[np.float32]) -> str:
         """Store features (N, D) for a build under their digest, which is returned."""

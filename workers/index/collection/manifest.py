@@ -13,13 +13,33 @@ __all__ = ["Manifest", "Pointer", "SegmentFiles"]
 
 class SegmentFiles(Frozen):
     """The files of a segment, by digest. The entries of a segment of `distractors` belong to no asset: they are what
-    matches are compared with, and no answer names them."""
+    matches are compared with, and no answer names them.
+
+    Attributes:
+        count: entries that are current.
+        lookup: finds an asset's position; segments of earlier versions lack it.
+        hidden: positions of the entries that later changes replaced or removed, one file for each time.
+        superseded: how many these are.
+    """
 
     index: Digest
     assets: Digest
     meta: Digest
     count: int = Field(ge=0)
     distractors: bool = False
+    lookup: Digest | None = None
+    hidden: list[Digest] = Field(default=[])
+    superseded: int = Field(default=0, ge=0)
+
+    @property
+    def name(self) -> str:
+        """Names the segment by those of its files that stay the same as long as it exists."""
+        return " ".join([self.index, self.assets, self.meta, self.lookup or ""])
+
+    @property
+    def digests(self) -> set[str]:
+        """The digests of all its files."""
+        return {self.index, self.assets, self.meta, *self.hidden, *([self.lookup] if self.lookup else [])}
 
 
 class Manifest(Frozen):
@@ -28,6 +48,7 @@ class Manifest(Frozen):
     Attributes:
         factory: FAISS factory string of the codec.
         codec: digest of the codec's file.
+        segments: an asset is current in one of them at most.
         journal_entry: the last journal entry that the segments cover.
         threshold: the distance up to which a query's first match counts as a match, in manifests of version 0.1.0;
             in later ones that of the usual query at nprobe 1; None when it was not calibrated.
@@ -57,7 +78,7 @@ class Manifest(Frozen):
     def digests(self) -> set[str]:
         """The digests of all its files."""
         others = {digest for digest in (self.background, self.duplicates) if digest}
-        return {self.codec, *others, *(d for part in self.segments for d in (part.index, part.assets, part.meta))}
+        return {self.codec, *others}.union(*(part.digests for part in self.segments))
 
     @property
     def usual_nprobe(self) -> int:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection as AnyCollection
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from tasks.errors import CorruptSegment
 from workers.index.codec.codec import Codec, Codes, Positions, Probe, code_at, codes_of, search, search_among
 from workers.index.codec.mapped import map_index, write_index
-from workers.index.collection.text_table import TextTable, write_table
+from workers.index.collection.hidden import read_hidden
+from workers.index.collection.lookup import Hashes, Lookup, find_assets, hashes_of, write_lookup
+from workers.index.collection.text_table import TextTable, merge_tables
 
-__all__ = ["Hit", "Segment", "SegmentPaths", "meta_text", "write_segment"]
+__all__ = ["Entries", "Hit", "Segment", "SegmentPaths", "merge_segments", "meta_text", "write_segment"]
 
 # Pairs of metadata key and value whose positions are kept in memory.
 _MOST_METADATA: Final = 32
@@ -34,26 +40,53 @@ class Hit:
 
 @dataclass(frozen=True)
 class SegmentPaths:
-    """A segment's files: the FAISS index, and two tables by position."""
+    """A segment's files: the index, and two tables by position; a lookup, which segments of earlier versions lack; and
+    the positions of hidden entries, in any number of files."""
 
     index: Path
     assets: Path
     meta: Path
+    lookup: Path | None = None
+    hidden: tuple[Path, ...] = ()
 
     @classmethod
     def below(cls, folder: Path) -> SegmentPaths:
-        return cls(folder / "index", folder / "assets", folder / "meta")
+        return cls(folder / "index", folder / "assets", folder / "meta", folder / "lookup")
 
 
 def write_segment(
     codec: Codec, codes: Codes, asset_ids: Iterable[str], metas: Iterable[str], paths: SegmentPaths
 ) -> None:
     """Write N codes (N, code_size), the N asset_ids they belong to and N metadata (see :func:`meta_text`) durably."""
+    merge_segments(codec, (), Entries(codes, asset_ids, metas), paths)
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Codes (N, code_size), the N asset_ids they belong to, and N metadata."""
+
+    codes: Codes
+    asset_ids: Iterable[str]
+    metas: Iterable[str]
+
+
+def merge_segments(
+    codec: Codec, parts: Sequence[tuple[Segment, npt.NDArray[np.bool_]]], more: Entries, paths: SegmentPaths
+) -> None:
+    """Write the entries of some segments that are kept (one bool for each position), and then `more`, durably."""
+    codes = np.concatenate([*(segment.codes[kept] for segment, kept in parts), more.codes])
+    assets = merge_tables(paths.assets, [(segment.assets, kept) for segment, kept in parts], more.asset_ids)
+    metas = merge_tables(paths.meta, [(segment.metas, kept) for segment, kept in parts], more.metas)
+    if (assets, metas) != (len(codes), len(codes)):
+        raise ValueError(f"{len(codes)} codes for {assets} assets and {metas} metadata")
     write_index(codec, codes, paths.index)
-    counts = write_table(paths.assets, asset_ids), write_table(paths.meta, metas)
-    if counts != (len(codes), len(codes)):
-        raise ValueError(f"{len(codes)} codes for {counts[0]} assets and {counts[1]} metadata")
-    for path in (paths.index, paths.assets, paths.meta):
+    written = [paths.index, paths.assets, paths.meta]
+    if paths.lookup:
+        known = [segment.hashes[kept] for segment, kept in parts]
+        added = islice(TextTable(paths.assets), sum(map(len, known)), None)
+        write_lookup(paths.lookup, np.concatenate([*known, hashes_of(added)]))
+        written.append(paths.lookup)
+    for path in written:
         _flush(path)
 
 
@@ -78,45 +111,71 @@ class Segment:
 
     def __init__(self, paths: SegmentPaths, codec: Codec) -> None:
         self._codec = codec
-        self._index = map_index(codec, paths.index)
+        self.index = map_index(codec, paths.index)
         self.assets = TextTable(paths.assets)
         self.metas = TextTable(paths.meta)
-        if not len(self.assets) == len(self.metas) == self._index.ntotal:
+        if not len(self.assets) == len(self.metas) == self.index.ntotal:
             raise CorruptSegment(
-                f"{paths.index.name} holds {self._index.ntotal} codes, {paths.assets.name} {len(self.assets)} assets, "
+                f"{paths.index.name} holds {self.index.ntotal} codes, {paths.assets.name} {len(self.assets)} assets, "
                 f"{paths.meta.name} {len(self.metas)} metadata."
             )
+        self._lookup = Lookup(paths.lookup, self.assets) if paths.lookup else None
+        self.hidden = read_hidden(paths.hidden)
         self._positions_by_pair: dict[tuple[str, str], Positions] = {}
 
+    def hiding(self, hidden: Sequence[Path]) -> Segment:
+        """The same segment, on the same mapped files, with other entries hidden."""
+        other = copy.copy(self)
+        other.hidden = read_hidden(hidden)
+        return other
+
     def __len__(self) -> int:
-        return len(self.assets)
+        """Entries that are current."""
+        return len(self.assets) - len(self.hidden)
 
     @property
     def codes(self) -> Codes:
         """All codes (N, code_size) uint8, by position: a copy in memory."""
-        return codes_of(self._index)
+        return codes_of(self.index)
+
+    @property
+    def hashes(self) -> Hashes:
+        """Of all asset_ids, (N,) uint32, by position."""
+        return self._lookup.hashes if self._lookup else hashes_of(self.assets)
+
+    @property
+    def current(self) -> npt.NDArray[np.bool_]:
+        """Which entries (N,) are not hidden, by position."""
+        current = np.ones(len(self.assets), dtype=bool)
+        current[self.hidden] = False
+        return current
+
+    def find(self, asset_ids: AnyCollection[str]) -> Positions:
+        """The positions (M,) int64 of some assets' current entries, ascending."""
+        return np.setdiff1d(find_assets(self.assets, self._lookup, asset_ids), self.hidden, assume_unique=True)
 
     def code_of(self, asset_id: str) -> Codes | None:
-        """The code (code_size,) uint8 of an asset; None for one that is not here. Reads the whole table of names."""
-        positions = self.assets.containing(asset_id).tolist()
-        return next((code_at(self._index, p) for p in positions if self.assets[p] == asset_id), None)
+        """The code (code_size,) uint8 of an asset; None for one that is not here."""
+        return next((code_at(self.index, position) for position in self.find([asset_id]).tolist()), None)
 
-    def distances(self, probe: Probe, k: int) -> list[float]:
-        """Of the `k` nearest entries, ascending, whatever they are."""
-        return [distance for _, distance in search(self._index, probe, k)]
+    def hit(self, position: int, distance: float) -> Hit:
+        """The entry at a position."""
+        return Hit(self.assets[position], distance, self._meta(position))
 
-    def search(self, probe: Probe, k: int, where: Mapping[str, str]) -> Iterator[Hit]:
-        """The `k` nearest entries that have the metadata `where`, nearest first."""
+    def search(self, probe: Probe, k: int, where: Mapping[str, str]) -> Iterator[Hit | None]:
+        """The `k` nearest entries that have the metadata `where`, nearest first; None in place of a hidden one."""
         found = (
-            search_among(self._codec, self._index, probe, k, self._positions_with(where))
+            search_among(self._codec, self.index, probe, k, self._positions_with(where))
             if where
-            else search(self._index, probe, k)
+            else search(self.index, probe, k)
         )
+        hidden = set(np.intersect1d([position for position, _ in found], self.hidden).tolist())
         for position, distance in found:
-            yield Hit(self.assets[position], distance, self._meta(position))
+            yield None if position in hidden else self.hit(position, distance)
 
     def _positions_with(self, where: Mapping[str, str]) -> Positions:
-        return reduce(np.intersect1d, (self._positions_of(*pair) for pair in where.items()))
+        found = reduce(np.intersect1d, (self._positions_of(*pair) for pair in where.items()))
+        return np.setdiff1d(found, self.hidden, assume_unique=True)
 
     def _positions_of(self, key: str, value: str) -> Positions:
         """The positions (M,) int64 of the entries with one pair of metadata; searched once, then remembered."""

@@ -6,7 +6,8 @@ Layout: ``AIITEXTS`` | count (uint64) | count + 1 offsets (uint64, little endian
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,21 +24,40 @@ _CHUNK = 65_536
 
 def write_table(path: Path, texts: Iterable[str]) -> int:
     """Write one text for each position, in order, without holding them in memory; returns how many there were."""
-    lengths = [0]
+    return merge_tables(path, (), texts)
+
+
+def merge_tables(path: Path, tables: Sequence[tuple[TextTable, npt.NDArray[np.bool_]]], more: Iterable[str]) -> int:
+    """Write the texts of some tables that are kept (one bool for each position), and then `more`; returns how many
+    there were.
+
+    Nothing here takes Python's lock for long, however many texts there are: queries are answered meanwhile. A list of
+    ten million lengths, turned into an array, would stop them for half a second.
+    """
+    lengths = array("Q")
     body = path.with_name(path.name + ".texts")
     try:
         with body.open("wb") as file:
-            for text in texts:
+            for table, kept in tables:
+                for chunk, sizes in table.chunks(kept):
+                    file.write(chunk.data)
+                    lengths.frombytes(sizes.tobytes())
+            for text in more:
                 lengths.append(file.write(text.encode()))
-        with path.open("wb") as file:
-            file.write(_MAGIC + np.uint64(len(lengths) - 1).astype("<u8").tobytes())
-            file.write(np.cumsum(lengths, dtype="<u8").tobytes())
-            with body.open("rb") as source:
-                while chunk := source.read(1 << 20):
-                    file.write(chunk)
+        _with_header(path, np.frombuffer(lengths, dtype=np.uint64), body)
     finally:
         body.unlink(missing_ok=True)
-    return len(lengths) - 1
+    return len(lengths)
+
+
+def _with_header(path: Path, lengths: npt.NDArray[np.uint64], body: Path) -> None:
+    offsets = np.zeros(len(lengths) + 1, dtype="<u8")
+    np.cumsum(lengths, out=offsets[1:])
+    with path.open("wb") as file, body.open("rb") as source:
+        file.write(_MAGIC + np.uint64(len(lengths)).astype("<u8").tobytes())
+        file.write(offsets.data)
+        while chunk := source.read(1 << 20):
+            file.write(chunk)
 
 
 class TextTable:
@@ -73,6 +93,18 @@ class TextTable:
             cuts = (offsets - offsets[0]).tolist()
             for begin, end in pairwise(cuts):
                 yield chunk[begin:end].decode()
+
+    def chunks(self, kept: npt.NDArray[np.bool_]) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]]:
+        """The texts that are kept, many at a time: their bytes one behind the other, and how many each has."""
+        for start in range(0, len(self), _CHUNK):
+            offsets: npt.NDArray[np.uint64] = np.array(self._offsets[start : start + _CHUNK + 1])
+            chosen, lengths = kept[start : start + _CHUNK], np.diff(offsets)
+            texts = np.array(self._texts[int(offsets[0]) : int(offsets[-1])])
+            yield (
+                (texts, lengths)
+                if chosen.all()
+                else (texts[np.repeat(chosen, lengths.astype(np.int64))], lengths[chosen])
+            )
 
     def containing(self, part: str) -> npt.NDArray[np.int64]:
         """The positions (M,) int64 of the texts that contain `part`, ascending."""

@@ -12,7 +12,10 @@ from typing import Final
 from tasks.errors import InvalidRequest
 from tasks.names import check_asset_id
 from workers.index.collection.files import CollectionStore
+from workers.index.collection.hidden import read_hidden
 from workers.index.collection.journal import Change, Journal, name_in
+from workers.index.collection.lookup import Lookup, find_assets
+from workers.index.collection.manifest import SegmentFiles
 from workers.index.collection.pinned import current_manifest
 from workers.index.collection.text_table import TextTable
 
@@ -35,8 +38,8 @@ class Asset:
 def assets(files: CollectionStore, journal: Journal) -> Iterator[Asset]:
     """All assets, those of the segments first."""
     tables, changes = _held(files, journal)
-    for ids, metas in tables:
-        for asset_id, meta in zip(ids, metas, strict=True):
+    for table in tables:
+        for asset_id, meta in table.entries():
             if asset_id not in changes:
                 yield _asset(asset_id, json.loads(meta) if meta else {})
     yield from (_asset(change.asset_id, change.meta) for change in changes.values() if change.code is not None)
@@ -45,7 +48,7 @@ def assets(files: CollectionStore, journal: Journal) -> Iterator[Asset]:
 def which_registered(files: CollectionStore, journal: Journal, wanted: AnyCollection[str]) -> set[str]:
     """Those of some assets that the collection holds now."""
     tables, changes = _held(files, journal)
-    registered = {asset for asset in wanted if any(asset in ids for ids, _ in tables)}
+    registered = {asset for table in tables for asset in table.those_of(wanted)}
     for change in changes.values():
         if change.asset_id in wanted:
             (registered.discard if change.code is None else registered.add)(change.asset_id)
@@ -84,15 +87,33 @@ def _meant(files: CollectionStore, journal: Journal, word: str) -> str:
 
 def _beginning_with(files: CollectionStore, journal: Journal, beginning: str) -> list[str]:
     tables, changes = _held(files, journal)
-    candidates = {ids[int(i)] for ids, _ in tables for i in ids.containing(beginning)} | set(changes)
+    candidates = {t.ids[int(i)] for t in tables for i in t.ids.containing(beginning)} | set(changes)
     return sorted(a for a in which_registered(files, journal, candidates) if a.startswith(beginning))
 
 
-def _held(files: CollectionStore, journal: Journal) -> tuple[list[tuple[TextTable, TextTable]], dict[str, Change]]:
+class _Tables:
+    """The tables of a segment, without its codes."""
+
+    def __init__(self, files: CollectionStore, part: SegmentFiles) -> None:
+        self.ids, self._metas = TextTable(files.fetch(part.assets)), TextTable(files.fetch(part.meta))
+        self._lookup = Lookup(files.fetch(part.lookup), self.ids) if part.lookup else None
+        self._hidden = set(read_hidden(map(files.fetch, part.hidden)).tolist())
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """Ids and metadata of the current entries."""
+        rows = enumerate(zip(self.ids, self._metas, strict=True))
+        return (row for position, row in rows if position not in self._hidden)
+
+    def those_of(self, wanted: AnyCollection[str]) -> Iterator[str]:
+        """Those of some assets that have a current entry here."""
+        positions = find_assets(self.ids, self._lookup, wanted).tolist()
+        return (self.ids[position] for position in positions if position not in self._hidden)
+
+
+def _held(files: CollectionStore, journal: Journal) -> tuple[list[_Tables], dict[str, Change]]:
     """The tables of ids and metadata of the segments, and the latest later change of each asset."""
     manifest = current_manifest(files, journal)
-    parts = [part for part in manifest.segments if not part.distractors]
-    tables = [(TextTable(files.fetch(part.assets)), TextTable(files.fetch(part.meta))) for part in parts]
+    tables = [_Tables(files, part) for part in manifest.segments if not part.distractors]
     return tables, {change.asset_id: change for change in journal.all_after(manifest.journal_entry)}
 
 

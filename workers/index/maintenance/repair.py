@@ -10,12 +10,12 @@ from tasks.assets.feedback import Feedback
 from tasks.assets.records import facts_of
 from tasks.storage import ObjectStore
 from workers.index.codec.codec import Codec
-from workers.index.collection.collection import open_segments
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import BEGINNING, Journal, decode_code, entry_order, named
 from workers.index.collection.manifest import Manifest
 from workers.index.collection.pinned import pin_current
 from workers.index.collection.segment import meta_text
+from workers.index.collection.segments import open_segments
 from workers.index.maintenance.documents import newest_activations
 
 __all__ = ["Repaired", "repair"]
@@ -84,8 +84,8 @@ def _current_entries(
     are missing."""
     present: dict[str, tuple[bytes, str]] = {}
     for segment in open_segments(files, manifest, codec):
-        codes = segment.codes
-        present |= {a: (codes[i].tobytes(), segment.metas[i]) for i, a in enumerate(segment.assets) if a in wanted}
+        codes, found = segment.codes, segment.find(wanted).tolist()
+        present |= {segment.assets[i]: (codes[i].tobytes(), segment.metas[i]) for i in found}
     for change in journal.all_after(manifest.journal_entry, codec.code_size):
         if change.code is None:
             present.pop(change.asset_id, None)

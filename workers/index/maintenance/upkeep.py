@@ -5,26 +5,32 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from tasks.assets import records
 from tasks.errors import Conflict
-from workers.index.codec.codec import Codec, Codes
-from workers.index.collection.collection import journal_incomplete, open_segments
+from workers.index.codec.codec import Codec, Positions
+from workers.index.collection.collection import journal_incomplete
 from workers.index.collection.files import CollectionStore
+from workers.index.collection.hidden import read_hidden, write_hidden
 from workers.index.collection.journal import Change, Journal, entry_order
 from workers.index.collection.manifest import Manifest, SegmentFiles
 from workers.index.collection.pinned import current_manifest, publish
-from workers.index.collection.segment import Segment, SegmentPaths, meta_text, write_segment
+from workers.index.collection.segment import Entries, Segment, SegmentPaths, merge_segments, meta_text
+from workers.index.collection.segments import open_segments
 from workers.index.collection.workspace import workspace
+from workers.index.maintenance.tiers import to_merge
 
 __all__ = ["CheckLock", "compact", "delete", "recalibrated", "remove", "rollback", "separated"]
 
 _REFERENCE: Final = re.compile(r"reference-\d{5}")
+_MOST_HIDDEN_FILES: Final = 8
+
+Mask = npt.NDArray[np.bool_]
 
 # Called right before a generation is published; raises CollectionBusy when the collection's lock was lost.
 CheckLock = Callable[[], None]
@@ -35,9 +41,12 @@ def remove(files: CollectionStore, journal: Journal, asset_id: str) -> str:
     return records.remove(journal, files.assets, files.removals, asset_id)
 
 
-def compact(files: CollectionStore, journal: Journal, check_lock: CheckLock) -> Manifest:
-    """Merge segments and journal into one new segment and publish it as the next generation; returns its manifest, or
-    the current one when the journal holds nothing new.
+def compact(files: CollectionStore, journal: Journal, check_lock: CheckLock, *, whole: bool = False) -> Manifest:
+    """Write the journal's changes into a new segment, merged with others where there are many of their size, and
+    publish that as the next generation; returns its manifest, or the current one when there is nothing to write.
+
+    Args:
+        whole: merge all segments of assets into one, so that nothing is left of what was replaced or removed.
 
     Raises:
         CollectionBusy: the lock was lost; nothing was published.
@@ -50,12 +59,19 @@ def compact(files: CollectionStore, journal: Journal, check_lock: CheckLock) -> 
         raise journal_incomplete(manifest.collection)
     code_size = Codec.read(files.fetch(manifest.codec), manifest.factory).code_size
     changes = {change.asset_id: change for change in journal.all_after(manifest.journal_entry, code_size)}
-    if not changes:
+    if not changes and not (whole and _in_pieces(manifest)):
         return manifest
-    last = max((change.entry for change in changes.values()), key=entry_order)
-    following = next_generation(files, manifest, segments=_merged(files, manifest, changes), journal_entry=last)
+    entries = [manifest.journal_entry, *(change.entry for change in changes.values())]
+    segments = _segments(files, manifest, changes, whole=whole)
+    following = next_generation(files, manifest, segments=segments, journal_entry=max(entries, key=entry_order))
     _publish(files, journal, following, check_lock)
     return following
+
+
+def _in_pieces(manifest: Manifest) -> bool:
+    """Whether there are several segments of assets, or one with entries that are not current."""
+    parts = [part for part in manifest.segments if not part.distractors]
+    return len(parts) > 1 or any(part.superseded for part in parts)
 
 
 def rollback(files: CollectionStore, journal: Journal, number: int, check_lock: CheckLock) -> Manifest:
@@ -136,14 +152,44 @@ def _finish(files: CollectionStore, journal: Journal, manifest: Manifest, check_
     journal.announce(manifest.generation, max(cut, needed, key=entry_order), manifest.journal_entry)
 
 
-def _merged(files: CollectionStore, manifest: Manifest, changes: Mapping[str, Change]) -> list[SegmentFiles]:
-    """One segment of all assets, and those of the distractors as they are."""
+def _segments(
+    files: CollectionStore, manifest: Manifest, changes: Mapping[str, Change], *, whole: bool
+) -> list[SegmentFiles]:
+    """The segments after these changes: a new one of the added entries and of those that are merged with them, and the
+    others as they are, with what the changes replace or remove hidden."""
     codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
     opened = zip(manifest.segments, open_segments(files, manifest, codec), strict=True)
-    segments = [segment for part, segment in opened if not part.distractors]
+    by_name = {part.name: segment for part, segment in opened if not part.distractors}
+    replaced = {name: segment.find(changes) for name, segment in by_name.items()}
+    parts = [_counted(part, len(replaced[part.name])) for part in manifest.segments if not part.distractors]
     added = [change for change in changes.values() if change.code is not None]
-    merged = _written(files, codec, segments, lambda asset: asset not in changes, added)
-    return [merged, *(part for part in manifest.segments if part.distractors)]
+    merged = parts if whole else to_merge(parts, len(added))
+    kept = [_hiding(files, part, replaced[part.name]) for part in parts if part not in merged]
+    if merged or added:
+        sources = []
+        for part in merged:
+            current = by_name[part.name].current
+            current[replaced[part.name]] = False
+            sources.append((by_name[part.name], current))
+        kept.append(_written(files, codec, sources, added))
+    return [*kept, *(part for part in manifest.segments if part.distractors)]
+
+
+def _counted(part: SegmentFiles, replaced: int) -> SegmentFiles:
+    """A segment of which some more entries are replaced or removed."""
+    return part.model_copy(update={"count": part.count - replaced, "superseded": part.superseded + replaced})
+
+
+def _hiding(files: CollectionStore, part: SegmentFiles, positions: Positions) -> SegmentFiles:
+    """A segment with some more entries hidden. Its many files of hidden entries become one now and then."""
+    if not len(positions):
+        return part
+    with workspace(files) as folder:
+        path, earlier = folder / "hidden", part.hidden
+        if len(earlier) >= _MOST_HIDDEN_FILES:
+            positions, earlier = np.union1d(positions, read_hidden(map(files.fetch, earlier))), []
+        write_hidden(path, positions)
+        return part.model_copy(update={"hidden": [*earlier, files.upload(path)]})
 
 
 def separated(files: CollectionStore, manifest: Manifest) -> list[SegmentFiles]:
@@ -151,39 +197,23 @@ def separated(files: CollectionStore, manifest: Manifest) -> list[SegmentFiles]:
     of assets, one of distractors."""
     codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
     segments = open_segments(files, manifest, codec)
-    assets = _written(files, codec, segments, lambda asset: not _REFERENCE.fullmatch(asset), [])
-    references = _written(files, codec, segments, lambda asset: bool(_REFERENCE.fullmatch(asset)), [])
-    return [assets, references.model_copy(update={"distractors": True})]
+    references = [np.array([bool(_REFERENCE.fullmatch(a)) for a in s.assets], dtype=bool) for s in segments]
+    assets = _written(files, codec, [(s, ~mask) for s, mask in zip(segments, references, strict=True)], [])
+    others = _written(files, codec, list(zip(segments, references, strict=True)), [])
+    return [assets, others.model_copy(update={"distractors": True})]
 
 
 def _written(
-    files: CollectionStore, codec: Codec, segments: list[Segment], keep: Callable[[str], bool], added: list[Change]
+    files: CollectionStore, codec: Codec, sources: Sequence[tuple[Segment, Mask]], added: list[Change]
 ) -> SegmentFiles:
-    """One segment of the entries whose assets are kept, and of the added ones."""
-    kept = [np.array([keep(asset) for asset in s.assets], dtype=bool) for s in segments]
-    codes = [s.codes[chosen] for s, chosen in zip(segments, kept, strict=True)]
-    codes.append(_stacked(codec, added))
-
-    def texts(table: Callable[[Segment], Iterable[str]], new: Callable[[Change], str]) -> Iterator[str]:
-        old = (_chosen(table(s), chosen) for s, chosen in zip(segments, kept, strict=True))
-        return chain(chain.from_iterable(old), map(new, added))
-
+    """One segment of the entries of others that are kept, and of the added ones."""
+    codes = [change.code for change in added if change.code is not None]
+    new = Entries(
+        np.stack(codes) if codes else np.empty((0, codec.code_size), dtype=np.uint8),
+        (change.asset_id for change in added),
+        (meta_text(change.meta) for change in added),
+    )
     with workspace(files) as folder:
         paths = SegmentPaths.below(folder)
-        write_segment(
-            codec,
-            np.concatenate(codes),
-            texts(lambda s: s.assets, lambda change: change.asset_id),
-            texts(lambda s: s.metas, lambda change: meta_text(change.meta)),
-            paths,
-        )
+        merge_segments(codec, sources, new, paths)
         return files.upload_segment(paths)
-
-
-def _stacked(codec: Codec, added: list[Change]) -> Codes:
-    codes = [change.code for change in added if change.code is not None]
-    return np.stack(codes) if codes else np.empty((0, codec.code_size), dtype=np.uint8)
-
-
-def _chosen(texts: Iterable[str], keep: np.ndarray) -> Iterator[str]:
-    return (text for text, kept in zip(texts, keep.tolist(), strict=True) if kept)

@@ -8,11 +8,12 @@ from typing import Final
 import numpy as np
 
 from workers.index.codec.codec import Codec, Codes, Features
-from workers.index.collection.collection import Collection, open_segments
+from workers.index.collection.collection import Collection
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal
 from workers.index.collection.manifest import Manifest
 from workers.index.collection.pinned import current_manifest
+from workers.index.collection.segments import open_segments
 
 __all__ = ["Verified", "verify_collection"]
 
@@ -73,7 +74,7 @@ def _sampled(files: CollectionStore, manifest: Manifest, codec: Codec, sample: i
     for part, segment in zip(manifest.segments, open_segments(files, manifest, codec), strict=True):
         if part.distractors:
             continue
-        chosen = np.sort(random.permutation(len(segment))[:sample])
+        chosen = np.sort(random.permutation(np.flatnonzero(segment.current))[:sample])
         assets += [segment.assets[int(position)] for position in chosen]
         codes.append(segment.codes[chosen])
     return assets, np.concatenate(codes)

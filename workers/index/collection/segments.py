@@ -1,0 +1,99 @@
+"""The segments of one generation: opened, and searched together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from tasks.errors import CorruptSegment
+from workers.index.codec.codec import Codec, Probe
+from workers.index.codec.stack import Stack
+from workers.index.collection.files import CollectionStore
+from workers.index.collection.manifest import Manifest, SegmentFiles
+from workers.index.collection.segment import Hit, Segment
+
+__all__ = ["Segments", "Wanted", "best", "open_segments"]
+
+Wanted = Callable[[Hit], bool]
+
+_POSITION_BITS = 32
+
+
+class Segments:
+    """Searches segments of one codec as if they were one. Thread-safe."""
+
+    def __init__(self, codec: Codec, segments: Sequence[Segment]) -> None:
+        self.segments = list(segments)
+        self._stack = Stack(codec, [segment.index for segment in segments])
+        hidden = [(number << _POSITION_BITS) + segment.hidden for number, segment in enumerate(segments)]
+        self._hidden = np.concatenate([np.empty(0, dtype=np.int64), *hidden])
+
+    def __len__(self) -> int:
+        """Entries that are current."""
+        return sum(map(len, self.segments))
+
+    def best(self, probe: Probe, k: int, where: Mapping[str, str], wanted: Wanted) -> list[Hit]:
+        """The `k` nearest wanted entries that have the metadata `where`, nearest first."""
+        if not where:
+            return best(partial(self._nearest, probe), k, wanted)
+        hits = [hit for s in self.segments for hit in best(partial(s.search, probe, where=where), k, wanted)]
+        return sorted(hits, key=lambda hit: hit.distance)[:k]
+
+    def distances(self, probe: Probe, k: int) -> list[float]:
+        """Of the `k` nearest entries, ascending, hidden ones included."""
+        return self._stack.distances(probe, k)
+
+    def _nearest(self, probe: Probe, k: int) -> Iterator[Hit | None]:
+        """The `k` nearest entries, nearest first; None in place of a hidden one."""
+        numbers, positions, distances = self._stack.search(probe, k)
+        names = (numbers << _POSITION_BITS) + positions
+        hidden = self._is_hidden(names) if len(self._hidden) else np.zeros(len(names), dtype=bool)
+        columns = (numbers.tolist(), positions.tolist(), distances.tolist(), hidden.tolist())
+        for number, position, distance, is_hidden in zip(*columns, strict=True):
+            yield None if is_hidden else self.segments[number].hit(position, distance)
+
+    def _is_hidden(self, names: np.ndarray) -> np.ndarray:
+        places = np.minimum(self._hidden.searchsorted(names), len(self._hidden) - 1)
+        return self._hidden[places] == names  # type: ignore[no-any-return]
+
+
+def best(find: Callable[[int], Iterator[Hit | None]], k: int, wanted: Wanted) -> list[Hit]:
+    """The first `k` wanted hits of a search, which goes deeper only when too few are wanted."""
+    depth = k
+    while True:
+        hits = list(find(depth))
+        good = [hit for hit in hits if hit and wanted(hit)]
+        if len(good) >= k or len(hits) < depth:
+            return good[:k]
+        depth *= 4
+
+
+def open_segments(
+    files: CollectionStore, manifest: Manifest, codec: Codec, known: Mapping[str, Segment] | None = None
+) -> list[Segment]:
+    """Map a generation's segments, from checked local copies.
+
+    Args:
+        known: segments that are open already, by their names: they are not read again.
+    """
+    return [_opened(files, part, codec, known or {}) for part in manifest.segments]
+
+
+def _opened(files: CollectionStore, part: SegmentFiles, codec: Codec, known: Mapping[str, Segment]) -> Segment:
+    if segment := known.get(part.name):
+        return segment.hiding([files.fetch(digest) for digest in part.hidden])
+    return _open(files, part, codec)
+
+
+def _open(files: CollectionStore, part: SegmentFiles, codec: Codec) -> Segment:
+    """Try twice: another process with the same cache may delete a file between its check and its opening."""
+    try:
+        return Segment(files.fetch_segment(part), codec)
+    except (FileNotFoundError, RuntimeError):  # FAISS raises the latter for a file it cannot open
+        pass
+    try:
+        return Segment(files.fetch_segment(part), codec)
+    except (FileNotFoundError, RuntimeError) as error:
+        raise CorruptSegment(f"Segment {part.index} cannot be opened: {error}") from error
