@@ -43,6 +43,7 @@ class Assessment(Frozen):
         nearest_distractor: the distance of the nearest image that belongs to no asset; a first match beyond it comes
             first among assets only.
         fpr, threshold: the false-match rate of the verdict `match`, and the score that keeps it.
+        threshold_high: the score that really has that rate is, with 95 % confidence, between `threshold` and this.
         possible_fpr, possible_threshold: the same of the verdict `possible`.
         view: which version of the query the matches are of: `as_is`, `mirror`, `rotation_90`, `mirror_rotation_90` …
     """
@@ -54,6 +55,7 @@ class Assessment(Frozen):
     nearest_distractor: float | None = None
     fpr: float | None = None
     threshold: float | None = None
+    threshold_high: float | None = None
     possible_fpr: float | None = None
     possible_threshold: float | None = None
     view: str = "as_is"

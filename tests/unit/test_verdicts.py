@@ -95,6 +95,22 @@ def test_a_rate_that_too_few_images_can_show_has_no_threshold_and_the_verdict_sa
     assert f"{needed_queries(0.0001):,}" in judged.assessment.reason
 
 
+def test_more_images_tell_a_threshold_more_narrowly_and_its_lower_end_is_what_verdicts_use() -> None:
+    calibration = starter.read_card().calibration
+    widths = []
+    for queries in (300, 3_072, 300_000):
+        between = calibration.model_copy(update={"queries": queries}).interval(FPR, 16, 1_000)
+        assert between is not None
+        assert between[0] == calibration.threshold(FPR, 16, 1_000)
+        widths.append(between[1] - between[0])
+    assert widths == sorted(widths, reverse=True)
+    assert 0 < widths[-1] < widths[0] < 0.1
+    assert calibration.interval(1 / calibration.queries, 16, 1_000) is None
+    judged = judge(_evidence(0.5, calibration)).assessment
+    assert judged.threshold_high == calibration.interval(FPR, 16, 1_000)[1]  # type: ignore[index]
+    assert f"at most {judged.threshold_high:.3f}" in judged.reason
+
+
 def test_a_better_score_is_a_more_probable_copy() -> None:
     calibration = starter.read_card().calibration
     found = [calibration.probability(s, 1, 1_000) for s in (0.4, 0.75, 0.85, 0.99)]

@@ -105,19 +105,22 @@ def build(
 
 def _threshold(manifest: Manifest) -> str:
     calibration = manifest.calibration
-    if calibration is None or manifest.threshold is None:
+    if calibration is None:
         return _threshold_distance(manifest)
-    threshold = calibration.threshold(calibration.fpr, manifest.usual_nprobe, manifest.assets)
+    between = calibration.interval(calibration.fpr, manifest.usual_nprobe, manifest.assets)
+    if between is None:
+        return _threshold_distance(manifest)
+    low, high = between
     return (
-        f"threshold {threshold:.3f} (score) at a false-positive rate of {calibration.fpr:g}, calibrated on "
-        f"{calibration.queries:,} {calibration.background}"
+        f"threshold {low:.3f} (score; 95% interval {low:.3f} to {high:.3f}) at a false-positive rate of "
+        f"{calibration.fpr:g}, calibrated on {calibration.queries:,} {calibration.background}"
     )
 
 
 def _threshold_distance(manifest: Manifest) -> str:
     from workers.index.verdicts.calibration import needed_queries  # noqa: PLC0415
 
-    if manifest.threshold is not None:  # of version 0.1.0
+    if manifest.calibration is None and manifest.threshold is not None:  # of version 0.1.0
         return f"threshold {manifest.threshold:.4f} (distance) at a false-positive rate of {manifest.threshold_fpr}"
     wanted = manifest.calibration.fpr if manifest.calibration else _DEFAULT_FPR
     return (
@@ -244,14 +247,15 @@ def _curve(manifest: Manifest, assets: int) -> Iterator[str]:
         return
     copies = f"; copies of {calibration.copies_of}" if calibration.copies_of else ""
     yield f"\nfalse matches, of {calibration.background}, among {assets:,} assets{copies}"
-    yield f"{'nprobe':>8}{'rate':>8}{'score':>8}{'copies found':>14}"
+    yield f"{'nprobe':>8}{'rate':>8}{'score':>8}{'95% interval':>18}{'copies found':>14}"
     for curve in calibration.curves:
         for rate in _CURVE_FPRS:
-            threshold = calibration.threshold(rate, curve.nprobe, assets)
-            if threshold is not None:
+            between = calibration.interval(rate, curve.nprobe, assets)
+            if between is not None:
+                threshold, span = between[0], f"{between[0]:.3f} to {between[1]:.3f}"
                 found = calibration.copies(threshold, curve.nprobe)
                 share = "not measured" if found is None else f"{found:.3f}"
-                yield f"{curve.nprobe:>8}{rate:>8.1%}{threshold:>8.3f}{share:>14}"
+                yield f"{curve.nprobe:>8}{rate:>8.1%}{threshold:>8.3f}{span:>18}{share:>14}"
 
 
 @click.command(cls=Command)

@@ -13,6 +13,7 @@ from tasks.messages import Frozen
 __all__ = ["Calibration", "Curve", "needed_queries", "wilson"]
 
 _Z95: Final = 1.96
+_Z95_ONE_SIDED: Final = 1.645
 # By the rule of three, no false match among 3 / rate queries means at most that rate, with 95 % confidence.
 _QUERIES_TIMES_RATE: Final = 3
 # A rate is a mean over all assets that might be there. Of a few, one that resembles many images weighs more than that:
@@ -97,16 +98,31 @@ class Calibration(Frozen):
     def threshold(self, fpr: float, nprobe: int, assets: int) -> float | None:
         """The highest score at which at most a share `fpr` of unrelated queries match; None when there were too few
         queries to tell, or even the best score is reached by more."""
-        if self.queries < needed_queries(fpr):
+        return None if self.queries < needed_queries(fpr) else self._reached(fpr, nprobe, assets)
+
+    def interval(self, fpr: float, nprobe: int, assets: int) -> tuple[float, float] | None:
+        """Between which scores the one lies that a share `fpr` of unrelated images really reaches, with 95 % confidence
+        on either side; :meth:`threshold` is the lower one. None where that is.
+
+        A query's rate is between 0 and 1, so that its variance is at most that of a yes or no.
+        """
+        low = self.threshold(fpr, nprobe, assets)
+        if low is None:
             return None
+        mean = wilson(fpr * self.queries, self.queries, _Z95_ONE_SIDED)[1]  # with `fpr` as the lower end
+        upper_end = mean + _Z95_ONE_SIDED * math.sqrt(mean * (1 - mean) / self.queries)
+        return low, max(low, self._reached(min(1.0, upper_end), nprobe, assets) or low)
+
+    def _reached(self, rate: float, nprobe: int, assets: int) -> float | None:
+        """The highest score at which the rate's upper end is at most this."""
         rates = self._rates(nprobe, assets)
-        passed = int(np.searchsorted(rates, fpr, side="right"))
+        passed = int(np.searchsorted(rates, rate, side="right"))
         if passed == 0:
             return None
         if passed == len(rates):
             return self.scores[-1]
         low, high = rates[passed - 1], rates[passed]
-        part = (fpr - low) / (high - low)
+        part = (rate - low) / (high - low)
         return float(self.scores[passed - 1] + part * (self.scores[passed] - self.scores[passed - 1]))
 
     def probability(self, score: float, nprobe: int, assets: int) -> float | None:
@@ -133,11 +149,11 @@ def needed_queries(fpr: float) -> int:
     return math.ceil(_QUERIES_TIMES_RATE / fpr)
 
 
-def wilson(successes: float, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (Wilson, 1927)."""
+def wilson(successes: float, trials: int, deviations: float = _Z95) -> tuple[float, float]:
+    """Wilson's interval of a share, of 95 % by default (Wilson, 1927)."""
     if not trials:
         return 0.0, 1.0
-    share, z2 = successes / trials, _Z95**2
+    share, z2 = successes / trials, deviations**2
     middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = _Z95 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
+    half = deviations * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
     return max(0.0, middle - half), min(1.0, middle + half)

@@ -103,14 +103,18 @@ def _by_score(evidence: Evidence, calibration: Calibration, fpr: float, views: i
     limit, possible = (calibration.threshold(r / views, evidence.nprobe, evidence.assets) for r in (fpr, possible_fpr))
     scores = evidence.scores or []
     first = scores[0] if scores else None
+    between = calibration.interval(fpr / views, evidence.nprobe, evidence.assets)
     facts = _facts(evidence) | {
-        "fpr": fpr, "threshold": limit, "possible_fpr": possible_fpr, "possible_threshold": possible,
+        "fpr": fpr, "threshold": limit, "threshold_high": between and between[1],
+        "possible_fpr": possible_fpr, "possible_threshold": possible,
         "false_match_rate": None if first is None
         else min(1.0, views * calibration.rate(first, evidence.nprobe, evidence.assets)),
     }  # fmt: skip
     verdict, reason = _banded(evidence, first, limit, possible, fpr)
     if verdict == "uncalibrated":
         reason = _too_few(calibration, fpr / views)
+    elif between and verdict != "uninformative" and first is not None:
+        reason += f" With 95 % confidence that threshold is at most {between[1]:.3f}."
     distance = None
     if limit is not None and first:
         distance = limit * evidence.distances[0] / first
