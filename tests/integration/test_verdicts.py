@@ -99,6 +99,27 @@ def test_compaction_and_rollback_keep_distractors_apart(calibrated: Place) -> No
         assert found(collection, UNRELATED[700], k=1) == ["new"]
 
 
+def test_a_collection_that_has_doubled_is_calibrated_again_at_compaction(calibrated: Place) -> None:
+    built = calibrated.files.current().calibration
+    assert built is not None
+    collection, more = calibrated.open(), unit_vectors(900, 8)
+    for number, feature in enumerate(more[:800]):
+        add(collection, f"more-{number}", feature)
+    assert calibrated.compact().calibration == built  # 1,700 entries, 900 before
+    for number, feature in enumerate(more[800:]):
+        add(collection, f"last-{number}", feature)
+    again = calibrated.compact().calibration
+    assert again is not None
+    assert (built.entries, again.entries, again.queries) == (900, 1_800, 600)
+    assert (again.fpr, again.background) == (built.fpr, built.background)
+    for curve in again.curves:
+        assert (np.array(curve.rates) >= built.curve(curve.nprobe).rates).all()
+    assert collection.follow()
+    verdicts = [judge(collection.search(f, 1).evidence).verdict for f in UNRELATED[600:]]
+    assert verdicts.count("match") / len(verdicts) <= 0.08  # 5 % of 300, and chance
+    assert judge(collection.search(more[5], 1).evidence).verdict == "match"
+
+
 def test_verification_asks_for_assets_only(calibrated: Place) -> None:
     seen = verify_collection(calibrated.files, calibrated.journal, calibrated.open(), 1_000)
     assert (seen.entries, seen.asked, seen.found_at_16) == (300, 300, 300)

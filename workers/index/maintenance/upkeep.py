@@ -23,6 +23,7 @@ from workers.index.collection.pinned import current_manifest, publish
 from workers.index.collection.segment import Entries, Segment, SegmentPaths, merge_segments, meta_text
 from workers.index.collection.segments import open_segments
 from workers.index.collection.workspace import workspace
+from workers.index.maintenance.recalibrate import has_doubled, remeasured
 from workers.index.maintenance.tiers import to_merge
 
 __all__ = ["CheckLock", "compact", "delete", "recalibrated", "remove", "rollback", "separated"]
@@ -43,7 +44,8 @@ def remove(files: CollectionStore, journal: Journal, asset_id: str) -> str:
 
 def compact(files: CollectionStore, journal: Journal, check_lock: CheckLock, *, whole: bool = False) -> Manifest:
     """Write the journal's changes into a new segment, merged with others where there are many of their size, and
-    publish that as the next generation; returns its manifest, or the current one when there is nothing to write.
+    publish that as the next generation, calibrated again when the collection has doubled; returns its manifest, or the
+    current one when there is nothing to write.
 
     Args:
         whole: merge all segments of assets into one, so that nothing is left of what was replaced or removed.
@@ -57,13 +59,15 @@ def compact(files: CollectionStore, journal: Journal, check_lock: CheckLock, *, 
     _finish(files, journal, manifest, check_lock)
     if entry_order(journal.announced().cut) > entry_order(manifest.journal_entry):
         raise journal_incomplete(manifest.collection)
-    code_size = Codec.read(files.fetch(manifest.codec), manifest.factory).code_size
-    changes = {change.asset_id: change for change in journal.all_after(manifest.journal_entry, code_size)}
+    codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
+    changes = {change.asset_id: change for change in journal.all_after(manifest.journal_entry, codec.code_size)}
     if not changes and not (whole and _in_pieces(manifest)):
         return manifest
     entries = [manifest.journal_entry, *(change.entry for change in changes.values())]
     segments = _segments(files, manifest, changes, whole=whole)
     following = next_generation(files, manifest, segments=segments, journal_entry=max(entries, key=entry_order))
+    if has_doubled(following):
+        following = remeasured(files, following, codec, open_segments(files, following, codec))
     _publish(files, journal, following, check_lock)
     return following
 

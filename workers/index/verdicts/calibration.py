@@ -80,6 +80,16 @@ class Calibration(Frozen):
         copies = [curve.model_copy(update={"copies": other.curve(curve.nprobe).copies}) for curve in self.curves]
         return self.model_copy(update={"curves": copies, "copies_of": other.copies_of})
 
+    def at_least(self, other: Calibration) -> Calibration:
+        """The same with the rates of another, of the same extractor, where those are higher."""
+        if (self.scores, self.assets) != (other.scores, other.assets):
+            return self
+        curves = []
+        for curve in self.curves:
+            rates = np.maximum(curve.rates, other.curve(curve.nprobe).rates)
+            curves.append(curve.model_copy(update={"rates": rates.tolist()}))
+        return self.model_copy(update={"curves": curves, "queries": max(self.queries, other.queries)})
+
     def curve(self, nprobe: int) -> Curve:
         """The curve for a search: of the least nprobe that is not below its own, since more cells give more false
         matches."""
