@@ -24,7 +24,7 @@ from workers.index.collection.journal import Journal
 PAIRS = 40
 IMAGES = crops(4 * PAIRS)[::2]  # of photographs that one step is enough for: none is published unchanged
 UNHURRIED = "120"  # no worker dies here: on a machine that is busy, none must be taken for dead
-ONE, FOUR = ActivationOptions(steps=1), ActivationOptions(steps=4)
+ONE, FOUR = ActivationOptions(steps=1), ActivationOptions(steps=4, learning_rate=1.0)
 
 
 @pytest.fixture
