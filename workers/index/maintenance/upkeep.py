@@ -64,7 +64,7 @@ def compact(files: CollectionStore, journal: Journal, check_lock: CheckLock, *, 
     if not changes and not (whole and _in_pieces(manifest)):
         return manifest
     entries = [manifest.journal_entry, *(change.entry for change in changes.values())]
-    segments = _segments(files, manifest, changes, whole=whole)
+    segments = _segments(files, manifest, codec, changes, whole=whole)
     following = next_generation(files, manifest, segments=segments, journal_entry=max(entries, key=entry_order))
     if has_doubled(following):
         following = remeasured(files, following, codec, open_segments(files, following, codec))
@@ -157,11 +157,10 @@ def _finish(files: CollectionStore, journal: Journal, manifest: Manifest, check_
 
 
 def _segments(
-    files: CollectionStore, manifest: Manifest, changes: Mapping[str, Change], *, whole: bool
+    files: CollectionStore, manifest: Manifest, codec: Codec, changes: Mapping[str, Change], *, whole: bool
 ) -> list[SegmentFiles]:
     """The segments after these changes: a new one of the added entries and of those that are merged with them, and the
     others as they are, with what the changes replace or remove hidden."""
-    codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
     opened = zip(manifest.segments, open_segments(files, manifest, codec), strict=True)
     by_name = {part.name: segment for part, segment in opened if not part.distractors}
     replaced = {name: segment.find(changes) for name, segment in by_name.items()}
