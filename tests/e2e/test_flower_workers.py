@@ -103,6 +103,18 @@ def test_of_two_workers_the_slow_one_is_named_and_each_ones_figures_are_those_of
     assert "slow" in shown[slow_name][0]
     assert "slow" not in shown[fast_name][0]
 
+    # One worker's, or one collection's, part of the course.
+    for named in (f"worker {slow_name}", "collection starter"):
+        option = f"[...document.querySelectorAll('#aii-part option')].find(o => o.textContent === {named!r})"
+        wait_for(lambda: browser.script(f"!!{option}"), f"{named} is not offered")  # noqa: B023
+        browser.script(
+            f"{option}.selected = true; document.querySelector('#aii-part').dispatchEvent(new Event('change'))"
+        )
+        assert browser.text(".trends h3") == f"Done, {named}"
+        drawn = "document.querySelector('.trends svg').getAttribute('aria-label')"
+        wait_for(lambda: "at most 0 " not in browser.script(drawn), f"nothing of {named} is drawn")  # noqa: B023
+    kept(browser, "part-of-the-course")
+
     # The name leads to the jobs of this worker.
     browser.script(
         f"[...document.querySelectorAll('#aii-speeds a')].find(a => a.textContent === {slow_name!r}).click()"

@@ -109,14 +109,40 @@ const live = (view) => {
   return { end, seconds: LIVE_S, step: 10, points: view.history.filter((point) => point.at >= end - LIVE_S), marks: view.marks };
 };
 const stored = () => ({ end: kept.at, seconds: kept.seconds, step: kept.step_s, points: kept.points, marks: kept.marks });
-const trends = (view) => {
+// One worker or one collection instead of all: what each point counts by name, queries and activations together.
+const KINDS = { workers: "worker ", collections: "collection " };
+let part = null;  // a kind and a name
+const choices = (view, range) => Object.keys(KINDS).flatMap((kind) => {
+  const present = kind === "workers" ? view.workers.map((note) => note.worker) : view.collections.map((held) => held.name);
+  const past = range.points.flatMap((point) => Object.keys(point[kind] ?? {}));
+  return [...new Set([...present, ...past])].sort().map((name) => [kind, name]);
+});
+const offer = (view, range) => {
+  const offered = choices(view, range);
+  const known = [...by("part").options].slice(1).map((option) => option.value);
+  const wanted = offered.map((choice) => JSON.stringify(choice));
+  if (JSON.stringify(known) === JSON.stringify(wanted)) return;
+  by("part").replaceChildren(new Option("all", ""), ...offered.map(([kind, name]) => new Option(KINDS[kind] + name, JSON.stringify([kind, name]))));
+  by("part").value = part && wanted.includes(JSON.stringify(part)) ? JSON.stringify(part) : "";
+  part = by("part").value ? JSON.parse(by("part").value) : null;
+};
+const partTrend = (range) => {
+  const [kind, name] = part;
+  const valueOf = (point) => point[kind]?.[name] ?? 0;
+  const latest = range.points.at(-1);
+  return { title: "Done, " + KINDS[kind] + name, value: latest ? figure(valueOf(latest)) : "–", unit: "jobs/s", valueOf };
+};
+const trends = (view, range) => {
   const ms = (task, stage) => view.stages.find((s) => s.task === task && s.stage === stage)?.p95_ms;
   const failed = view.failures.reduce((sum, f) => sum + f.count, 0);
   const waiting = view.queues.reduce((sum, queue) => sum + queue.waiting, 0);
   const minutes = "in " + view.window_s / 60 + " min";
-  return [
+  const done = part ? [partTrend(range)] : [
     { title: "Activated", value: figure(view.images_per_s), unit: "images/s", valueOf: (p) => p.images_per_s, detail: (p) => p.workers },
     { title: "Answered", value: figure(view.queries_per_s), unit: "queries/s", valueOf: (p) => p.queries_per_s, detail: (p) => p.collections },
+  ];
+  return [
+    ...done,
     { title: "Waiting", value: count(waiting), unit: "jobs, " + count(view.running) + " running", valueOf: (p) => p.waiting },
     { title: "Optimise, p95", value: figure(ms("aii.activate", "optimise")), unit: "ms", valueOf: (p) => p.optimise_p95_ms },
     { title: "Query, p95", value: figure(ms("aii.query", "total")), unit: "ms", valueOf: (p) => p.query_p95_ms },
@@ -127,7 +153,8 @@ const draw = () => {
   if (!last || (chosen !== "15m" && !kept)) return;
   const range = chosen === "15m" ? live(last) : stored();
   const focused = document.activeElement?.closest?.(".trends svg")?.getAttribute("aria-label").split(":")[0];
-  by("trends").replaceChildren(...trends(last).map((trend) => element("div", "figure " + (trend.className || ""),
+  offer(last, range);
+  by("trends").replaceChildren(...trends(last, range).map((trend) => element("div", "figure " + (trend.className || ""),
     element("h3", "", trend.title), element("div", "now", element("b", "", trend.value), element("small", "", trend.unit)), ...chart(trend, range))));
   if (focused) [...by("trends").querySelectorAll("svg")].find((svg) => svg.getAttribute("aria-label").startsWith(focused + ":"))?.focus();
   by("range-note").textContent = "in steps of " + time(range.step) + (range.points.length ? "" : "; nothing is known yet: workers write the first point after " + time(range.step));
@@ -148,6 +175,10 @@ export const startTrends = () => {
     kept = null;
     for (const other of document.querySelectorAll("[data-range]")) other.setAttribute("aria-pressed", String(other === button));
     load();
+    draw();
+  });
+  by("part").addEventListener("change", () => {
+    part = by("part").value ? JSON.parse(by("part").value) : null;
     draw();
   });
   setInterval(load, REFRESH_MS);
