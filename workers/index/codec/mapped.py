@@ -20,18 +20,17 @@ _MAPPED_CELLS: Final = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY | faiss.IO_F
 _MAPPED_WHOLE: Final = faiss.IO_FLAG_MMAP_IFC
 # How a file of inverted lists begins; one of a whole index, as earlier versions wrote, begins with its class.
 _LISTS: Final = b"ilar"
-_BUFFER: Final = 1 << 20
 
 
 def write_index(codec: Codec, codes: Codes, path: Path) -> None:
     """Write codes (N, code_size) uint8 at positions 0, 1, 2 …: as inverted lists, or as a FAISS index without cells."""
-    index = codec.filled(codes)
-    with path.open("wb", buffering=_BUFFER) as file:
-        writer = faiss.PyCallbackIOWriter(file.write)  # FAISS' own says nothing when the disk is full at the end
-        if codec.has_cells:
-            faiss.write_InvertedLists(Family(index).inner.invlists, writer)
-        else:
-            faiss.write_index(index, writer)
+    index, writer = codec.filled(codes), faiss.VectorIOWriter()
+    if codec.has_cells:
+        faiss.write_InvertedLists(Family(index).inner.invlists, writer)
+    else:
+        faiss.write_index(index, writer)
+    # Written at once by Python: FAISS says nothing when the disk is full at the end, and calls back for each list.
+    path.write_bytes(faiss.rev_swig_ptr(writer.data.data(), writer.data.size()).data)
 
 
 def map_index(codec: Codec, path: Path) -> Any:
