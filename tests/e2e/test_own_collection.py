@@ -30,12 +30,24 @@ def test_a_folder_becomes_a_collection_that_a_worker_serves(
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), weights)
     extractor = f"resnet18+gem@{weights}#size=64"
     name = f"own-{images.parent.name.strip('_').replace('_', '-').lower()[:20].strip('-')}"
-    arguments = (name, "--images", str(images), "--extractor", extractor, "--factory", "IVF16,PQ8x4", "--here")
+    arguments = (
+        name,
+        "--images",
+        str(images),
+        "--extractor",
+        extractor,
+        "--factory",
+        "IVF16,PQ8x4",
+        "--nprobe",
+        "12",
+        "--here",
+    )
     done = aii(stack_environment, "index", "build", *arguments)
     assert done.returncode == 0, done.stderr
     assert "300 images (1 skipped)" in done.stdout
     assert "broken.jpg" in done.stderr
-    assert "IVF16,PQ8x4" in aii_here(stack_environment, "index", "info", name).stdout
+    told = aii_here(stack_environment, "index", "info", name).stdout
+    assert ("IVF16,PQ8x4" in told, "at nprobe 12" in told, "95% interval" in told) == (True, True, True), told
 
     again = aii_here(stack_environment, "index", "build", *arguments)
     assert again.returncode == 1
@@ -49,6 +61,7 @@ def test_a_folder_becomes_a_collection_that_a_worker_serves(
     assert "cat" in [match.asset_id for match in answer.matches]  # type: ignore[union-attr]
     known = producer.query(images / "017.jpg", collection=name).wait(LIMIT_S)
     assert len(known.matches[0].asset_id) == 64  # type: ignore[union-attr]
+    assert known.options.nprobe == 12  # type: ignore[union-attr]
 
 
 def test_what_cannot_be_built_is_refused_with_the_reason(
