@@ -210,6 +210,17 @@ def test_an_index_that_does_not_exist_is_refused_in_words() -> None:
         check_trainable("IVF16,QP8", 16, 1_000, "references")
 
 
+@pytest.mark.parametrize(
+    "factory",
+    ["IVF16,PQ8x4fs", "PQ8x4fs", "IVF16,RaBitQ", "HNSW16", "IDMap,Flat", "IVF16,PQ8x4,RFlat"],
+)
+def test_an_index_of_a_family_that_cannot_be_used_is_refused_before_it_is_trained(factory: str) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be used"):
+        check_trainable(factory, 16, 1_000, "references")
+    with pytest.raises(InvalidRequest, match="cannot be used"):
+        Codec.train(factory, unit_vectors(1_000, 0))
+
+
 PSNR = MEASURES[0]
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tasks.errors import InvalidRequest
 from workers.index.codec.coarse import Cells
-from workers.index.codec.family import Family
+from workers.index.codec.family import Family, make_index
 from workers.index.codec.shells import Shells
 from workers.index.codec.target import Target
 
@@ -65,14 +65,14 @@ class Codec:
         """Train on features (N, D) float32 with a FAISS factory string such as ``IVF512,PQ8x8``.
 
         Raises:
-            InvalidRequest: there is no such index, or too few features to train it; the message quotes FAISS.
+            InvalidRequest: there is no such index, it cannot be used here, or there are too few features to train it.
         """
+        index = make_index(features.shape[1], factory)
+        inner = Family(index).inner
+        if hasattr(inner, "do_polysemous_training"):
+            # It orders centroids for comparisons by Hamming distance, which no search here makes: 13 s of a core.
+            inner.do_polysemous_training = False
         try:
-            index = faiss.index_factory(features.shape[1], factory)
-            inner = Family(index).inner
-            if hasattr(inner, "do_polysemous_training"):
-                # It orders centroids for comparisons by Hamming distance, which no search here makes: 13 s of a core.
-                inner.do_polysemous_training = False
             index.train(np.ascontiguousarray(features, dtype=np.float32))
         except RuntimeError as error:
             raise InvalidRequest(

@@ -12,10 +12,36 @@ from typing import Any, Final
 import faiss
 import numpy as np
 
+from tasks.errors import InvalidRequest
 from workers.index.codec.target import Array, Target
 
+# FAISS has more of them, whose codes are packed in blocks, need more than the code, or cannot be made one by one: used
+# here, some end the process.
+_KNOWN: Final = (
+    faiss.IndexFlat, faiss.IndexFlatL2, faiss.IndexFlatIP, faiss.IndexPQ, faiss.IndexLSH, faiss.IndexScalarQuantizer,
+    faiss.IndexResidualQuantizer, faiss.IndexProductResidualQuantizer, faiss.IndexIVFFlat, faiss.IndexIVFPQ,
+    faiss.IndexIVFScalarQuantizer, faiss.IndexIVFResidualQuantizer, faiss.IndexIVFProductResidualQuantizer,
+)  # fmt: skip
 # Cells further away than these are never nearest to a feature that is near its own cell.
 _NEIGHBOUR_CELLS: Final = 256
+
+
+def make_index(dimension: int, factory: str) -> Any:
+    """An untrained index for features of `dimension` values, by FAISS' factory string.
+
+    Raises:
+        InvalidRequest: FAISS makes no such index, or it is of a family that cannot be used here.
+    """
+    try:
+        index = faiss.index_factory(dimension, factory)
+    except RuntimeError as error:
+        raise InvalidRequest(f"There is no index {factory!r} of {dimension}-d features: {error}") from error
+    if type(Family(index).inner) not in _KNOWN:
+        raise InvalidRequest(
+            f"The index {factory!r} cannot be used: it is none of Flat, PQ, LSH, SQ, RQ and PRQ, alone or within IVF, "
+            "after a linear transform or none. Without packed codes (fs), for instance, it can."
+        )
+    return index
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tasks.errors import InvalidRequest
 from workers.index.codec.codec import Features
-from workers.index.codec.family import Family
+from workers.index.codec.family import Family, make_index
 from workers.index.codec.plan import BYTE_CENTROIDS, POINTS_PER_CELL
 
 __all__ = ["check_trainable", "training_sample"]
@@ -33,10 +33,7 @@ def check_trainable(factory: str, dimension: int, count: int, what: str) -> None
     Raises:
         InvalidRequest: there are too few, and the message says how many are needed; or there is no such index.
     """
-    try:
-        index = faiss.index_factory(dimension, factory)
-    except RuntimeError as error:
-        raise InvalidRequest(f"There is no index {factory!r} of {dimension}-d features: {error}") from error
+    index = make_index(dimension, factory)
     cells = _cells(index)
     least = max(cells, _fewest_without_cells(index))
     if count < least:
