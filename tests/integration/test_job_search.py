@@ -31,7 +31,6 @@ class Searched:
         self.index = JobIndex(self.client, self.operations)
         self._store = ObjectStore.connect(settings)
         self._submitted = 0
-        self._last_ms = 0
 
     def found(self, **wanted: object) -> list[str]:
         records = search_jobs(self.index, self.operations, self._store, [], Wanted(**wanted)).jobs  # type: ignore[arg-type]
@@ -39,10 +38,13 @@ class Searched:
 
     def _next_ms(self) -> None:
         """No two jobs are submitted or end in one millisecond: those have no order."""
-        before, self._last_ms = self._last_ms, 0
-        while self._last_ms <= before:
-            seconds, micros = self.client.time()
-            self._last_ms = 1000 * seconds + micros // 1000
+        now_ms = before_ms = self._now_ms()
+        while now_ms == before_ms:
+            now_ms = self._now_ms()
+
+    def _now_ms(self) -> int:
+        seconds, micros = self.client.time()
+        return int(1000 * seconds + micros // 1000)
 
     def submit(self, name: str = "", collection: str = "starter") -> str:
         self._next_ms()
