@@ -53,22 +53,28 @@ def always() -> bool:
 class Work:
     """One image to move onto its code under `codec`.
 
-    A first try is one long step where that is enough; else it stops an image that gains little more. One that failed is
-    followed by one of more `steps` than the options say, all of which are taken (`take_all_steps`). `wanted` is asked
-    before every step: an image whose job has ended leaves its batch.
+    A first try is one long step where the target is far (`long_step`). One that failed is followed by steps of Adam,
+    which stop at an image that gains little more; and these by more `steps` than the options say, all of which are
+    taken (`take_all_steps`). `wanted` is asked before every step: an image whose job has ended leaves its batch.
     """
 
     prepared: PreparedImage
     codec: Codec
     options: ActivationOptions
     steps: int
+    long_step: bool = True
     take_all_steps: bool = False
     wanted: Callable[[], bool] = always
 
     @property
     def kind(self) -> Hashable:
         """Images of one kind can share a batch."""
-        return id(self.codec), self.schedule
+        return id(self.codec), self.schedule, self.may_be_long
+
+    @property
+    def may_be_long(self) -> bool:
+        """Whether one long step is taken where the target is far: not if the job names a learning rate."""
+        return self.long_step and bool(self.schedule.settle) and self.options.learning_rate is None
 
     @property
     def schedule(self) -> Schedule:
@@ -91,6 +97,7 @@ class Activated:
         target: what the code asks of a feature.
         feature: (D,) float32 of the original.
         steps: how many the optimiser took.
+        long_step: whether that was one long one.
         device_ms: time the device spent on this image: that of its batch, divided by the images in it.
         batch_images: how many images were in that batch.
     """
@@ -100,6 +107,7 @@ class Activated:
     target: Target
     feature: Features
     steps: int
+    long_step: bool
     device_ms: float
     batch_images: int
 
@@ -160,7 +168,7 @@ class Engine:
         codes = first.codec.encode(self._mean_features(batch) if first.options.robust else features)
         targets = [first.codec.target(code[None]) for code in codes]
         objective = Objective.of(Target.join(targets), device)
-        changes, taken = torch.empty_like(batch.images, device="cpu"), [0] * len(works)
+        changes, taken = torch.empty_like(batch.images, device="cpu"), [(0, False)] * len(works)
         for schedule, rows in _scheduled(first, features, targets):
             some = torch.tensor(rows, device=device)
             whole = len(rows) == len(works)
@@ -183,11 +191,11 @@ class Engine:
                 clock.start()
             changes[rows] = found.change.cpu()
             for row, count in zip(rows, found.steps.tolist(), strict=True):
-                taken[row] = count
+                taken[row] = count, schedule is _LONG_STEP
         clock.stop()
         each_ms = clock.total_ms / len(works)
         return [
-            Activated(changes[i], codes[i], targets[i], features[i], taken[i], each_ms, len(works))
+            Activated(changes[i], codes[i], targets[i], features[i], *taken[i], each_ms, len(works))
             for i in range(len(works))
         ]
 
@@ -200,12 +208,9 @@ class Engine:
 
 
 def _scheduled(work: Work, features: Features, targets: Sequence[Target]) -> Iterator[tuple[Schedule, list[int]]]:
-    """Which rows of features (B, D) are optimised how: a first try is one long step where the target is far, unless
-    the job names a learning rate."""
-    schedule = work.schedule
-    may_be_long = bool(schedule.settle) and work.options.learning_rate is None
-    far = [may_be_long and _distance(*pair) >= _FAR for pair in zip(features, targets, strict=True)]
-    for chosen, is_far in ((_LONG_STEP, True), (schedule, False)):
+    """Which rows of features (B, D) are optimised how."""
+    far = [work.may_be_long and _distance(*pair) >= _FAR for pair in zip(features, targets, strict=True)]
+    for chosen, is_far in ((_LONG_STEP, True), (work.schedule, False)):
         if rows := [row for row, value in enumerate(far) if value == is_far]:
             yield chosen, rows
 

@@ -69,7 +69,7 @@ class ImageHandlers:
                     self._manifests.put(issued.manifest, issued.store)
             return seen
 
-        seen = store(assume=True)
+        seen = store(assume=not collection.holds(asset_id))
         result = ActivationResult(
             status="activated" if protected.verified else "passive",
             job_id=running.job_id,

@@ -204,6 +204,14 @@ class Collection:
         codes = (segment.code_of(asset_id) for segment in generation.assets.segments)
         return next((code for code in codes if code is not None), None)
 
+    def holds(self, asset_id: str) -> bool:
+        """Whether an asset is registered, as far as the journal was read."""
+        generation = self._current
+        with generation.lock:
+            if generation.delta.supersedes(asset_id, generation.delta.changes):
+                return generation.delta.code_of(asset_id) is not None
+        return any(len(segment.find([asset_id])) for segment in generation.assets.segments)
+
     def uninformative(self, feature: Features) -> bool:
         """Whether a feature (D,) lies where many different images do, so that no match of it means anything."""
         background = self._current.background
