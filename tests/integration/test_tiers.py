@@ -16,6 +16,7 @@ from workers.index.codec.codec import Codes, Features
 from workers.index.collection.collection import Collection
 from workers.index.collection.manifest import SegmentFiles
 from workers.index.collection.pinned import publish
+from workers.index.collection.segments import open_segments
 from workers.index.maintenance import upkeep
 from workers.index.maintenance.listing import assets, which_registered
 from workers.index.maintenance.tiers import MOST_OF_A_TIER
@@ -65,6 +66,23 @@ def test_many_segments_answer_as_plain_faiss_does_over_the_same_codes(place: Pla
             assert [match.asset_id for match in matches] == expected  # also where codes are equal
             few = collection.search(query, 5, nprobe).matches
             assert [match.distance for match in few] == [match.distance for match in matches[:5]]
+
+
+def test_what_is_hidden_does_not_come_back_when_references_are_told_from_assets(place: Place) -> None:
+    held = grown(place, 3)
+    for i in range(5):
+        add(place.open(), f"reference-0000{i}", NEW[i])
+    place.compact()
+    place.remove("reference-00004")
+    place.compact()
+    manifest = place.files.current()
+    made, distractors = upkeep.separated(place.files, manifest)
+    codec = place.open().codec
+    names, references = (list(s.assets) for s in open_segments(
+        place.files, manifest.model_copy(update={"segments": [made, distractors]}), codec
+    ))  # fmt: skip
+    assert sorted(names) == sorted(held)
+    assert sorted(references) == [f"reference-0000{i}" for i in range(4)]
 
 
 def test_each_asset_is_listed_found_and_counted_once(place: Place) -> None:

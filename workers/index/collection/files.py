@@ -81,6 +81,12 @@ class CollectionStore:
         hidden = tuple(self.fetch(digest) for digest in files.hidden)
         return SegmentPaths(self.fetch(files.index), self.fetch(files.assets), self.fetch(files.meta), lookup, hidden)
 
+    def keep(self, files: SegmentFiles) -> None:
+        """Note that local copies of a segment's files, which are open, are in use: see :func:`prune`."""
+        for digest in (files.index, files.assets, files.meta, *([files.lookup] if files.lookup else [])):
+            with suppress(FileNotFoundError):
+                os.utime(self._cache / digest)
+
     def upload_features(self, features: npt.NDArray[np.float32]) -> str:
         """Store features (N, D) for a build under their digest, which is returned."""
         data = np.ascontiguousarray(features, dtype="<f4").tobytes()

@@ -82,18 +82,19 @@ def open_segments(
 
 
 def _opened(files: CollectionStore, part: SegmentFiles, codec: Codec, known: Mapping[str, Segment]) -> Segment:
-    if segment := known.get(part.name):
-        return segment.hiding([files.fetch(digest) for digest in part.hidden])
-    return _open(files, part, codec)
-
-
-def _open(files: CollectionStore, part: SegmentFiles, codec: Codec) -> Segment:
     """Try twice: another process with the same cache may delete a file between its check and its opening."""
     try:
-        return Segment(files.fetch_segment(part), codec)
+        return _open(files, part, codec, known.get(part.name))
     except (FileNotFoundError, RuntimeError):  # FAISS raises the latter for a file it cannot open
         pass
     try:
-        return Segment(files.fetch_segment(part), codec)
+        return _open(files, part, codec, known.get(part.name))
     except (FileNotFoundError, RuntimeError) as error:
         raise CorruptSegment(f"Segment {part.index} cannot be opened: {error}") from error
+
+
+def _open(files: CollectionStore, part: SegmentFiles, codec: Codec, known: Segment | None) -> Segment:
+    if known is None:
+        return Segment(files.fetch_segment(part), codec)
+    files.keep(part)
+    return known.hiding([files.fetch(digest) for digest in part.hidden])

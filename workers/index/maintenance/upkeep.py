@@ -200,9 +200,9 @@ def separated(files: CollectionStore, manifest: Manifest) -> list[SegmentFiles]:
     of assets, one of distractors."""
     codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
     segments = open_segments(files, manifest, codec)
-    references = [np.array([bool(_REFERENCE.fullmatch(a)) for a in s.assets], dtype=bool) for s in segments]
-    assets = _written(files, codec, [(s, ~mask) for s, mask in zip(segments, references, strict=True)], [])
-    others = _written(files, codec, list(zip(segments, references, strict=True)), [])
+    names = [(s, np.array([bool(_REFERENCE.fullmatch(a)) for a in s.assets], dtype=bool)) for s in segments]
+    assets = _written(files, codec, [(s, ~is_reference & s.current) for s, is_reference in names], [])
+    others = _written(files, codec, [(s, is_reference & s.current) for s, is_reference in names], [])
     return [assets, others.model_copy(update={"distractors": True})]
 
 
