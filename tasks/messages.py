@@ -104,7 +104,7 @@ class S3Object(Frozen):
 
 class ActivationOptions(Options):
     """How an image is activated. The defaults are the paper's (section 4.1), 10 steps of Adam at learning rate 1, of
-    which a worker takes as many as pay; where one long step does, and no learning rate is named, it takes that."""
+    which a worker takes as many as pay."""
 
     steps: int = Field(default=10, ge=1, le=200, description="at most: an image that gains little more is done")
     learning_rate: float | None = Field(default=None, gt=0, le=100, description="default: 10 / steps")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import replace
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from tasks.messages import ActivationOptions
 from tests.photographs import pixels
 from workers.activation.compose import prepare
-from workers.activation.engine import Activated, Engine, Work
 from workers.activation.objective import Objective
 from workers.activation.optimiser import Optimised, Pace, Runner, optimise
 from workers.activation.step import Batch, Forward, Schedule, changed, forward
@@ -56,14 +53,6 @@ def objective_of(codec: Codec, extractor: Extractor, batch: Batch) -> Objective:
     return Objective.of(codec.target(codec.encode(extractor(batch.images).numpy())), CPU)
 
 
-def drained(steps: Generator[None, None, list[Activated]]) -> list[Activated]:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-
-
 def all_of(batch: Batch) -> Callable[[], list[bool]]:
     return lambda: [True] * len(batch.images)
 
@@ -97,33 +86,6 @@ def test_activation_lowers_the_loss_on_every_family(
     assert (after < before).all()
     assert yields == 4
     assert found.change.abs().max() <= 1
-
-
-def test_a_long_step_moves_delta_as_far_as_asked_and_only_where_the_mask_lets_it(
-    features: Features, extractor: Extractor, batch: Batch
-) -> None:
-    objective = objective_of(Codec.train("IVF16,PQ4x4", features), extractor, batch)
-    masks = batch.masks.clone()
-    masks[0, :, :20] = 0
-    found, _ = run(extractor, replace(batch, masks=masks), objective, Schedule(1, 0.01, proportional=True))
-    assert found.change.abs().mean(dim=(1, 2, 3)) == pytest.approx(np.full(3, 0.01), rel=0.05)
-    assert (found.change[0, :, :19] == 0).all()
-    assert found.steps.tolist() == [1, 1, 1]
-
-
-@pytest.mark.parametrize(("bits", "steps"), [(4, 1), (8, 2)])
-def test_one_long_step_is_taken_unless_the_target_is_near(bits: int, steps: int, extractor: Extractor) -> None:
-    prepared = [prepare(pixels(name), 112, 3.0) for name in NAMES]
-    own = extractor(torch.stack([p.image for p in prepared])).numpy()
-    noise = np.random.default_rng(0).standard_normal((600, 256)).astype(np.float32) / 16
-    codec = Codec.train(f"PQ16x{bits}", np.concatenate([noise, *[own] * 30]) if bits == 8 else noise)
-    works = [Work(p, codec, ActivationOptions(), 10) for p in prepared]
-    found = drained(Engine(extractor).activate(works))
-    assert all(f.steps >= steps for f in found)
-    assert steps > 1 or all(f.steps == 1 for f in found)
-    rated = ActivationOptions(learning_rate=1.0)
-    found = drained(Engine(extractor).activate([Work(p, codec, rated, 10) for p in prepared]))
-    assert all(f.steps > 1 for f in found)
 
 
 @pytest.mark.parametrize("factory", ["PCA16,LSH", "LSHrt", "LSH"])

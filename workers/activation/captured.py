@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -42,7 +41,7 @@ class CapturedSteps:
         """A state that holds the values of this one, and a call that takes a step from it; None without a graph."""
         shapes = tuple((t.shape, t.dtype) for t in state.tensors())
         present = tuple(name for name, part in vars(state.objective).items() if part is not None)
-        key = (present, shapes, replace(schedule, steps=0))
+        key = (present, shapes, schedule.learning_rate, schedule.settle)
         if key not in self._graphs:
             while len(self._graphs) >= _MOST_GRAPHS:
                 self._graphs.popitem(last=False)

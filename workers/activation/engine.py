@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,16 +32,6 @@ _ROBUST_VIEWS: Final = 4  # a step
 # training (IVF512,PQ8x8): all ten steps R@1 0.817 at 38.6 dB, a twentieth (3.0 steps) 0.821 at 38.9 dB, a tenth
 # (2.2 steps) 0.829 at 39.1 dB; in another run a tenth 0.794 at 39.05 dB, a fifth (2.0 steps) 0.793 at 39.09 dB.
 _SETTLED: Final = 0.2
-# One long step along the gradient with respect to pixels does what two of Adam's do, unless the feature is near its
-# target already: then it overshoots. Of 200 photographs kept out of training (IVF512,PQ8x8, nprobe 1): R@1 0.825 at
-# 40.03 dB, SSIM 0.99737, ΔE 4.35; two steps of Adam, after which images settle, 0.821 at 39.65 dB, 0.99719, 4.37. A
-# length of 3: 0.822 at 40.45 dB; along the gradient with respect to delta (3.5): 0.822 at 39.73 dB. With SSCD, 64
-# photographs among 1,500 references (IVF64,PQ8x8, nprobe 1): 0.871 at 40.30 dB; two steps of Adam 0.877 at 40.02 dB; a
-# length of 5.5: 0.873 at 40.11 dB. Of 896 copies, that is within chance; a photograph takes half of the core's time.
-_LONG_STEP: Final = Schedule(1, 4.5, proportional=True)
-# 1 - cosine. With PQ8x8, 200 photographs are 0.19 to 0.41 from their targets; of eight with a finer code, the one at
-# 0.07 overshot, and those from 0.13 on did not.
-_FAR: Final = 0.12
 
 
 def always() -> bool:
@@ -53,28 +43,22 @@ def always() -> bool:
 class Work:
     """One image to move onto its code under `codec`.
 
-    A first try is one long step where the target is far (`long_step`). One that failed is followed by steps of Adam,
-    which stop at an image that gains little more; and these by more `steps` than the options say, all of which are
-    taken (`take_all_steps`). `wanted` is asked before every step: an image whose job has ended leaves its batch.
+    A first try stops an image that gains little more. One that failed is followed by one of more `steps` than the
+    options say, all of which are taken (`take_all_steps`). `wanted` is asked before every step: an image whose job has
+    ended leaves its batch.
     """
 
     prepared: PreparedImage
     codec: Codec
     options: ActivationOptions
     steps: int
-    long_step: bool = True
     take_all_steps: bool = False
     wanted: Callable[[], bool] = always
 
     @property
     def kind(self) -> Hashable:
         """Images of one kind can share a batch."""
-        return id(self.codec), self.schedule, self.may_be_long
-
-    @property
-    def may_be_long(self) -> bool:
-        """Whether one long step is taken where the target is far: not if the job names a learning rate."""
-        return self.long_step and bool(self.schedule.settle) and self.options.learning_rate is None
+        return id(self.codec), self.schedule
 
     @property
     def schedule(self) -> Schedule:
@@ -97,7 +81,6 @@ class Activated:
         target: what the code asks of a feature.
         feature: (D,) float32 of the original.
         steps: how many the optimiser took.
-        long_step: whether that was one long one.
         device_ms: time the device spent on this image: that of its batch, divided by the images in it.
         batch_images: how many images were in that batch.
     """
@@ -107,7 +90,6 @@ class Activated:
     target: Target
     feature: Features
     steps: int
-    long_step: bool
     device_ms: float
     batch_images: int
 
@@ -168,34 +150,22 @@ class Engine:
         codes = first.codec.encode(self._mean_features(batch) if first.options.robust else features)
         targets = [first.codec.target(code[None]) for code in codes]
         objective = Objective.of(Target.join(targets), device)
-        changes, taken = torch.empty_like(batch.images, device="cpu"), [(0, False)] * len(works)
-        for schedule, rows in _scheduled(first, features, targets):
-            some = torch.tensor(rows, device=device)
-            whole = len(rows) == len(works)
-            steps = optimise(
-                self._runner,
-                batch if whole else batch.take(some),
-                objective if whole else objective.take(some),
-                schedule,
-                lambda rows=rows: [works[row].wanted() for row in rows],  # type: ignore[misc]  # before every step
-                first_pass if whole else None,
-            )
-            while True:
-                try:
-                    next(steps)
-                except StopIteration as end:
-                    found: Optimised = end.value
-                    break
-                clock.stop()
-                yield
-                clock.start()
-            changes[rows] = found.change.cpu()
-            for row, count in zip(rows, found.steps.tolist(), strict=True):
-                taken[row] = count, schedule is _LONG_STEP
+        wanted = lambda: [w.wanted() for w in works]  # noqa: E731  # asked before every step
+        steps = optimise(self._runner, batch, objective, first.schedule, wanted, first_pass)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                found: Optimised = end.value
+                changes, taken = found.change.cpu(), found.steps.tolist()
+                break
+            clock.stop()
+            yield
+            clock.start()
         clock.stop()
         each_ms = clock.total_ms / len(works)
         return [
-            Activated(changes[i], codes[i], targets[i], features[i], *taken[i], each_ms, len(works))
+            Activated(changes[i], codes[i], targets[i], features[i], taken[i], each_ms, len(works))
             for i in range(len(works))
         ]
 
@@ -205,22 +175,6 @@ class Engine:
             total = sum(self.extractor(view) for view in mean_views(batch.images, batch.aspects))
         mean: Features = F.normalize(torch.as_tensor(total), dim=1).cpu().numpy()
         return mean
-
-
-def _scheduled(work: Work, features: Features, targets: Sequence[Target]) -> Iterator[tuple[Schedule, list[int]]]:
-    """Which rows of features (B, D) are optimised how."""
-    far = [work.may_be_long and _distance(*pair) >= _FAR for pair in zip(features, targets, strict=True)]
-    for chosen, is_far in ((_LONG_STEP, True), (work.schedule, False)):
-        if rows := [row for row, value in enumerate(far) if value == is_far]:
-            yield chosen, rows
-
-
-def _distance(feature: Features, target: Target) -> float:
-    """1 - cosine to the one point of a target; 0 where it has none."""
-    if target.points is None:
-        return 0.0
-    point = target.points[0]
-    return 1.0 - float(feature @ point) / max(float(np.linalg.norm(point)), 1e-12)
 
 
 def _stacked(parts: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:

@@ -23,7 +23,6 @@ __all__ = ["Batch", "Forward", "Schedule", "State", "changed", "forward", "step"
 _IMAGE_WEIGHT: Final = 0.01  # of the mean squared change of the image beside the loss of features (section 4.1)
 # Of what the gradient promises, a second step brings 0.6 (ResNet-50) to 0.95 (PQ8x8): measured on 40 photographs.
 _KEPT: Final = 0.6
-_LEAST_MASK: Final = 1e-4  # below it nothing changes in 8 bits, nor in 12
 _BETAS: Final = (0.9, 0.999)
 _EPSILON: Final = 1e-8
 _T = TypeVar("_T")
@@ -60,19 +59,16 @@ class Schedule:
 
     Attributes:
         steps: of Adam, at most.
-        learning_rate: of Adam; of a proportional step, how far a value of delta moves on average.
+        learning_rate: of Adam.
         views: edited views a step, beside the image itself (robust mode).
         settle: an image stops once its last step brought, or was sure to bring, less than this part of all that was
             gained; 0 to go on.
-        proportional: to the gradient with respect to pixels is what a step adds to delta. Otherwise steps are Adam's,
-            in which all values move about as far.
     """
 
     steps: int
     learning_rate: float
     views: int = 0
     settle: float = 0.0
-    proportional: bool = False
 
 
 class Forward(NamedTuple):
@@ -175,8 +171,7 @@ def step(
         return
     gradient = _gradient(extractor, state, seen, losses, schedule.views, random)
     before = state.delta.clone()
-    move = _in_proportion if schedule.proportional else _adam
-    move(state, gradient, schedule.learning_rate)
+    _adam(state, gradient, schedule.learning_rate)
     state.taken.add_(state.active)
     if schedule.settle:
         state.active.logical_and_(~_settling(state, before, gradient, schedule.settle))
@@ -220,14 +215,6 @@ def _gradient(
         view = state.objective.loss(extractor.guide(edited(images, batch.aspects, random)))
         gradient += torch.autograd.grad(view.sum() / (1 + views), seen.delta, retain_graph=True)[0]
     return torch.where(batch.grey[:, None, None, None], gradient.mean(dim=1, keepdim=True), gradient)
-
-
-def _in_proportion(state: State, gradient: torch.Tensor, length: float) -> None:
-    """The gradient is with respect to delta, which the mask stands before: divided by it, it is that of pixels."""
-    of_pixels = gradient / state.batch.masks.clamp(min=_LEAST_MASK)
-    size = of_pixels.abs().mean(dim=(1, 2, 3), keepdim=True) + torch.finfo(torch.float32).tiny
-    moved = state.delta - of_pixels * (length / size)
-    state.delta.copy_(torch.where(state.active[:, None, None, None], moved, state.delta))
 
 
 def _adam(state: State, gradient: torch.Tensor, learning_rate: float) -> None:

@@ -24,8 +24,8 @@ from workers.monitoring.stopwatch import Stopwatch
 
 __all__ = ["Protected", "Protector"]
 
-# A change that the file format swallowed gets more steps: each attempt doubles them, up to so many times the options'.
-_MOST_STEPS: Final = 4
+# A change that the file format swallowed gets more steps; each attempt doubles them.
+_ATTEMPTS: Final = 3
 # A change that is too visible is weakened; each time by what is missing to the floor, which JPEG's rounding can deny.
 _WEAKENINGS: Final = 6
 
@@ -93,7 +93,7 @@ class Protector:
                 grey=original.is_grey,
             )
         work, attempts, steps = Work(prepared, codec, options, options.steps, wanted=wanted), 0, 0
-        while True:
+        for _ in range(_ATTEMPTS):
             with watch.stage("device"):
                 found = self._device.activate(work)
             if not wanted():
@@ -103,13 +103,9 @@ class Protector:
             protected = self._publish(_Draft(original, prepared, found, work), coding, watch)
             if protected.verified:
                 break
-            if found.long_step:
-                work = replace(work, long_step=False)
-            elif work.steps < _MOST_STEPS * options.steps:
-                work = replace(work, steps=2 * work.steps, take_all_steps=True)
-            else:
-                protected = self._passive(_Draft(original, prepared, found, work), coding, watch)
-                break
+            work = replace(work, steps=2 * work.steps, take_all_steps=True)
+        else:
+            protected = self._passive(_Draft(original, prepared, found, work), coding, watch)
         return found, replace(protected, attempts=attempts, steps=steps)
 
     def _publish(self, draft: _Draft, coding: Coding, watch: Stopwatch) -> Protected:
