@@ -19,8 +19,8 @@ from tasks.ledger.keys import closed_key, since_key
 from tasks.ledger.operations import Operations
 from tasks.ledger.records import JobRecord
 from tasks.ledger.states import JobState
-from tasks.names import QUEUES
 from tasks.periodic import PeriodicThread
+from tasks.shares import ALL_QUEUES
 
 __all__ = ["MOST", "Entry", "JobIndex", "Wanted"]
 
@@ -85,7 +85,7 @@ class JobIndex:
     def __init__(self, client: RedisClient, operations: Operations) -> None:
         self._client = client
         self._operations = operations
-        keys = [*map(since_key, QUEUES), *(closed_key(state) for state in JobState if state.closed)]
+        keys = [*map(since_key, ALL_QUEUES), *(closed_key(state) for state in JobState if state.closed)]
         self._lists = [_Listed(key) for key in keys]
         self._lock = threading.Lock()
         self._thread = PeriodicThread("job-index", _EVERY_S, self.refresh, at_once=True)

@@ -21,6 +21,7 @@ _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 
 _MOMENT_S: Final = 0.25
+_LEADER_S: Final = 60.0  # after it a thread calls alone: the one that was to call for it was interrupted
 
 
 class _Group(Generic[_Item, _Answer]):
@@ -49,10 +50,10 @@ class Gathering(Generic[_Item, _Answer]):
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._called: dict[int, float] = {}  # thread → when, on the monotonic clock
         self._open: _Group[_Item, _Answer] | None = None
+        self._pid = os.getpid()  # last: another thread of the child may look at it meanwhile
 
     def __call__(self, item: _Item) -> _Answer:
         """The answer to one item; raises what `work` raises for it."""
@@ -63,7 +64,7 @@ class Gathering(Generic[_Item, _Answer]):
         if place == 0:
             self._lead(group)
         else:
-            group.ended.wait()
+            group.ended.wait(_LEADER_S)
         answer = self._tried([item])[0] if group.answers is None else group.answers[place]
         if isinstance(answer, Exception):
             raise answer

@@ -73,12 +73,12 @@ class Completions:
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._waiting: dict[str, list[Receiver]] = {}
         self._thread: threading.Thread | None = None
         self._end = threading.Event()  # of that thread
         self._left_at = 0.0  # when the last one left, on the monotonic clock
+        self._pid = os.getpid()  # last: another thread of the child may look at it meanwhile
 
     @contextmanager
     def watch(self, subjects: Iterable[str]) -> Iterator[queue.SimpleQueue[JobEvent]]:

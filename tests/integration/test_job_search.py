@@ -127,3 +127,9 @@ def test_the_newest_of_more_jobs_than_are_remembered_are_found(
     assert searched.found() == jobs[:1:-1]
     jobs += [searched.submit() for _ in range(2)]
     assert searched.found(text="asset") == jobs[:3:-1]
+
+
+def test_a_job_that_waits_in_a_share_queue_is_found(searched: Searched) -> None:
+    request = ActivateRequest(collection="starter", source=Source(sha256="1" * 64, size=1), asset_id="shared")
+    searched.ledger.submit([request], client="newsroom")
+    assert searched.found(text="shared") == [request.job_id]
