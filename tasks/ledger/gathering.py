@@ -1,17 +1,16 @@
 """Calls that several threads make at about the same time, made as one: one round trip, and what is the same for all of
 them once.
 
-A thread that calls alone is never kept waiting. Where others have called a moment ago, the first waits for them, for a
-bounded time, and makes the call of all.
+No thread waits for company. Calls that come while one is under way are made together, by the first of their threads,
+once it has ended.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from tasks.errors import Unavailable
 
@@ -20,19 +19,13 @@ __all__ = ["Gathering"]
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 
-_MOMENT_S: Final = 0.25
-_LEADER_S: Final = 60.0  # after it a thread calls alone: the one that was to call for it was interrupted
-
 
 class _Group(Generic[_Item, _Answer]):
-    """Items of one call; `answers` is None when the thread that was to make it was interrupted."""
+    """Items of one call; `answers` is None until it was made, and stays so when its thread was interrupted."""
 
-    def __init__(self, expected: int) -> None:
-        self.expected = expected
+    def __init__(self) -> None:
         self.items: list[_Item] = []
         self.answers: list[_Answer | Exception] | None = None
-        self.full = threading.Event()
-        self.ended = threading.Event()
 
 
 class Gathering(Generic[_Item, _Answer]):
@@ -41,58 +34,40 @@ class Gathering(Generic[_Item, _Answer]):
     Args:
         work: makes one call for some items, and answers them in their order; it may be repeated. Where it fails for
             several, and not because a service is away, each is tried by itself: one of them is to blame.
-        longest_s: how long a thread waits for others.
     """
 
-    def __init__(self, work: Callable[[Sequence[_Item]], Sequence[_Answer]], longest_s: float) -> None:
+    def __init__(self, work: Callable[[Sequence[_Item]], Sequence[_Answer]]) -> None:
         self._work = work
-        self._longest_s = longest_s
         self._begin()
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._called: dict[int, float] = {}  # thread → when, on the monotonic clock
-        self._open: _Group[_Item, _Answer] | None = None
+        self._calling = threading.Lock()  # held for the time of a call
+        self._next: _Group[_Item, _Answer] | None = None
         self._pid = os.getpid()  # last: another thread of the child may look at it meanwhile
 
     def __call__(self, item: _Item) -> _Answer:
         """The answer to one item; raises what `work` raises for it."""
-        if self._pid != os.getpid():  # lock and group are the parent's
+        if self._pid != os.getpid():  # locks and group are the parent's
             self._begin()
         with self._lock:
-            group, place = self._join(item)
-        if place == 0:
-            self._lead(group)
-        else:
-            group.ended.wait(_LEADER_S)
-        answer = self._tried([item])[0] if group.answers is None else group.answers[place]
+            group = self._next = self._next or _Group()
+            place = len(group.items)
+            group.items.append(item)
+        with self._calling:
+            if group.answers is None:
+                self._close(group)
+                group.answers = self._tried(group.items)
+        answer = group.answers[place]
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    def _join(self, item: _Item) -> tuple[_Group[_Item, _Answer], int]:
-        now = time.monotonic()
-        self._called = {thread: at for thread, at in self._called.items() if now - at < _MOMENT_S}
-        self._called[threading.get_ident()] = now
-        group = self._open = self._open or _Group(len(self._called))
-        group.items.append(item)
-        if len(group.items) >= group.expected:
-            group.full.set()
-            self._open = None
-        return group, len(group.items) - 1
-
-    def _lead(self, group: _Group[_Item, _Answer]) -> None:
-        try:
-            group.full.wait(self._longest_s)
-            with self._lock:
-                if self._open is group:
-                    self._open = None
-            group.answers = self._tried(group.items)
-        finally:
-            with self._lock:  # interrupted while it waited: none may join it any more
-                if self._open is group:
-                    self._open = None
-            group.ended.set()
+    def _close(self, group: _Group[_Item, _Answer]) -> None:
+        """Let no more items in."""
+        with self._lock:
+            if self._next is group:
+                self._next = None
 
     def _tried(self, items: Sequence[_Item]) -> list[_Answer | Exception]:
         try:

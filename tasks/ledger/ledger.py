@@ -32,13 +32,12 @@ from tasks.ledger.recovery import Recovery
 from tasks.ledger.states import Claim, JobState
 from tasks.ledger.waiting import Completions
 from tasks.messages import Request
-from tasks.names import TASK_ACTIVATE, canonical_json
+from tasks.names import QUEUE_ACTIVATE, TASK_ACTIVATE, canonical_json
 from tasks.settings import Settings
-from tasks.shares import share_queue
+from tasks.shares import queues_of, share_queue
 
 _MESSAGE_BOUND: Final = 2_000
 _OPENED_AT_ONCE: Final = 100  # a script keeps all others waiting
-_GATHER_S: Final = 0.02
 # Between two attempts at a job that is put off; the longest is what it waits at most once a service is back.
 _FIRST_DELAY_MS: Final = 1_000
 _LONGEST_DELAY_MS: Final = 30_000
@@ -66,7 +65,8 @@ class Ledger:
         self._survived = client.register_script(scripts.SURVIVED)
         self._postpone = client.register_script(scripts.POSTPONE)
         self._states = client.register_script(scripts.STATES)
-        self._gathered = Gathering(self._open, _GATHER_S)
+        # One for each queue, so that a group is opened by one script.
+        self._gathered = {queue: Gathering(self._open) for queue in queues_of(QUEUE_ACTIVATE)}
         self.recovery = Recovery(client, keep_closed_s)
         self.completions = Completions(EventLog(client))
 
@@ -112,7 +112,7 @@ class Ledger:
         ]
         # Activations come by the thousand; nothing else may wait for its neighbours.
         if [job.task for job in jobs] == [TASK_ACTIVATE]:
-            return [self._gathered(jobs[0])]
+            return [self._gathered[jobs[0].queue](jobs[0])]
         return self._open(jobs)
 
     def _open(self, jobs: Sequence[Resend]) -> list[bool]:
@@ -179,16 +179,7 @@ class Ledger:
         field = "postponed" if most is None else "refused"
         pause = self._postpone(
             keys=[job_key(job_id), LEASES],
-            args=[
-                job_id,
-                token,
-                field,
-                most or 0,
-                _FIRST_DELAY_MS,
-                _LONGEST_DELAY_MS,
-                random.uniform(0.5, 1.5),
-                queue,
-            ],
+            args=[job_id, token, field, most or 0, _FIRST_DELAY_MS, _LONGEST_DELAY_MS, random.uniform(0.5, 1.5), queue],
         )
         return None if pause is None else int(pause) / 1000
 

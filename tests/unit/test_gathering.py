@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tasks.errors import BadInput, RedisUnavailable
 from tasks.ledger.gathering import Gathering
+from tests.waiting import wait_for
 
 LONG_S = 60.0  # only guards against hanging
 
@@ -53,24 +54,40 @@ def at_once(gathering: Gathering[int, int], numbers: list[int]) -> list[int | st
 
 def test_a_thread_that_calls_alone_waits_for_no_other() -> None:
     work = Work()
-    gathering = Gathering(work, longest_s=LONG_S)
+    gathering = Gathering(work)
     assert [gathering(number) for number in range(3)] == [0, 2, 4]
     assert work.calls == [[0], [1], [2]]
 
 
 def test_threads_that_call_at_once_share_a_call_and_each_has_its_own_answer() -> None:
     work = Work()
-    assert at_once(Gathering(work, longest_s=1.0), [1, 2, 3, 4]) == [2, 4, 6, 8]
-    assert len(work.calls) < 8
+    assert at_once(Gathering(work), [1, 2, 3, 4]) == [2, 4, 6, 8]
+
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(numbers: Sequence[int]) -> list[int]:
+        begun.set()
+        assert may_end.wait(LONG_S)
+        return work(numbers)
+
+    gathering, work.calls = Gathering(slow), []
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(gathering, 0)
+        assert begun.wait(LONG_S)
+        others = [pool.submit(gathering, number) for number in (1, 2, 3)]
+        wait_for(lambda: len(gathering._next.items if gathering._next else []) == 3, "they do not come together")
+        may_end.set()
+        assert [one.result(LONG_S) for one in (first, *others)] == [0, 2, 4, 6]
+    assert [sorted(call) for call in work.calls] == [[0], [1, 2, 3]]
 
 
 def test_what_one_item_does_wrong_costs_no_other_its_answer() -> None:
-    assert at_once(Gathering(Work(), longest_s=1.0), [1, 13, 3]) == [2, "bad_input", 6]
+    assert at_once(Gathering(Work()), [1, 13, 3]) == [2, "bad_input", 6]
 
 
 def test_a_service_that_is_away_is_told_to_all_that_asked_and_not_asked_again() -> None:
     work = Work()
-    gathering = Gathering(work, longest_s=0.0)
+    gathering = Gathering(work)
     assert outcome(gathering, 99) == "redis_unavailable"
     assert work.calls == [[99]]
 
@@ -83,6 +100,6 @@ def test_those_that_waited_for_an_interrupted_thread_call_by_themselves() -> Non
             raise KeyboardInterrupt
         return work(numbers)
 
-    answers = at_once(Gathering(interrupted_once, longest_s=1.0), [1, 2, 3])
+    answers = at_once(Gathering(interrupted_once), [1, 2, 3])
     assert answers.count("interrupted") == 1
     assert all(answer in ("interrupted", 2 * number) for number, answer in zip([1, 2, 3], answers, strict=True))
