@@ -34,8 +34,8 @@ _WINDOW: Final = 200
 _FIRST_CHECK_S: Final = 0.5
 _LONGEST_CHECK_S: Final = 5.0
 _BLOCK_MS: Final = 1_000  # below the time-out of a socket
-# Events that come in close succession are read together: a fleet closes a thousand jobs a second. Whoever waits for
-# many jobs minds a pause less.
+# Events that come in close succession are read together: a fleet closes a thousand jobs a second. A pause is as long as
+# suits the caller that waits for the fewest jobs.
 _GATHER_S: Final = 0.005
 _LONGEST_GATHER_S: Final = 0.25
 _PAUSE_S: Final = 0.5
@@ -75,6 +75,7 @@ class Completions:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[str, list[Receiver]] = {}
+        self._counts: list[int] = []  # how many jobs each caller waits for
         self._thread: threading.Thread | None = None
         self._end = threading.Event()  # of that thread
         self._left_at = 0.0  # when the last one left, on the monotonic clock
@@ -99,12 +100,14 @@ class Completions:
                 self._start()
             for subject in wanted:
                 self._waiting.setdefault(subject, []).append(received)
+            self._counts.append(len(wanted))
         try:
             yield
         finally:
             with self._lock:
                 for subject in wanted:
                     self._leave(subject, received)
+                self._counts.remove(len(wanted))
                 self._left_at = time.monotonic()
 
     def close(self) -> None:
@@ -141,7 +144,7 @@ class Completions:
 
     def _gather_s(self) -> float:
         with self._lock:
-            return min(_GATHER_S * max(1, len(self._waiting)), _LONGEST_GATHER_S)
+            return min(_GATHER_S * max(1, min(self._counts, default=1)), _LONGEST_GATHER_S)
 
     def _needed(self, end: threading.Event) -> bool:
         """Whether anyone waits, or did a moment ago; with False the thread has ended."""
