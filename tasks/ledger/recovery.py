@@ -73,12 +73,12 @@ class Recovery:
     def resend(self, job_id: str, queue: str, place: int) -> Resend | None:
         """Give a queued job whose message is gone a new place; None when its state or place has changed."""
         keys = [job_key(job_id), open_key(queue), seq_key(queue), COUNTS]
-        return _resend_of(job_id, self._resend(keys=keys, args=[job_id, place]))
+        return _resend_of(job_id, self._resend(keys=keys, args=[job_id, place, queue]))
 
     def release(self, job_id: str, queue: str) -> Resend | None:
         """Give a job that was put off a new place in its queue; None when it has moved on meanwhile."""
         keys = [job_key(job_id), later_key(queue), open_key(queue), seq_key(queue)]
-        return _resend_of(job_id, self._release(keys=keys, args=[job_id]))
+        return _resend_of(job_id, self._release(keys=keys, args=[job_id, queue]))
 
     def set_aside(self, job_id: str, reason: str) -> dict[str, str]:
         """Take a record that no job can be made of out of all lists, so that it is found no more; a job that can be

@@ -16,6 +16,7 @@ from tasks.app import Sender, create_app, submit
 from tasks.connection import connect_redis
 from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.events import EventLog, subject_of
+from tasks.ledger.keys import open_key
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.operations import Operations
 from tasks.ledger.states import Claim, JobState
@@ -23,6 +24,7 @@ from tasks.messages import ActivationOptions
 from tasks.monitoring.observer import read_overview
 from tasks.settings import Settings
 from tasks.shares import queues_of, share_queue
+from tasks.storage import ObjectStore
 from tests.gateway import client_of, running_gateway
 from tests.integration.test_ledger import QUEUE, brief, claim, request
 from tests.photographs import crops
@@ -189,3 +191,25 @@ def test_messages_of_other_senders_are_taken_from_share_queues_too(producer: Pro
         client.lpush(SHARE, json.dumps({"headers": {"task": made.task, "id": "an-odd-one"}, "body": "no JSON"}))
     states = partial(producer.ledger.states, ["of-another-sender", "an-odd-one"])
     wait_for(lambda: states() == [JobState.DONE, JobState.FAILED], "they are not taken")
+
+
+def test_a_job_submitted_again_for_another_client_leaves_the_queue_it_was_in(
+    ledger: Ledger, operations: Operations, store: ObjectStore, settings: Settings
+) -> None:
+    made = request("a")
+    for client in ("", SHOP):
+        assert ledger.submit([made], client=client) == [True]
+        assert claim(ledger, made.job_id, "token") is Claim.CLAIMED
+        assert ledger.postpone(made.job_id, QUEUE, "token", None) is not None
+        if not client:
+            operations.cancel(made.job_id, store)
+    assert ledger.recovery.release(made.job_id, QUEUE) is None
+    sent = ledger.recovery.release(made.job_id, SHARE)
+    assert sent is not None
+    assert sent.queue == SHARE
+    with connect_redis(settings) as client:
+        client.zadd(open_key(QUEUE), {made.job_id: 1})  # as an earlier version left it
+    assert ledger.recovery.resend(made.job_id, QUEUE, 1) is None
+    assert ledger.recovery.waiting_up_to(QUEUE, 99) == []
+    assert [place for _, place in ledger.recovery.waiting_up_to(SHARE, 99)] == [2]
+    assert operations.waiting(QUEUE)[0] == 1
