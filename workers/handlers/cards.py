@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import torch
 from PIL import Image
 
 from tasks.errors import InvalidRequest, NotFound
 from tasks.ledger.commits import AssetState
 from tasks.messages import CardRequest
 from tasks.results import CardEdit, CardResult, CardShare
+from tasks.results.activation import Quality
 from tasks.storage import Bucket
 from workers.activation.quality import Pixels, quality
 from workers.delivery.job import Running
 from workers.handlers.resources import Resources
-from workers.images import decode
+from workers.images import decode, pixels_of
 from workers.images.difference import AMPLIFIED, difference
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Codes, Features
@@ -42,6 +44,16 @@ class _Sides:
 
     before: Pixels
     after: Pixels
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """What is kept of both pictures: how they differ, and both at the size of a copy."""
+
+    quality: Quality
+    small: _Sides
+    difference: str
+    input: torch.Tensor
 
 
 class CardHandler:
@@ -71,15 +83,10 @@ class CardHandler:
             raise InvalidRequest(
                 f"Asset {request.asset_id!r} was activated from another image, {state.source_sha256[:12]}…: send that."
             )
-        with self._resources.decoded(data, self._resources.budget, running) as original:
-            whole = _Sides(original.pixels, self._published(state, running))
-            with running.watch.stage("quality"):
-                measured = quality(whole.before, whole.after)
-                small = _Sides(_shrunk(whole.before), _shrunk(whole.after))
-                shown = _difference(whole)
-        feature = self._resources.device.extract(to_input(whole.before, self._resources.input_size))
+        pictures = self._pictures(data, state, running)
+        feature = self._resources.device.extract(pictures.input)
         codes = {"before": collection.codec.encode(feature[None])[0], "after": code}
-        edits = list(self._edits(request, small, codes, collection, running))
+        edits = list(self._edits(request, pictures.small, codes, collection, running))
         return CardResult(
             job_id=running.job_id,
             collection=request.collection,
@@ -89,26 +96,41 @@ class CardHandler:
             protected_key=state.protected_key,
             protected_sha256=state.protected_sha256,
             extractor=self._resources.extractor,
-            quality=measured,
+            quality=pictures.quality,
             found_before=_share(edits, "found_before"),
             found_after=_share(edits, "found_after"),
             matched_before=_share(edits, "matched_before"),
             matched_after=_share(edits, "matched_after"),
             edits=edits,
-            difference=shown,
+            difference=pictures.difference,
             amplified=AMPLIFIED,
             uninformative=collection.uninformative(feature),
             options=collection.settled(request.options),
             provenance=running.provenance(),
         )
 
-    def _published(self, state: AssetState, running: Running) -> Pixels:
+    def _pictures(self, data: bytes, state: AssetState, running: Running) -> _Pictures:
+        """Both pictures are in memory, and in the budget, until this returns."""
+        with self._resources.decoded(data, self._resources.budget, running) as original:
+            whole = _Sides(original.pixels, self._published(state, original.pixels.shape, running))
+            with running.watch.stage("quality"):
+                return _Pictures(
+                    quality=quality(whole.before, whole.after),
+                    small=_Sides(_shrunk(whole.before), _shrunk(whole.after)),
+                    difference=_difference(whole),
+                    input=to_input(whole.before, self._resources.input_size),
+                )
+
+    def _published(self, state: AssetState, shape: tuple[int, ...], running: Running) -> Pixels:
+        """The pixels of the protected file; raises InvalidRequest where it is not of the original's size."""
         limit = 4 * self._resources.limits.max_bytes  # as a PNG, a protected photograph can be larger than its source
         with running.watch.stage("fetch"):
             data = self._resources.store.get_verified(
                 Bucket.PROTECTED, state.protected_key, state.protected_sha256, limit
             )
         with running.watch.stage("decode"):
+            if pixels_of(data, self._resources.limits) != shape[0] * shape[1]:
+                raise InvalidRequest("The image is not as large as the protected file: send the asset's original.")
             return decode(data, self._resources.limits).pixels
 
     def _edits(
