@@ -165,16 +165,8 @@ class Producer(ProducerCore):
     ) -> ExplanationJob:
         """Submit an image, to learn why a query of it finds an asset, or does not; arguments as in :meth:`query`,
         errors as in :meth:`activate`."""
-        name = check_collection(collection or self._settings.default_collection)
-        source, _ = self._upload(Bucket.QUERIES, image)
-        wanted = {
-            "collection": name,
-            "asset_id": check_asset_id(asset_id),
-            "source": source,
-            "nonce": uuid.uuid4().hex,
-            "options": options or {},
-        }
-        request = validated(ExplainRequest, wanted)
+        wanted = self._of_asset(Bucket.QUERIES, image, asset_id, collection)
+        request = validated(ExplainRequest, wanted | {"options": options or {}})
         return ExplanationJob(request.job_id, self._submitted(request, request.job_id), request, self)
 
     def card(
@@ -192,17 +184,8 @@ class Producer(ProducerCore):
         Args:
             copies: how many are made by each edit, 1 to 16.
         """
-        name = check_collection(collection or self._settings.default_collection)
-        source, _ = self._upload(Bucket.ORIGINALS, image)
-        wanted = {
-            "collection": name,
-            "asset_id": check_asset_id(asset_id),
-            "source": source,
-            "copies": copies,
-            "nonce": uuid.uuid4().hex,
-            "options": options or {},
-        }
-        request = validated(CardRequest, wanted)
+        wanted = self._of_asset(Bucket.ORIGINALS, image, asset_id, collection)
+        request = validated(CardRequest, wanted | {"copies": copies, "options": options or {}})
         return CardJob(request.job_id, self._submitted(request, request.job_id), request, self)
 
     def feedback(self, answer: QueryResult, opinion: Opinion, asset_id: str | None = None) -> FeedbackJob:
@@ -225,3 +208,9 @@ class Producer(ProducerCore):
         }
         request = validated(FeedbackRequest, wanted)
         return FeedbackJob(request.job_id, self._submitted(request, request.job_id), request, self)
+
+    def _of_asset(self, bucket: Bucket, image: Image, asset_id: str, collection: str | None) -> dict[str, Any]:
+        """What requests about an image and an asset have in common; the image is uploaded."""
+        name = check_collection(collection or self._settings.default_collection)
+        source, _ = self._upload(bucket, image)
+        return {"collection": name, "asset_id": check_asset_id(asset_id), "source": source, "nonce": uuid.uuid4().hex}

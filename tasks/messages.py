@@ -250,6 +250,12 @@ class QueryRequest(Request):
     options: QueryOptions = QueryOptions()
 
 
+def _without_views(options: QueryOptions, reason: str) -> QueryOptions:
+    if options.views:
+        raise ValueError(reason)
+    return options
+
+
 class LookupRequest(Request):
     """Find the assets that are nearest to feature vectors, which the sender extracted itself."""
 
@@ -266,9 +272,7 @@ class LookupRequest(Request):
     @field_validator("options")
     @classmethod
     def _options(cls, value: QueryOptions) -> QueryOptions:
-        if value.views:
-            raise ValueError("views are of images, and a vector has none")
-        return value
+        return _without_views(value, "views are of images, and a vector has none")
 
 
 class ExplainRequest(Request):
@@ -311,9 +315,7 @@ class CardRequest(Request):
     @field_validator("options")
     @classmethod
     def _options(cls, value: QueryOptions) -> QueryOptions:
-        if value.views:
-            raise ValueError("each copy is searched for as it is: leave out views")
-        return value
+        return _without_views(value, "each copy is searched for as it is: leave out views")
 
 
 class CompactRequest(Request):

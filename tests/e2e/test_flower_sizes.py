@@ -82,7 +82,7 @@ def test_a_page_with_work_fits_every_screen(
 ) -> None:
     start_worker()
     photos = crops(6, side=160)
-    names = ["a very long name of a file that somebody gave " * 4 + ".jpg", *(f"photo-{i}.jpg" for i in range(5))]
+    names = ["a very long name of a file with many words " * 4 + ".jpg", *(f"photo-{i}.jpg" for i in range(5))]
     done = [producer.activate(photo, name=name) for photo, name in zip(photos, names, strict=True)]
     bad = producer.activate(photos[0][:700])
     for job in done:

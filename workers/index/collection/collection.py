@@ -57,6 +57,12 @@ class _Generation:
     def usual_nprobe(self) -> int:
         return min(self.manifest.usual_nprobe, self.codec.cells or 1)
 
+    def change_of(self, asset_id: str) -> tuple[bool, Codes | None]:
+        """Whether the delta says anything of an asset, and if so its code; None for one that was removed."""
+        with self.lock:
+            changed = self.delta.supersedes(asset_id, self.delta.changes)
+            return changed, self.delta.code_of(asset_id) if changed else None
+
 
 @dataclass(frozen=True)
 class _Asked:
@@ -198,19 +204,14 @@ class Collection:
     def code_of(self, asset_id: str) -> Codes | None:
         """The code (code_size,) uint8 of an asset, as far as the journal was read; None when it is not registered."""
         generation = self._current
-        with generation.lock:
-            if generation.delta.supersedes(asset_id, generation.delta.changes):
-                return generation.delta.code_of(asset_id)
-        codes = (segment.code_of(asset_id) for segment in generation.assets.segments)
-        return next((code for code in codes if code is not None), None)
+        changed, code = generation.change_of(asset_id)
+        return code if changed else generation.assets.code_of(asset_id)
 
     def holds(self, asset_id: str) -> bool:
         """Whether an asset is registered, as far as the journal was read."""
         generation = self._current
-        with generation.lock:
-            if generation.delta.supersedes(asset_id, generation.delta.changes):
-                return generation.delta.code_of(asset_id) is not None
-        return any(len(segment.find([asset_id])) for segment in generation.assets.segments)
+        changed, code = generation.change_of(asset_id)
+        return code is not None if changed else generation.assets.holds(asset_id)
 
     def uninformative(self, feature: Features) -> bool:
         """Whether a feature (D,) lies where many different images do, so that no match of it means anything."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tasks.errors import CorruptSegment
 
-__all__ = ["read_hidden", "write_hidden"]
+__all__ = ["not_hidden", "read_hidden", "write_hidden"]
 
 
 def write_hidden(path: Path, positions: npt.NDArray[np.int64]) -> None:
@@ -26,6 +26,13 @@ def read_hidden(paths: Iterable[Path]) -> npt.NDArray[np.int64]:
     """
     found = [np.empty(0, dtype=np.int64), *map(_read, paths)]
     return np.unique(np.concatenate(found))
+
+
+def not_hidden(count: int, hidden: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which of `count` entries (count,) are current, by position."""
+    current = np.ones(count, dtype=bool)
+    current[hidden] = False
+    return current
 
 
 def _read(path: Path) -> npt.NDArray[np.int64]:

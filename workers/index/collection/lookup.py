@@ -39,10 +39,15 @@ def write_lookup(path: Path, hashes: Hashes) -> None:
         file.write(np.ascontiguousarray(order, dtype="<u4").data)
 
 
-def find_assets(table: TextTable, lookup: Lookup | None, asset_ids: Collection[str]) -> npt.NDArray[np.int64]:
-    """The positions (M,) int64 of some assets in a table, ascending; without a lookup, the table is read."""
-    if lookup:
-        return lookup.find(asset_ids)
+def find_assets(
+    table: TextTable, lookup: Lookup | None, hidden: npt.NDArray[np.int64], asset_ids: Collection[str]
+) -> npt.NDArray[np.int64]:
+    """The positions (M,) int64 of some assets in a table that are not hidden, ascending; without a lookup, the table is
+    read."""
+    return np.setdiff1d(lookup.find(asset_ids) if lookup else _read_for(table, asset_ids), hidden, assume_unique=True)
+
+
+def _read_for(table: TextTable, asset_ids: Collection[str]) -> npt.NDArray[np.int64]:
     wanted = set(asset_ids)
     return np.array([position for position, asset in enumerate(table) if asset in wanted], dtype=np.int64)
 

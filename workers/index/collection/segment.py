@@ -19,7 +19,7 @@ import numpy.typing as npt
 from tasks.errors import CorruptSegment
 from workers.index.codec.codec import Codec, Codes, Positions, Probe, code_at, codes_of, search, search_among
 from workers.index.codec.mapped import map_index, write_index
-from workers.index.collection.hidden import read_hidden
+from workers.index.collection.hidden import not_hidden, read_hidden
 from workers.index.collection.lookup import Hashes, Lookup, find_assets, hashes_of, write_lookup
 from workers.index.collection.text_table import TextTable, merge_tables
 
@@ -146,13 +146,11 @@ class Segment:
     @property
     def current(self) -> npt.NDArray[np.bool_]:
         """Which entries (N,) are not hidden, by position."""
-        current = np.ones(len(self.assets), dtype=bool)
-        current[self.hidden] = False
-        return current
+        return not_hidden(len(self.assets), self.hidden)
 
     def find(self, asset_ids: AnyCollection[str]) -> Positions:
         """The positions (M,) int64 of some assets' current entries, ascending."""
-        return np.setdiff1d(find_assets(self.assets, self._lookup, asset_ids), self.hidden, assume_unique=True)
+        return find_assets(self.assets, self._lookup, self.hidden, asset_ids)
 
     def code_of(self, asset_id: str) -> Codes | None:
         """The code (code_size,) uint8 of an asset; None for one that is not here."""

@@ -7,12 +7,13 @@ import re
 from collections.abc import Collection as AnyCollection
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Final
 
 from tasks.errors import InvalidRequest
 from tasks.names import check_asset_id
 from workers.index.collection.files import CollectionStore
-from workers.index.collection.hidden import read_hidden
+from workers.index.collection.hidden import not_hidden, read_hidden
 from workers.index.collection.journal import Change, Journal, name_in
 from workers.index.collection.lookup import Lookup, find_assets
 from workers.index.collection.manifest import SegmentFiles
@@ -97,17 +98,15 @@ class _Tables:
     def __init__(self, files: CollectionStore, part: SegmentFiles) -> None:
         self.ids, self._metas = TextTable(files.fetch(part.assets)), TextTable(files.fetch(part.meta))
         self._lookup = Lookup(files.fetch(part.lookup), self.ids) if part.lookup else None
-        self._hidden = set(read_hidden(map(files.fetch, part.hidden)).tolist())
+        self._hidden = read_hidden(map(files.fetch, part.hidden))
 
     def entries(self) -> Iterator[tuple[str, str]]:
         """Ids and metadata of the current entries."""
-        rows = enumerate(zip(self.ids, self._metas, strict=True))
-        return (row for position, row in rows if position not in self._hidden)
+        return compress(zip(self.ids, self._metas, strict=True), not_hidden(len(self.ids), self._hidden))
 
     def those_of(self, wanted: AnyCollection[str]) -> Iterator[str]:
         """Those of some assets that have a current entry here."""
-        positions = find_assets(self.ids, self._lookup, wanted).tolist()
-        return (self.ids[position] for position in positions if position not in self._hidden)
+        return (self.ids[p] for p in find_assets(self.ids, self._lookup, self._hidden, wanted).tolist())
 
 
 def _held(files: CollectionStore, journal: Journal) -> tuple[list[_Tables], dict[str, Change]]:
