@@ -30,12 +30,13 @@ from tests.stack import WorkerProcess, running_stack, settings_of
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A killed worker's jobs come back soon; a live worker on a busy machine still renews its lease in time. Redis is
-# emptied between tests, which is no reason to repair anything.
+# emptied between tests, which is no reason to repair anything. How full the disk of this machine is says nothing.
 _TERMS = {
     "AII_LEASE_S": "10",
     "AII_GRACE_S": "2",
     "AII_RECONCILE_EVERY_S": "0.5",
     "AII_AUTO_REPAIR": "0",
+    "AII_TARGET_FREE_DISK_SHARE": "0",
 }
 _WAITING = {"test_suspects.py", "test_stopping.py", "test_services_away.py"}
 

@@ -12,10 +12,12 @@ T = TypeVar("T")
 LIMIT_S = 300.0
 
 
-def wait_for(condition: Callable[[], T], why: str = "waited in vain", deadline_s: float = LIMIT_S) -> T:
-    """Poll until `condition` returns something true, and return that; fail with `why` after the deadline."""
+def wait_for(
+    condition: Callable[[], T], why: str | Callable[[], str] = "waited in vain", deadline_s: float = LIMIT_S
+) -> T:
+    """Poll until `condition` returns something true, and return that; after the deadline, fail and say `why`."""
     deadline = time.monotonic() + deadline_s
     while not (value := condition()):
-        assert time.monotonic() < deadline, why
+        assert time.monotonic() < deadline, why() if callable(why) else why
         time.sleep(0.05)
     return value

@@ -161,7 +161,10 @@ def test_what_is_wrong_comes_first_and_leads_to_what_to_do(
     worker = start_worker("query,index")
     said(browser, "No worker takes jobs of the queue activate")
     start_worker("activate")
-    wait_for(lambda: browser.script("document.querySelector('#aii-banner').hidden"), "the banner stays")
+    wait_for(
+        lambda: browser.script("document.querySelector('#aii-banner').hidden"),
+        lambda: "the banner stays: " + browser.text("#aii-banner"),
+    )
     assert "images/s" in browser.script("document.title")
     with connect_redis(settings) as client:
         client.lpush("activate", "no message")

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def test_the_page_has_its_tab_everywhere_and_is_shown_to_who_knows_the_password_
     for page in ("/activations", "/tasks", "/broker"):
         status, body = flower.get(page)
         assert (status, b">Activations</a>" in body) == (200, True)
-    job = "0" * 32
+    job = uuid.uuid4().hex
     reading = ("", "/overview.json", "/health.json", "/history.json", "/jobs", "/jobs.json", "/operations")
     for path in (*reading, f"/job/{job}", f"/result/{job}", f"/picture/original/{job}", f"/pair/query/{job}"):
         assert flower.get(f"/activations{path}", login=False)[0] == 401, path

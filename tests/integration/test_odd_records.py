@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -61,7 +62,7 @@ ODD = [
 def test_a_lease_of_an_odd_job_keeps_no_other_job_waiting(
     fields: dict[str, str] | str, ledger: Ledger, client: RedisClient, reconciler: Reconciler
 ) -> None:
-    odd = odd_job(client, "0" * 32, fields)
+    odd = odd_job(client, uuid.uuid4().hex, fields)
     good = submitted(ledger)
     claim(ledger, good)
     client.zadd(LEASES, {odd: 1, good: 2})
@@ -77,7 +78,7 @@ def test_a_lease_of_an_odd_job_keeps_no_other_job_waiting(
 def test_an_odd_job_that_was_put_off_or_is_overdue_keeps_no_other_waiting(
     fields: dict[str, str] | str, ledger: Ledger, client: RedisClient, reconciler: Reconciler
 ) -> None:
-    odd, good = odd_job(client, "0" * 32, fields), submitted(ledger)
+    odd, good = odd_job(client, uuid.uuid4().hex, fields), submitted(ledger)
     client.zadd(later_key(QUEUE), {odd: 1})
     client.zadd(open_key(QUEUE), {"1" * 32: "-inf"})
     reconciler.run_once()
@@ -97,7 +98,7 @@ def test_a_queue_that_is_no_list_keeps_no_other_queue_waiting(
 
 
 def test_what_is_listed_leaves_out_odd_jobs_only(ledger: Ledger, client: RedisClient, settings: Settings) -> None:
-    good, odd, other = submitted(ledger), "0" * 32, "1" * 32
+    good, odd, other = submitted(ledger), uuid.uuid4().hex, uuid.uuid4().hex
     odd_job(client, odd, "no hash")
     odd_job(client, other, {"state": "archived", "task": "aii.later"})
     client.zadd(open_key(QUEUE), {odd: 0, other: 0.5})
@@ -113,7 +114,8 @@ def test_what_is_listed_leaves_out_odd_jobs_only(ledger: Ledger, client: RedisCl
 def test_one_odd_lease_costs_no_other_lease(ledger: Ledger, client: RedisClient) -> None:
     good = submitted(ledger)
     assert claim(ledger, good) is Claim.CLAIMED
-    assert ledger.renew({odd_job(client, "0" * 32, "no hash"): "t", good: "t"}) == ["0" * 32]
+    odd = odd_job(client, uuid.uuid4().hex, "no hash")
+    assert ledger.renew({odd: "t", good: "t"}) == [odd]
 
 
 def test_figures_that_make_no_sense_are_left_out(client: RedisClient) -> None:
