@@ -38,6 +38,8 @@ class SentinelSet:
         first, second = self._servers
         self._start_server(first, "")
         self._start_server(second, f"replicaof 127.0.0.1 {first}")
+        # Sentinels ask for replicas when they start, and then every ten seconds.
+        wait_for(self._synced, "the replica did not reach the primary")
         for port in self.sentinels:
             self._start(port, f"port {port}\nrequirepass {_SENTINELS_PASSWORD}\n"
                 f"sentinel sentinel-pass {_SENTINELS_PASSWORD}\n"
@@ -89,22 +91,26 @@ class SentinelSet:
         return redis.Redis(port=port, password=password, decode_responses=True, socket_timeout=10)
 
     def _complete(self) -> bool:
-        """Whether every sentinel knows the two others and the replica, and the replica has the data."""
+        """Whether every sentinel knows the two others and the replica."""
         with suppress(redis.RedisError):
             states = []
             for port in self.sentinels:
                 with self.asked(port, _SENTINELS_PASSWORD) as sentinel:
                     states.append(sentinel.sentinel_master(NAME))
-            with self.asked(self._servers[1]) as replica:
-                synced = replica.info("replication")["master_link_status"] == "up"
-            return synced and all(s["num-other-sentinels"] == 2 and s["num-slaves"] == 1 for s in states)
+            return all(s["num-other-sentinels"] == 2 and s["num-slaves"] == 1 for s in states)
+        return False
+
+    def _synced(self) -> bool:
+        """Whether the replica has the primary's data."""
+        with suppress(redis.RedisError), self.asked(self._servers[1]) as replica:
+            return bool(replica.info("replication")["master_link_status"] == "up")
         return False
 
     def _start_server(self, port: int, role: str) -> None:
         folder = self._folder / str(port)
         folder.mkdir(exist_ok=True)
         self._start(port, f"port {port}\nrequirepass {_PASSWORD}\nmasterauth {_PASSWORD}\nappendonly yes\n"
-            f'save ""\nmaxmemory-policy noeviction\n{role}\n', )  # fmt: skip
+            f'save ""\nmaxmemory-policy noeviction\nrepl-diskless-sync-delay 0\n{role}\n')  # fmt: skip
 
     def _start(self, port: int, configuration: str, *options: str) -> None:
         folder = self._folder / str(port)

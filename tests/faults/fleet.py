@@ -247,8 +247,10 @@ def _redeliver_after(seconds: float) -> None:
 def _bound_device(images: int) -> None:
     import torch  # noqa: PLC0415
 
+    from tests.prepared import warm_as_usual  # noqa: PLC0415
     from workers.activation.engine import Engine  # noqa: PLC0415
 
+    warm_as_usual()
     original = Engine.activate
 
     def activate(self: Engine, works: Any) -> Any:

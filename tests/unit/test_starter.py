@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
 
 from tests.photographs import crops
 from workers.commands.index import index
 from workers.index.codec.codec import Codec
-from workers.index.maintenance import starter
+from workers.index.maintenance import make_starter, starter
 
 
 def folder_of(path: Path, photos: list[bytes]) -> Path:
@@ -20,7 +21,10 @@ def folder_of(path: Path, photos: list[bytes]) -> Path:
     return path
 
 
-def test_the_command_makes_a_codec_codes_and_a_card_that_fit_each_other(tmp_path: Path) -> None:
+def test_the_command_makes_a_codec_codes_and_a_card_that_fit_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make_starter, "_PLAIN_IMAGES", 30)  # to draw all takes half a minute
     photos, out = crops(40), tmp_path / "out"
     done = CliRunner().invoke(
         index,
