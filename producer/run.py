@@ -27,7 +27,7 @@ from tasks.command_line import EXIT_FAILED, progress_bar
 from tasks.errors import AiiError, AlreadyProtected, DeadlineExceeded, DiskUnavailable, Unavailable
 from tasks.messages import ActivationOptions, QueryOptions, validated
 from tasks.names import QUEUE_ACTIVATE, QUEUE_QUERY
-from tasks.settings import state_dir
+from tasks.state_folder import state_dir
 from tasks.storage import ObjectStore
 
 __all__ = ["activate", "find", "query"]

@@ -12,7 +12,8 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from tasks.errors import AiiError, advice, kinds
-from tasks.settings import OTHER_VARIABLES, Settings
+from tasks.settings import Settings
+from tasks.state_folder import OTHER_VARIABLES
 
 __all__ = ["README", "error_table", "setting_table", "with_tables"]
 

@@ -1,4 +1,4 @@
-"""The one place that reads the environment.
+"""The settings: the one place, but for :mod:`tasks.state_folder`, that reads the environment.
 
 Every setting has the prefix ``AII_``. Besides the environment, the *stack file* that ``aii up`` writes
 (``<state_dir>/stack.env``, readable by its owner only) is read, so that a second terminal finds the local stack without
@@ -7,8 +7,6 @@ being told; the environment wins over it.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
@@ -18,26 +16,7 @@ from tasks.errors import InvalidSetting
 from tasks.names import BUCKET_PATTERN, INGEST_PATTERN
 from tasks.redis_address import parsed_redis_url
 from tasks.s3_address import parsed_s3_endpoint
-
-
-def state_dir() -> Path:
-    """Folder of the local stack and of downloaded indexes: ``AII_STATE_DIR``, else the XDG state folder.
-
-    Raises:
-        InvalidSetting: it is below a home folder that does not exist.
-    """
-    configured = os.environ.get("AII_STATE_DIR", "").strip()
-    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    try:
-        return Path(configured).expanduser().absolute() if configured else Path(base).expanduser().absolute() / "aii"
-    except RuntimeError:  # an account without a home, as in many containers; or ~NAME of no account
-        raise InvalidSetting("AII_STATE_DIR: there is no such home folder: set it to the path of a folder.") from None
-
-
-def stack_file() -> Path:
-    """Where ``aii up`` notes the addresses and secrets of the stack it started (mode 0600)."""
-    return state_dir() / "stack.env"
-
+from tasks.state_folder import stack_file
 
 _CONTRADICTION: Final = "http:// and HTTPS"
 
@@ -323,16 +302,6 @@ class Settings(BaseSettings):
         if value == _CONTRADICTION:
             raise ValueError("it begins with http://, and AII_S3_SECURE asks for HTTPS: correct one of them")
         return parsed_s3_endpoint(value)[0]
-
-
-# What is read before the settings are, or without them.
-OTHER_VARIABLES: Final = {
-    "AII_STATE_DIR": (
-        "the XDG state folder, `~/.local/state/aii`",
-        "folder of the local stack, downloaded indexes and weights, and the stack file",
-    ),
-    "AII_TRACEBACK": ("unset", "set to 1 to see where a command met an unexpected error"),
-}
 
 
 def load_settings() -> Settings:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
@@ -17,39 +16,29 @@ from datetime import timedelta
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
-from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError, PermissionDeniedError
 from obstore.store import S3Store
 
 from tasks.errors import (
     DigestMismatch,
     Forked,
     InvalidRequest,
-    ObjectMissing,
-    StorageRefused,
-    StorageUnavailable,
     TooLarge,
 )
 from tasks.files import replacing
 from tasks.names import check_key, sha256_hex
-from tasks.network import clock_offset_s, opener_for, proxy_of
+from tasks.network import opener_for
 from tasks.s3_client import s3_client, s3_url
+from tasks.s3_errors import MISSING, S3Errors, code_in
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from obstore import GetResult
 
 _CHUNK: Final = 1 << 20
-_MISSING: Final = ("NoSuchKey", "NoSuchObject", "ResourceNotFound")
-_REFUSED: Final = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
-_SKEWED: Final = ("RequestTimeTooSkewed", "RequestExpired")
-_CLOCK_TOLERANCE_S: Final = 300  # S3 accepts a quarter of an hour
-# Answers of a server that is there and cannot serve now (S3's API reference, error responses); it is asked again.
-_AWAY: Final = ("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted", "HTTP 429")
 _CREATION_TIMEOUT_S: Final = 10
-_CODE_OF_STATUS: Final = {"401": "AccessDenied", "403": "AccessDenied", "404": "NoSuchKey"}
 _FIRST_REGION: Final = "us-east-1"
 _PROBED_KEY: Final = "nothing-is-ever-stored-here"
 
@@ -97,8 +86,7 @@ class ObjectStore:
         self._stores = stores
         self._sources = sources
         self._names = names
-        self._url = url
-        self._address = urlsplit(url).netloc
+        self._s3_errors = S3Errors(url)
         self._region = region
 
     @classmethod
@@ -121,7 +109,7 @@ class ObjectStore:
         """Raise StorageUnavailable unless the store answers, lets us in and has a bucket for results."""
         with self._errors("a result"):
             if not _exists(self._stores[Bucket.RESULTS]):
-                raise self._lacking("every result")
+                raise self._s3_errors.lacking("every result")
 
     def put(self, bucket: Bucket, key: str, data: bytes, content_type: str) -> None:
         """Write one object; an object that is there already is replaced."""
@@ -146,7 +134,7 @@ class ObjectStore:
             try:
                 self._stores[bucket].head(check_key(key))
             except (BaseError, FileNotFoundError) as error:
-                if _code_in(str(error)) not in (*_MISSING, "AccessDenied"):
+                if code_in(str(error)) not in (*MISSING, "AccessDenied"):
                     raise
                 return False
         return True
@@ -231,48 +219,9 @@ class ObjectStore:
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
-        """Name the situation. The client's errors are of few classes; what the server said is in their text."""
         _RUNTIME.enter()
-        try:
+        with self._s3_errors.named(what):
             yield
-        except (BaseError, FileNotFoundError) as error:
-            raise self._named(_code_in(str(error)), what, error) from error
-        except urllib.error.HTTPError as error:
-            raise self._named(_code_in(error.read().decode(errors="replace")), what, error) from error
-        except OSError as error:
-            raise self._named("", what, error) from error
-
-    def _named(self, code: str, what: str, error: Exception) -> Exception:
-        if code in _MISSING:
-            return ObjectMissing(f"There is no object {what} in the store.")
-        if code == "NoSuchBucket":
-            return self._lacking(what)
-        if code in _REFUSED or code in _SKEWED:
-            # A key that may not do this is refused this object; a key or a clock that is wrong, everything.
-            kind = StorageRefused if code == "AccessDenied" else StorageUnavailable
-            return kind(f"S3 at {self._address} refuses {_refusal(code, self._url)}")
-        if code and code not in _AWAY and not code.startswith("HTTP 5"):
-            return StorageRefused(f"S3 at {self._address} answered {code} for {what}.")
-        return self._away(code, what, error)
-
-    def _away(self, code: str, what: str, error: Exception) -> StorageUnavailable:
-        proxy = proxy_of(self._url)
-        through = f" through the proxy {proxy}, which the environment names" if proxy else ""
-        if code:
-            return StorageUnavailable(f"S3 at {self._address} answered {code} for {what}{through}.")
-        if isinstance(error, UnauthenticatedError):
-            return StorageUnavailable(
-                f"There are no keys for S3 at {self._address}: check AII_S3_CREDENTIALS and what belongs to it."
-            )
-        return StorageUnavailable(
-            f"S3 at {self._address} does not answer{through} ({_kind_of(error)}): start it with `aii up`, "
-            f"or set {'NO_PROXY or ' if proxy else ''}AII_S3_ENDPOINT."
-        )
-
-    def _lacking(self, what: str) -> StorageUnavailable:
-        """Unlike a refusal of one object, this meets every job: they wait until the bucket is there."""
-        remedy = "make it with `aii buckets init`, or start `aii up`"
-        return StorageUnavailable(f"S3 at {self._address} lacks a bucket that {what} needs: {remedy}.")
 
 
 def _opened(store: S3Store, key: str, max_bytes: int | None) -> GetResult:
@@ -282,24 +231,13 @@ def _opened(store: S3Store, key: str, max_bytes: int | None) -> GetResult:
     return found
 
 
-def _refusal(code: str, url: str) -> str:
-    """What S3 refuses, and what to do. A clock that is off makes it refuse keys that are right."""
-    offset_s = clock_offset_s(url) or 0.0
-    if abs(offset_s) > _CLOCK_TOLERANCE_S:
-        off = f"{abs(offset_s) / 60:,.0f} minutes {'ahead of' if offset_s > 0 else 'behind'}"
-        return f"requests: this machine's clock is {off} the server's ({code}). Set it, by NTP for example."
-    if code in _SKEWED:
-        return f"requests as too old or too new ({code}): set the clocks of both machines, by NTP for example."
-    return f"the keys ({code}): check AII_S3_ACCESS_KEY and AII_S3_SECRET_KEY."
-
-
 def _exists(bucket: S3Store) -> bool:
     try:
         bucket.get(_PROBED_KEY)
     except FileNotFoundError as error:
-        return _code_in(str(error)) != "NoSuchBucket"
+        return code_in(str(error)) != "NoSuchBucket"
     except PermissionDeniedError as error:
-        if _code_in(str(error)) != "AccessDenied":
+        if code_in(str(error)) != "AccessDenied":
             raise  # unknown keys
     return True  # who may not list a bucket is told AccessDenied of what is missing as well
 
@@ -315,19 +253,3 @@ def _create(bucket: S3Store, region: str) -> None:
     except urllib.error.HTTPError as error:
         if error.code != 409:  # another process has created it meanwhile
             raise
-
-
-def _code_in(text: str) -> str:
-    """The S3 error code in a server's answer, or, for one without a body (to HEAD), the one that its status means; ""
-    when no server answered."""
-    code = re.search(r"<Code>(\w+)</Code>", text)
-    status = re.search(r"status code: (\d+)", text)
-    if code or not status:
-        return code[1] if code else ""
-    return _CODE_OF_STATUS.get(status[1], f"HTTP {status[1]}")
-
-
-def _kind_of(error: Exception) -> str:
-    """In which phase a request failed, if the client's message names one. An unknown certificate comes last there."""
-    kind = re.search(r"(InvalidCertificate)", str(error)) or re.search(r"kind: (\w+)", str(error))
-    return kind[1] if kind else type(error).__name__

@@ -26,7 +26,8 @@ from tasks.monitoring.series import Series
 from tasks.names import QUEUES
 from tasks.periodic import PeriodicThread
 from tasks.results import Result
-from tasks.settings import Settings, state_dir
+from tasks.settings import Settings
+from tasks.state_folder import state_dir
 from tasks.storage import ObjectStore
 from tasks.tracing import JobTracer, tracer_of
 from workers.activation.engine import BATCH_IMAGES

@@ -11,7 +11,8 @@ from tasks.app import create_app
 from tasks.command_line import exit_on_error
 from tasks.errors import InvalidSetting
 from tasks.logs import set_up_logs
-from tasks.settings import Settings, load_settings, state_dir
+from tasks.settings import Settings, load_settings
+from tasks.state_folder import state_dir
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from tasks.ledger.records import JobRecord
 from tasks.ledger.states import JobState
 from tasks.messages import FeedbackRequest
 from tasks.results import ActivationResult, QueryResult, Result
-from tasks.settings import state_dir
+from tasks.state_folder import state_dir
 
 __all__ = ["Cancel", "DeadLetterChange", "Document", "GiveFeedback", "JobPage", "Jobs", "JobsPage", "Retry"]
 

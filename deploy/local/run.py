@@ -15,7 +15,8 @@ from deploy.local.stack import Stack, plan_stack, read_stack_file, write_stack_f
 from deploy.local.supervisor import Supervisor
 from tasks.connection import redis_address
 from tasks.errors import DiskUnavailable, RedisUnavailable, Unavailable
-from tasks.settings import Settings, stack_file, state_dir
+from tasks.settings import Settings
+from tasks.state_folder import stack_file, state_dir
 
 Report = Callable[[str], None]
 _PORT_LOSSES = 5  # a free port may be taken by another program before our service listens on it

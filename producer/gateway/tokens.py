@@ -21,7 +21,8 @@ from tasks.errors import Conflict, InvalidSetting, NotFound
 from tasks.files import write_atomically
 from tasks.messages import Digest, Frozen
 from tasks.names import COLLECTION_PATTERN, sha256_hex
-from tasks.settings import Settings, state_dir
+from tasks.settings import Settings
+from tasks.state_folder import state_dir
 
 __all__ = ["SCOPES", "Scope", "Token", "TokenFile", "Tokens", "token_file"]
 

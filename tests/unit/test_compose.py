@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from producer.cli import aii
-from tasks.settings import OTHER_VARIABLES, Settings
+from tasks.settings import Settings
+from tasks.state_folder import OTHER_VARIABLES
 from tests.unit.test_reference import parse
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

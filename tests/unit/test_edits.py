@@ -194,6 +194,6 @@ def test_without_libmagic_augly_is_refused_in_words_and_all_else_works(tmp_path:
         text=True,
         check=False,
     )
-    assert done.stderr.splitlines()[-1].startswith("tasks.errors.InvalidRequest: AugLy cannot be used here"), (
+    assert done.stderr.splitlines()[-1].startswith("tasks.errors.requests.InvalidRequest: AugLy cannot be used here"), (
         done.stderr
     )

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from producer.cli import aii
-from tasks.settings import OTHER_VARIABLES, Settings
+from tasks.settings import Settings
+from tasks.state_folder import OTHER_VARIABLES
 from tests.unit.test_reference import parse
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"

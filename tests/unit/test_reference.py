@@ -14,7 +14,8 @@ import pytest
 from producer.cli import aii
 from tasks.errors import advice, kinds
 from tasks.reference import README, error_table, setting_table, with_tables
-from tasks.settings import OTHER_VARIABLES, Settings
+from tasks.settings import Settings
+from tasks.state_folder import OTHER_VARIABLES
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(

@@ -17,7 +17,8 @@ from tasks.errors import AiiError, InvalidSetting, StorageUnavailable
 from tasks.network import is_loopback, proxy_of
 from tasks.redis_address import parsed_redis_url
 from tasks.s3_address import parsed_s3_endpoint
-from tasks.settings import Settings, load_settings, state_dir
+from tasks.settings import Settings, load_settings
+from tasks.state_folder import state_dir
 from tasks.storage import Bucket, ObjectStore
 
 

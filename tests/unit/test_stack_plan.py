@@ -12,7 +12,8 @@ import pytest
 
 from deploy.local.stack import free_port, plan_stack, read_stack_file, write_stack_file
 from tasks.errors import InvalidRequest
-from tasks.settings import load_settings, stack_file
+from tasks.settings import load_settings
+from tasks.state_folder import stack_file
 
 
 @pytest.fixture(autouse=True)

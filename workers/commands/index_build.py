@@ -14,7 +14,8 @@ import click
 from tasks.command_line import Command, FilePath, PathText, progress_bar
 from tasks.errors import CollectionExists, CollectionMissing, InvalidRequest
 from tasks.messages import USUAL_NPROBE
-from tasks.settings import load_settings, state_dir
+from tasks.settings import load_settings
+from tasks.state_folder import state_dir
 from workers.index.collection.opened import Opened, open_collection
 
 if TYPE_CHECKING:

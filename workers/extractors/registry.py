@@ -12,7 +12,7 @@ from torch import nn
 from tasks.errors import ExtractorMismatch, InvalidSetting
 from tasks.machine import gpus
 from tasks.results import ExtractorIdentity
-from tasks.settings import state_dir
+from tasks.state_folder import state_dir
 from tasks.storage import ObjectStore
 from workers.extractors.backbones import SSCD, backbone, sscd, torchscript
 from workers.extractors.compact import INPUT_SIZE

@@ -10,7 +10,8 @@ from tasks.app import Sender, create_app
 from tasks.connection import RedisClient, connect_redis
 from tasks.ledger.ledger import Ledger
 from tasks.names import check_collection
-from tasks.settings import Settings, state_dir
+from tasks.settings import Settings
+from tasks.state_folder import state_dir
 from tasks.storage import ObjectStore
 
 if TYPE_CHECKING:
