@@ -14,8 +14,10 @@ __all__ = [
     "Registration",
     "Seen",
     "conflict_of",
+    "joined_code",
     "registration_args",
     "seen_args",
+    "split_code",
 ]
 
 
@@ -63,8 +65,8 @@ class JobFacts:
 
 @dataclass(frozen=True)
 class Registration:
-    """An asset as it is written into the journal of a collection: code as base64, metadata as JSON without line
-    breaks."""
+    """An asset as it is written into the journal of a collection: code as base64, followed by its stored feature where
+    the collection keeps features (see :func:`joined_code`); metadata as JSON without line breaks."""
 
     collection: str
     asset_id: str
@@ -72,6 +74,17 @@ class Registration:
     meta: str
     facts: JobFacts
     replace: bool = False
+
+
+def joined_code(code: str, feature: str | None) -> str:
+    """A code and a stored feature, both base64, as the journal holds them."""
+    return f"{code}.{feature}" if feature else code
+
+
+def split_code(text: str) -> tuple[str, str | None]:
+    """The code and the stored feature in such a text."""
+    code, _, feature = text.partition(".")
+    return code, feature or None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from workers.index.codec.plan import Costs, propose
 from workers.index.codec.trainable import check_trainable
 from workers.index.collection.delta import Delta
 from workers.index.collection.journal import Change
-from workers.index.collection.segment import Segment, SegmentPaths, meta_text, write_segment
+from workers.index.collection.segment import Entries, Segment, SegmentPaths, meta_text, write_segment
 from workers.index.collection.text_table import TextTable, write_table
 from workers.index.maintenance.build import train_collection
 
@@ -46,7 +46,7 @@ def codec(features: Features) -> Codec:
 def segment(codec: Codec, features: Features, tmp_path: Path) -> Segment:
     paths = SegmentPaths.below(tmp_path)
     metas = (f'{{"number": "{i}"}}' if i % 2 else "" for i in range(500))
-    write_segment(codec, codec.encode(features[:500]), (f"asset-{i}" for i in range(500)), metas, paths)
+    write_segment(codec, Entries(codec.encode(features[:500]), (f"asset-{i}" for i in range(500)), metas), paths)
     return Segment(paths, codec)
 
 
@@ -80,7 +80,7 @@ def test_the_codes_of_a_mapped_segment_are_those_that_were_written(
 ) -> None:
     codec, paths = trained(factory), SegmentPaths.below(tmp_path)
     codes = codec.encode(features[:count])
-    write_segment(codec, codes, map(str, range(count)), ("" for _ in range(count)), paths)
+    write_segment(codec, Entries(codes, map(str, range(count)), ("" for _ in range(count))), paths)
     segment = Segment(paths, codec)
     assert segment.codes.shape == (count, codec.code_size)
     assert (segment.codes == codes).all()
@@ -94,7 +94,7 @@ def test_a_search_among_those_with_some_metadata_finds_the_nearest_of_them(
 ) -> None:
     codec, paths = trained(factory), SegmentPaths.below(tmp_path)
     texts = [meta_text({"kind": '"a": "b"', "parity": str(i % 2)}) for i in range(300)]
-    write_segment(codec, codec.encode(features[:300]), map(str, range(300)), texts, paths)
+    write_segment(codec, Entries(codec.encode(features[:300]), map(str, range(300)), texts), paths)
     segment, probe = Segment(paths, codec), codec.probe(features[7], 16)
     odd = [hit.asset_id for hit in segment.search(probe, 300, {}) if int(hit.asset_id) % 2]
     found = [hit.asset_id for hit in segment.search(probe, 300, {"parity": "1"})]

@@ -9,7 +9,7 @@ from tasks.assets.manifests import Manifests, binding_value
 from tasks.assets.protected_digests import ProtectedDigests
 from tasks.assets.records import AssetRecord, facts_of
 from tasks.assets.takedown import SourceDigests
-from tasks.ledger.commits import Registration, Seen, conflict_of
+from tasks.ledger.commits import Registration, Seen, conflict_of, joined_code
 from tasks.messages import ActivateRequest
 from tasks.names import protected_key, sha256_hex
 from tasks.results import ActivationResult, Verification
@@ -85,6 +85,7 @@ class ImageHandlers:
             extractor=self._resources.extractor,
             codec=collection.manifest.codec,
             code=encode_code(found.code),
+            feature=None if (stored := collection.stored(protected.feature)) is None else encode_code(stored),
             journal_entry="",
             meta=request.meta,
             options=request.options,
@@ -165,4 +166,5 @@ def _verification(protected: Protected) -> Verification:
 
 def registration_of(result: ActivationResult, *, replace: bool = False) -> Registration:
     meta = journal_meta(named(result.meta, result.name))
-    return Registration(result.collection, result.asset_id, result.code, meta, facts_of(result), replace)
+    code = joined_code(result.code, result.feature)
+    return Registration(result.collection, result.asset_id, code, meta, facts_of(result), replace)

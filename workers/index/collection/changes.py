@@ -13,10 +13,12 @@ import numpy as np
 
 from tasks.connection import RedisClient
 from tasks.errors import RedisUnavailable
+from tasks.ledger.commits import split_code
 from tasks.ledger.dead_letters import DeadLetters
 from workers.index.codec.codec import Codes
+from workers.index.codec.stored import Rows
 
-__all__ = ["Change", "decode_code", "encode_code", "read_changes"]
+__all__ = ["Change", "decode_code", "decode_feature", "encode_code", "read_changes"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,21 +27,28 @@ _LONGEST_ASSET: Final = 4_096
 
 @dataclass(frozen=True)
 class Change:
-    """An asset that was registered with a code (code_size,) uint8, or removed, when `code` is None."""
+    """An asset that was registered with a code (code_size,) uint8, or removed, when `code` is None; `feature` is its
+    stored feature (row_bytes,) uint8, where the collection keeps features."""
 
     entry: str
     asset_id: str
     code: Codes | None
     meta: Mapping[str, str]
+    feature: Rows | None = None
 
 
 def encode_code(code: Codes) -> str:
-    """A code as base64, its form in the journal and in result documents."""
+    """A code, or a stored feature, as base64, its form in the journal and in result documents."""
     return base64.b64encode(code.tobytes()).decode()
 
 
 def decode_code(text: str) -> Codes:
     return np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
+
+
+def decode_feature(text: str | None) -> Rows | None:
+    """A stored feature, where there is one."""
+    return decode_code(text) if text else None
 
 
 def read_changes(
@@ -70,12 +79,13 @@ def _change(entry: str, fields: Mapping[str, Any], code_size: int | None) -> Cha
         raise ValueError("no asset id")
     if op == "remove":
         return Change(entry, asset_id, None, {})
-    code, meta = decode_code(fields["code"]), json.loads(fields["meta"])
+    code_text, feature = split_code(fields["code"])
+    code, meta = decode_code(code_text), json.loads(fields["meta"])
     if code_size is not None and len(code) != code_size:
         raise ValueError(f"a code of {len(code)} instead of {code_size} bytes")
     if not all(isinstance(part, str) for pair in meta.items() for part in pair):
         raise ValueError("metadata that are no text")
-    return Change(entry, asset_id, code, meta)
+    return Change(entry, asset_id, code, meta, decode_feature(feature))
 
 
 def _set_aside(client: RedisClient, stream: str, entry: str, fields: Mapping[str, Any], problem: str) -> None:

@@ -15,6 +15,7 @@ from tasks.ledger.commits import Seen
 from tasks.messages import QueryOptions
 from tasks.results import ExtractorIdentity, Match
 from workers.index.codec.codec import Codec, Codes, Features, Probe, search
+from workers.index.codec.stored import Rows
 from workers.index.collection.delta import Delta
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal, entry_order, name_in
@@ -134,9 +135,18 @@ class Collection:
 
     # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def register(self, asset_id: str, code: Codes, meta: Mapping[str, str]) -> str:
-        """Add an asset's code (code_size,) to the journal, where every worker finds it; returns the journal entry."""
-        return self._journal.add(asset_id, code, meta)
+    def register(self, asset_id: str, code: Codes, meta: Mapping[str, str], feature: Features | None = None) -> str:
+        """Add an asset's code (code_size,) to the journal, where every worker finds it; returns the journal entry.
+
+        Args:
+            feature: (D,), stored where the collection keeps features.
+        """
+        return self._journal.add(asset_id, code, meta, feature=None if feature is None else self.stored(feature))
+
+    def stored(self, feature: Features) -> Rows | None:
+        """A feature (D,) as it is stored, (row_bytes,); None where the collection keeps no features."""
+        stored = self.manifest.stored
+        return stored.encode(feature[None])[0] if stored else None
 
     def look_up(self, asset_id: str, *, assume: bool = False) -> Seen:
         """An asset's current state; see :func:`tasks.assets.records.look_up`."""
@@ -290,7 +300,7 @@ class Collection:
         )
         return _Generation(
             manifest, codec, Segments(codec, assets), Segments(codec, distractors), self._background(manifest, old),
-            Delta(codec), manifest.journal_entry,
+            Delta(codec, manifest.stored), manifest.journal_entry,
         )  # fmt: skip
 
     def _background(self, manifest: Manifest, old: _Generation | None) -> Background | None:

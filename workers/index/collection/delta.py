@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from workers.index.codec.codec import Codec, Codes, Positions, Probe, append, search, search_among
+from workers.index.codec.stored import FeatureFormat, Rows
+from workers.index.collection.feature_table import rows_of
 from workers.index.collection.journal import Change
 from workers.index.collection.segment import Hit
 
@@ -18,10 +20,12 @@ from workers.index.collection.segment import Hit
 class Delta:
     """Not thread-safe, except for :meth:`supersedes`: the collection that owns it holds a lock."""
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, stored: FeatureFormat | None = None) -> None:
         self._codec = codec
+        self._stored = stored
         self._index = codec.filled(np.empty((0, codec.code_size), dtype=np.uint8))
         self._entries: list[Change] = []
+        self._features: list[Rows] = []  # by position too, where the collection keeps features
         self._position_of: dict[str, int] = {}
         self._first_change: dict[str, int] = {}
         self._changes = 0
@@ -37,9 +41,11 @@ class Delta:
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Apply additions and removals in order; an addition replaces an earlier one of the same asset."""
-        added = [change.code for change in changes if change.code is not None]
+        added = [change for change in changes if change.code is not None]
         if added:
-            append(self._index, np.stack(added))
+            append(self._index, np.stack([change.code for change in added if change.code is not None]))
+        if self._stored:
+            self._features += rows_of(added, self._codec, self._stored)
         for change in changes:
             self._first_change.setdefault(change.asset_id, self._changes)
             self._changes += 1
@@ -68,7 +74,8 @@ class Delta:
         for position, distance in found:
             entry = self._entries[position]
             live = self._position_of.get(entry.asset_id) == position
-            yield Hit(entry.asset_id, distance, entry.meta) if live else None
+            feature = self._features[position] if self._stored else None
+            yield Hit(entry.asset_id, distance, entry.meta, feature) if live else None
 
     def _positions_with(self, where: Mapping[str, str]) -> Positions:
         wanted = where.items()

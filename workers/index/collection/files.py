@@ -72,18 +72,20 @@ class CollectionStore:
     def upload_segment(self, paths: SegmentPaths) -> SegmentFiles:
         """Store the files of a segment."""
         index, assets, meta = (self.upload(path) for path in (paths.index, paths.assets, paths.meta))
-        lookup = self.upload(paths.lookup) if paths.lookup else None
-        return SegmentFiles(index=index, assets=assets, meta=meta, lookup=lookup, count=len(TextTable(paths.assets)))
+        lookup, features = (self.upload(path) if path else None for path in (paths.lookup, paths.features))
+        return SegmentFiles(
+            index=index, assets=assets, meta=meta, lookup=lookup, features=features, count=len(TextTable(paths.assets))
+        )
 
     def fetch_segment(self, files: SegmentFiles) -> SegmentPaths:
         """Local copies of a segment's files; errors as in :meth:`fetch`."""
-        lookup = self.fetch(files.lookup) if files.lookup else None
-        hidden = tuple(self.fetch(digest) for digest in files.hidden)
-        return SegmentPaths(self.fetch(files.index), self.fetch(files.assets), self.fetch(files.meta), lookup, hidden)
+        index, assets, meta = map(self.fetch, (files.index, files.assets, files.meta))
+        lookup, features = (self.fetch(digest) if digest else None for digest in (files.lookup, files.features))
+        return SegmentPaths(index, assets, meta, lookup, features, tuple(map(self.fetch, files.hidden)))
 
     def keep(self, files: SegmentFiles) -> None:
         """Note that local copies of a segment's files, which are open, are in use: see :func:`prune`."""
-        for digest in (files.index, files.assets, files.meta, *([files.lookup] if files.lookup else [])):
+        for digest in files.lasting:
             with suppress(FileNotFoundError):
                 os.utime(self._cache / digest)
 

@@ -24,8 +24,9 @@ from tasks.assets.feedback import feedback_keys
 from tasks.assets.journal import BEGINNING, MOVED, AssetJournal, entry_order, next_entry
 from tasks.connection import RedisClient
 from tasks.ledger import commit_scripts
-from tasks.ledger.commits import JobFacts
+from tasks.ledger.commits import JobFacts, joined_code
 from workers.index.codec.codec import Codes
+from workers.index.codec.stored import Rows
 from workers.index.collection.changes import Change, decode_code, encode_code, read_changes
 from workers.index.collection.manifest import Pointer
 
@@ -99,17 +100,20 @@ class Journal(AssetJournal):
         return self._client
 
     def add(
-        self, asset_id: str, code: Codes, meta: Mapping[str, str], unless_after: str = "", facts: JobFacts | None = None
-    ) -> str:
+        self, asset_id: str, code: Codes, meta: Mapping[str, str], unless_after: str = "",
+        facts: JobFacts | None = None, feature: Rows | None = None,
+    ) -> str:  # fmt: skip
         """Register a code; returns the entry, the old one when the asset has this code and these metadata already.
 
         With `unless_after`, an asset that changed after that entry stays as it is, and "" is returned.
 
         Args:
             facts: of the job that made the code, where it is known.
+            feature: stored feature (row_bytes,), for a collection that keeps features.
         """
         text = facts.text() if facts else ""
-        return self._write([asset_id, "add", encode_code(code), journal_meta(meta), text, unless_after], None)
+        joined = joined_code(encode_code(code), None if feature is None else encode_code(feature))
+        return self._write([asset_id, "add", joined, journal_meta(meta), text, unless_after], None)
 
     def begin_purge(self, asset_id: str, keys: Sequence[str]) -> list[str]:
         """Keep an asset's activations from being committed while protected files of it are deleted; returns those of

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from tasks.messages import USUAL_NPROBE, Digest, Frozen
 from tasks.results import ExtractorIdentity
+from workers.index.codec.stored import FeatureFormat, FeatureType
 from workers.index.verdicts.calibration import Calibration
 
 __all__ = ["Manifest", "Pointer", "SegmentFiles"]
@@ -18,6 +19,7 @@ class SegmentFiles(Frozen):
     Attributes:
         count: entries that are current.
         lookup: finds an asset's position; segments of earlier versions lack it.
+        features: stored features, where the collection keeps them.
         hidden: positions of the entries that later changes replaced or removed, one file for each time.
         superseded: how many these are.
     """
@@ -28,18 +30,24 @@ class SegmentFiles(Frozen):
     count: int = Field(ge=0)
     distractors: bool = False
     lookup: Digest | None = None
+    features: Digest | None = None
     hidden: list[Digest] = Field(default=[])
     superseded: int = Field(default=0, ge=0)
 
     @property
     def name(self) -> str:
         """Names the segment by those of its files that stay the same as long as it exists."""
-        return " ".join([self.index, self.assets, self.meta, self.lookup or ""])
+        return " ".join([self.index, self.assets, self.meta, self.lookup or "", self.features or ""])
 
     @property
     def digests(self) -> set[str]:
         """The digests of all its files."""
-        return {self.index, self.assets, self.meta, *self.hidden, *([self.lookup] if self.lookup else [])}
+        return {*self.lasting, *self.hidden}
+
+    @property
+    def lasting(self) -> list[str]:
+        """The digests of those that stay the same as long as the segment exists."""
+        return [digest for digest in (self.index, self.assets, self.meta, self.lookup, self.features) if digest]
 
 
 class Manifest(Frozen):
@@ -57,6 +65,7 @@ class Manifest(Frozen):
         background: the file of the background images' features, where there are any.
         duplicates: the file with the groups of near-duplicates that the build found, where there were any.
         nprobe: how many cells are searched for a query that does not say; None for the usual number.
+        features: how features are stored beside the codes, for exact re-ranking; None where they are not.
     """
 
     collection: str
@@ -73,12 +82,18 @@ class Manifest(Frozen):
     background: Digest | None = None
     duplicates: Digest | None = None
     nprobe: int | None = Field(default=None, ge=1, le=65_536)
+    features: FeatureType | None = None
 
     @property
     def digests(self) -> set[str]:
         """The digests of all its files."""
         others = {digest for digest in (self.background, self.duplicates) if digest}
         return {self.codec, *others}.union(*(part.digests for part in self.segments))
+
+    @property
+    def stored(self) -> FeatureFormat | None:
+        """How features are stored; None where they are not."""
+        return FeatureFormat(self.features, self.extractor.dimension) if self.features else None
 
     @property
     def usual_nprobe(self) -> int:

@@ -19,6 +19,8 @@ import numpy.typing as npt
 from tasks.errors import CorruptSegment
 from workers.index.codec.codec import Codec, Codes, Positions, Probe, code_at, codes_of, search, search_among
 from workers.index.codec.mapped import map_index, write_index
+from workers.index.codec.stored import Rows
+from workers.index.collection.feature_table import map_features, merge_features
 from workers.index.collection.hidden import not_hidden, read_hidden
 from workers.index.collection.lookup import Hashes, Lookup, find_assets, hashes_of, write_lookup
 from workers.index.collection.text_table import TextTable, merge_tables
@@ -31,43 +33,48 @@ _MOST_METADATA: Final = 32
 
 @dataclass(frozen=True)
 class Hit:
-    """An entry that a search found; `distance` is squared L2, or Hamming for LSH."""
+    """An entry that a search found; `distance` is squared L2, or Hamming for LSH. `feature` is its stored feature
+    (row_bytes,), where the collection keeps features."""
 
     asset_id: str
     distance: float
     meta: Mapping[str, str]
+    feature: Rows | None = None
 
 
 @dataclass(frozen=True)
 class SegmentPaths:
-    """A segment's files: the index, and two tables by position; a lookup, which segments of earlier versions lack; and
-    the positions of hidden entries, in any number of files."""
+    """A segment's files: the index, and two tables by position; a lookup, which segments of earlier versions lack; the
+    stored features, where the collection keeps them; and the positions of hidden entries, in any number of files."""
 
     index: Path
     assets: Path
     meta: Path
     lookup: Path | None = None
+    features: Path | None = None
     hidden: tuple[Path, ...] = ()
 
     @classmethod
-    def below(cls, folder: Path) -> SegmentPaths:
-        return cls(folder / "index", folder / "assets", folder / "meta", folder / "lookup")
-
-
-def write_segment(
-    codec: Codec, codes: Codes, asset_ids: Iterable[str], metas: Iterable[str], paths: SegmentPaths
-) -> None:
-    """Write N codes (N, code_size), the N asset_ids they belong to and N metadata (see :func:`meta_text`) durably."""
-    merge_segments(codec, (), Entries(codes, asset_ids, metas), paths)
+    def below(cls, folder: Path, *, features: bool = False) -> SegmentPaths:
+        """Files in a folder; with or without one of stored features."""
+        stored = folder / "features" if features else None
+        return cls(folder / "index", folder / "assets", folder / "meta", folder / "lookup", stored)
 
 
 @dataclass(frozen=True)
 class Entries:
-    """Codes (N, code_size), the N asset_ids they belong to, and N metadata."""
+    """Codes (N, code_size), the N asset_ids they belong to, and N metadata (see :func:`meta_text`); and where the
+    collection keeps features, N of these in any number of parts (M, row_bytes)."""
 
     codes: Codes
     asset_ids: Iterable[str]
     metas: Iterable[str]
+    features: Iterable[Rows] = ()
+
+
+def write_segment(codec: Codec, entries: Entries, paths: SegmentPaths) -> None:
+    """Write entries durably."""
+    merge_segments(codec, (), entries, paths)
 
 
 def merge_segments(
@@ -86,6 +93,11 @@ def merge_segments(
         added = islice(TextTable(paths.assets), sum(map(len, known)), None)
         write_lookup(paths.lookup, np.concatenate([*known, hashes_of(added)]))
         written.append(paths.lookup)
+    if paths.features:
+        tables = [(segment.stored, kept) for segment, kept in parts]
+        if (stored := merge_features(paths.features, tables, more.features)) != len(codes):
+            raise ValueError(f"{len(codes)} codes for {stored} features")
+        written.append(paths.features)
     for path in written:
         _flush(path)
 
@@ -120,6 +132,7 @@ class Segment:
                 f"{paths.meta.name} {len(self.metas)} metadata."
             )
         self._lookup = Lookup(paths.lookup, self.assets) if paths.lookup else None
+        self._features = map_features(paths.features, len(self.assets)) if paths.features else None
         self.hidden = read_hidden(paths.hidden)
         self._positions_by_pair: dict[tuple[str, str], Positions] = {}
 
@@ -137,6 +150,13 @@ class Segment:
     def codes(self) -> Codes:
         """All codes (N, code_size) uint8, by position: a copy in memory."""
         return codes_of(self.index)
+
+    @property
+    def stored(self) -> Rows:
+        """All stored features (N, row_bytes) uint8, by position, mapped; only of a collection that keeps features."""
+        if self._features is None:
+            raise CorruptSegment("A segment lacks the stored features that its collection keeps.")
+        return self._features
 
     @property
     def hashes(self) -> Hashes:
@@ -158,7 +178,8 @@ class Segment:
 
     def hit(self, position: int, distance: float) -> Hit:
         """The entry at a position."""
-        return Hit(self.assets[position], distance, self._meta(position))
+        feature = None if self._features is None else self._features[position]
+        return Hit(self.assets[position], distance, self._meta(position), feature)
 
     def search(self, probe: Probe, k: int, where: Mapping[str, str]) -> Iterator[Hit | None]:
         """The `k` nearest entries that have the metadata `where`, nearest first; None in place of a hidden one."""

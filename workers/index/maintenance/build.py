@@ -14,12 +14,13 @@ import numpy as np
 from tasks.results import ExtractorIdentity
 from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.codec.plan import BYTE_CENTROIDS, product_bytes, usual_cells
+from workers.index.codec.stored import FeatureFormat, FeatureType, Rows
 from workers.index.codec.trainable import training_sample
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal
 from workers.index.collection.manifest import Manifest
 from workers.index.collection.pinned import publish
-from workers.index.collection.segment import SegmentPaths, write_segment
+from workers.index.collection.segment import Entries, SegmentPaths, write_segment
 from workers.index.collection.workspace import workspace
 from workers.index.maintenance.upkeep import CheckLock
 from workers.index.verdicts.background import Background
@@ -40,6 +41,7 @@ _CALIBRATION_QUERIES: Final = 1_000
 # Fewer of a collection's own images say less about a rate of 1 % than the background does.
 _FEWEST_OWN_QUERIES: Final = 300
 _FEWEST_TO_CALIBRATE: Final = 30
+_TOGETHER: Final = 100_000  # features converted at once
 # Near-duplicates are looked for by comparing all pairs.
 _MOST_COMPARED: Final = 100_000
 
@@ -53,7 +55,7 @@ def suggested_factory(count: int, dimension: int = 512) -> str:
 
 def encode_all(codec: Codec, features: Features) -> Codes:
     """Codes (N, code_size) of features (N, D), part by part: they may be mapped from a file."""
-    return np.concatenate([codec.encode(part) for part in np.array_split(features, 1 + len(features) // 100_000)])
+    return np.concatenate([codec.encode(part) for part in _parts(features)])
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class NewCollection:
         background: features that the collection keeps; see :class:`Background`.
         duplicates: positions of near-duplicates among the assets, group by group.
         nprobe: how many cells are searched for a query that does not say; None for the usual number.
+        features: how features are stored beside the codes; None where they are not.
     """
 
     name: str
@@ -77,6 +80,12 @@ class NewCollection:
     background: Background | None = None
     duplicates: Sequence[Sequence[int]] = ()
     nprobe: int | None = None
+    features: FeatureType | None = None
+
+    @property
+    def stored(self) -> FeatureFormat | None:
+        """How features are stored; None where they are not."""
+        return FeatureFormat(self.features, self.extractor.dimension) if self.features else None
 
 
 def train_collection(
@@ -141,19 +150,24 @@ def publish_first(
     assets: Sequence[str],
     codes: Codes,
     check_lock: CheckLock,
-) -> Manifest:  # fmt: skip
+    features: Features | None = None,
+) -> Manifest:
     """Write one segment with codes (N, code_size) of N assets, upload it with the codec, publish generation 1.
 
     Entries that a journal of this name already holds belong to a deleted collection and are ignored.
+
+    Args:
+        features: (N, D) of the assets, for a collection that keeps features; its distractors are its background.
     """
     begins_after = journal.last_entry()
     with workspace(files) as folder:
-        paths, codec_path = SegmentPaths.below(folder), folder / "codec"
-        write_segment(new.codec, codes, assets, ("" for _ in assets), paths)
+        paths, codec_path = SegmentPaths.below(folder, features=new.features is not None), folder / "codec"
+        write_segment(new.codec, Entries(codes, assets, ("" for _ in assets), _rows(new, features)), paths)
         segments = [files.upload_segment(paths)]
         if new.distractors is not None:
             named = (distractor_id(i) for i in range(len(new.distractors)))
-            write_segment(new.codec, new.distractors, named, ("" for _ in new.distractors), paths)
+            rows = _rows(new, new.background.features if new.background is not None else None)
+            write_segment(new.codec, Entries(new.distractors, named, ("" for _ in new.distractors), rows), paths)
             segments.append(files.upload_segment(paths).model_copy(update={"distractors": True}))
         new.codec.write(codec_path)
         manifest = Manifest(
@@ -171,12 +185,23 @@ def publish_first(
             background=_uploaded(files, folder / "background", new.background),
             duplicates=_uploaded_groups(files, folder / "duplicates", new.duplicates, assets),
             nprobe=new.nprobe,
+            features=new.features,
         )
     check_lock()
     files.assets.mark_complete()
     publish(files, journal, manifest)
     journal.announce(manifest.generation, begins_after, covered=begins_after)
     return manifest
+
+
+def _rows(new: NewCollection, features: Features | None) -> Iterator[Rows]:
+    """Features (N, D) as they are stored, part by part: they may be mapped from a file."""
+    if new.stored is not None and features is not None:
+        yield from map(new.stored.encode, _parts(features))
+
+
+def _parts(features: Features) -> list[Features]:
+    return np.array_split(features, 1 + len(features) // _TOGETHER)
 
 
 def distractor_id(number: int) -> str:

@@ -10,6 +10,7 @@ from tasks.assets.feedback import Feedback
 from tasks.assets.records import facts_of
 from tasks.storage import ObjectStore
 from workers.index.codec.codec import Codec
+from workers.index.collection.changes import decode_feature
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import BEGINNING, Journal, decode_code, entry_order, named
 from workers.index.collection.manifest import Manifest
@@ -61,7 +62,8 @@ def repair(
             meta = named(result.meta, result.name)
             if present.get(asset_id) != (code.tobytes(), meta_text(meta)):
                 facts = facts_of(result)
-                registered += bool(journal.add(asset_id, code, meta, unless_after=result.journal_entry, facts=facts))
+                feature = decode_feature(result.feature) if manifest.features else None
+                registered += bool(journal.add(asset_id, code, meta, result.journal_entry, facts, feature))
         elif asset_id in present:
             removed += bool(journal.remove(asset_id, unless_after=removal))
     Feedback(journal.client, store, manifest.collection).restore()

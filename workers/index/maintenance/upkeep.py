@@ -14,7 +14,9 @@ import numpy.typing as npt
 from tasks.assets import records
 from tasks.errors import Conflict
 from workers.index.codec.codec import Codec, Positions
+from workers.index.codec.stored import FeatureFormat
 from workers.index.collection.collection import journal_incomplete
+from workers.index.collection.feature_table import rows_of
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.hidden import read_hidden, write_hidden
 from workers.index.collection.journal import Change, Journal, entry_order
@@ -174,7 +176,7 @@ def _segments(
             current = by_name[part.name].current
             current[replaced[part.name]] = False
             sources.append((by_name[part.name], current))
-        kept.append(_written(files, codec, sources, added))
+        kept.append(_written(files, codec, sources, added, manifest.stored))
     return [*kept, *(part for part in manifest.segments if part.distractors)]
 
 
@@ -207,16 +209,18 @@ def separated(files: CollectionStore, manifest: Manifest) -> list[SegmentFiles]:
 
 
 def _written(
-    files: CollectionStore, codec: Codec, sources: Sequence[tuple[Segment, Mask]], added: list[Change]
-) -> SegmentFiles:
+    files: CollectionStore, codec: Codec, sources: Sequence[tuple[Segment, Mask]], added: list[Change],
+    stored: FeatureFormat | None = None,
+) -> SegmentFiles:  # fmt: skip
     """One segment of the entries of others that are kept, and of the added ones."""
     codes = [change.code for change in added if change.code is not None]
     new = Entries(
         np.stack(codes) if codes else np.empty((0, codec.code_size), dtype=np.uint8),
         (change.asset_id for change in added),
         (meta_text(change.meta) for change in added),
+        [rows_of(added, codec, stored)] if stored else (),
     )
     with workspace(files) as folder:
-        paths = SegmentPaths.below(folder)
+        paths = SegmentPaths.below(folder, features=stored is not None)
         merge_segments(codec, sources, new, paths)
         return files.upload_segment(paths)
