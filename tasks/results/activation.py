@@ -77,7 +77,7 @@ class ActivationResult(Frozen):
     codec: Digest | None = Field(default=None, description="of the collection; documents of version 0.1.0 lack it")
     code: str = Field(description="base64 of the index code, as sa_encode gives it")
     feature: str | None = Field(
-        default=None, description="base64 of the published file's feature, where the collection keeps features"
+        default=None, description="base64 of the original's feature, where the collection keeps features"
     )
     journal_entry: str
     meta: Metadata

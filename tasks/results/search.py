@@ -45,6 +45,8 @@ class Assessment(Frozen):
         fpr, threshold: the false-match rate of the verdict `match`, and the score that keeps it.
         threshold_high: the score that really has that rate is, with 95 % confidence, between `threshold` and this.
         possible_fpr, possible_threshold: the same of the verdict `possible`.
+        reranked: how the features are stored that the best matches were compared by, `float16` or `int8`; None where
+            distances are those of codes.
         view: which version of the query the matches are of: `as_is`, `mirror`, `rotation_90`, `mirror_rotation_90` …
     """
 
@@ -58,6 +60,7 @@ class Assessment(Frozen):
     threshold_high: float | None = None
     possible_fpr: float | None = None
     possible_threshold: float | None = None
+    reranked: Literal["float16", "int8"] | None = None
     view: str = "as_is"
 
 

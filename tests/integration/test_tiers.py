@@ -91,8 +91,10 @@ def test_each_asset_is_listed_found_and_counted_once(place: Place) -> None:
     assert len(collection) == place.files.current().assets == len(held)
     assert sorted(asset.asset_id for asset in assets(place.files, place.journal)) == sorted(held)
     assert which_registered(place.files, place.journal, {*held, "old-1", "none"}) == set(held)
-    assert (collection.code_of("old-14") == code_of(collection, held["old-14"])).all()
-    assert collection.code_of("old-1") is None
+    entry = collection.entry_of("old-14")
+    assert entry is not None
+    assert (entry.code == code_of(collection, held["old-14"])).all()
+    assert collection.entry_of("old-1") is None
     assert verify_collection(place.files, place.journal, collection, sample=600).share == 1
     narrowed = found(collection, NEW[0], k=100, round="11")
     assert sorted(narrowed) == sorted([*(f"new-11-{i}" for i in range(4)), "old-77", "new-10-0"])

@@ -11,6 +11,7 @@ import pytest
 from tasks.messages import QueryOptions
 from tasks.settings import Settings
 from tests.collections import EXTRACTOR, Place, add, anyway, found, trained_codec, unit_vectors
+from workers.index.codec.codec import Features
 from workers.index.collection.lock import write_lock
 from workers.index.collection.pinned import publish
 from workers.index.maintenance import starter
@@ -18,6 +19,7 @@ from workers.index.maintenance.build import NewCollection, publish_first, train_
 from workers.index.maintenance.verify import verify_collection
 from workers.index.verdicts.background import Background
 from workers.index.verdicts.judge import judge
+from workers.index.verdicts.score import LEFT_OUT
 
 ASSETS, UNRELATED = unit_vectors(300, 0), unit_vectors(900, 5)
 
@@ -83,6 +85,24 @@ def test_a_match_is_compared_with_the_same_images_however_few_cells_and_assets_a
         scores = {match.asset_id: match.score for match in everywhere.matches}
         for match in [*in_one_cell.matches, *filtered.matches]:
             assert match.score == pytest.approx(scores[match.asset_id])
+
+
+def test_a_match_that_was_asked_for_by_its_metadata_is_not_compared_with_itself(calibrated: Place) -> None:
+    collection = calibrated.open()
+
+    def past_those_left_out(feature: Features) -> tuple[str, float]:
+        match = collection.search(feature, 300, 8).matches[LEFT_OUT]
+        return match.asset_id, match.distance
+
+    def is_compared(feature: Features, distance: float, **where: str) -> bool:
+        return bool(np.isclose(collection.search(feature, 5, 8, where).evidence.cohort, distance).any())
+
+    asked = next(feature for feature in UNRELATED[600:] if is_compared(feature, past_those_left_out(feature)[1]))
+    name, distance = past_those_left_out(asked)
+    add(collection, name, ASSETS[int(name.removeprefix("asset-"))], kind="photo")
+    assert is_compared(asked, distance)
+    assert not is_compared(asked, distance, kind="photo")
+    assert [match.asset_id for match in collection.search(asked, 5, 8, {"kind": "photo"}).matches] == [name]
 
 
 def test_compaction_and_rollback_keep_distractors_apart(calibrated: Place) -> None:

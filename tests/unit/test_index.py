@@ -17,6 +17,7 @@ from workers.activation.audit import fits_code
 from workers.index.codec.coarse import Cells
 from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.codec.plan import Costs, propose
+from workers.index.codec.stored import FeatureFormat
 from workers.index.codec.trainable import check_trainable
 from workers.index.collection.delta import Delta
 from workers.index.collection.journal import Change
@@ -199,8 +200,19 @@ def test_with_time_for_it_all_codes_are_compared() -> None:
     costs = Costs(1e-10, 1e-9, 1e-10)
     assert propose(1_000_000, 512, costs, None, 20.0).factory == "OPQ8_64,PQ8x8"
     assert propose(1_000_000, 512, costs, None, 2.0).factory == "PCA64,LSH"
-    assert propose(1_000_000, 512, costs, None, 0.5).factory == "IVF4096,PQ8x8"
+    assert propose(1_000_000, 512, costs, None, 0.5, nprobe=1).factory == "IVF4096,PQ8x8"
     assert propose(1_000, 512, costs, 4_096).factory == "Flat"
+
+
+def test_a_plan_is_for_a_number_of_cells_and_counts_stored_features() -> None:
+    one, many = (propose(1_000_000, 512, Costs(1e-10, 1e-9, 1e-10), nprobe=nprobe) for nprobe in (1, 64))
+    assert (one.factory, one.nprobe, many.nprobe) == (many.factory, 1, 64)
+    assert many.search_ms > one.search_ms
+    assert propose(1_000, 512, Costs(1e-10, 1e-9, 1e-10), nprobe=1_000).nprobe == 16  # there are no more cells
+    stored = one.with_features(1_000_000, FeatureFormat("int8", 512))
+    assert (stored.feature_bytes, stored.file_bytes - one.file_bytes) == (516, 516_000_000)
+    with pytest.raises(InvalidRequest, match="omit `--features`"):
+        propose(100, 512, Costs(1e-10, 1e-9, 1e-10)).with_features(100, FeatureFormat("int8", 512))
 
 
 def test_work_in_threads_keeps_its_order_and_takes_little_ahead() -> None:

@@ -20,6 +20,7 @@ from workers.index.collection.opened import Opened, open_collection
 
 if TYPE_CHECKING:
     from workers.extractors.base import Extractor
+    from workers.index.codec.stored import FeatureType
     from workers.index.collection.manifest import Manifest
     from workers.index.verdicts.background import Background
 
@@ -35,6 +36,10 @@ _fpr = click.option(
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Share of unrelated images that may count as a match.",
 )
+_features = click.option(
+    "--features", type=click.Choice(["float16", "int8"]),
+    help="Store features beside the codes, and compare the best matches by them: 2 bytes a dimension, or 1.",
+)  # fmt: skip
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
@@ -56,6 +61,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
     "--nprobe", type=click.IntRange(1, 65_536),
     help=f"Cells to search for a query that does not say.  [default: {USUAL_NPROBE}]",
 )  # fmt: skip
+@_features
 @click.option("--here", is_flag=True, help="Extract in this process; default: as jobs, shared by all workers.")
 def build(
     name: str,
@@ -64,8 +70,8 @@ def build(
     extractor: str | None,
     fpr: float,
     unrelated: tuple[Path, ...],
-    nprobe: int | None,
     here: bool,
+    **searched: Any,
 ) -> None:
     """Build the collection NAME from images, which become its first assets, named by the sha256 of their files.
 
@@ -93,11 +99,13 @@ def build(
             raise InvalidRequest(f"No image in {', '.join(sources)} can be read.")
         chosen = factory or building.suggested_factory(len(assets), loaded.identity.dimension)
         click.echo(f"Training {chosen} on {len(assets):,} images …", err=True)
-        new, codes = building.train_collection(name, chosen, loaded.identity, features, fpr, background, typical)
-        new = replace(new, nprobe=nprobe)
+        new, codes = building.train_collection(
+            name, chosen, loaded.identity, features, fpr, background, searched["features"]
+        )
+        new = replace(new.with_copies_of(typical) if typical else new, nprobe=searched["nprobe"])
         with opened.write_lock() as lock:
             _refuse_an_existing(opened)  # another process may have built it meanwhile
-            manifest = building.publish_first(opened.files, opened.journal, new, assets, codes, lock.check)
+            manifest = building.publish_first(opened.files, opened.journal, new, assets, codes, lock.check, features)
     click.echo(
         f"Collection {name}: {len(assets):,} images ({len(skipped)} skipped), {chosen}, extractor "
         f"{manifest.extractor.name}, {_threshold(manifest)}."
@@ -198,12 +206,27 @@ def _listed(sources: tuple[str, ...]) -> int | None:
 @click.option(
     "--ms", "max_ms", type=click.FloatRange(0, min_open=True), help="At most this many milliseconds for a search."
 )
+@click.option(
+    "--nprobe", default=USUAL_NPROBE, show_default=True, type=click.IntRange(1, 65_536), help="Cells a search visits."
+)
+@_features
 @_json
-def plan(images: int, dimension: int, max_bytes: int | None, max_ms: float | None, as_json: bool) -> None:
+def plan(
+    images: int,
+    dimension: int,
+    max_bytes: int | None,
+    max_ms: float | None,
+    nprobe: int,
+    features: FeatureType | None,
+    as_json: bool,
+) -> None:
     """Propose an index (FAISS factory string) for an expected number of images, with its costs and the reasons."""
     from workers.index.codec.plan import measure_costs, propose  # noqa: PLC0415  # loads torch and FAISS
+    from workers.index.codec.stored import FeatureFormat  # noqa: PLC0415
 
-    proposal = propose(images, dimension, measure_costs(dimension), max_bytes, max_ms)
+    proposal = propose(images, dimension, measure_costs(dimension), max_bytes, max_ms, nprobe)
+    if features:
+        proposal = proposal.with_features(images, FeatureFormat(features, dimension))
     if as_json:
         click.echo(proposal.model_dump_json())
         return
@@ -211,7 +234,10 @@ def plan(images: int, dimension: int, max_bytes: int | None, max_ms: float | Non
     click.echo(
         f"code     {proposal.code_bytes} bytes an image; the segment's files {proposal.file_bytes / 2**20:,.0f} MiB"
     )
-    click.echo(f"search   about {proposal.search_ms:.3f} ms on one core of this machine, nprobe 1")
+    if features:
+        size = images * proposal.feature_bytes / 2**20
+        click.echo(f"features {proposal.feature_bytes} bytes an image ({features}), {size:,.0f} MiB of these files")
+    click.echo(f"search   about {proposal.search_ms:.3f} ms on one core of this machine, nprobe {proposal.nprobe}")
     for reason in proposal.reasons:
         click.echo(f"because  {reason}")
 
@@ -235,6 +261,8 @@ def info(name: str, as_json: bool) -> None:
     click.echo(f"index       {manifest.factory}")
     click.echo(f"extractor   {pinned.name}, {pinned.dimension}-d, sha256 {pinned.sha256}")
     click.echo(f"images      {count:,} in {len(manifest.segments)} segments, {journal:,} changes in the journal")
+    if manifest.stored:
+        click.echo(f"features    {manifest.features}, {manifest.stored.row_bytes} bytes an image, for exact re-ranking")
     click.echo(f"files       {size:,} bytes, {size / max(count, 1):.1f} an image")
     click.echo(f"verdict     {_threshold(manifest)}, at nprobe {manifest.usual_nprobe}")
     for line in _curve(manifest, count):

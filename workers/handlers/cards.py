@@ -25,8 +25,9 @@ from workers.handlers.resources import Resources
 from workers.images import decode, pixels_of
 from workers.images.difference import AMPLIFIED, difference
 from workers.images.tensors import to_input
-from workers.index.codec.codec import Codes, Features
+from workers.index.codec.codec import Features
 from workers.index.collection.collection import Answer, Collection
+from workers.index.collection.segment import Entry
 from workers.index.verdicts.calibration import wilson
 from workers.index.verdicts.judge import judge
 
@@ -72,9 +73,9 @@ class CardHandler:
         """
         collection = self._resources.collections.get(request.collection)
         collection.catch_up()
-        code = collection.code_of(request.asset_id)
+        entry = collection.entry_of(request.asset_id)
         state = collection.look_up(request.asset_id).state
-        if code is None or state is None or not state.protected_key:
+        if entry is None or state is None or not state.protected_key:
             raise NotFound(
                 f"Collection {request.collection!r} has no activated asset {request.asset_id!r}: activate it first."
             )
@@ -85,8 +86,9 @@ class CardHandler:
             )
         pictures = self._pictures(data, state, running)
         feature = self._resources.device.extract(pictures.input)
-        codes = {"before": collection.codec.encode(feature[None])[0], "after": code}
-        edits = list(self._edits(request, pictures.small, codes, collection, running))
+        passive = Entry(collection.codec.encode(feature[None])[0], collection.stored(feature))
+        entries = {"before": passive, "after": entry}
+        edits = list(self._edits(request, pictures.small, entries, collection, running))
         return CardResult(
             job_id=running.job_id,
             collection=request.collection,
@@ -134,7 +136,7 @@ class CardHandler:
             return decode(data, self._resources.limits).pixels
 
     def _edits(
-        self, request: CardRequest, small: _Sides, codes: dict[str, Codes], collection: Collection, running: Running
+        self, request: CardRequest, small: _Sides, entries: dict[str, Entry], collection: Collection, running: Running
     ) -> Iterator[CardEdit]:
         """One edit after the other, each of both pictures with the same draws."""
         from workers.images.edits import EDITS, Edit, edit_seed  # noqa: PLC0415  # torchvision takes long to import
@@ -149,7 +151,7 @@ class CardHandler:
             counts = {}
             for side, pixels in (("before", small.before), ("after", small.after)):
                 features = self._features(copies(pixels, edit), running)
-                counts[side] = self._counted(features, codes[side], request, collection, running)
+                counts[side] = self._counted(features, entries[side], request, collection, running)
             (found_before, matched_before), (found_after, matched_after) = counts["before"], counts["after"]
             yield CardEdit(
                 edit=name, copies=request.copies, found_before=found_before, found_after=found_after,
@@ -163,13 +165,13 @@ class CardHandler:
             return np.stack(self._resources.device.extract_all(inputs))
 
     def _counted(
-        self, features: Features, code: Codes, request: CardRequest, collection: Collection, running: Running
+        self, features: Features, entry: Entry, request: CardRequest, collection: Collection, running: Running
     ) -> tuple[int, int]:
-        """How many copies (N, D) are found, and how many are matched, were the asset registered under the code."""
+        """How many copies (N, D) are found, and how many are matched, were this the asset's entry."""
         options, asset_id = request.options, request.asset_id
         with running.watch.stage("search"):
             answers = collection.search_many(
-                features, options.top_k, options.nprobe, options.where, supposed={asset_id: code}
+                features, options.top_k, options.nprobe, options.where, supposed={asset_id: entry}
             )
         first = [answer for answer in answers if answer.matches and answer.matches[0].asset_id == asset_id]
         verdicts = [judge(answer.evidence, options.fpr, options.threshold).verdict for answer in first]

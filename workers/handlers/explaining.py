@@ -49,11 +49,11 @@ class Explaining:
     """
 
     def __init__(self, resources: Resources, running: Running, collection: Collection, asset_id: str) -> None:
-        code = collection.code_of(asset_id)
-        if code is None:
+        entry = collection.entry_of(asset_id)
+        if entry is None:
             name = collection.manifest.collection
             raise NotFound(f"Collection {name!r} has no asset {asset_id!r}: `aii index list {name}` lists them.")
-        self._code: Codes = code
+        self._code: Codes = entry.code
         self._resources = resources
         self._running = running
         self._collection = collection

@@ -85,7 +85,7 @@ class ImageHandlers:
             extractor=self._resources.extractor,
             codec=collection.manifest.codec,
             code=encode_code(found.code),
-            feature=None if (stored := collection.stored(protected.feature)) is None else encode_code(stored),
+            feature=None if (stored := collection.stored(found.feature)) is None else encode_code(stored),
             journal_entry="",
             meta=request.meta,
             options=request.options,

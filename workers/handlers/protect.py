@@ -19,7 +19,7 @@ from workers.images import DecodedImage, EncodedImage, Limits, decode, encode
 from workers.images.coding import Coding
 from workers.images.model import Samples
 from workers.images.tensors import to_input
-from workers.index.codec.codec import Codec, Features
+from workers.index.codec.codec import Codec
 from workers.monitoring.stopwatch import Stopwatch
 
 __all__ = ["Protected", "Protector"]
@@ -39,12 +39,10 @@ _COMPENSATED_PIXELS: Final = 2_000_000
 
 @dataclass(frozen=True)
 class Protected:
-    """An encoded image, decoded again, its feature (D,), and what it took: how many attempts, and steps in all of
-    them."""
+    """An encoded image, decoded again, and what it took: how many attempts, and steps in all of them."""
 
     encoded: EncodedImage
     decoded: DecodedImage
-    feature: Features
     before: CodeFit
     after: CodeFit
     verified: bool
@@ -131,9 +129,9 @@ class Protector:
             if not missing:
                 break
             strength *= 10 ** (-(missing + 0.05) / 20)
-        feature, before, after = self._fits(draft, decoded, watch)
+        before, after = self._fits(draft, decoded, watch)
         good = not missing and is_verified(before, after)
-        return Protected(encoded, decoded, feature, before, after, good)
+        return Protected(encoded, decoded, before, after, good)
 
     def _composed(
         self, draft: _Draft, coding: Coding, strength: float, watch: Stopwatch
@@ -148,8 +146,8 @@ class Protector:
 
     def _passive(self, draft: _Draft, coding: Coding, watch: Stopwatch) -> Protected:
         encoded, decoded = self._encoded(draft.original.samples, draft, coding, watch)
-        feature, before, after = self._fits(draft, decoded, watch)
-        return Protected(encoded, decoded, feature, before, after, verified=False)
+        before, after = self._fits(draft, decoded, watch)
+        return Protected(encoded, decoded, before, after, verified=False)
 
     def _encoded(
         self, samples: Samples, draft: _Draft, coding: Coding, watch: Stopwatch
@@ -159,13 +157,12 @@ class Protector:
         with watch.stage("verify"):
             return encoded, decode(encoded.data, self._limits)
 
-    def _fits(self, draft: _Draft, image: DecodedImage, watch: Stopwatch) -> tuple[Features, CodeFit, CodeFit]:
-        """The feature (D,) of the image as a query for it will see it; and the fits of the original, and of that."""
+    def _fits(self, draft: _Draft, image: DecodedImage, watch: Stopwatch) -> tuple[CodeFit, CodeFit]:
+        """Of the original, and of the image as a query for it will see it."""
         found, codec = draft.found, draft.work.codec
         with watch.stage("verify"):
             feature = self._device.extract(to_input(image.pixels, self._input_size), can_wait=True)
             return (
-                feature,
                 CodeFit.of(found.feature, found.code, found.target, codec),
                 CodeFit.of(feature, found.code, found.target, codec),
             )

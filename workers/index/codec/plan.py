@@ -11,13 +11,15 @@ import faiss
 import numpy as np
 
 from tasks.errors import InvalidRequest
-from tasks.messages import Frozen
+from tasks.messages import USUAL_NPROBE, Frozen
 from workers.index.codec.coarse import TWO_STAGE_FLOATS
 from workers.index.codec.codec import one_thread
+from workers.index.codec.stored import FeatureFormat, kept_twice
 
 __all__ = ["POINTS_PER_CELL", "Costs", "Proposal", "measure_costs", "propose", "usual_cells"]
 
 BYTE_CENTROIDS: Final = 256  # of a code's byte; FAISS needs at least as many features to train them
+_FLAT: Final = "Flat"
 _PAPER_BYTES: Final = 8
 _MOST_BYTES: Final = 64
 # A search that compares a query with every feature and takes no longer than this needs no index.
@@ -41,13 +43,27 @@ class Costs:
 
 
 class Proposal(Frozen):
-    """A factory string with its expected costs; `search_ms` is an estimate for one thread at nprobe 1."""
+    """A factory string with its expected costs; `search_ms` is an estimate for one thread, of a search in `nprobe`
+    cells. `feature_bytes` are those of an image's stored feature, 0 where none are stored, and among `file_bytes`."""
 
     factory: str
     code_bytes: int
     file_bytes: int
     search_ms: float
+    nprobe: int
     reasons: list[str]
+    feature_bytes: int = 0
+
+    def with_features(self, images: int, stored: FeatureFormat) -> Proposal:
+        """The same with stored features.
+
+        Raises:
+            InvalidRequest: the index keeps features itself.
+        """
+        if self.factory == _FLAT:
+            raise kept_twice(self.factory)
+        added = stored.row_bytes
+        return self.model_copy(update={"feature_bytes": added, "file_bytes": self.file_bytes + images * added})
 
 
 def usual_cells(images: int) -> int:
@@ -82,13 +98,15 @@ def measure_costs(dimension: int) -> Costs:
 
 
 def propose(
-    images: int, dimension: int, costs: Costs, max_bytes: int | None = None, max_ms: float | None = None
-) -> Proposal:
+    images: int, dimension: int, costs: Costs, max_bytes: int | None = None, max_ms: float | None = None,
+    nprobe: int = USUAL_NPROBE,
+) -> Proposal:  # fmt: skip
     """An index that can be trained on `images` features of `dimension` numbers each.
 
     Args:
         max_bytes: most bytes of code for an image; by default 8 and the cell's number, as in the paper.
-        max_ms: most milliseconds for a search on one thread at nprobe 1.
+        max_ms: most milliseconds for a search on one thread.
+        nprobe: how many cells a search visits.
 
     Raises:
         InvalidRequest: no index is within the budget; the message says what is possible.
@@ -96,7 +114,7 @@ def propose(
     for candidate in _exhaustive(images, dimension, costs, max_bytes, max_ms):
         if max_ms is None or candidate.search_ms <= max_ms:
             return candidate
-    return _with_cells(images, dimension, costs, max_bytes, max_ms)
+    return _with_cells(images, dimension, costs, max_bytes, max_ms, nprobe)
 
 
 def _exhaustive(
@@ -107,7 +125,7 @@ def _exhaustive(
     flat_ms = 1000 * costs.multiply_add * dimension * images
     if images < BYTE_CENTROIDS or (max_bytes and max_bytes >= 4 * dimension and flat_ms <= (max_ms or _EXHAUSTIVE_MS)):
         few = f"{images:,} images are too few to train a code on" if images < BYTE_CENTROIDS else "the budget allows it"
-        yield _whole("Flat", images, 4 * dimension, flat_ms, f"{few}, and uncompressed features find the most")
+        yield _whole(_FLAT, images, 4 * dimension, flat_ms, f"{few}, and uncompressed features find the most")
     if max_ms is None or images < BYTE_CENTROIDS:
         return
     sub = min(max_bytes or _PAPER_BYTES, _MOST_BYTES, dimension)
@@ -123,19 +141,22 @@ def _exhaustive(
 
 def _whole(factory: str, images: int, code_bytes: int, ms: float, reason: str) -> Proposal:
     size = images * (code_bytes + _ENTRY_BYTES)
-    return Proposal(factory=factory, code_bytes=code_bytes, file_bytes=size, search_ms=ms, reasons=[reason])
+    return Proposal(factory=factory, code_bytes=code_bytes, file_bytes=size, search_ms=ms, nprobe=1, reasons=[reason])
 
 
-def _with_cells(images: int, dimension: int, costs: Costs, max_bytes: int | None, max_ms: float | None) -> Proposal:
+def _with_cells(
+    images: int, dimension: int, costs: Costs, max_bytes: int | None, max_ms: float | None, nprobe: int
+) -> Proposal:
     sub, why_sub = _subquantisers(dimension, max_bytes)
-    estimate = _estimate(images, dimension, sub, costs)
-    cells, why_cells = _cells(images, estimate, max_ms)
+    estimate = _estimate(images, dimension, sub, costs, nprobe)
+    cells, why_cells = _cells(images, estimate, max_ms, nprobe)
     code_bytes = sub + _cell_bytes(cells)
     return Proposal(
         factory=f"IVF{cells},PQ{sub}x8",
         code_bytes=code_bytes,
         file_bytes=images * (code_bytes + _ENTRY_BYTES) + 4 * dimension * (cells + 256),
         search_ms=1000 * estimate(cells),
+        nprobe=min(nprobe, cells),
         reasons=[why_sub, why_cells],
     )
 
@@ -152,14 +173,14 @@ def _subquantisers(dimension: int, max_bytes: int | None) -> tuple[int, str]:
     return sub, f"more bytes find more copies, and {sub} and the cell's number keep to {max_bytes}"
 
 
-def _cells(images: int, estimate: Callable[[int], float], max_ms: float | None) -> tuple[int, str]:
+def _cells(images: int, estimate: Callable[[int], float], max_ms: float | None, nprobe: int) -> tuple[int, str]:
     """The usual number of cells, or the nearest to it within the budget; and the reason."""
     usual = usual_cells(images)
     possible = sorted((1 << n for n in range(4, 17)), key=lambda cells: abs(np.log2(cells / usual)))
     possible = [cells for cells in possible if cells * POINTS_PER_CELL <= max(images, 16 * POINTS_PER_CELL)]
     for cells in possible:
         if max_ms is None or 1000 * estimate(cells) <= max_ms:
-            codes = f"about {images / cells:,.0f} codes to compare with"
+            codes = f"about {images * min(nprobe, cells) / cells:,.0f} codes to compare with"
             return cells, f"{cells:,} cells leave a search {codes}" + (
                 "" if cells == usual else f", within {max_ms} ms"
             )
@@ -167,13 +188,15 @@ def _cells(images: int, estimate: Callable[[int], float], max_ms: float | None) 
     raise InvalidRequest(f"No index finds one of {images:,} images in {max_ms} ms here: {least:.3f} ms are the least.")
 
 
-def _estimate(images: int, dimension: int, sub: int, costs: Costs) -> Callable[[int], float]:
-    """A search's seconds as a function of the number of cells: to find the nearest centroid, to make the look-up table
-    for a code's bytes, to compare the codes."""
+def _estimate(images: int, dimension: int, sub: int, costs: Costs, nprobe: int) -> Callable[[int], float]:
+    """A search's seconds as a function of the number of cells: to find the nearest centroids, and for each cell that is
+    searched, to make the look-up table for a code's bytes and to compare the codes."""
 
     def seconds(cells: int) -> float:
         compared = cells / _TWO_STAGE_GAIN if cells * dimension >= TWO_STAGE_FLOATS else cells
-        return costs.multiply_add * dimension * (compared + 256) + costs.look_up * sub * images / cells
+        searched = min(nprobe, cells)
+        tables, codes = 256 * searched, images * searched / cells
+        return costs.multiply_add * dimension * (compared + tables) + costs.look_up * sub * codes
 
     return seconds
 

@@ -8,9 +8,10 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tasks.errors import InvalidRequest
 from workers.index.codec.codec import Features
 
-__all__ = ["FeatureFormat", "FeatureType", "Rows"]
+__all__ = ["FeatureFormat", "FeatureType", "Rows", "exact_distances", "kept_twice"]
 
 FeatureType = Literal["float16", "int8"]
 # Stored features (N, row_bytes).
@@ -18,6 +19,21 @@ Rows = npt.NDArray[np.uint8]
 
 _SCALE_BYTES: Final = 4
 _MOST: Final = 127
+
+
+def kept_twice(factory: str) -> InvalidRequest:
+    """For an index whose codes are features."""
+    return InvalidRequest(
+        f"The index {factory!r} keeps whole features itself, and compares them exactly: omit `--features`, or name an "
+        "index of codes with `--factory`, such as IVF16,PQ8x8."
+    )
+
+
+def exact_distances(feature: Features, others: Features) -> Features:
+    """Squared distances (N,) of a feature (D,) to others (N, D)."""
+    difference = others - feature
+    distances: Features = np.einsum("nd,nd->n", difference, difference)
+    return distances
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from tasks.assets.records import look_up
@@ -14,18 +12,28 @@ from tasks.errors import CorruptSegment, ExtractorMismatch
 from tasks.ledger.commits import Seen
 from tasks.messages import QueryOptions
 from tasks.results import ExtractorIdentity, Match
-from workers.index.codec.codec import Codec, Codes, Features, Probe, search
+from workers.index.codec.codec import Codec, Codes, Features, Probe
 from workers.index.codec.stored import Rows
 from workers.index.collection.delta import Delta
 from workers.index.collection.files import CollectionStore
-from workers.index.collection.journal import Journal, entry_order, name_in
+from workers.index.collection.generation import (
+    Asked,
+    Generation,
+    asked_of,
+    evidence_of,
+    matches_of,
+    open_in,
+    supposed_hits,
+)
+from workers.index.collection.journal import Journal, entry_order
 from workers.index.collection.manifest import Manifest
 from workers.index.collection.pinned import current_manifest
-from workers.index.collection.segment import Hit, Segment
-from workers.index.collection.segments import Segments, best, open_segments
+from workers.index.collection.reranking import RERANKED
+from workers.index.collection.segment import Entry, Hit, Segment
+from workers.index.collection.segments import Segments, open_segments
 from workers.index.verdicts.background import Background
 from workers.index.verdicts.judge import Evidence
-from workers.index.verdicts.score import COHORT, COHORT_CELLS, LEFT_OUT, cohort
+from workers.index.verdicts.score import COHORT, COHORT_CELLS, LEFT_OUT
 
 __all__ = ["Answer", "Collection", "check_extractor", "journal_incomplete"]
 
@@ -39,46 +47,6 @@ class Answer:
     generation: int
     journal_entry: str
     evidence: Evidence
-
-
-@dataclass
-class _Generation:
-    """One generation as it is mapped here, and its delta; `read_up_to` is the last journal entry applied to that."""
-
-    manifest: Manifest
-    codec: Codec
-    assets: Segments
-    distractors: Segments
-    background: Background | None
-    delta: Delta
-    read_up_to: str
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def usual_nprobe(self) -> int:
-        return min(self.manifest.usual_nprobe, self.codec.cells or 1)
-
-    def change_of(self, asset_id: str) -> tuple[bool, Codes | None]:
-        """Whether the delta says anything of an asset, and if so its code; None for one that was removed."""
-        with self.lock:
-            changed = self.delta.supersedes(asset_id, self.delta.changes)
-            return changed, self.delta.code_of(asset_id) if changed else None
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A query, prepared for a generation.
-
-    Attributes:
-        probe: the cells that its matches are looked for in.
-        around: those that the images are in with which a match is compared; the same or more.
-        hits, others: the delta's entries in these: those with the wanted metadata, and any.
-    """
-
-    probe: Probe
-    around: Probe
-    hits: list[Hit]
-    others: list[Hit]
 
 
 class Collection:
@@ -181,16 +149,17 @@ class Collection:
         nprobe: int | None = None,
         where: Mapping[str, str] | None = None,
         without: frozenset[str] = frozenset(),
-        supposed: Mapping[str, Codes] = MappingProxyType({}),
+        supposed: Mapping[str, Entry] = MappingProxyType({}),
     ) -> list[Answer]:
         """The same for each of N features (N, D) float32, some assets left out, and some searched for as if they were
-        registered under other codes (code_size,); in as many cells as the collection usually searches, or `nprobe`.
+        registered as other entries; in as many cells as the collection usually searches, or `nprobe`.
 
         All that was registered before the call is included, and the answers come from one generation. The journal is
         read, and cells are found, once for all.
         """
         where, without = where or {}, without | supposed.keys()
-        depth = max(k, LEFT_OUT + COHORT + 1) + len(without)
+        compared = LEFT_OUT * (2 if where else 1) + COHORT + 1
+        depth = max(k, compared, RERANKED if self.manifest.stored else 0) + len(without)
         generation, found, changes, entry = self._search_delta(features, depth, nprobe, where)
 
         def wanted(hit: Hit) -> bool:
@@ -198,30 +167,30 @@ class Collection:
 
         answers = []
 
-        def nearest(probe: Probe, of_delta: list[Hit], where: Mapping[str, str]) -> list[Hit]:
+        def nearest(feature: Features, probe: Probe, of_delta: list[Hit], where: Mapping[str, str]) -> list[Hit]:
             hits = [hit for hit in of_delta if hit.asset_id not in without]
-            hits += _supposed(generation.codec, probe, supposed)
+            hits += supposed_hits(generation.codec, probe, supposed)
             hits += generation.assets.best(probe, depth, where, wanted)
-            return sorted(hits, key=lambda hit: hit.distance)
+            return generation.ranked(feature, hits)
 
         for feature, asked in zip(features, found, strict=True):
-            hits = nearest(asked.probe, asked.hits, where)
-            others = hits if asked.others is asked.hits else nearest(asked.around, asked.others, {})
-            evidence = _evidence(generation, asked, feature, hits, others, k)
-            answers.append(Answer(_matches(hits[:k], evidence), generation.manifest.generation, entry, evidence))
+            hits = nearest(feature, asked.probe, asked.hits, where)
+            others = hits if asked.others is asked.hits else nearest(feature, asked.around, asked.others, {})
+            evidence = evidence_of(generation, asked, feature, hits, others, k)
+            answers.append(Answer(matches_of(hits[:k], evidence), generation.manifest.generation, entry, evidence))
         return answers
 
-    def code_of(self, asset_id: str) -> Codes | None:
-        """The code (code_size,) uint8 of an asset, as far as the journal was read; None when it is not registered."""
+    def entry_of(self, asset_id: str) -> Entry | None:
+        """The entry of an asset, as far as the journal was read; None when it is not registered."""
         generation = self._current
-        changed, code = generation.change_of(asset_id)
-        return code if changed else generation.assets.code_of(asset_id)
+        changed, entry = generation.change_of(asset_id)
+        return entry if changed else generation.assets.entry_of(asset_id)
 
     def holds(self, asset_id: str) -> bool:
         """Whether an asset is registered, as far as the journal was read."""
         generation = self._current
-        changed, code = generation.change_of(asset_id)
-        return code is not None if changed else generation.assets.holds(asset_id)
+        changed, entry = generation.change_of(asset_id)
+        return entry is not None if changed else generation.assets.holds(asset_id)
 
     def uninformative(self, feature: Features) -> bool:
         """Whether a feature (D,) lies where many different images do, so that no match of it means anything."""
@@ -230,7 +199,7 @@ class Collection:
 
     def _search_delta(
         self, features: Features, k: int, nprobe: int | None, where: Mapping[str, str]
-    ) -> tuple[_Generation, list[_Asked], int, str]:
+    ) -> tuple[Generation, list[Asked], int, str]:
         """The generation to answer from; each query prepared for it, with the delta's hits; and the delta's state at
         that moment: its number of changes and the journal entry it was read up to."""
         while True:
@@ -240,7 +209,7 @@ class Collection:
             with generation.lock:
                 if self._caught_up(generation):
                     delta = generation.delta
-                    found = [_asked(delta, probe, cells, k, where) for probe in probes]
+                    found = [asked_of(delta, probe, cells, k, where) for probe in probes]
                     return generation, found, delta.changes, generation.read_up_to
             if not self.follow() and self._current is generation:  # another thread may have switched meanwhile
                 raise journal_incomplete(generation.manifest.collection)
@@ -251,7 +220,7 @@ class Collection:
         with generation.lock:
             self._caught_up(generation)
 
-    def _caught_up(self, generation: _Generation) -> bool:
+    def _caught_up(self, generation: Generation) -> bool:
         """Apply new changes; False when the journal was trimmed past what was read, so that a newer one is needed."""
         while True:
             page = self._journal.read_after(generation.read_up_to, generation.codec.code_size)
@@ -283,7 +252,7 @@ class Collection:
         self._files.forget(old.manifest.digests - manifest.digests)
         return True
 
-    def _load(self, manifest: Manifest, old: _Generation | None) -> _Generation:
+    def _load(self, manifest: Manifest, old: Generation | None) -> Generation:
         """Download missing files, check them, map them; what the old generation has open is not read again."""
         check_extractor(manifest.collection, manifest.extractor, self._extractor)
         same_codec = old is not None and old.manifest.codec == manifest.codec
@@ -293,79 +262,20 @@ class Collection:
             codec = Codec.read(self._files.fetch(manifest.codec), manifest.factory)
             codec.warm()
         parts = manifest.segments
-        opened = open_segments(self._files, manifest, codec, _open_in(old) if same_codec else {})
+        opened = open_segments(self._files, manifest, codec, open_in(old) if same_codec else {})
         assets, distractors = (
             [segment for part, segment in zip(parts, opened, strict=True) if part.distractors == wanted]
             for wanted in (False, True)
         )
-        return _Generation(
+        return Generation(
             manifest, codec, Segments(codec, assets), Segments(codec, distractors), self._background(manifest, old),
             Delta(codec, manifest.stored), manifest.journal_entry,
         )  # fmt: skip
 
-    def _background(self, manifest: Manifest, old: _Generation | None) -> Background | None:
+    def _background(self, manifest: Manifest, old: Generation | None) -> Background | None:
         if old and old.manifest.background == manifest.background:
             return old.background
         return Background.read(self._files.fetch(manifest.background)) if manifest.background else None
-
-
-def _open_in(generation: _Generation | None) -> dict[str, Segment]:
-    """The segments of a generation, by their names."""
-    if generation is None:
-        return {}
-    parts = sorted(generation.manifest.segments, key=lambda part: part.distractors)
-    segments = [*generation.assets.segments, *generation.distractors.segments]
-    return {part.name: segment for part, segment in zip(parts, segments, strict=True)}
-
-
-def _asked(delta: Delta, around: Probe, nprobe: int, k: int, where: Mapping[str, str]) -> _Asked:
-    probe = around.of_nearest(nprobe)
-    hits = best(partial(delta.search, probe, where=where), k, lambda _: True)
-    if probe is around and not where:
-        return _Asked(probe, around, hits, hits)
-    return _Asked(probe, around, hits, best(partial(delta.search, around, where={}), k, lambda _: True))
-
-
-def _evidence(
-    generation: _Generation, asked: _Asked, feature: Features, hits: list[Hit], others: list[Hit], k: int
-) -> Evidence:
-    """What the verdict of a search rests on, by all its hits, of which the first `k` are the answer's."""
-    distances = [hit.distance for hit in hits]
-    around_it = generation.distractors.distances(asked.around, COHORT + 1)
-    among = around_it if asked.probe is asked.around else generation.distractors.distances(asked.probe, 1)
-    manifest, background = generation.manifest, generation.background
-    first = distances[0] if distances else math.inf
-    around = background.around(feature) if background else None
-    return Evidence(
-        distances=distances[:k],
-        cohort=cohort(around_it, [hit.distance for hit in others]),
-        nearest_distractor=among[0] if among else None,
-        assets=manifest.assets + len(generation.delta),
-        nprobe=asked.probe.nprobe,
-        crowded=around is not None and around.crowded,
-        hidden=around is not None and around.hide(first, generation.codec.keeps_features),
-        calibration=manifest.calibration,
-        threshold=manifest.threshold,
-    )
-
-
-def _supposed(codec: Codec, probe: Probe, codes: Mapping[str, Codes]) -> Iterator[Hit]:
-    """Codes that are in no index, as far as a search would meet them."""
-    for asset_id, code in codes.items():
-        yield from (Hit(asset_id, distance, {}) for _, distance in search(codec.filled(code[None]), probe, 1))
-
-
-def _matches(hits: list[Hit], evidence: Evidence) -> list[Match]:
-    scores: Sequence[float | None] = evidence.scores or [None] * len(hits)
-    return [_match(hit, score, evidence) for hit, score in zip(hits, scores, strict=True)]
-
-
-def _match(hit: Hit, score: float | None, evidence: Evidence) -> Match:
-    name, meta = name_in(hit.meta)
-    probability = None if score is None else evidence.probability(score)
-    return Match(
-        asset_id=hit.asset_id, name=name, distance=hit.distance, meta=meta, score=score, probability=probability
-    )
 
 
 def journal_incomplete(collection: str) -> CorruptSegment:

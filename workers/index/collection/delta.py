@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from workers.index.codec.codec import Codec, Codes, Positions, Probe, append, search, search_among
+from workers.index.codec.codec import Codec, Positions, Probe, append, search, search_among
 from workers.index.codec.stored import FeatureFormat, Rows
 from workers.index.collection.feature_table import rows_of
 from workers.index.collection.journal import Change
-from workers.index.collection.segment import Hit
+from workers.index.collection.segment import Entry, Hit
 
 
 class Delta:
@@ -45,7 +45,7 @@ class Delta:
         if added:
             append(self._index, np.stack([change.code for change in added if change.code is not None]))
         if self._stored:
-            self._features += rows_of(added, self._codec, self._stored)
+            self._features.extend(rows_of(added, self._codec, self._stored))
         for change in changes:
             self._first_change.setdefault(change.asset_id, self._changes)
             self._changes += 1
@@ -59,10 +59,12 @@ class Delta:
         """Whether an asset is among the first `changes` applied, so that its entries in segments are outdated."""
         return self._first_change.get(asset_id, changes) < changes
 
-    def code_of(self, asset_id: str) -> Codes | None:
-        """The code (code_size,) that the journal gave an asset; None for an asset that it did not add, or removed."""
+    def entry_of(self, asset_id: str) -> Entry | None:
+        """What the journal gave an asset; None for an asset that it did not add, or removed."""
         position = self._position_of.get(asset_id)
-        return None if position is None else self._entries[position].code
+        if position is None or (code := self._entries[position].code) is None:
+            return None
+        return Entry(code, self._features[position] if self._stored else None)
 
     def search(self, probe: Probe, k: int, where: Mapping[str, str]) -> Iterator[Hit | None]:
         """The `k` nearest entries that have the metadata `where`, nearest first; None in place of a dead one."""

@@ -25,7 +25,7 @@ from workers.index.collection.hidden import not_hidden, read_hidden
 from workers.index.collection.lookup import Hashes, Lookup, find_assets, hashes_of, write_lookup
 from workers.index.collection.text_table import TextTable, merge_tables
 
-__all__ = ["Entries", "Hit", "Segment", "SegmentPaths", "merge_segments", "meta_text", "write_segment"]
+__all__ = ["Entries", "Entry", "Hit", "Segment", "SegmentPaths", "merge_segments", "meta_text", "write_segment"]
 
 # Pairs of metadata key and value whose positions are kept in memory.
 _MOST_METADATA: Final = 32
@@ -39,6 +39,14 @@ class Hit:
     asset_id: str
     distance: float
     meta: Mapping[str, str]
+    feature: Rows | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An asset's code (code_size,), and its stored feature (row_bytes,) where the collection keeps features."""
+
+    code: Codes
     feature: Rows | None = None
 
 
@@ -172,9 +180,12 @@ class Segment:
         """The positions (M,) int64 of some assets' current entries, ascending."""
         return find_assets(self.assets, self._lookup, self.hidden, asset_ids)
 
-    def code_of(self, asset_id: str) -> Codes | None:
-        """The code (code_size,) uint8 of an asset; None for one that is not here."""
-        return next((code_at(self.index, position) for position in self.find([asset_id]).tolist()), None)
+    def entry_of(self, asset_id: str) -> Entry | None:
+        """The entry of an asset; None for one that is not here."""
+        return next((self._entry(position) for position in self.find([asset_id]).tolist()), None)
+
+    def _entry(self, position: int) -> Entry:
+        return Entry(code_at(self.index, position), None if self._features is None else self._features[position])
 
     def hit(self, position: int, distance: float) -> Hit:
         """The entry at a position."""

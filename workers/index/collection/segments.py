@@ -8,11 +8,11 @@ from functools import partial
 import numpy as np
 
 from tasks.errors import CorruptSegment
-from workers.index.codec.codec import Codec, Codes, Probe
+from workers.index.codec.codec import Codec, Probe
 from workers.index.codec.stack import Stack
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.manifest import Manifest, SegmentFiles
-from workers.index.collection.segment import Hit, Segment
+from workers.index.collection.segment import Entry, Hit, Segment
 
 __all__ = ["Segments", "Wanted", "best", "open_segments"]
 
@@ -38,10 +38,10 @@ class Segments:
         """Whether an asset has a current entry here."""
         return any(len(segment.find([asset_id])) for segment in self.segments)
 
-    def code_of(self, asset_id: str) -> Codes | None:
-        """The code (code_size,) uint8 of an asset; None for one that is not here."""
-        codes = (segment.code_of(asset_id) for segment in self.segments)
-        return next((code for code in codes if code is not None), None)
+    def entry_of(self, asset_id: str) -> Entry | None:
+        """The entry of an asset; None for one that is not here."""
+        entries = (segment.entry_of(asset_id) for segment in self.segments)
+        return next((entry for entry in entries if entry), None)
 
     def best(self, probe: Probe, k: int, where: Mapping[str, str], wanted: Wanted) -> list[Hit]:
         """The `k` nearest wanted entries that have the metadata `where`, nearest first."""

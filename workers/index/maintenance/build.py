@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 
 from tasks.results import ExtractorIdentity
-from workers.index.codec.codec import Codec, Codes, Features
+from workers.index.codec.codec import Codec, Codes, Features, Positions
 from workers.index.codec.plan import BYTE_CENTROIDS, product_bytes, usual_cells
-from workers.index.codec.stored import FeatureFormat, FeatureType, Rows
+from workers.index.codec.stored import FeatureFormat, FeatureType, Rows, kept_twice
 from workers.index.codec.trainable import training_sample
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal
@@ -82,6 +82,13 @@ class NewCollection:
     nprobe: int | None = None
     features: FeatureType | None = None
 
+    def with_copies_of(self, other: Calibration) -> NewCollection:
+        """The same, calibrated with the copies that were measured elsewhere; not where scores are of stored features,
+        and mean something else."""
+        if self.calibration is None or self.features:
+            return self
+        return replace(self, calibration=self.calibration.with_copies_of(other))
+
     @property
     def stored(self) -> FeatureFormat | None:
         """How features are stored; None where they are not."""
@@ -95,28 +102,29 @@ def train_collection(
     features: Features,
     fpr: float,
     background: Background | None = None,
-    typical: Calibration | None = None,
+    kept: FeatureType | None = None,
 ) -> tuple[NewCollection, Codes]:
     """Train a codec on features (N, D), encode them and calibrate; returns the collection and its codes (N, code_size).
 
     Args:
         background: unrelated images; without, the collection's own images serve where there are enough.
-        typical: a calibration of the same extractor with which copies were measured.
+        kept: how features are stored beside the codes, for exact re-ranking; verdicts are calibrated with it.
 
     Raises:
-        InvalidRequest: FAISS cannot build or train that index on so few features.
+        InvalidRequest: FAISS cannot build or train that index on so few features, or it keeps features itself.
     """
     codec = Codec.train(factory, training_sample(features))
+    if kept and codec.keeps_features:
+        raise kept_twice(factory)
     codes = encode_all(codec, features)
     distractors = codec.encode(background.features) if background else None
-    new = NewCollection(name, codec, extractor, distractors=distractors, background=background)
+    new = NewCollection(name, codec, extractor, distractors=distractors, background=background, features=kept)
     if background is None and len(features) < _FEWEST_TO_CALIBRATE:
         return new, codes
     near = near_distance(background.features[: background.photographs] if background else features)
-    contents = Contents(codec, codes if distractors is None else np.concatenate([codes, distractors]), len(codes))
+    all_codes = codes if distractors is None else np.concatenate([codes, distractors])
+    contents = Contents(codec, all_codes, len(codes), _stored_at(new, features))
     calibration = calibrate(contents, list(_queries(features, background, near)), fpr, _named(background))
-    if typical is not None:
-        calibration = calibration.with_copies_of(typical)
     threshold = calibration.threshold(fpr, 1, len(codes))
     return replace(
         new,
@@ -137,6 +145,21 @@ def _queries(features: Features, background: Background | None, near: float) -> 
         yield entries_as_queries(
             whole, np.random.default_rng(1).permutation(len(features))[:_CALIBRATION_QUERIES], near
         )
+
+
+def _stored_at(new: NewCollection, features: Features) -> Callable[[Positions], Features] | None:
+    """What a collection will have stored at positions among its assets' features (N, D) and then its background's."""
+    if (stored := new.stored) is None:
+        return None
+    others = new.background.features if new.background is not None else features[:0]
+
+    def at(positions: Positions) -> Features:
+        found = np.empty((len(positions), features.shape[1]), dtype=np.float32)
+        ours = positions < len(features)
+        found[ours], found[~ours] = features[positions[ours]], others[positions[~ours] - len(features)]
+        return stored.decode(stored.encode(found))
+
+    return at
 
 
 def _named(background: Background | None) -> str:

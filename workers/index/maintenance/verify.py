@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from workers.index.codec.codec import Codec, Codes, Features
+from workers.index.codec.codec import Codec, Features
 from workers.index.collection.collection import Collection
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal
@@ -29,7 +29,7 @@ class Verified:
         files: files read in the store, all of them undamaged.
         entries: assets in the segments.
         journal: changes in the journal that the segments do not cover.
-        asked: entries that were searched by the reconstructions of their codes.
+        asked: entries that were searched by the reconstructions of their codes, or by their stored features.
         found_at_1, found_at_16: how many of these were among the first matches, by nprobe. A reconstruction may lie
             outside its own cell, so at nprobe 1 some are missed.
     """
@@ -58,26 +58,27 @@ def verify_collection(files: CollectionStore, journal: Journal, collection: Coll
     for digest in sorted(digests):
         files.check(digest)
     codec = collection.codec
-    assets, codes = _sampled(files, manifest, codec, sample)
-    features = codec.decode(codes) if len(codes) else np.empty((0, codec.dimension), dtype=np.float32)
+    assets, features = _sampled(files, manifest, codec, sample)
     found = [sum(_finds(collection, f, a, nprobe) for f, a in zip(features, assets, strict=True)) for nprobe in (1, 16)]
     entries = manifest.assets
     changes = sum(1 for _ in journal.all_after(manifest.journal_entry))
     return Verified(len(digests), entries, changes, len(assets), *found)
 
 
-def _sampled(files: CollectionStore, manifest: Manifest, codec: Codec, sample: int) -> tuple[list[str], Codes]:
-    """Assets and codes (N, code_size) of some entries of the segments."""
+def _sampled(files: CollectionStore, manifest: Manifest, codec: Codec, sample: int) -> tuple[list[str], Features]:
+    """Assets of some entries of the segments, and their features (N, D): as stored, or reconstructed from codes."""
     random = np.random.default_rng(0)
     assets: list[str] = []
-    codes = [np.empty((0, codec.code_size), dtype=np.uint8)]
+    features = [np.empty((0, codec.dimension), dtype=np.float32)]
     for part, segment in zip(manifest.segments, open_segments(files, manifest, codec), strict=True):
         if part.distractors:
             continue
         chosen = np.sort(random.permutation(np.flatnonzero(segment.current))[:sample])
         assets += [segment.assets[int(position)] for position in chosen]
-        codes.append(segment.codes[chosen])
-    return assets, np.concatenate(codes)
+        if len(chosen):
+            stored = manifest.stored
+            features.append(stored.decode(segment.stored[chosen]) if stored else codec.decode(segment.codes[chosen]))
+    return assets, np.concatenate(features)
 
 
 def _finds(collection: Collection, feature: Features, asset_id: str, nprobe: int) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tasks.results import Assessment, Verdict
+from workers.index.codec.stored import FeatureType
 from workers.index.verdicts.calibration import Calibration, needed_queries
 from workers.index.verdicts.score import score
 
@@ -34,6 +35,7 @@ class Evidence:
         crowded: whether the query lies where many different images do.
         hidden: whether those, or the plain images around it, are as near as its first match.
         calibration: None for collections of version 0.1.0, which have `threshold`, a distance, instead.
+        reranked: how the features are stored whose distances these are; None where they are those of codes.
     """
 
     distances: Sequence[float]
@@ -45,6 +47,7 @@ class Evidence:
     hidden: bool
     calibration: Calibration | None
     threshold: float | None
+    reranked: FeatureType | None = None
 
     @property
     def scores(self) -> list[float] | None:
@@ -115,6 +118,8 @@ def _by_score(evidence: Evidence, calibration: Calibration, fpr: float, views: i
         reason = _too_few(calibration, fpr / views)
     elif between and verdict != "uninformative" and first is not None:
         reason += f" With 95 % confidence that threshold is at most {between[1]:.3f}."
+    if evidence.reranked and first is not None:
+        reason += f" Distances are of stored features ({evidence.reranked})."
     distance = None
     if limit is not None and first:
         distance = limit * evidence.distances[0] / first
@@ -159,4 +164,7 @@ def _too_few(calibration: Calibration, fpr: float) -> str:
 def _facts(evidence: Evidence) -> dict[str, Any]:
     distances = evidence.distances
     margin = distances[1] - distances[0] if len(distances) > 1 else None
-    return {"assets": evidence.assets, "margin": margin, "nearest_distractor": evidence.nearest_distractor}
+    return {
+        "assets": evidence.assets, "margin": margin, "nearest_distractor": evidence.nearest_distractor,
+        "reranked": evidence.reranked,
+    }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, TypeAlias
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.index.codec.codec import Codec, Codes, Features, Positions, search_many
+from workers.index.codec.stored import exact_distances
 from workers.index.verdicts.calibration import Calibration, Curve
 from workers.index.verdicts.duplicates import neighbours
 from workers.index.verdicts.score import COHORT, COHORT_CELLS, cohort, score
@@ -26,22 +27,36 @@ _CONFIDENT: Final = 1.645  # standard errors, for a bound that holds with 95 % c
 
 Scores = npt.NDArray[np.float64]
 # Of one query: distances, ascending, and positions, −1 for none.
-_Row: TypeAlias = tuple[Features, Positions]
+Row: TypeAlias = tuple[Features, Positions]
 
 
 @dataclass(frozen=True)
 class Contents:
     """An index to be calibrated: codes (M, code_size), of which the first `assets` belong to assets and the others to
-    distractors."""
+    distractors. `features`, of a collection that keeps them, gives those (N, D) at positions (N,)."""
 
     codec: Codec
     codes: Codes
     assets: int
+    features: Callable[[Positions], Features] | None = None
 
     @cached_property
     def index(self) -> Any:
         """Made once."""
         return self.codec.filled(self.codes)
+
+    def nearest(self, features: Features, nprobe: int, depth: int) -> Iterator[Row]:
+        """For each query (Q, D), distances, ascending, and positions of `depth` entries, −1 for none: by features where
+        the collection keeps them."""
+        found = search_many(self.codec, self.index, features, nprobe, depth)
+        for feature, distances, positions in zip(features, *found, strict=True):
+            if self.features is None:
+                yield distances, positions
+                continue
+            there = positions[positions >= 0]
+            exact = exact_distances(feature, self.features(there))
+            order = np.argsort(exact, kind="stable")
+            yield exact[order], there[order]
 
     @property
     def nprobes(self) -> tuple[int, ...]:
@@ -160,16 +175,16 @@ def _found(contents: Contents, queries: Queries, nprobe: int) -> Iterator[tuple[
             yield kept[0].astype(np.float64), np.array(_cohort(contents, *others))
 
 
-def _searched(contents: Contents, features: Features, nprobe: int, depth: int) -> Iterator[tuple[_Row, _Row]]:
+def _searched(contents: Contents, features: Features, nprobe: int, depth: int) -> Iterator[tuple[Row, Row]]:
     """For each query (Q, D), what is nearest in `nprobe` cells, and in those that a cohort is taken from."""
-    near = search_many(contents.codec, contents.index, features, nprobe, depth)
+    near = list(contents.nearest(features, nprobe, depth))
     around = near
     if contents.codec.has_cells and nprobe < COHORT_CELLS:
-        around = search_many(contents.codec, contents.index, features, COHORT_CELLS, depth)
-    yield from zip(zip(*near, strict=True), zip(*around, strict=True), strict=True)
+        around = list(contents.nearest(features, COHORT_CELLS, depth))
+    yield from zip(near, around, strict=True)
 
 
-def _without(distances: Features, positions: Positions, own: frozenset[int]) -> _Row:
+def _without(distances: Features, positions: Positions, own: frozenset[int]) -> Row:
     counted = ~np.isin(positions, list(own))
     return distances[counted & (positions >= 0)], positions[counted & (positions >= 0)]
 

@@ -1,0 +1,152 @@
+"""One generation of a collection as it is mapped, and what a search of it is made of."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from tasks.results import Match
+from workers.index.codec.codec import Codec, Features, Probe, search
+from workers.index.collection.delta import Delta
+from workers.index.collection.journal import name_in
+from workers.index.collection.manifest import Manifest
+from workers.index.collection.reranking import RERANKED, reranked
+from workers.index.collection.segment import Entry, Hit, Segment
+from workers.index.collection.segments import Segments, best
+from workers.index.verdicts.background import Background
+from workers.index.verdicts.judge import Evidence
+from workers.index.verdicts.score import COHORT, LEFT_OUT, cohort
+
+__all__ = ["Asked", "Generation", "asked_of", "evidence_of", "matches_of", "open_in", "supposed_hits"]
+
+
+@dataclass
+class Generation:
+    """One generation as it is mapped here, and its delta; `read_up_to` is the last journal entry applied to that."""
+
+    manifest: Manifest
+    codec: Codec
+    assets: Segments
+    distractors: Segments
+    background: Background | None
+    delta: Delta
+    read_up_to: str
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def exact(self) -> bool:
+        """Whether distances are of features, not of their codes."""
+        return self.codec.keeps_features or self.manifest.features is not None
+
+    @property
+    def usual_nprobe(self) -> int:
+        return min(self.manifest.usual_nprobe, self.codec.cells or 1)
+
+    def ranked(self, feature: Features, hits: list[Hit]) -> list[Hit]:
+        """Hits of a feature (D,), nearest first: by their stored features where there are any."""
+        stored = self.manifest.stored
+        return reranked(feature, hits, stored) if stored else sorted(hits, key=lambda hit: hit.distance)
+
+    def distractor_distances(self, feature: Features, probe: Probe, k: int) -> list[float]:
+        """Of the `k` distractors nearest to a feature (D,), ascending."""
+        if self.manifest.stored is None:
+            return self.distractors.distances(probe, k)
+        hits = self.distractors.best(probe, max(k, RERANKED), {}, lambda _: True)
+        return [hit.distance for hit in self.ranked(feature, hits)[:k]]
+
+    def change_of(self, asset_id: str) -> tuple[bool, Entry | None]:
+        """Whether the delta says anything of an asset, and if so its entry; None for one that was removed."""
+        with self.lock:
+            changed = self.delta.supersedes(asset_id, self.delta.changes)
+            return changed, self.delta.entry_of(asset_id) if changed else None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A query, prepared for a generation.
+
+    Attributes:
+        probe: the cells that its matches are looked for in.
+        around: those that the images are in with which a match is compared; the same or more.
+        hits, others: the delta's entries in these: those with the wanted metadata, and any.
+        by_metadata: whether only some assets are wanted.
+    """
+
+    probe: Probe
+    around: Probe
+    hits: list[Hit]
+    others: list[Hit]
+    by_metadata: bool
+
+
+def open_in(generation: Generation | None) -> dict[str, Segment]:
+    """The segments of a generation, by their names."""
+    if generation is None:
+        return {}
+    parts = sorted(generation.manifest.segments, key=lambda part: part.distractors)
+    segments = [*generation.assets.segments, *generation.distractors.segments]
+    return {part.name: segment for part, segment in zip(parts, segments, strict=True)}
+
+
+def asked_of(delta: Delta, around: Probe, nprobe: int, k: int, where: Mapping[str, str]) -> Asked:
+    probe = around.of_nearest(nprobe)
+    hits = best(partial(delta.search, probe, where=where), k, lambda _: True)
+    if probe is around and not where:
+        return Asked(probe, around, hits, hits, by_metadata=False)
+    others = best(partial(delta.search, around, where={}), k, lambda _: True)
+    return Asked(probe, around, hits, others, by_metadata=bool(where))
+
+
+def evidence_of(
+    generation: Generation, asked: Asked, feature: Features, hits: list[Hit], others: list[Hit], k: int
+) -> Evidence:
+    """What the verdict of a search rests on, by all its hits, of which the first `k` are the answer's."""
+    distances = [hit.distance for hit in hits]
+    around_it = generation.distractor_distances(feature, asked.around, COHORT + 1)
+    among = around_it if asked.probe is asked.around else generation.distractor_distances(feature, asked.probe, 1)
+    manifest, background = generation.manifest, generation.background
+    first = distances[0] if distances else math.inf
+    around = background.around(feature) if background else None
+    return Evidence(
+        distances=distances[:k],
+        cohort=cohort(around_it, _compared(hits if asked.by_metadata else [], others)),
+        nearest_distractor=among[0] if among else None,
+        assets=manifest.assets + len(generation.delta),
+        nprobe=asked.probe.nprobe,
+        crowded=around is not None and around.crowded,
+        hidden=around is not None and around.hide(first, generation.exact),
+        calibration=manifest.calibration,
+        threshold=manifest.threshold,
+        reranked=manifest.features,
+    )
+
+
+def _compared(hits: list[Hit], others: list[Hit]) -> list[float]:
+    """The distances of the assets around a query, ascending, of which :func:`cohort` leaves out the first. The first of
+    some hits, which may be versions of one picture too, are left out here wherever they are."""
+    matches = {hit.asset_id for hit in hits[:LEFT_OUT]}
+    rest = [hit.distance for hit in others[LEFT_OUT:] if hit.asset_id not in matches]
+    return [*(hit.distance for hit in others[:LEFT_OUT]), *rest]
+
+
+def supposed_hits(codec: Codec, probe: Probe, entries: Mapping[str, Entry]) -> Iterator[Hit]:
+    """Entries that are in no index, as far as a search would meet them."""
+    for asset_id, entry in entries.items():
+        found = search(codec.filled(entry.code[None]), probe, 1)
+        yield from (Hit(asset_id, distance, {}, entry.feature) for _, distance in found)
+
+
+def matches_of(hits: list[Hit], evidence: Evidence) -> list[Match]:
+    scores: Sequence[float | None] = evidence.scores or [None] * len(hits)
+    return [_match(hit, score, evidence) for hit, score in zip(hits, scores, strict=True)]
+
+
+def _match(hit: Hit, score: float | None, evidence: Evidence) -> Match:
+    name, meta = name_in(hit.meta)
+    probability = None if score is None else evidence.probability(score)
+    return Match(
+        asset_id=hit.asset_id, name=name, distance=hit.distance, meta=meta, score=score, probability=probability
+    )
