@@ -129,6 +129,10 @@ class Codec:
         """How many coarse cells there are; 0 for an index without cells."""
         return int(self._family.inner.nlist) if self._family.has_cells else 0
 
+    def cells_of(self, codes: Codes) -> npt.NDArray[np.unsignedinteger]:
+        """The coarse cells (N,) of codes (N, code_size); only for a codec with cells."""
+        return self._family.cells_of(codes)
+
     def encode(self, features: Features) -> Codes:
         """Codes (N, code_size) uint8 of features (N, D) float32."""
         codes: Codes = self._index.sa_encode(np.ascontiguousarray(features, dtype=np.float32))
@@ -193,7 +197,7 @@ def codes_of(index: Any) -> Codes:
     """The codes (N, code_size) uint8 of an index's entries, by position; the index may be mapped."""
     family = Family(index)
     if not family.has_cells:
-        return np.array(_flat_codes(family.inner))
+        return np.array(flat_codes(index))
     codes = np.empty((index.ntotal, family.cell_size + family.inner.code_size), dtype=np.uint8)
     for positions, listed in _codes_by_cell(family):
         codes[positions] = listed
@@ -202,13 +206,26 @@ def codes_of(index: Any) -> Codes:
 
 def code_at(index: Any, position: int) -> Codes:
     """The code (code_size,) uint8 of one entry; IndexError when there is none at that position."""
-    family = Family(index)
+    return codes_at(index, np.array([position]))[0]
+
+
+def codes_at(index: Any, positions: Positions) -> Codes:
+    """The codes (M, code_size) uint8 of some entries, at positions (M,) int64, ascending; only these are held in
+    memory. IndexError when there is none at a position."""
+    family, left = Family(index), len(positions)
     if not family.has_cells:
-        return np.array(_flat_codes(family.inner)[position])
-    for positions, listed in _codes_by_cell(family):
-        if len(found := np.flatnonzero(positions == position)):
-            return np.array(listed[found[0]])
-    raise IndexError(position)
+        return np.array(flat_codes(index)[positions])
+    codes = np.empty((left, family.cell_size + family.inner.code_size), dtype=np.uint8)
+    for listed_at, listed in _codes_by_cell(family) if left else ():
+        places = positions.searchsorted(listed_at)
+        found = np.flatnonzero(positions[np.minimum(places, len(positions) - 1)] == listed_at)
+        codes[places[found]] = listed[found]
+        left -= len(found)
+        if not left:
+            break
+    if left:
+        raise IndexError(f"{left} of {len(positions)} positions")
+    return codes
 
 
 def _codes_by_cell(family: Family) -> Iterator[tuple[Positions, Codes]]:
@@ -223,8 +240,9 @@ def _codes_by_cell(family: Family) -> Iterator[tuple[Positions, Codes]]:
             yield positions, np.concatenate([repeated, listed.reshape(count, inner.code_size)], axis=1)
 
 
-def _flat_codes(inner: Any) -> Codes:
+def flat_codes(index: Any) -> Codes:
     """The codes (N, code_size) of an index without cells: a view of its memory, which may be a mapped file."""
+    inner = Family(index).inner
     shape = (inner.ntotal, inner.code_size)
     if not inner.ntotal:
         return np.empty(shape, dtype=np.uint8)
@@ -258,7 +276,7 @@ def search_among(codec: Codec, index: Any, probe: Probe, k: int, positions: Posi
     if not len(positions):
         return []
     if probe.cells is None:  # FAISS takes a selection only for indexes with cells
-        selected = codec.filled(_flat_codes(inner)[positions])
+        selected = codec.filled(flat_codes(index)[positions])
         return [(int(positions[p]), d) for p, d in search(selected, probe, k)]
     chosen = np.zeros(index.ntotal, dtype=bool)
     chosen[positions] = True

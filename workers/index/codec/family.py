@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
 from tasks.errors import InvalidRequest
 from workers.index.codec.target import Array, Target
@@ -72,6 +73,14 @@ class Family:
         """Bytes at the front of a code that hold its coarse cell's number; 0 for an index without cells."""
         return int(self.inner.coarse_code_size()) if self.has_cells else 0
 
+    def cells_of(self, codes: Any) -> npt.NDArray[np.unsignedinteger]:
+        """The coarse cells (N,) of codes (N, code_size), as small a number as can hold them."""
+        width = next(width for width in (1, 2, 4, 8) if width >= self.cell_size)
+        numbers = np.zeros((len(codes), width), dtype=np.uint8)
+        numbers[:, : self.cell_size] = codes[:, : self.cell_size]
+        cells: npt.NDArray[np.unsignedinteger] = numbers.view(f"<u{width}")[:, 0]
+        return cells
+
     @property
     def transforms(self) -> list[Any]:
         """The linear transforms that are applied before the inner index."""
@@ -101,9 +110,7 @@ class Family:
 
     def _cells(self, codes: Any) -> Array:
         """(N, M, T): for each code, its own cell's centroid and then those nearest to it."""
-        numbers = np.zeros((len(codes), 8), dtype=np.uint8)
-        numbers[:, : self.cell_size] = codes[:, : self.cell_size]
-        own = numbers.view("<i8")[:, 0]
+        own = self.cells_of(codes).astype(np.int64)
         near = self._nearest_cells[own].copy()
         # A cell is nearest to itself, unless two centroids are the same point.
         near[near == own[:, None]] = near[:, 0][np.nonzero(near == own[:, None])[0]]

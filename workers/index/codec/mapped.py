@@ -1,35 +1,40 @@
-"""Index files: written with their codes, and mapped into memory.
+"""Index files: written from the entries of others and from codes, and mapped into memory.
 
 Never change a mapped FAISS index: ``add`` aborts the process, ``write_index`` writes a file that cannot be read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import faiss
 
-from workers.index.codec.codec import Codec, Codes
-from workers.index.codec.family import Family
+from workers.index.codec.codec import Codec, Codes, append, flat_codes
+from workers.index.codec.inverted_lists import LISTS, write_lists
+from workers.index.codec.kept import Kept
 
 __all__ = ["map_index", "write_index"]
 
 _MAPPED_CELLS: Final = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
 # The flags above load an index without cells into memory, silently.
 _MAPPED_WHOLE: Final = faiss.IO_FLAG_MMAP_IFC
-# How a file of inverted lists begins; one of a whole index, as earlier versions wrote, begins with its class.
-_LISTS: Final = b"ilar"
 
 
-def write_index(codec: Codec, codes: Codes, path: Path) -> None:
-    """Write codes (N, code_size) uint8 at positions 0, 1, 2 …: as inverted lists, or as a FAISS index without cells."""
-    index, writer = codec.filled(codes), faiss.VectorIOWriter()
+def write_index(codec: Codec, parts: Sequence[tuple[Any, Kept]], codes: Codes, path: Path) -> None:
+    """Write the entries of some indexes that are kept, and then codes (N, code_size) uint8, at positions 0, 1, 2 …: as
+    inverted lists, one after the other, or as a FAISS index without cells, which is made in memory."""
     if codec.has_cells:
-        faiss.write_InvertedLists(Family(index).inner.invlists, writer)
-    else:
-        faiss.write_index(index, writer)
-    # Written at once by Python: FAISS says nothing when the disk is full at the end, and calls back for each list.
+        write_lists(codec, parts, codes, path)
+        return
+    index = codec.filled(codes[:0])
+    for part, kept in parts:
+        append(index, flat_codes(part)[kept.mask])
+    append(index, codes)
+    writer = faiss.VectorIOWriter()
+    faiss.write_index(index, writer)
+    # Written at once by Python: FAISS says nothing when the disk is full at the end.
     path.write_bytes(faiss.rev_swig_ptr(writer.data.data(), writer.data.size()).data)
 
 
@@ -42,7 +47,7 @@ def map_index(codec: Codec, path: Path) -> Any:
     if not codec.has_cells:
         return faiss.read_index(str(path), _MAPPED_WHOLE)
     with path.open("rb") as file:
-        lists_only = file.read(len(_LISTS)) == _LISTS
+        lists_only = file.read(len(LISTS)) == LISTS
     if not lists_only:
         return faiss.read_index(str(path), _MAPPED_CELLS)
     return codec.shells.owning(faiss.read_InvertedLists(faiss.FileIOReader(str(path)), _MAPPED_CELLS))

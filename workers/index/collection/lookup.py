@@ -7,36 +7,81 @@ endian. A hash is the first four bytes of an asset_id's BLAKE2b; the table itsel
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from tasks.errors import CorruptSegment
+from workers.index.codec.kept import Kept
 from workers.index.collection.text_table import TextTable
 
-__all__ = ["Hashes", "Lookup", "find_assets", "hashes_of", "write_lookup"]
+__all__ = ["Lookup", "Run", "find_assets", "merge_lookups"]
 
 Hashes = npt.NDArray[np.uint32]
 
 _MAGIC = b"AIIHASHS"
 _HEADER = 16
+_CHUNK = 65_536
+_AT_ONCE = 1 << 19
 
 
-def hashes_of(asset_ids: Iterable[str]) -> Hashes:
+@dataclass(frozen=True)
+class Run:
+    """The hashes (N,) of a table's ids, ascending, and their positions (N,) uint32, which ascend among equal hashes."""
+
+    hashes: Hashes
+    positions: npt.NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, asset_ids: Iterable[str]) -> Run:
+        """Of ids at positions 0, 1, 2 …"""
+        hashes = _hashes_of(asset_ids)
+        order = np.argsort(hashes, kind="stable").astype(np.uint32)
+        return cls(hashes[order], order)
+
+    def split(self, edges: Hashes) -> list[Run]:
+        """Its parts before, between and from some hashes (E,) on."""
+        cuts = [0, *self.hashes.searchsorted(edges).tolist(), len(self.hashes)]
+        return [Run(self.hashes[first:end], self.positions[first:end]) for first, end in pairwise(cuts)]
+
+    def kept(self, kept: Kept) -> Run:
+        """The part that is kept, with its positions afterwards."""
+        chosen = ... if kept.all else kept.mask[self.positions]
+        positions = kept.moved(self.positions[chosen].astype(np.int64))
+        return Run(self.hashes[chosen], positions.astype(np.uint32))
+
+
+def _hashes_of(asset_ids: Iterable[str]) -> Hashes:
     """The hash of each id, (N,) uint32."""
-    digests = b"".join(hashlib.blake2b(asset.encode(), digest_size=4).digest() for asset in asset_ids)
-    return np.frombuffer(digests, dtype="<u4")
+    ids, parts = iter(asset_ids), [np.empty(0, dtype="<u4")]
+    while some := list(islice(ids, _CHUNK)):
+        digests = b"".join(hashlib.blake2b(asset.encode(), digest_size=4).digest() for asset in some)
+        parts.append(np.frombuffer(digests, dtype="<u4"))
+    return np.concatenate(parts)
 
 
-def write_lookup(path: Path, hashes: Hashes) -> None:
-    """Write the lookup of a table whose ids have the hashes (N,) uint32, by position."""
-    order = np.argsort(hashes, kind="stable")
+def merge_lookups(path: Path, parts: Sequence[tuple[Run, Kept]], at_once: int = _AT_ONCE) -> None:
+    """Write the lookup of what is kept of some tables, one behind the other.
+
+    Args:
+        at_once: about how many hashes, which are evenly spread, are held in memory and sorted at a time.
+    """
+    count, done = sum(len(kept) for _, kept in parts), _HEADER
+    edges = np.linspace(0, 2**32, 2 + count // at_once)[1:-1].astype(np.uint32)
     with path.open("wb") as file:
-        file.write(_MAGIC + np.uint64(len(hashes)).astype("<u8").tobytes())
-        file.write(np.ascontiguousarray(hashes[order], dtype="<u4").data)
-        file.write(np.ascontiguousarray(order, dtype="<u4").data)
+        file.write(_MAGIC + np.uint64(count).astype("<u8").tobytes())
+        for some in zip(*(run.split(edges) for run, _ in parts), strict=True):
+            runs = [run.kept(kept) for run, (_, kept) in zip(some, parts, strict=True)]
+            hashes, positions = np.concatenate([[run.hashes, run.positions] for run in runs], axis=1)
+            order = np.argsort(hashes, kind="stable")
+            for offset, values in ((done, hashes), (done + 4 * count, positions)):
+                file.seek(offset)
+                file.write(np.ascontiguousarray(values[order], dtype="<u4").data)
+            done += 4 * len(order)
 
 
 def find_assets(
@@ -71,16 +116,14 @@ class Lookup:
         self._assets = assets
 
     @property
-    def hashes(self) -> Hashes:
-        """Of all ids, (N,) uint32, by position: a copy in memory."""
-        hashes = np.empty(len(self._hashes), dtype=np.uint32)
-        hashes[self._positions] = self._hashes
-        return hashes
+    def run(self) -> Run:
+        """All of it, mapped."""
+        return Run(self._hashes, self._positions)
 
     def find(self, asset_ids: Collection[str]) -> npt.NDArray[np.int64]:
         """The positions (M,) int64 of some assets, ascending; of those that are not there, none."""
         wanted = list(asset_ids)
-        hashes = hashes_of(wanted)
+        hashes = _hashes_of(wanted)
         first, end = (self._hashes.searchsorted(hashes, side) for side in ("left", "right"))
         found = [
             int(position)

@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.errors import CorruptSegment
-from workers.index.codec.codec import Codec, Codes, Positions, Probe, code_at, codes_of, search, search_among
+from workers.index.codec.codec import Codec, Codes, Positions, Probe, code_at, codes_at, codes_of, search, search_among
+from workers.index.codec.kept import Kept, Mask
 from workers.index.codec.mapped import map_index, write_index
 from workers.index.codec.stored import Rows
 from workers.index.collection.feature_table import map_features, merge_features
 from workers.index.collection.hidden import not_hidden, read_hidden
-from workers.index.collection.lookup import Hashes, Lookup, find_assets, hashes_of, write_lookup
+from workers.index.collection.lookup import Lookup, Run, find_assets, merge_lookups
 from workers.index.collection.text_table import TextTable, merge_tables
 
 __all__ = ["Entries", "Entry", "Hit", "Segment", "SegmentPaths", "merge_segments", "meta_text", "write_segment"]
@@ -85,29 +86,46 @@ def write_segment(codec: Codec, entries: Entries, paths: SegmentPaths) -> None:
     merge_segments(codec, (), entries, paths)
 
 
-def merge_segments(
-    codec: Codec, parts: Sequence[tuple[Segment, npt.NDArray[np.bool_]]], more: Entries, paths: SegmentPaths
-) -> None:
-    """Write the entries of some segments that are kept (one bool for each position), and then `more`, durably."""
-    codes = np.concatenate([*(segment.codes[kept] for segment, kept in parts), more.codes])
-    assets = merge_tables(paths.assets, [(segment.assets, kept) for segment, kept in parts], more.asset_ids)
-    metas = merge_tables(paths.meta, [(segment.metas, kept) for segment, kept in parts], more.metas)
-    if (assets, metas) != (len(codes), len(codes)):
-        raise ValueError(f"{len(codes)} codes for {assets} assets and {metas} metadata")
-    write_index(codec, codes, paths.index)
+def merge_segments(codec: Codec, parts: Sequence[tuple[Segment, Mask]], more: Entries, paths: SegmentPaths) -> None:
+    """Write the entries of some segments that are kept (one bool for each position), and then `more`, durably.
+
+    What this takes of memory grows with `more`, and by a byte for each entry of the segments: files are written in
+    parts. Only an index without cells is made in memory.
+    """
+    kept = _placed(parts)
+    count = sum(len(some) for _, some in kept) + len(more.codes)
+    write_index(codec, [(segment.index, some) for segment, some in kept], more.codes, paths.index)
+    merged = [merge_tables(paths.assets, [(segment.assets, mask) for segment, mask in parts], more.asset_ids)]
+    merged.append(merge_tables(paths.meta, [(segment.metas, mask) for segment, mask in parts], more.metas))
     written = [paths.index, paths.assets, paths.meta]
     if paths.lookup:
-        known = [segment.hashes[kept] for segment, kept in parts]
-        added = islice(TextTable(paths.assets), sum(map(len, known)), None)
-        write_lookup(paths.lookup, np.concatenate([*known, hashes_of(added)]))
+        _write_lookup(paths.lookup, kept, TextTable(paths.assets))
         written.append(paths.lookup)
     if paths.features:
-        tables = [(segment.stored, kept) for segment, kept in parts]
-        if (stored := merge_features(paths.features, tables, more.features)) != len(codes):
-            raise ValueError(f"{len(codes)} codes for {stored} features")
+        stored = [(segment.stored, mask) for segment, mask in parts]
+        merged.append(merge_features(paths.features, stored, more.features))
         written.append(paths.features)
+    if set(merged) != {count}:
+        raise ValueError(f"{count} codes, but of ids, metadata and features {merged}")
     for path in written:
         _flush(path)
+
+
+def _placed(parts: Sequence[tuple[Segment, Mask]]) -> list[tuple[Segment, Kept]]:
+    """Where the kept entries of segments are, one behind the other."""
+    placed, first = [], 0
+    for segment, mask in parts:
+        placed.append((segment, Kept(mask, first)))
+        first += len(placed[-1][1])
+    return placed
+
+
+def _write_lookup(path: Path, parts: Sequence[tuple[Segment, Kept]], table: TextTable) -> None:
+    """Write the lookup of a table: of the ids that are kept of segments, and those behind them."""
+    first = sum(len(kept) for _, kept in parts)
+    added = Run.of(islice(table, first, None))
+    runs = [(segment.run, kept) for segment, kept in parts]
+    merge_lookups(path, [*runs, (added, Kept(np.ones(len(added.hashes), dtype=bool), first))])
 
 
 def meta_text(meta: Mapping[str, str]) -> str:
@@ -166,10 +184,14 @@ class Segment:
             raise CorruptSegment("A segment lacks the stored features that its collection keeps.")
         return self._features
 
+    def codes_at(self, positions: Positions) -> Codes:
+        """The codes (M, code_size) uint8 at some positions (M,), ascending."""
+        return codes_at(self.index, positions)
+
     @property
-    def hashes(self) -> Hashes:
-        """Of all asset_ids, (N,) uint32, by position."""
-        return self._lookup.hashes if self._lookup else hashes_of(self.assets)
+    def run(self) -> Run:
+        """The hashes of all asset_ids, and their positions."""
+        return self._lookup.run if self._lookup else Run.of(self.assets)
 
     @property
     def current(self) -> npt.NDArray[np.bool_]:

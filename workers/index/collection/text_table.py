@@ -6,9 +6,9 @@ Layout: ``AIITEXTS`` | count (uint64) | count + 1 offsets (uint64, little endian
 from __future__ import annotations
 
 import re
-from array import array
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,33 +31,39 @@ def merge_tables(path: Path, tables: Sequence[tuple[TextTable, npt.NDArray[np.bo
     """Write the texts of some tables that are kept (one bool for each position), and then `more`; returns how many
     there were.
 
-    Nothing here takes Python's lock for long, however many texts there are: queries are answered meanwhile. A list of
-    ten million lengths, turned into an array, would stop them for half a second.
+    Neither memory nor what is done at once, while Python's lock is held, grows with the texts: queries are answered
+    meanwhile.
     """
-    lengths = array("Q")
-    body = path.with_name(path.name + ".texts")
+    texts, sizes = (path.with_name(path.name + end) for end in (".texts", ".sizes"))
+    parts = chain.from_iterable([*(table.chunks(kept) for table, kept in tables), _chunks(more)])
     try:
-        with body.open("wb") as file:
-            for table, kept in tables:
-                for chunk, sizes in table.chunks(kept):
-                    file.write(chunk.data)
-                    lengths.frombytes(sizes.tobytes())
-            for text in more:
-                lengths.append(file.write(text.encode()))
-        _with_header(path, np.frombuffer(lengths, dtype=np.uint64), body)
+        with texts.open("wb") as of_texts, sizes.open("wb") as of_sizes:
+            for chunk, lengths in parts:
+                of_texts.write(chunk)
+                of_sizes.write(lengths.astype("<u8").data)
+        _join(path, texts, sizes)
+        return sizes.stat().st_size // 8
     finally:
-        body.unlink(missing_ok=True)
-    return len(lengths)
+        for part in (texts, sizes):
+            part.unlink(missing_ok=True)
 
 
-def _with_header(path: Path, lengths: npt.NDArray[np.uint64], body: Path) -> None:
-    offsets = np.zeros(len(lengths) + 1, dtype="<u8")
-    np.cumsum(lengths, out=offsets[1:])
-    with path.open("wb") as file, body.open("rb") as source:
-        file.write(_MAGIC + np.uint64(len(lengths)).astype("<u8").tobytes())
-        file.write(offsets.data)
-        while chunk := source.read(1 << 20):
-            file.write(chunk)
+def _chunks(texts: Iterable[str]) -> Iterator[tuple[bytes, npt.NDArray[np.uint64]]]:
+    """Some texts at a time: their bytes, and how many each has."""
+    left = iter(texts)
+    while some := [text.encode() for text in islice(left, _CHUNK)]:
+        yield b"".join(some), np.fromiter(map(len, some), dtype=np.uint64)
+
+
+def _join(path: Path, texts: Path, sizes: Path) -> None:
+    end = 0
+    with path.open("wb") as file, texts.open("rb") as of_texts, sizes.open("rb") as of_sizes:
+        file.write(_MAGIC + np.array([sizes.stat().st_size // 8, 0], dtype="<u8").tobytes())
+        while chunk := of_sizes.read(8 * _CHUNK):
+            offsets = end + np.cumsum(np.frombuffer(chunk, dtype="<u8"), dtype="<u8")
+            file.write(offsets.data)
+            end = int(offsets[-1])
+        shutil.copyfileobj(of_texts, file, 1 << 20)
 
 
 class TextTable:
