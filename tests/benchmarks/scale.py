@@ -3,15 +3,20 @@
 Codes and centroids are random (IVF4096,PQ8x8, 512-d): costs depend on their numbers only. Files, Redis and S3 are real.
 In each collection, seven times 10,000 entries are registered and compacted, while another thread asks at nprobe 1
 without a pause; then the eight segments are rewritten as one, which is what every compaction did before there
-were tiers. `pause_ms` is the longest that a query took meanwhile. Searches among eight segments and among one are made
+were tiers. `pause_ms` is the longest that a query took meanwhile, and `rewrite_memory_mb` what the process took for
+the rewriting at most, mapped files left out. Searches among eight segments and among one are made
 in turns. The last table is computed: an entry is written once, and once more for each tier that it rises through.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,7 +87,7 @@ def measured(folder: Path, codec: Codec, size: int) -> dict[str, Any]:
     query = collection.codec.decode(random_codes(codec, 1, 2))[0]
     grown = [added(place, collection, query, n) for n in range(ROUNDS)]
     many, before = Segments(collection.codec, collection.segments), place.files.current()
-    with asking(collection, query) as meanwhile:
+    with asking(collection, query) as meanwhile, memory_taken() as taken_mb:
         rewrite_s = timed(lambda: place.compact(whole=True))
         collection.follow()
     one = Segments(collection.codec, collection.segments)
@@ -94,6 +99,7 @@ def measured(folder: Path, codec: Codec, size: int) -> dict[str, Any]:
         "rewrite_add_ms": 1000 * rewrite_s / EACH,
         "rewrite_add_bytes": new_bytes(place, before, place.files.current()) / EACH,
         "rewrite_pause_ms": 1000 * max(meanwhile),
+        "rewrite_memory_mb": max(taken_mb),
         "segments": len(many.segments),
     }
     for nprobe in (1, 16):
@@ -112,6 +118,32 @@ def added(place: Place, collection: Collection, query: Features, number: int) ->
         taken = timed(place.compact)
         collection.follow()
     return taken, new_bytes(place, before, place.files.current()), max(meanwhile)
+
+
+@contextmanager
+def memory_taken() -> Iterator[list[float]]:
+    """Measures, a hundred times a second, how many megabytes this process has more than at first, files that are mapped
+    left out."""
+    ctypes.CDLL(None).malloc_trim(0)  # gives back what was freed: it would be taken again unseen
+    before, ended = own_memory_mb(), threading.Event()
+    taken = [0.0]
+
+    def measure() -> None:
+        while not ended.wait(0.01):
+            taken.append(own_memory_mb() - before)
+
+    thread = threading.Thread(target=measure)
+    thread.start()
+    try:
+        yield taken
+    finally:
+        ended.set()
+        thread.join()
+
+
+def own_memory_mb() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) / 1024
 
 
 def new_bytes(place: Place, before: Manifest, after: Manifest) -> int:

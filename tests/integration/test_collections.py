@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import CollectionBusy, NotFound
+from tasks.names import sha256_hex
 from tasks.settings import Settings
 from tests.collections import EXTRACTOR, Place, add, code_of, found, trained_codec, unit_vectors
+from workers.index.collection.checked import CheckedFiles
 from workers.index.collection.collection import Collection
 from workers.index.collection.files import KEPT_GENERATIONS, CollectionStore, prune
 from workers.index.collection.lock import write_lock
@@ -277,3 +279,27 @@ def test_copies_that_are_not_used_are_deleted_after_a_week(place: Place) -> None
     place.open()
     prune(place.cache)
     assert {path.name for path in place.cache.iterdir() if path.is_file()} == used | {".part-new"}
+
+
+def test_a_copy_is_read_again_only_when_it_is_another_file_than_was_checked(tmp_path: Path) -> None:
+    path, checked, long_ago = tmp_path / "copy", CheckedFiles(), time.time() - 60
+    data = b"the content"
+    path.write_bytes(data)
+    assert checked.agrees(path, sha256_hex(data))
+    path.write_bytes(b"the damaged")  # perhaps in the same tick of the file system's clock
+    assert not checked.agrees(path, sha256_hex(data))
+    path.write_bytes(data)
+    os.utime(path, (long_ago, long_ago))
+    assert checked.agrees(path, sha256_hex(data))
+    assert not checked.agrees(path, sha256_hex(b"another"))
+    path.write_bytes(b"the damaged")
+    os.utime(path, (long_ago, long_ago))
+    assert checked.agrees(path, sha256_hex(data)), "it is not read while size, time and inode are the same"
+    os.utime(path, (long_ago, long_ago + 1))
+    assert not checked.agrees(path, sha256_hex(data))
+    os.utime(path, (long_ago, long_ago))
+    other = tmp_path / "other"
+    other.write_bytes(b"the damaged")
+    os.utime(other, (long_ago, long_ago))
+    other.replace(path)
+    assert not checked.agrees(path, sha256_hex(data))

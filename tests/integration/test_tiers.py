@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 import pytest
 
-from tasks.errors import CollectionBusy
+from tasks.errors import CollectionBusy, CorruptSegment
 from tests.collections import Place, add, anyway, code_of, found, trained_codec, unit_vectors
 from tests.forked import forkserver
 from workers.index.codec.codec import Codes, Features
@@ -153,6 +153,21 @@ def test_an_asset_that_changes_often_leaves_few_files_behind(place: Place) -> No
     assert (manifest.assets, manifest.segments[0].superseded) == (480, 20)
     assert collection.follow()
     assert len(found(collection, NEW[0], k=1_000)) == 480
+
+
+def test_a_manifest_that_counts_other_entries_than_its_files_hold_is_told(place: Place) -> None:
+    add(place.open(), "old-3", NEW[0])
+    manifest = place.compact()
+    assert verify_collection(place.files, place.journal, place.open(), sample=10).entries == 500
+    large, small = manifest.segments
+    for wrong in ({"count": 500}, {"superseded": 0}, {"hidden": []}):
+        segments = [large.model_copy(update=wrong), small]
+        numbered = upkeep.next_generation(
+            place.files, manifest, segments=segments, journal_entry=manifest.journal_entry
+        )
+        publish(place.files, place.journal, numbered)
+        with pytest.raises(CorruptSegment, match="its manifest says"):
+            verify_collection(place.files, place.journal, place.open(), sample=10)
 
 
 def in_old_form(place: Place) -> None:

@@ -206,7 +206,8 @@ def codes_of(index: Any) -> Codes:
 
 def code_at(index: Any, position: int) -> Codes:
     """The code (code_size,) uint8 of one entry; IndexError when there is none at that position."""
-    return codes_at(index, np.array([position]))[0]
+    (code,) = codes_at(index, np.array([position]))
+    return code  # type: ignore[no-any-return]
 
 
 def codes_at(index: Any, positions: Positions) -> Codes:

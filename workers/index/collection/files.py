@@ -31,6 +31,7 @@ from tasks.errors import CollectionMissing, CorruptSegment, DigestMismatch, Disk
 from tasks.files import PART_PREFIX
 from tasks.names import check_collection, sha256_hex
 from tasks.storage import Bucket, ObjectStore
+from workers.index.collection.checked import CheckedFiles
 from workers.index.collection.manifest import Manifest, Pointer, SegmentFiles
 from workers.index.collection.segment import SegmentPaths
 from workers.index.collection.text_table import TextTable
@@ -44,6 +45,7 @@ _MAX_FEATURES: Final = 64 * 2**20
 KEPT_GENERATIONS: Final = 3
 _UNUSED_S: Final = 7 * 86_400
 _HALF_DONE_S: Final = 3_600
+_CHECKED: Final = CheckedFiles()  # of this process, whose stores are many
 
 
 class CollectionStore:
@@ -87,7 +89,7 @@ class CollectionStore:
         """Note that local copies of a segment's files, which are open, are in use: see :func:`prune`."""
         for digest in files.lasting:
             with suppress(FileNotFoundError):
-                os.utime(self._cache / digest)
+                _note_use(self._cache / digest)
 
     def upload_features(self, features: npt.NDArray[np.float32]) -> str:
         """Store features (N, D) for a build under their digest, which is returned."""
@@ -185,7 +187,7 @@ class CollectionStore:
         return left
 
     def fetch(self, digest: str) -> Path:
-        """A local copy of a file, checked against its digest each time: FAISS itself checks nothing.
+        """A local copy of a file, checked against its digest unless that was done: FAISS itself checks nothing.
 
         Raises:
             CorruptSegment: the file is missing in the store, or damaged there.
@@ -194,10 +196,9 @@ class CollectionStore:
         path = self._cache / digest
         try:
             with suppress(FileNotFoundError):  # not there yet, or deleted by another process just now
-                with path.open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() == digest:
-                        os.utime(path)  # used now: see prune
-                        return path
+                if _CHECKED.agrees(path, digest):
+                    _note_use(path)
+                    return path
                 path.unlink(missing_ok=True)
             return self._store.get_file(Bucket.COLLECTIONS, self._object(digest), digest, path)
         except (ObjectMissing, DigestMismatch) as error:
@@ -273,6 +274,11 @@ def _written(manifest: Manifest) -> bytes:
     return manifest.model_dump_json(indent=2).encode()
 
 
+def _note_use(path: Path) -> None:
+    """See :func:`prune`. The time of change stays, by which a file that was checked is known again."""
+    os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+
+
 def prune(cache: Path) -> None:
     """Delete local copies that were not opened for a week, and downloads that ended halfway.
 
@@ -282,7 +288,7 @@ def prune(cache: Path) -> None:
     for path in cache.glob("*") if cache.exists() else ():
         kept_s = _HALF_DONE_S if path.name.startswith(PART_PREFIX) else _UNUSED_S
         try:
-            if path.is_file() and now - path.stat().st_mtime > kept_s:
+            if path.is_file() and now - max(path.stat().st_atime, path.stat().st_mtime) > kept_s:
                 path.unlink()
         except FileNotFoundError:
             continue  # another process was faster

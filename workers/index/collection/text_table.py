@@ -21,6 +21,9 @@ _MAGIC = b"AIITEXTS"
 _HEADER = 16
 _CHUNK = 65_536
 
+# The bytes of some texts, one behind the other, and how many each has.
+_Chunk = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]
+
 
 def write_table(path: Path, texts: Iterable[str]) -> int:
     """Write one text for each position, in order, without holding them in memory; returns how many there were."""
@@ -35,11 +38,11 @@ def merge_tables(path: Path, tables: Sequence[tuple[TextTable, npt.NDArray[np.bo
     meanwhile.
     """
     texts, sizes = (path.with_name(path.name + end) for end in (".texts", ".sizes"))
-    parts = chain.from_iterable([*(table.chunks(kept) for table, kept in tables), _chunks(more)])
+    parts = [*(table.chunks(kept) for table, kept in tables), _chunks(more)]
     try:
         with texts.open("wb") as of_texts, sizes.open("wb") as of_sizes:
-            for chunk, lengths in parts:
-                of_texts.write(chunk)
+            for chunk, lengths in chain.from_iterable(parts):
+                of_texts.write(chunk.data)
                 of_sizes.write(lengths.astype("<u8").data)
         _join(path, texts, sizes)
         return sizes.stat().st_size // 8
@@ -48,11 +51,11 @@ def merge_tables(path: Path, tables: Sequence[tuple[TextTable, npt.NDArray[np.bo
             part.unlink(missing_ok=True)
 
 
-def _chunks(texts: Iterable[str]) -> Iterator[tuple[bytes, npt.NDArray[np.uint64]]]:
-    """Some texts at a time: their bytes, and how many each has."""
+def _chunks(texts: Iterable[str]) -> Iterator[_Chunk]:
+    """Some texts at a time."""
     left = iter(texts)
     while some := [text.encode() for text in islice(left, _CHUNK)]:
-        yield b"".join(some), np.fromiter(map(len, some), dtype=np.uint64)
+        yield np.frombuffer(b"".join(some), dtype=np.uint8), np.fromiter(map(len, some), dtype=np.uint64)
 
 
 def _join(path: Path, texts: Path, sizes: Path) -> None:
@@ -100,8 +103,8 @@ class TextTable:
             for begin, end in pairwise(cuts):
                 yield chunk[begin:end].decode()
 
-    def chunks(self, kept: npt.NDArray[np.bool_]) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]]:
-        """The texts that are kept, many at a time: their bytes one behind the other, and how many each has."""
+    def chunks(self, kept: npt.NDArray[np.bool_]) -> Iterator[_Chunk]:
+        """The texts that are kept, many at a time."""
         for start in range(0, len(self), _CHUNK):
             offsets: npt.NDArray[np.uint64] = np.array(self._offsets[start : start + _CHUNK + 1])
             chosen, lengths = kept[start : start + _CHUNK], np.diff(offsets)

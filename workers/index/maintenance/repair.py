@@ -86,8 +86,9 @@ def _current_entries(
     are missing."""
     present: dict[str, tuple[bytes, str]] = {}
     for segment in open_segments(files, manifest, codec):
-        codes, found = segment.codes, segment.find(wanted).tolist()
-        present |= {segment.assets[i]: (codes[i].tobytes(), segment.metas[i]) for i in found}
+        found = segment.find(wanted)
+        for i, code in zip(found.tolist(), segment.codes_at(found), strict=True):
+            present[segment.assets[i]] = (code.tobytes(), segment.metas[i])
     for change in journal.all_after(manifest.journal_entry, codec.code_size):
         if change.code is None:
             present.pop(change.asset_id, None)

@@ -7,12 +7,14 @@ from typing import Final
 
 import numpy as np
 
+from tasks.errors import CorruptSegment
 from workers.index.codec.codec import Codec, Features
 from workers.index.collection.collection import Collection
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal
-from workers.index.collection.manifest import Manifest
+from workers.index.collection.manifest import Manifest, SegmentFiles
 from workers.index.collection.pinned import current_manifest
+from workers.index.collection.segment import Segment
 from workers.index.collection.segments import open_segments
 
 __all__ = ["Verified", "verify_collection"]
@@ -51,7 +53,8 @@ def verify_collection(files: CollectionStore, journal: Journal, collection: Coll
     """Read every file of every kept generation in the store, and search a sample of the entries.
 
     Raises:
-        CorruptSegment: a file is missing or damaged; the message names it.
+        CorruptSegment: a file is missing or damaged, or holds another number of entries than the manifest says; the
+            message names it.
     """
     manifest = current_manifest(files, journal)
     digests = manifest.digests.union(*(kept.digests for kept in files.generations()))
@@ -71,14 +74,25 @@ def _sampled(files: CollectionStore, manifest: Manifest, codec: Codec, sample: i
     assets: list[str] = []
     features = [np.empty((0, codec.dimension), dtype=np.float32)]
     for part, segment in zip(manifest.segments, open_segments(files, manifest, codec), strict=True):
+        _compare(part, segment)
         if part.distractors:
             continue
         chosen = np.sort(random.permutation(np.flatnonzero(segment.current))[:sample])
         assets += [segment.assets[int(position)] for position in chosen]
         if len(chosen):
             stored = manifest.stored
-            features.append(stored.decode(segment.stored[chosen]) if stored else codec.decode(segment.codes[chosen]))
+            features.append(stored.decode(segment.stored[chosen]) if stored else codec.decode(segment.codes_at(chosen)))
     return assets, np.concatenate(features)
+
+
+def _compare(part: SegmentFiles, segment: Segment) -> None:
+    """Compare the numbers of entries that the manifest says with those in the files."""
+    said, found = (part.count, part.superseded), (len(segment), len(segment.hidden))
+    if said != found:
+        raise CorruptSegment(
+            f"Segment {part.index[:12]} has {found[0]:,} entries and {found[1]:,} hidden ones, its manifest says "
+            f"{said[0]:,} and {said[1]:,}."
+        )
 
 
 def _finds(collection: Collection, feature: Features, asset_id: str, nprobe: int) -> bool:
