@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from producer.retry_policy import NO_RETRIES, RetryPolicy
 from producer.search import Found
+from tasks.bounded_map import bounded_map
 from tasks.errors import AiiError, DeadlineExceeded, Unavailable, error_of
 from tasks.results import CardResult, FailureResult, GoodResult, ImageResult
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from producer.client import Producer
     from producer.job import Job
 
-__all__ = ["Progress", "Submission", "ended_jobs", "run_batch", "submit_all", "wait_for_all"]
+__all__ = ["Progress", "Submission", "ended_jobs", "run_batch", "submit_all", "submitted", "wait_for_all"]
 
 _UPLOADS = 8
 
@@ -75,23 +75,28 @@ def run_batch(
 
 
 def submit_all(
-    found: Sequence[Found], submit: Callable[[Found], Job], retry_policy: RetryPolicy, progress: Progress
+    found: Iterable[Found], submit: Callable[[Found], Job], retry_policy: RetryPolicy, progress: Progress
 ) -> Iterator[Submission]:
     """Submit every image, and yield those that were refused; the others are in `progress`."""
-    with ThreadPoolExecutor(_UPLOADS) as pool:
-        try:
-            outcomes = pool.map(lambda image: _try(submit, image, retry_policy, progress), found)
-            for order, (image, outcome) in enumerate(zip(found, outcomes, strict=True)):
-                if isinstance(outcome, AiiError):
-                    yield Submission(order, image, None, False, error=outcome)
-                    continue
-                # Two files of the same content are one job with two names.
-                asset_id = getattr(outcome.request, "asset_id", "")
-                submission = Submission(order, image, outcome.job_id, outcome.new, asset_id=asset_id)
-                progress.images.setdefault(outcome.job_id, []).append(submission)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # those that have begun are accepted, and in `progress`
-            raise
+    for submission in submitted(found, submit, retry_policy, progress):
+        if submission.error:
+            yield submission
+        else:
+            # Two files of the same content are one job with two names.
+            progress.images.setdefault(submission.job_id or "", []).append(submission)
+
+
+def submitted(
+    found: Iterable[Found], submit: Callable[[Found], Job], retry_policy: RetryPolicy, progress: Progress
+) -> Iterator[Submission]:
+    """Submit every image, a few ahead of what is yielded: each in its order, accepted or refused."""
+    outcomes = bounded_map(lambda image: (image, _try(submit, image, retry_policy, progress)), found, _UPLOADS)
+    for order, (image, outcome) in enumerate(outcomes):
+        if isinstance(outcome, AiiError):
+            yield Submission(order, image, None, False, error=outcome)
+        else:
+            asset_id = getattr(outcome.request, "asset_id", "")
+            yield Submission(order, image, outcome.job_id, outcome.new, asset_id=asset_id)
 
 
 def wait_for_all(

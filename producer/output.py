@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 from producer.batch import Submission
@@ -12,7 +12,7 @@ from tasks.command_line import echo, one_line, printable
 from tasks.errors import NotFound
 from tasks.results import ActivationResult, QueryResult
 
-__all__ = ["activation_line", "note", "query_line", "report"]
+__all__ = ["Report", "activation_line", "note", "query_line"]
 
 _ID_WIDTH = 16
 _NAMED: Final = 10  # of the files that were not read, without --json
@@ -22,24 +22,37 @@ def note(text: str) -> None:
     echo(text, err=True)
 
 
-def report(
-    submissions: Sequence[Submission], search: Search, *, as_json: bool, line: Callable[[Submission], str]
-) -> int:
-    """Print every image in the order it was named, then what was not read; returns how many failed."""
-    for submission in submissions:
-        echo(_json_line(submission) if as_json else _line(submission, line))
-    failed = sum(1 for s in submissions if s.error) + len(search.unread)
-    if as_json:
-        _unread_as_json(search)
+class Report:
+    """Prints images in the order in which they are given, and counts them; then what was not read.
+
+    Args:
+        line: what is printed of an image that was done.
+    """
+
+    def __init__(self, *, as_json: bool, line: Callable[[Submission], str]) -> None:
+        self._as_json = as_json
+        self._line = line
+        self._images = self._done = self._failed = self._submitted = 0
+
+    def add(self, submission: Submission) -> None:
+        echo(_json_line(submission) if self._as_json else _line(submission, self._line))
+        self._images += 1
+        self._failed += bool(submission.error)
+        self._done += bool(submission.result and not submission.error)
+        self._submitted += not (submission.result or submission.error)
+
+    def end(self, search: Search) -> int:
+        """Print what was not read; returns how many failed."""
+        failed = self._failed + len(search.unread)
+        if self._as_json:
+            _unread_as_json(search)
+            return failed
+        _unread(search)
+        if not self._images or self._submitted < self._images:
+            note(f"{self._done} of {self._images + len(search.unread)} images done, {failed} failed.")
+        if text := summary(search):
+            note(f"{text}.")
         return failed
-    _unread(search)
-    ended = [s for s in submissions if s.result or s.error]
-    if ended or not submissions:
-        total = len(submissions) + len(search.unread)
-        note(f"{sum(1 for s in submissions if s.result and not s.error)} of {total} images done, {failed} failed.")
-    if text := summary(search):
-        note(f"{text}.")
-    return failed
 
 
 def _unread(search: Search) -> None:

@@ -14,7 +14,7 @@ import click
 from producer import output
 from producer.answers import answers_csv, answers_page
 from producer.asset_ids import AssetIdFrom, asset_ids
-from producer.batch import Submission, run_batch, submit_all
+from producer.batch import Submission, run_batch, submitted
 from producer.cards import measured, write_cards
 from producer.evidence import explained, write_evidence
 from producer.job import Job
@@ -93,7 +93,7 @@ def activate(search: Search, wanted: Wanted, ids_from: AssetIdFrom, chosen: Mapp
         if unmeasured:
             raise unmeasured[0]
 
-    _run(batch, wanted, _Course(submit, output.activation_line, keep, write, complete))
+    _run(batch, wanted, _Course(submit, output.activation_line, keep, write, complete, at_once=wanted.no_wait))
 
 
 def query(search: Search, wanted: Wanted, collection: str | None, reports: Reports, chosen: Mapping[str, Any]) -> None:
@@ -123,7 +123,8 @@ def query(search: Search, wanted: Wanted, collection: str | None, reports: Repor
             if not wanted.as_json:
                 output.note(f"{count} pages are in {reports.evidence}.")
 
-    _run(batch, wanted, _Course(submit, output.query_line, keep, write))
+    at_once = wanted.no_wait and not (reports.csv or reports.html)
+    _run(batch, wanted, _Course(submit, output.query_line, keep, write, at_once=at_once))
 
 
 def _write_answers(batch: Batch, reports: Reports, submissions: Sequence[Submission]) -> None:
@@ -148,13 +149,15 @@ def _write_answers(batch: Batch, reports: Reports, submissions: Sequence[Submiss
 @dataclass(frozen=True)
 class _Course:
     """What differs between commands: how an image is submitted, what is printed of its result, what becomes of it when
-    it ends, what is written of all at the end, and what is asked for besides when all have ended."""
+    it ends, what is written of all at the end, what is asked for besides when all have ended, and whether each is
+    printed at once, and nothing of it kept: a million are submitted with little memory."""
 
     submit: Callable[[Found], Job]
     line: Callable[[Submission], str]
     keep: Callable[[Submission], Submission]
     write: Callable[[Sequence[Submission]], None]
     complete: Callable[[Sequence[Submission]], Sequence[Submission]] = lambda submissions: submissions
+    at_once: bool = False
 
 
 def _run(batch: Batch, wanted: Wanted, course: _Course) -> None:
@@ -164,22 +167,28 @@ def _run(batch: Batch, wanted: Wanted, course: _Course) -> None:
     Raises:
         Unavailable: a service went away, and did not come back in time; after the report.
     """
+    report = output.Report(as_json=wanted.as_json, line=course.line)
     submissions: list[Submission] = []
     stopped: KeyboardInterrupt | Unavailable | None = None
     try:
         with (
             worker_expected(lambda: missing_worker(batch), output.note),
-            progress_bar("images", len(batch.search.found), hidden=wanted.as_json) as advance,
+            progress_bar("images", len(batch.search.found), hidden=wanted.as_json or course.at_once) as advance,
         ):
-            for submission in _outcomes(batch, wanted, course.submit):
+            for submission in _set_aside(_outcomes(batch, wanted, course.submit), batch.search):
+                if course.at_once:
+                    report.add(submission)
+                    continue
                 submissions.append(course.keep(submission))
                 advance(len(submissions))
     except (KeyboardInterrupt, Unavailable) as error:
         stopped = error
-    submissions = sorted(_set_aside(submissions, batch.search), key=lambda s: s.order)
+    submissions.sort(key=lambda s: s.order)
     if not stopped:
         submissions = list(course.complete(submissions))
-    failed = output.report(submissions, batch.search, as_json=wanted.as_json, line=course.line)
+    for submission in submissions:
+        report.add(submission)
+    failed = report.end(batch.search)
     failed += not _written(course, submissions)
     if stopped:
         end_early(batch, stopped)
@@ -216,6 +225,4 @@ def _outcomes(batch: Batch, wanted: Wanted, submit: Callable[[Found], Job]) -> I
             progress=batch.progress,
         )  # fmt: skip
         return
-    yield from submit_all(batch.search.found, submit, batch.retry_policy, batch.progress)
-    for accepted in batch.progress.images.values():
-        yield from accepted
+    yield from submitted(batch.search.found, submit, batch.retry_policy, batch.progress)

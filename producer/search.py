@@ -119,7 +119,7 @@ class _Walk:
         self.folders: list[Path] = []
         self.excluded = excluded
         self._seen: set[tuple[int, int]] = set()
-        self._taken: set[Path] = set()
+        self._taken: set[str] = set()
 
     def files(self, folder: Path) -> Iterator[Path]:
         """All below a folder, names in order; linked folders are followed."""
@@ -179,7 +179,7 @@ class _Walk:
     def take(self, found: Found) -> None:
         """Keep an image, unless the very same path has been named before."""
         assert isinstance(found.source, Path)
-        place = found.source.absolute()
+        place = str(found.source.absolute())
         if place in self._taken:
             self._skip(found.source, _NAMED_TWICE)
         else:
