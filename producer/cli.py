@@ -21,6 +21,7 @@ _OWN: Final = {
     "activate": Lazy("producer.commands.images:activate", "Protect images and register them."),
     "query": Lazy("producer.commands.images:query", "Find the registered images that these are copies of."),
     "explain": Lazy("producer.commands.answers:explain", "Explain why a query finds an asset, or does not."),
+    "lookup": Lazy("producer.commands.answers:lookup", "Find what is registered near feature vectors."),
     "feedback": Lazy("producer.commands.answers:feedback", "Confirm or reject what a query found."),
     "status": Lazy("producer.commands.status:status", "Show services, workers, queues, speed and failures."),
     "serve": Lazy("producer.commands.gateway:serve", "Serve the HTTP gateway."),

@@ -10,9 +10,9 @@ from producer.batch import Submission
 from producer.search import Search, summary
 from tasks.command_line import echo, one_line, printable
 from tasks.errors import NotFound
-from tasks.results import ActivationResult, QueryResult
+from tasks.results import ActivationResult, LookupAnswer, QueryResult
 
-__all__ = ["Report", "activation_line", "note", "query_line"]
+__all__ = ["Report", "activation_line", "answer_line", "note", "query_line"]
 
 _ID_WIDTH = 16
 _NAMED: Final = 10  # of the files that were not read, without --json
@@ -106,19 +106,23 @@ _VERDICTS: Final = {
 
 
 def query_line(submission: Submission) -> str:
-    result = submission.result
-    assert isinstance(result, QueryResult)
-    if not result.matches:
-        return "says too little to be told from others" if result.verdict == "uninformative" else "no match"
-    first = result.matches[0]
+    assert isinstance(submission.result, QueryResult)
+    return answer_line(submission.result)
+
+
+def answer_line(answer: QueryResult | LookupAnswer) -> str:
+    """What was found for one image or one vector."""
+    if not answer.matches:
+        return "says too little to be told from others" if answer.verdict == "uninformative" else "no match"
+    first = answer.matches[0]
     facts = [f"{_short(first.asset_id)} at distance {first.distance:.3f}"]
-    if result.threshold is not None:
-        facts.append(f"threshold {result.threshold:.3f}")
+    if answer.threshold is not None:
+        facts.append(f"threshold {answer.threshold:.3f}")
     if first.probability is not None:
         facts.append(f"probability {first.probability:.2f}")
-    if result.assessment and result.assessment.view != "as_is":
-        facts.append(f"view {result.assessment.view}")
-    words, end = _VERDICTS[result.verdict]
+    if answer.assessment and answer.assessment.view != "as_is":
+        facts.append(f"view {answer.assessment.view}")
+    words, end = _VERDICTS[answer.verdict]
     return f"{words} {', '.join(facts)}{end}"
 
 

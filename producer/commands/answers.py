@@ -1,4 +1,5 @@
-"""``aii explain`` and ``aii feedback``: what they take. How they run is in :mod:`producer.one_job`."""
+"""``aii explain``, ``aii feedback`` and ``aii lookup``: what they take. How they run is in :mod:`producer.one_job` and
+:mod:`producer.lookup`."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from tasks.command_line import Command, PathText
 if TYPE_CHECKING:
     from producer.session import Wanted
 
-__all__ = ["explain", "feedback"]
+__all__ = ["explain", "feedback", "lookup"]
 
 _timeout = click.option(
     "--timeout", "timeout_s", type=click.FloatRange(min=0), help="Seconds to wait for the answer; default: no limit."
@@ -56,6 +57,26 @@ def feedback(
     from producer import one_job  # noqa: PLC0415  # as above
 
     one_job.feedback(job_id, opinion, asset_id, _wanted(timeout_s, as_json))
+
+
+@click.command(cls=Command)
+@click.argument("path", metavar="VECTORS|-", type=PathText())
+@collection_option
+@query_options
+@click.option("--extractor", metavar="SHA256", help="Extractor that the vectors are of; refused where it is another.")
+@_timeout
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per vector, one a line.")
+def lookup(
+    path: str, collection: str | None, extractor: str | None, timeout_s: float | None, as_json: bool, **options: Any
+) -> None:
+    """Find what is registered near feature vectors that were extracted elsewhere.
+
+    VECTORS is a .npy file of float32 or float64 (N, D), or JSON: a list of lists, or one list a line. They are of unit
+    length, as the collection's extractor gives them.
+    """
+    from producer import lookup as look_up  # noqa: PLC0415  # as above
+
+    look_up.lookup(path, collection, extractor, _wanted(timeout_s, as_json), options)
 
 
 def _wanted(timeout_s: float | None, as_json: bool) -> Wanted:

@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
 
-from producer.gateway import assets, jobs, notifications, soft_bindings, submissions, takedowns
+from producer.gateway import assets, jobs, lookups, notifications, soft_bindings, submissions, takedowns
 from producer.gateway.access import Rates, allowed
 from producer.gateway.metrics import Measured, Metrics
 from producer.gateway.problems import Problem, answers, install
@@ -26,8 +26,8 @@ __all__ = ["create_gateway"]
 
 _DESCRIPTION: Final = "Protect images before they are published, and find their edited copies again."
 _BODIES: Final[tuple[type[BaseModel], ...]] = (
-    Problem, submissions.ActivationParameters, submissions.QueryParameters, soft_bindings.Binding,
-    takedowns.TakedownRequest,
+    Problem, submissions.ActivationParameters, submissions.QueryParameters, lookups.LookupParameters,
+    soft_bindings.Binding, takedowns.TakedownRequest,
 )  # fmt: skip
 router = APIRouter(tags=["service"])
 
@@ -66,7 +66,7 @@ def create_gateway(settings: Settings) -> FastAPI:
     app.state.tokens, app.state.rates = Tokens(settings), Rates()
     app.add_middleware(Measured, metrics=metrics)
     install(app)
-    parts = (submissions, jobs, assets, takedowns, notifications, soft_bindings)
+    parts = (submissions, lookups, jobs, assets, takedowns, notifications, soft_bindings)
     for part in (*(one.router for one in parts), router):
         app.include_router(part)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # the framework's own way to complete it

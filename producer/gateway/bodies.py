@@ -87,11 +87,11 @@ async def read_image(request: Request, most: int, keep: Keep) -> Source:
     return await keep(_arriving(request))
 
 
-async def read_json(request: Request) -> dict[str, Any]:
-    """The body as a JSON object; raises InvalidRequest, TooLarge."""
-    _check_length(request, _MOST_JSON_BYTES)
+async def read_json(request: Request, most: int = _MOST_JSON_BYTES) -> dict[str, Any]:
+    """The body as a JSON object, of at most so many bytes; raises InvalidRequest, TooLarge."""
+    _check_length(request, most)
     body = bytearray()
-    async for chunk in bounded(_arriving(request), _MOST_JSON_BYTES, "The JSON"):
+    async for chunk in bounded(_arriving(request), most, "The JSON"):
         body += chunk
     said = _json(bytes(body), "The body")
     if not isinstance(said, dict):

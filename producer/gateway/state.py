@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from anyio.to_thread import run_sync
 from fastapi import Request
@@ -12,7 +15,7 @@ from producer.gateway.fetch import Fetcher
 from producer.gateway.quotas import Quotas
 from producer.gateway.tokens import Token
 from producer.gateway.uploads import GatewayStore
-from producer.job import Job
+from producer.job import ActivationJob, Job, LookupJob, QueryJob
 from producer.requests import Activation, Query
 from tasks.app import Sender, create_app
 from tasks.audit import Action, AuditEntry, AuditLog
@@ -74,6 +77,14 @@ class State:
             if not token.collections:
                 raise
             raise AlreadyProtected("It is a protected file already.") from None  # whose, is not this client's to know
+        return self._counted(token, job)
+
+    async def look_up(self, token: Token, vectors: Any, said: Mapping[str, Any]) -> Job:
+        """Accept a token's look-up of vectors; arguments and errors as in :meth:`Producer.query_vectors`."""
+        ask = partial(self.producer.on_behalf_of(token.name).query_vectors, vectors, **said)
+        return self._counted(token, await run_sync(ask))
+
+    def _counted(self, token: Token, job: ActivationJob | QueryJob | LookupJob) -> Job:
         if job.new:
             self.quotas.count(token, job.job_id)
         asked = job.request

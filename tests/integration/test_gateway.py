@@ -34,6 +34,7 @@ from tasks.storage import Bucket, ObjectStore
 from tests.gateway import client_of, dripping_server, new_token, running_gateway
 from tests.photographs import crops
 from tests.stack import aii
+from workers.index.maintenance import starter
 
 SMALL_LIMIT = 6 * 2**20  # more than the part of an image that the gateway holds in memory
 WAIT = {"Prefer": "wait=300"}
@@ -137,6 +138,16 @@ def test_a_job_that_the_ledger_has_forgotten_is_shown_by_its_document(
     for headers in ({}, WAIT):
         shown = client.get(f"/v1/jobs/{done['job_id']}", headers=headers).json()
         assert (shown["state"], shown["asset_id"], shown["result"]) == ("done", "long-ago", done["result"])
+
+
+@pytest.mark.usefixtures("shared_worker")
+def test_vectors_are_looked_up_at_once(client: httpx.Client) -> None:
+    dimension = starter.read_card().extractor.dimension
+    vectors = [[float(place == one) for place in range(dimension)] for one in range(2)]
+    answer = client.post("/v1/lookups", json={"vectors": vectors, "options": {"top_k": 2}}, headers=WAIT)
+    assert (answer.status_code, len(answer.json()["result"]["answers"])) == (200, 2), answer.text
+    for wrong in ({"vectors": []}, {"vectors": [[1.0], []]}, {"vectors": vectors, "options": {"views": ["mirror"]}}):
+        assert code_of(client.post("/v1/lookups", json=wrong)) == "invalid_request"
 
 
 IMAGE = {"Content-Type": "image/jpeg"}

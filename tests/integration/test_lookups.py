@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,6 +14,7 @@ from tasks.messages import QueryOptions
 from tasks.results import ActivationResult, LookupResult
 from tests.collections import Place, add, unit_vectors
 from tests.photographs import crops
+from tests.stack import aii
 from tests.waiting import LIMIT_S
 from workers.index.codec.codec import Codec
 from workers.index.collection.changes import decode_code
@@ -30,6 +34,26 @@ def test_vectors_find_what_was_activated(producer: Producer, shared_worker: obje
     assert [match.asset_id for match in first] == [result.asset_id for result in activated]
     assert max(match.distance for match in first) < 1e-3
     assert all(found.assessment.assets >= 2 for found in answer.answers)
+
+
+def test_files_of_vectors_are_looked_up_on_the_command_line(
+    stack_environment: dict[str, str], shared_worker: object, tmp_path: Path
+) -> None:
+    vectors = np.eye(3, starter.read_card().extractor.dimension)
+    np.save(tmp_path / "a.npy", vectors)
+    (tmp_path / "a.json").write_text(json.dumps(vectors.tolist()))
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in vectors.tolist()))
+    told = [
+        aii(stack_environment, "lookup", str(tmp_path / name), "--top", "2", "--json")
+        for name in ("a.npy", "a.json", "a.jsonl")
+    ]
+    assert [run.returncode for run in told] == [0, 0, 0], told[0].stderr
+    answers = [json.loads(line) for line in told[0].stdout.splitlines()]
+    assert [answer["vector"] for answer in answers] == [0, 1, 2]
+    assert told[0].stdout == told[1].stdout == told[2].stdout
+    (tmp_path / "a.txt").write_text("no vectors")
+    refused = aii(stack_environment, "lookup", str(tmp_path / "a.txt"))
+    assert (refused.returncode, "JSON" in refused.stderr) == (1, True), refused.stderr
 
 
 def test_vectors_of_another_kind_are_refused(producer: Producer, shared_worker: object) -> None:
