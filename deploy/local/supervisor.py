@@ -128,7 +128,9 @@ class Supervisor:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=self._inherit,
-                start_new_session=True,  # Ctrl-C reaches the supervisor only
+                # Ctrl-C reaches the supervisor only. A session of its own would do that too, but Linux shares the cores
+                # among sessions first: one worker's activations would count as much as another worker's queries.
+                process_group=0,
                 preexec_fn=die_with_parent,  # noqa: PLW1509  # one call of C, whatever threads wait for an answer
             )
         child.started_at = time.monotonic()
@@ -192,7 +194,7 @@ class Supervisor:
     def _kill(self, child: Child, process: subprocess.Popen[bytes]) -> None:
         self._report(f"{child.service.name} is killed: it did not stop in time. Log: {child.log_path}")
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its session is its own, so the group is too
+            os.killpg(process.pid, signal.SIGKILL)  # its group is its own
         with suppress(subprocess.TimeoutExpired):  # one that waits for a disk is the kernel's
             process.wait(_KILL_TIMEOUT_S)
 

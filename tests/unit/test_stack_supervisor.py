@@ -71,6 +71,18 @@ def supervisor(tmp_path: Path, said: list[str]) -> Iterator[Supervisor]:
     supervisor.stop()
 
 
+def test_a_service_is_in_a_group_of_its_own_and_in_our_session(supervisor: Supervisor, tmp_path: Path) -> None:
+    """Ctrl-C reaches the group in front; priorities count among the processes of one session (sched(7))."""
+    told = tmp_path / "told"
+    code = (
+        f"import os, pathlib; p = pathlib.Path({str(told)!r}); t = p.with_suffix('.new');"
+        f"t.write_text(f'{{os.getpid()}} {{os.getpgid(0)}} {{os.getsid(0)}}'); t.rename(p); {SLEEP}"
+    )
+    supervisor.start(service(code, exists(told)))
+    pid, group, session = map(int, told.read_text().split())
+    assert (group, session) == (pid, os.getsid(0))
+
+
 def test_restarts_wait_longer_each_time_up_to_a_limit() -> None:
     backoff = Backoff()
     assert [backoff.after(ran_s=0) for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
