@@ -8,6 +8,10 @@ for each shape. Then what a query takes, with idle workers and with workers satu
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is loaded, as in workers
+
 import json
 import statistics
 import tempfile
