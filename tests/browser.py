@@ -39,6 +39,11 @@ class Browser:
             "--remote-debugging-port=0",
             f"--user-data-dir={folder}",
             "--disable-gpu",
+            "--disable-dev-shm-usage",  # which is 64 MB in a container
+            "--disable-extensions",
+            "--disable-component-update",
+            "--disable-background-networking",
+            "--no-first-run",
             "--hide-scrollbars",
         ]
         if os.geteuid() == 0:  # its sandbox does not work for root

@@ -6,12 +6,11 @@ skipped.
 
 from __future__ import annotations
 
+from tests.machine import leave_to_the_tests
+
+leave_to_the_tests()  # before torch, FAISS and the programs' settings are loaded
+
 import os
-
-# One thread for each process, before torch and FAISS are loaded: where the cores are busy, two threads that wait for
-# each other after every operation take many times as long.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -59,20 +59,20 @@ def test_the_page_agrees_with_the_result_documents_and_shows_what_failed(
     flower: Flower, start_worker: Callable[..., WorkerProcess], producer: Producer
 ) -> None:
     worker = start_worker()
-    photos = crops(12, side=160)
+    photos = crops(8, side=160)
     results = [producer.activate(photo).wait(LIMIT_S) for photo in photos]
     bad = producer.activate(photos[0][:700])
     wait_for(lambda: bad.state().closed, "the damaged image did not end")
-    view = wait_for(lambda: v if published(v := flower.overview()) == 13 else None, "the page does not follow")
+    view = wait_for(lambda: v if published(v := flower.overview()) == 9 else None, "the page does not follow")
     for stage in ("decode", "optimise", "upload", "total"):
         documents = [r.provenance.timings_ms[stage] for r in results if isinstance(r, ActivationResult)]
         (shown,) = (s for s in view["stages"] if (s["task"], s["stage"]) == ("aii.activate", stage))
-        assert shown["count"] == 12
-        assert shown["mean_ms"] == pytest.approx(sum(documents) / 12, rel=0.01)
+        assert shown["count"] == 8
+        assert shown["mean_ms"] == pytest.approx(sum(documents) / 8, rel=0.01)
         assert min(documents) * 0.93 <= shown["p50_ms"] <= max(documents) * 1.07
     assert (view["failures"][0]["code"], view["failures"][0]["count"]) == ("truncated", 1)
     assert view["workers"][0]["pid"] == worker.pid
-    wait_for(lambda: len(flower.overview()["results"]) == 12, "the results do not follow")
+    wait_for(lambda: len(flower.overview()["results"]) == 8, "the results do not follow")
     collection = wait_for(lambda: flower.overview()["collections"], "no collection is shown")[0]
     assert (collection["name"], collection["vectors"]) == ("starter", 39_998 + 1_024)  # references and plain images
     assert {r["job_id"] for r in flower.overview()["results"]} == {r.job_id for r in results}
@@ -80,7 +80,7 @@ def test_the_page_agrees_with_the_result_documents_and_shows_what_failed(
         assert flower.get(f"/activations/picture/{which}/{results[0].job_id}")[1][:3] == b"\xff\xd8\xff"
     assert json.loads(flower.get(f"/activations/result/{results[0].job_id}")[1])["status"] == "activated"
     metrics = flower.get("/metrics")[1].decode()
-    assert 'aii_activation_seconds_count{stage="total"} 12.0' in metrics
+    assert 'aii_activation_seconds_count{stage="total"} 8.0' in metrics
     assert 'aii_failures_total{code="truncated"} 1.0' in metrics
 
     assert flower.get(f"/activations/retry/{bad.job_id}", method="POST")[0] == 200

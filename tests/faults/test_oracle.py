@@ -17,6 +17,7 @@ from tasks.storage import Bucket, ObjectStore
 from tests.faults.oracle import judge
 from tests.photographs import crops
 from tests.stack import WorkerProcess
+from tests.waiting import LIMIT_S
 
 LIVE = f"{journal_stream('starter')}:live"
 
@@ -24,7 +25,7 @@ LIVE = f"{journal_stream('starter')}:live"
 @pytest.fixture
 def result(shared_worker: WorkerProcess, producer: Producer) -> ActivationResult:
     """Of a job that ended well."""
-    done = producer.activate(crops(1)[0], again=True).wait(600)
+    done = producer.activate(crops(1)[0], again=True).wait(LIMIT_S)
     assert isinstance(done, ActivationResult)
     return done
 

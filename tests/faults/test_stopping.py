@@ -16,7 +16,7 @@ from tasks.connection import connect_redis
 from tasks.ledger.states import JobState
 from tests.photographs import crops
 from tests.stack import WorkerProcess, running_stack, settings_of
-from tests.waiting import wait_for
+from tests.waiting import LIMIT_S, wait_for
 
 FOR_EVER_S = "86400"
 
@@ -71,7 +71,7 @@ def test_a_job_that_waits_for_a_silent_s3_does_not_prolong_the_stop(
     worker = start(environment, tmp_path, "1")
     with Producer.connect(settings_of(tmp_path)) as producer:
         done = producer.activate(crops(1)[0])
-        done.wait(60)
+        done.wait(LIMIT_S)
         freeze(s3_pid(tmp_path), frozen)
         again = done.request.model_copy(update={"nonce": "again"})  # its image is in S3 already
         assert submit(producer.ledger, Sender(create_app(settings_of(tmp_path)), settings_of(tmp_path)), again)

@@ -50,6 +50,6 @@ def test_an_image_is_protected_from_another_language_and_is_the_same_job_as_from
     assert document["status"] in ("activated", "passive")
     job = producer.activate(photo, asset_id=asset_id)
     assert (job.job_id, job.new) == (document["job_id"], False)
-    result = job.wait(60)
+    result = job.wait(LIMIT_S)
     assert isinstance(result, ActivationResult)
     assert result.asset_id == asset_id

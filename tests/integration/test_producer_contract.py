@@ -39,6 +39,7 @@ from producer.testing import FakeProducer
 from tasks.names import sha256_hex
 from tasks.settings import Settings
 from tests.photographs import crops
+from tests.waiting import LIMIT_S
 
 Image = Callable[[], bytes]
 
@@ -74,7 +75,7 @@ def test_an_activation_ends_with_its_result_and_its_file(any_producer: Producer,
     data = image()
     job = any_producer.activate(data, asset_id="a/1", meta={"k": "v"}, name="a.jpg", options={"steps": 1})
     assert isinstance(job, ActivationJob)
-    result = job.wait(60)
+    result = job.wait(LIMIT_S)
     assert (result.job_id, result.asset_id, result.name, result.meta) == (job.job_id, "a/1", "a.jpg", {"k": "v"})
     assert (result.source_sha256, result.options) == (sha256_hex(data), ActivationOptions(steps=1))
     assert job.state() is JobState.DONE
@@ -85,18 +86,18 @@ def test_an_activation_ends_with_its_result_and_its_file(any_producer: Producer,
 
 def test_a_query_finds_what_was_activated(any_producer: Producer) -> None:
     asset_id = uuid.uuid4().hex
-    activated = any_producer.activate(image(1), asset_id=asset_id, meta={"own": asset_id}).wait(60)
+    activated = any_producer.activate(image(1), asset_id=asset_id, meta={"own": asset_id}).wait(LIMIT_S)
     options = QueryOptions(top_k=1, where={"own": asset_id})  # others here are crops of the same photograph
     job = any_producer.query(any_producer.protected_image(activated), options=options)
     assert isinstance(job, QueryJob)
-    answer = job.wait(60)
+    answer = job.wait(LIMIT_S)
     assert [match.asset_id for match in answer.matches] == [activated.asset_id]
 
 
 def test_the_same_request_is_the_same_job(any_producer: Producer) -> None:
     data = image()
     first = any_producer.activate(data)
-    first.wait(60)
+    first.wait(LIMIT_S)
     same = any_producer.activate(data)
     assert (same, same.new) == (ActivationJob(first.job_id, False, None, any_producer), False)
     other = any_producer.activate(data, again=True)
@@ -117,7 +118,7 @@ def test_a_job_is_found_by_its_id(any_producer: Producer) -> None:
     found = any_producer.job(job.job_id)
     assert isinstance(found, ActivationJob)
     assert found.request.asset_id == "found"
-    assert found.wait(60) == job.wait(60)
+    assert found.wait(LIMIT_S) == job.wait(LIMIT_S)
     assert isinstance(any_producer.job(query.job_id), QueryJob)
     for unknown in (uuid.uuid4().hex, "", "../x"):
         with pytest.raises(JobMissing):
@@ -127,13 +128,13 @@ def test_a_job_is_found_by_its_id(any_producer: Producer) -> None:
 def test_a_failed_job_raises_the_error_that_it_names(any_producer: Producer) -> None:
     job = any_producer.activate(b"no image at all " + uuid.uuid4().bytes)
     with pytest.raises(errors.UnsupportedFormat):
-        job.wait(60)
+        job.wait(LIMIT_S)
     assert job.state() is JobState.FAILED
     asset_id = uuid.uuid4().hex
-    any_producer.activate(image(), asset_id=asset_id).wait(60)
+    any_producer.activate(image(), asset_id=asset_id).wait(LIMIT_S)
     with pytest.raises(Conflict, match="asset id"):
-        any_producer.activate(image(), asset_id=asset_id).wait(60)
-    assert any_producer.activate(image(), asset_id=asset_id, replace=True).wait(60).asset_id == asset_id
+        any_producer.activate(image(), asset_id=asset_id).wait(LIMIT_S)
+    assert any_producer.activate(image(), asset_id=asset_id, replace=True).wait(LIMIT_S).asset_id == asset_id
 
 
 def test_an_image_may_come_in_any_form(any_producer: Producer, tmp_path: Path) -> None:
@@ -233,16 +234,16 @@ def test_the_asynchronous_producer_is_the_same_one(any_producer: Producer) -> No
         await producer.check()
         own = uuid.uuid4().hex
         jobs = [await producer.activate(image(n), asset_id=f"{n}-{own}", meta={"own": own}) for n in range(5)]
-        results = await asyncio.gather(*(job.wait(60) for job in jobs))
+        results = await asyncio.gather(*(job.wait(LIMIT_S) for job in jobs))
         assert [result.job_id for result in results] == [job.job_id for job in jobs]
         assert await jobs[0].state() is JobState.DONE
         protected = await producer.protected_image(results[0])
-        answer = await (await producer.query(protected, options={"where": {"own": own}})).wait(60)
+        answer = await (await producer.query(protected, options={"where": {"own": own}})).wait(LIMIT_S)
         assert results[0].asset_id in [match.asset_id for match in answer.matches]
-        again = await (await producer.job(jobs[1].job_id)).wait(60)
+        again = await (await producer.job(jobs[1].job_id)).wait(LIMIT_S)
         assert again == results[1]
         with pytest.raises(errors.UnsupportedFormat):
-            await (await producer.activate(b"no image" + uuid.uuid4().bytes)).wait(60)
+            await (await producer.activate(b"no image" + uuid.uuid4().bytes)).wait(LIMIT_S)
 
     asyncio.run(use())
 
@@ -267,12 +268,12 @@ def test_the_asynchronous_producer_does_any_number(any_producer: Producer) -> No
 def test_the_asynchronous_producer_asks_everything(producer: Producer) -> None:
     async def use() -> None:
         asynchronous, asset_id = AsyncProducer(producer), uuid.uuid4().hex
-        await (await asynchronous.activate(data := image(), asset_id=asset_id)).wait(60)
-        answer = await (await asynchronous.query(data)).wait(60)
-        opinion = await (await asynchronous.feedback(answer, "confirm", asset_id)).wait(60)
-        told = await (await asynchronous.explain(data, asset_id=asset_id)).wait(60)
+        await (await asynchronous.activate(data := image(), asset_id=asset_id)).wait(LIMIT_S)
+        answer = await (await asynchronous.query(data)).wait(LIMIT_S)
+        opinion = await (await asynchronous.feedback(answer, "confirm", asset_id)).wait(LIMIT_S)
+        told = await (await asynchronous.explain(data, asset_id=asset_id)).wait(LIMIT_S)
         assert (opinion.asset_id, told.asset_id) == (asset_id, asset_id)
-        found = await (await asynchronous.query_vectors([[1 / 16] * 256])).wait(60)
+        found = await (await asynchronous.query_vectors([[1 / 16] * 256])).wait(LIMIT_S)
         assert len(found.answers) == 1
 
     asyncio.run(use())
@@ -300,7 +301,7 @@ def test_waiting_asynchronously_ends_with_its_time(held_producer: Producer) -> N
         job = await producer.activate(image())
         with pytest.raises(DeadlineExceeded):
             await job.wait(0.05)
-        waiting = asyncio.create_task(job.wait(60))
+        waiting = asyncio.create_task(job.wait(LIMIT_S))
         assert await job.cancel() is JobState.QUEUED
         with pytest.raises(Cancelled):
             await waiting

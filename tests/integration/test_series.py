@@ -63,7 +63,7 @@ def test_two_minutes_become_one_point_and_one_worker_makes_it(client: RedisClien
     assert point.images_per_s == pytest.approx(0.5)
     assert point.workers == {"w": pytest.approx(0.5)}
     assert point.collections == {"c": pytest.approx(0.1)}
-    assert point.optimise_p95_ms == pytest.approx(1_000, rel=0.07)  # of all durations, not of other quantiles
+    assert point.optimise_p95_ms == pytest.approx(1_000, rel=0.02)  # of all durations, not of other quantiles
 
 
 def test_a_time_that_is_not_over_is_no_point_yet(client: RedisClient, metrics: Later) -> None:
@@ -135,4 +135,4 @@ def test_a_note_says_by_how_much_the_clock_is_off(client: RedisClient, monkeypat
     announce(client, note, 60)
     monkeypatch.undo()
     (read,) = presence.present_workers(client)
-    assert read.clock_offset_s == pytest.approx(3_600, abs=60)
+    assert read.clock_offset_s == pytest.approx(3_600, abs=600)

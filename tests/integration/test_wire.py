@@ -25,7 +25,7 @@ from tests.buckets import made_bucket
 from tests.conftest import empty_redis
 from tests.photographs import crops
 from tests.stack import WorkerProcess
-from tests.waiting import wait_for
+from tests.waiting import LIMIT_S, wait_for
 
 INBOX = "test-inbox"
 
@@ -155,7 +155,7 @@ def test_a_waiting_job_of_0_1_0_runs_under_its_id_and_is_the_same_job_still(
     assert isinstance(end_of(producer, job_id), ActivationResult)
     job = producer.activate(image, asset_id="old-1")
     assert (job.job_id, job.new) == (job_id, False)
-    assert job.wait(60).job_id == job_id
+    assert job.wait(LIMIT_S).job_id == job_id
 
 
 def test_a_document_of_0_1_0_is_found_by_the_same_request_when_the_ledger_has_forgotten_it(
@@ -170,7 +170,7 @@ def test_a_document_of_0_1_0_is_found_by_the_same_request_when_the_ledger_has_fo
         client.delete(f"aii:job:{job_id}")
     job = producer.activate(image, asset_id="old-2")
     assert (job.job_id, job.new) == (job_id, True)
-    assert job.wait(60) == first  # taken over, not done again
+    assert job.wait(LIMIT_S) == first  # taken over, not done again
     assert not store.exists(Bucket.RESULTS, result_key(job_id, 2))
 
 
@@ -181,11 +181,11 @@ def test_a_document_of_0_1_0_is_found_by_the_same_request_when_the_ledger_has_fo
 def test_an_image_in_a_bucket_is_named_and_read_by_the_worker(producer: Producer, inbox: S3Store, key: str) -> None:
     image = crops(1, 96)[0] + key.encode()
     inbox.put(key, image)
-    result = producer.activate(f"s3://{INBOX}/{key}").wait(60)
+    result = producer.activate(f"s3://{INBOX}/{key}").wait(LIMIT_S)
     assert isinstance(result, ActivationResult)
     assert (result.source_sha256, result.asset_id) == (sha256_hex(image), sha256_hex(image))
     assert result.name == Path(key).name
-    answer = producer.query(f"s3://{INBOX}/{key}").wait(60)
+    answer = producer.query(f"s3://{INBOX}/{key}").wait(LIMIT_S)
     assert isinstance(answer, QueryResult)
     assert answer.source_sha256 == sha256_hex(image)
 
@@ -193,7 +193,7 @@ def test_an_image_in_a_bucket_is_named_and_read_by_the_worker(producer: Producer
 def test_no_bucket_is_read_that_the_workers_settings_do_not_name(producer: Producer, settings: Settings) -> None:
     for bucket in (settings.bucket_results, settings.bucket_originals, "elsewhere"):
         with pytest.raises(InvalidRequest, match="AII_SOURCE_BUCKETS"):
-            producer.activate(f"s3://{bucket}/a.jpg").wait(60)
+            producer.activate(f"s3://{bucket}/a.jpg").wait(LIMIT_S)
 
 
 def test_an_object_that_is_missing_too_large_or_replaced_is_named(settings: Settings, inbox: S3Store) -> None:
@@ -221,4 +221,4 @@ def test_an_idempotency_key_is_one_job(producer: Producer) -> None:
     first = producer.activate(crops(1, 96)[0], asset_id="by-key", idempotency_key="order-17")
     again = producer.activate(crops(1, 96)[0], asset_id="by-key", idempotency_key="order-17", name="other.jpg")
     assert (first.job_id, first.new, again.new) == (again.job_id, True, False)
-    assert first.wait(60).job_id == first.job_id
+    assert first.wait(LIMIT_S).job_id == first.job_id
