@@ -58,7 +58,7 @@ def install(settings: Settings) -> None:
     ]
     flower.views.BaseHandler.create_template_loader = lambda _, path: _Loader(path)
     _forbid_frames(flower.views.BaseHandler)
-    REGISTRY.register(OverviewCollector(served.snapshot.current, lambda: served.health.s3.problem))
+    REGISTRY.register(OverviewCollector(served.snapshot.scraped, lambda: served.health.s3.problem))
     served.start()
 
 

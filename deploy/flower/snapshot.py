@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 _EVERY_S: Final = 2.0
 _STALE_S: Final = 10.0
 _HISTORY_S: Final = 1_800
+# Totals are only read for Prometheus: as often as the overview while it asks for them, and rarely otherwise.
+_TOTALS_EVERY_S: Final = 10.0
+_SCRAPED_S: Final = 120.0
 
 
 class Snapshot:
@@ -42,6 +45,7 @@ class Snapshot:
         self._seen: tuple[Overview, Counters] | None = None
         self._seen_at = 0.0
         self._problem: AiiError = NotReady("Flower has just started.")
+        self._total, self._total_at, self._scraped_at = Counters(), float("-inf"), float("-inf")
         self._thread = PeriodicThread("snapshot", _EVERY_S, self.refresh, at_once=True)
 
     def start(self) -> None:
@@ -61,6 +65,11 @@ class Snapshot:
             raise RedisUnavailable(f"Redis has not answered for {age_s:.0f} s.")
         return seen
 
+    def scraped(self) -> tuple[Overview, Counters]:
+        """The same for Prometheus; totals may be ten seconds old where it did not ask for two minutes."""
+        self._scraped_at = time.monotonic()
+        return self.current()
+
     def history(self, kept: Range) -> tuple[list[Point], list[Mark]]:
         """The points of a range and what happened in it; raises RedisUnavailable."""
         return self._observer.history(kept.name), self._observer.marks(kept.seconds)
@@ -68,14 +77,20 @@ class Snapshot:
     def refresh(self) -> None:
         """Ask Redis; :meth:`current` raises what went wrong."""
         try:
-            view, total = self._observer.read(), self._observer.total()
-            self._seen, self._seen_at = (view, total), time.monotonic()
+            view = self._observer.read()
+            self._read_total()
+            self._seen, self._seen_at = (view, self._total), time.monotonic()
             self._observer.note_waiting(view)
         except AiiError as error:
             self._seen, self._problem = None, error
         except Exception as error:  # the page shows the problem; the thread must go on
             logger.exception("The overview could not be made")
             self._seen, self._problem = None, AiiError(f"{type(error).__name__}: Flower's log has the rest.")
+
+    def _read_total(self) -> None:
+        now = time.monotonic()
+        if now - self._scraped_at < _SCRAPED_S or now - self._total_at >= _TOTALS_EVERY_S:
+            self._total, self._total_at = self._observer.total(), now
 
 
 class LatestResults:

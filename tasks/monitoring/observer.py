@@ -63,6 +63,7 @@ class Observer:
         self._dead_letters = DeadLetters(self._client)
         self._history_s = history_s
         self._points: dict[int, Point] = {}
+        self._over: tuple[list[int], Counters] = ([], Counters())
 
     def close(self) -> None:
         self._client.close()
@@ -91,7 +92,7 @@ class Observer:
     def _read(self) -> Overview:
         now, slots = self._metrics.slots(max(WINDOW_S, self._history_s))
         lately = _since(slots, now - _RATE_S)
-        counted, minute = summed(_since(slots, now - WINDOW_S)), summed(lately)
+        counted, minute = self._summed(_since(slots, now - WINDOW_S)), summed(lately)
         covered_s = now - lately[0].start_s
         workers, latest = present_workers(self._client), self._metrics.latest()
         collections = _collections(workers)
@@ -122,6 +123,17 @@ class Observer:
             marks=self.marks(self._history_s) if self._history_s else [],
             history=self._history(slots) if self._history_s else [],
         )
+
+    def _summed(self, slots: Sequence[Slot]) -> Counters:
+        """What was counted in all of them. What is over is added up once; into the last two, workers still count."""
+        over = slots[:-2]
+        starts = [slot.start_s for slot in over]
+        if starts != self._over[0]:
+            self._over = starts, summed(over)
+        counters = Counters()
+        for part in (self._over[1], *(slot.counted for slot in slots[-2:])):
+            counters.add(part)
+        return counters
 
     def _feedback(self) -> FeedbackState:
         confirmed, rejected = self._metrics.outcomes(TASK_FEEDBACK, ("confirmed", "rejected"))
