@@ -2,7 +2,9 @@
 
 Every index is trained on the references, and the photographs are registered beside them; queries are the fourteen
 edits. *Passive* for all indexes, *activated* where the optimiser knows where to move an image for such a code.
-Intervals are of 95 %, over photographs.
+Intervals are of 95 %, over photographs. With ``--json`` each index is written when it is done, and a second run of the
+same command goes on with the others; ``workers/index/codec/frontier.json``, from which ``aii index plan`` recommends,
+is such a file.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import torch
 from PIL import Image
 
 from tasks.errors import AiiError
+from tasks.files import write_atomically
 from tasks.messages import ActivationOptions
 from tests.benchmarks.recall import LIMITS, Setting, activate, held_out
 from workers.activation.engine import Engine
@@ -38,9 +41,11 @@ from workers.index.codec.codec import Codec, Codes, Features
 
 NPROBES: Final = (1, 4, 16)
 _PACKED: Final = ("fs", "RaBitQ")
-# By bytes of the code without its cell; RaBitQ keeps eight bytes of factors beside one bit a dimension.
+# By bytes of the code without its cell; RaBitQ keeps eight bytes of factors beside one bit a dimension. Without a
+# rotation, 256 and 512 dimensions cannot be divided into 10, 12 or 24 parts.
 FAMILIES: Final = {
     8: ("IVF{c},PQ8x8", "OPQ8_64,IVF{c},PQ8x8", "IVF{c},RQ8x8", "IVF{c},PQ16x4fs"),
+    10: ("OPQ10_80,IVF{c},PQ10x8", "IVF{c},RQ10x8"),
     12: ("OPQ12_96,IVF{c},PQ12x8", "IVF{c},RQ12x8"),
     16: ("IVF{c},PQ16x8", "OPQ16_128,IVF{c},PQ16x8", "IVF{c},RQ16x8", "IVF{c},PQ32x4fs", "PCA64,IVF{c},RaBitQ"),
     24: ("OPQ24_192,IVF{c},PQ24x8", "IVF{c},RQ24x8", "PCA128,IVF{c},RaBitQ"),
@@ -62,15 +67,44 @@ class Row:
     psnr_db: float | None = None
 
 
+class Kept:
+    """Rows of one setting in a JSON file, if there is one; an index is added when all its rows are measured.
+
+    Raises:
+        click.UsageError: the file holds rows of another setting.
+    """
+
+    def __init__(self, setting: str, path: Path | None) -> None:
+        self._setting, self._path = setting, path
+        before = json.loads(path.read_text()) if path and path.exists() else {"setting": setting, "rows": []}
+        if before["setting"] != setting:
+            raise click.UsageError(f"{path} holds rows of {before['setting']}, not of {setting}: name another file.")
+        self.rows = [Row(**row) for row in before["rows"]]
+
+    def __contains__(self, factory: str) -> bool:
+        return any(row.factory == factory for row in self.rows)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        self.rows += rows
+        if self._path:
+            lines = ",\n".join(json.dumps(asdict(row)) for row in self.rows)
+            write_atomically(self._path, f'{{"setting": {json.dumps(self._setting)}, "rows": [\n{lines}\n]}}\n')
+
+
 @click.command(help=__doc__)
 @click.option("--images", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--references", multiple=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--features", type=click.Path(path_type=Path), help="A .npy that keeps the references' features.")
 @click.option("--hold-out", default=0, help="Use every K-th image only: those the extractor was not trained on.")
 @click.option("--count", default=64, show_default=True, help="Images at most.")
-@click.option("--cells", type=int, help="Of every index; default: the power of two that 40 references a cell allow.")
+@click.option(
+    "--cells", type=int, multiple=True, help="Of every index (repeatable); default: what 40 references a cell allow."
+)
 @click.option(
     "--bytes", "sizes", multiple=True, type=click.Choice([str(size) for size in FAMILIES]), help="Default: all."
+)
+@click.option(
+    "--family", "families", multiple=True, help="A factory string, with {c} for the cells; default: by bytes."
 )
 @click.option("--extractor", default="compact", show_default=True)
 @click.option("--passive-only", is_flag=True, help="Activate nothing.")
@@ -81,8 +115,9 @@ def main(  # one parameter an option
     features: Path | None,
     hold_out: int,
     count: int,
-    cells: int | None,
+    cells: tuple[int, ...],
     sizes: tuple[str, ...],
+    families: tuple[str, ...],
     extractor: str,
     passive_only: bool,
     json_path: Path | None,
@@ -91,17 +126,20 @@ def main(  # one parameter an option
     chosen = [data for i, (_, data) in enumerate(image_files(images)) if not hold_out or held_out(i, hold_out)]
     known = _references(engine, references, features)
     setting = Setting(engine, [decode(data, LIMITS).pixels for data in chosen[:count]], known)
-    cells = cells or 2 ** int(np.log2(len(known) / 40))
-    click.echo(f"{len(setting.originals)} photographs, {len(known):,} references, {extractor}, {cells} cells")
-    rows = []
+    cells = cells or (2 ** int(np.log2(len(known) / 40)),)
+    described = f"{len(setting.originals)} photographs, {len(known):,} references, {extractor}"
+    click.echo(f"{described}, {' and '.join(map(str, cells))} cells")
+    kept = Kept(described, json_path)
+    for row in kept.rows:
+        click.echo(_line(row))
     passive = copies_of(setting, setting.originals)
-    for size, families in FAMILIES.items():
-        for factory in (family.format(c=cells) for family in families if not sizes or str(size) in sizes):
-            for row in _measured(setting, factory, passive, activates=not passive_only):
-                rows.append(row)
+    families = families or tuple(f for size, some in FAMILIES.items() if not sizes or str(size) in sizes for f in some)
+    for factory in (family.format(c=count) for count in cells for family in families):
+        if factory not in kept:
+            rows = list(_measured(setting, factory, passive, activates=not passive_only))
+            for row in rows:
                 click.echo(_line(row))
-    if json_path:
-        json_path.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+            kept.add(rows)
 
 
 def _references(engine: Engine, references: tuple[Path, ...], kept: Path | None) -> Features:
@@ -165,7 +203,7 @@ def _packed(setting: Setting, factory: str, copies: Features) -> Iterator[Row]:
         found = np.concatenate([index.search(query[None], 1)[1][0] for query in copies])
         ms = 1000 * (time.perf_counter() - began) / len(copies)
         by_photograph = (found.reshape(len(EDITS), -1) == right).mean(axis=0)
-        yield Row(factory, size, nprobe, False, float(by_photograph.mean()), *bootstrap(by_photograph), ms)
+        yield _row(factory, size, nprobe, by_photograph, ms)
 
 
 def _originals(setting: Setting) -> Features:
@@ -182,8 +220,15 @@ def _rows(
         first = index.first_matches(copies, nprobe)
         ms = first.spread[1] if first.spread else 1000 * (time.perf_counter() - began) / len(copies)
         by_photograph = np.mean(list(found_by_edit(first, EDITS).values()), axis=0)
-        recall, interval = float(by_photograph.mean()), bootstrap(by_photograph)
-        yield Row(factory, codec.code_size, nprobe, psnr is not None, recall, *interval, ms, psnr)
+        yield _row(factory, codec.code_size, nprobe, by_photograph, ms, psnr)
+
+
+def _row(factory: str, size: int, nprobe: int, by_photograph: np.ndarray, ms: float, psnr: float | None = None) -> Row:
+    recall, (low, high) = float(by_photograph.mean()), bootstrap(by_photograph)
+    return Row(
+        factory, size, nprobe, psnr is not None, *(round(share, 4) for share in (recall, low, high)),
+        round(ms, 4), None if psnr is None else round(psnr, 2),
+    )  # fmt: skip
 
 
 def _line(row: Row) -> str:

@@ -130,10 +130,10 @@ def test_an_audit_counts_the_images_that_another_codec_would_lose(
 
 def test_a_plan_names_an_index_its_cost_and_the_reasons(stack_environment: dict[str, str]) -> None:
     plan = json.loads(good_index(stack_environment, "plan", "--images", "1000000", "--json"))
-    assert (plan["factory"], plan["code_bytes"]) == ("IVF4096,PQ8x8", 10)
-    assert len(plan["reasons"]) == 2
+    assert (plan["factory"], plan["code_bytes"]) == ("OPQ8_64,IVF1024,PQ8x8", 10)
+    assert len(plan["reasons"]) == 3
     roomy = json.loads(good_index(stack_environment, "plan", "--images", "1000000", "--bytes", "40", "--json"))
-    assert roomy["factory"] == "IVF4096,PQ32x8"
+    assert roomy["factory"] == "OPQ38_304,IVF1024,PQ38x8"
     refused = aii_here(stack_environment, "index", "plan", "--images", "1000000", "--ms", "0.000001")
     assert (refused.returncode, "are the least" in refused.stderr) == (1, True)
 

@@ -15,6 +15,7 @@ from tasks.messages import ActivateRequest, Source
 from tests.photographs import crops
 from tests.stack import AII, WorkerProcess, aii
 from tests.waiting import LIMIT_S, wait_for
+from workers.index.maintenance.starter import read_card
 
 AWAY = {"AII_S3_ENDPOINT": "127.0.0.1:1"}
 
@@ -79,7 +80,7 @@ def test_status_tells_failures_latest_results_and_an_s3_that_is_away(
 
     text = wait_for(text_with_all, "not all of it is told")
     for words in (
-        f"-{worker.pid}: cpu", "batches of up to", "index    starter: IVF512,PQ8x8, generation 1",
+        f"-{worker.pid}: cpu", "batches of up to", f"index    starter: {read_card().factory}, generation 1",
         "failure  truncated: 1 in 5 minutes", f"failed   {bad.job_id} [truncated] broken", "result   kept: verified",
         "paper    Activation, 10 steps: p50", "the paper 39.8 ms", "paper    Search: none lately; the paper 0.42 ms",
     ):  # fmt: skip

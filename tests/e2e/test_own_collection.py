@@ -82,11 +82,17 @@ def test_what_cannot_be_built_is_refused_with_the_reason(
 
 @pytest.mark.parametrize(
     ("count", "factory"),
-    [(100, "Flat"), (1_000, "IVF16,PQ8x8"), (40_000, "IVF1024,PQ8x8"), (1_000_000, "IVF4096,PQ8x8")],
+    [
+        (100, "Flat"),
+        (1_000, "OPQ8_64,IVF16,PQ8x8"),
+        (40_000, "OPQ8_64,IVF256,PQ8x8"),
+        (1_000_000, "OPQ8_64,IVF1024,PQ8x8"),
+        (100_000_000, "OPQ8_64,IVF65536,PQ8x8"),
+    ],
 )
 def test_the_suggested_index_grows_with_the_number_of_images(count: int, factory: str) -> None:
     assert suggested_factory(count) == factory
-    assert suggested_factory(1_000, 100) == "IVF16,PQ5x8"
+    assert suggested_factory(1_000, 20) == "OPQ8_16,IVF16,PQ8x8"
 
 
 def test_a_build_that_was_killed_goes_on_where_it_was(

@@ -131,7 +131,7 @@ def test_who_lost_the_right_to_write_publishes_nothing(place: Place) -> None:
     assert place.files.current().generation == 1
 
 
-FACTORIES = ["Flat", "IVF16,Flat", "IVF16,PQ8x8", "OPQ4_8,PQ4x8", "PCA8,LSH", "IVF16_HNSW8,PQ4x4"]
+FACTORIES = ["Flat", "IVF16,Flat", "IVF16,PQ8x8", "OPQ4_8,PQ4x8", "OPQ4_8,IVF16,PQ4x8", "PCA8,LSH", "IVF16_HNSW8,PQ4x4"]
 
 
 @pytest.mark.parametrize("factory", FACTORIES)

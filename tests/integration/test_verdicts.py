@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tasks.messages import QueryOptions
+from tasks.names import sha256_hex
 from tasks.settings import Settings
 from tests.collections import EXTRACTOR, Place, add, anyway, found, trained_codec, unit_vectors
 from workers.index.codec.codec import Features
@@ -145,7 +146,10 @@ def test_verification_asks_for_assets_only(calibrated: Place) -> None:
     assert (seen.entries, seen.asked, seen.found_at_16) == (300, 300, 300)
 
 
-def test_a_starter_of_version_0_1_0_is_told_apart_and_calibrated(settings: Settings, tmp_path: Path) -> None:
+def test_a_starter_of_version_0_1_0_is_told_apart_and_calibrated(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starter, "CODEC_0_1_0", sha256_hex((starter.FOLDER / starter.CODEC).read_bytes()))
     place = Place(starter.NAME, settings, tmp_path)
     place.files.delete_all()
     card, codes = starter.read_card(), starter.read_codes()[:500]
@@ -161,7 +165,7 @@ def test_a_starter_of_version_0_1_0_is_told_apart_and_calibrated(settings: Setti
         place.files, place.journal, card.extractor, lambda name: write_lock(place.redis, name)
     )
     assert [(part.count, part.distractors) for part in manifest.segments] == [(0, False), (500, True)]
-    assert manifest.calibration == card.calibration
+    assert manifest.calibration == starter.read_card(starter.CARD_0_1_0).calibration
     assert collection.follow()
     assert found(collection, feature, k=5) == ["mine"]
     again = starter.publish_starter(

@@ -16,6 +16,7 @@ from tests.collections import EXTRACTOR, unit_vectors
 from workers.activation.audit import fits_code
 from workers.index.codec.coarse import Cells
 from workers.index.codec.codec import Codec, Codes, Features
+from workers.index.codec.measured import best_measured, other_measured
 from workers.index.codec.plan import Costs, propose
 from workers.index.codec.stored import FeatureFormat
 from workers.index.codec.trainable import check_trainable
@@ -23,9 +24,18 @@ from workers.index.collection.delta import Delta
 from workers.index.collection.journal import Change
 from workers.index.collection.segment import Entries, Segment, SegmentPaths, meta_text, write_segment
 from workers.index.collection.text_table import TextTable, write_table
-from workers.index.maintenance.build import train_collection
+from workers.index.maintenance.build import suggested_factory, train_collection
 
-FACTORIES = ["Flat", "IVF16,Flat", "IVF16,PQ4x4", "PQ4x4", "OPQ4_8,PQ4x4", "PCA8,LSH", "IVF16_HNSW8,PQ4x4"]
+FACTORIES = [
+    "Flat",
+    "IVF16,Flat",
+    "IVF16,PQ4x4",
+    "OPQ4_8,IVF16,PQ4x4",
+    "PQ4x4",
+    "OPQ4_8,PQ4x4",
+    "PCA8,LSH",
+    "IVF16_HNSW8,PQ4x4",
+]
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +210,7 @@ def test_with_time_for_it_all_codes_are_compared() -> None:
     costs = Costs(1e-10, 1e-9, 1e-10)
     assert propose(1_000_000, 512, costs, None, 20.0).factory == "OPQ8_64,PQ8x8"
     assert propose(1_000_000, 512, costs, None, 2.0).factory == "PCA64,LSH"
-    assert propose(1_000_000, 512, costs, None, 0.5, nprobe=1).factory == "IVF4096,PQ8x8"
+    assert propose(1_000_000, 512, costs, None, 0.5).factory == "OPQ8_64,IVF1024,PQ8x8"
     assert propose(1_000, 512, costs, 4_096).factory == "Flat"
 
 
@@ -213,6 +223,33 @@ def test_a_plan_is_for_a_number_of_cells_and_counts_stored_features() -> None:
     assert (stored.feature_bytes, stored.file_bytes - one.file_bytes) == (516, 516_000_000)
     with pytest.raises(InvalidRequest, match="omit `--features`"):
         propose(100, 512, Costs(1e-10, 1e-9, 1e-10)).with_features(100, FeatureFormat("int8", 512))
+
+
+def test_a_proposal_follows_what_was_measured_and_says_so() -> None:
+    costs = Costs(1e-10, 1e-9, 1e-10)
+    best = best_measured(10)
+    assert best is not None
+    assert best.recall == max(row.recall for row in (best, other_measured(best)) if row is not None)
+    proposal = propose(40_000, 256, costs)
+    assert proposal.factory == suggested_factory(40_000, 256)
+    assert proposal.factory.startswith("OPQ") == best.rotated
+    assert any(f"{best.factory} found {best.recall:.3f}" in reason for reason in proposal.reasons)
+    assert best_measured(2) is None
+
+
+def test_more_bytes_and_more_cells_searched_find_more_of_what_was_measured() -> None:
+    by_bytes = [best_measured(size) for size in (10, 14, 18, 26)]
+    assert [row.recall for row in by_bytes if row] == sorted(row.recall for row in by_bytes if row)
+    by_nprobe = [best_measured(10, nprobe) for nprobe in (1, 4, 16, 64)]
+    assert [row.nprobe for row in by_nprobe if row] == [1, 4, 16, 16]  # of what was measured, the most that is no more
+    assert [row.recall for row in by_nprobe if row] == sorted(row.recall for row in by_nprobe if row)
+
+
+def test_training_a_rotation_on_few_features_writes_no_warning_for_each_iteration(
+    features: Features, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Codec.train("OPQ4_8,PQ4x4", features[:300])
+    assert "".join(capfd.readouterr()).count("WARNING") <= 4  # of the four parts of the code itself
 
 
 def test_work_in_threads_keeps_its_order_and_takes_little_ahead() -> None:

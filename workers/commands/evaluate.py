@@ -37,9 +37,16 @@ _SHOWN: Final = 6
 @click.option("--disc", type=_path, help="Folder in DISC21's layout, instead of both.")
 @click.option("--out", required=True, type=FilePath(file_okay=False), help="Folder for the report.")
 @click.option("--extractor", help="Name or address of an extractor; default: AII_EXTRACTOR, or `compact`.")
-@click.option("--factory", help="The main index, trained here; default: by the number of references.")
+@click.option("--factory", help="The main index, trained here; default: the paper's, by the number of references.")
 @click.option("--index", help="A collection whose trained index is the main one, instead.")
-@click.option("--other", "others", multiple=True, help="Another index; default: the paper's families.")
+@click.option(
+    "--other", "others", multiple=True,
+    help="Another index; default: that of `aii index build`, and the paper's families.",
+)  # fmt: skip
+@click.option(
+    "--indexes-only", is_flag=True,
+    help="Leave out other activation options, strengths and recompression: a quarter of the time.",
+)  # fmt: skip
 @click.option("--count", type=click.IntRange(2), help="Images at most; default: all.")
 @click.option(
     "--hold-out", default=1, type=click.IntRange(1), metavar="K",
@@ -102,7 +109,6 @@ def _prepared(
     from workers.extractors.registry import load_extractor, pick_device  # noqa: PLC0415
     from workers.images import Limits  # noqa: PLC0415
     from workers.images.folders import listing_digest  # noqa: PLC0415
-    from workers.index.maintenance.build import suggested_factory  # noqa: PLC0415
 
     settings, more_edits = load_settings(), _more_edits(chosen["edit_set"], augly=chosen["augly"])
     store = ObjectStore.connect(settings)
@@ -126,14 +132,14 @@ def _prepared(
     subject = read_subject(Engine(extractor), limits, sources, photographs, state, extract)
     main, others = _indexes(chosen, trained, extractor.dimension, len(subject.training))
     setting.write_note(state / "setting.json", note)
-    plan = EvaluationPlan(main, others, trained, more_edits)
+    plan = EvaluationPlan(main, others, trained, more_edits, indexes_only=chosen["indexes_only"])
     if not chosen["transfer"]:
         return subject, plan
     second = load_extractor(chosen["transfer"], pick_device(settings.device), store, precision=settings.precision)
     folder = state / f"by-{second.sha256[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     other = read_subject(Engine(second), limits, sources, photographs, folder, extract_here(second, limits, told))
-    factory = suggested_factory(len(other.training), second.dimension)
+    factory = _paper_index(len(other.training), second.dimension)
     return subject, replace(plan, transfer=other, transfer_factory=factory)
 
 
@@ -150,11 +156,12 @@ def _indexes(
     from workers.index.codec.trainable import check_trainable  # noqa: PLC0415
     from workers.index.maintenance.build import suggested_factory  # noqa: PLC0415
 
-    suggested = suggested_factory(max(count, BYTE_CENTROIDS), dimension)
+    usual = _paper_index(count, dimension)
     bits, parts = min(64, dimension), product_bytes(dimension)
-    main = trained.factory if trained else chosen["factory"] or suggested
-    cells = (suggested if trained or not main.startswith("IVF") else main).partition(",")[0]
-    defaults = (f"{cells},Flat", f"PQ{parts}x8", f"OPQ{parts}_{bits},PQ{parts}x8", f"PCA{bits},LSH")
+    main = trained.factory if trained else chosen["factory"] or usual
+    cells = (usual if trained or not main.startswith("IVF") else main).partition(",")[0]
+    built = suggested_factory(max(count, BYTE_CENTROIDS), dimension)  # what `aii index build` would choose
+    defaults = (built, f"{cells},Flat", f"PQ{parts}x8", f"OPQ{parts}_{bits},PQ{parts}x8", f"PCA{bits},LSH")
     wanted = chosen["others"] or defaults
     others = tuple(dict.fromkeys(other for other in wanted if other != main))
     if FLAT in (main, *others):
@@ -162,6 +169,13 @@ def _indexes(
     for factory in others if trained else (main, *others):
         check_trainable(factory, dimension, count, "references")
     return main, others
+
+
+def _paper_index(count: int, dimension: int) -> str:
+    """The paper's main index for `count` references."""
+    from workers.index.codec.plan import BYTE_CENTROIDS, paper_cells, product_bytes  # noqa: PLC0415
+
+    return f"IVF{paper_cells(max(count, BYTE_CENTROIDS))},PQ{product_bytes(dimension)}x8"
 
 
 def _told(progress: Progress, total: int, done: int) -> None:

@@ -220,7 +220,8 @@ def plan(
     features: FeatureType | None,
     as_json: bool,
 ) -> None:
-    """Propose an index (FAISS factory string) for an expected number of images, with its costs and the reasons."""
+    """Propose an index (FAISS factory string) for an expected number of images, with its costs and the reasons: what
+    was measured to find most copies within so many bytes, and what a search costs on this machine."""
     from workers.index.codec.plan import measure_costs, propose  # noqa: PLC0415  # loads torch and FAISS
     from workers.index.codec.stored import FeatureFormat  # noqa: PLC0415
 
@@ -292,7 +293,7 @@ def _curve(manifest: Manifest, assets: int) -> Iterator[str]:
     "--references", multiple=True, required=True, metavar="DIR|TAR", type=FilePath(exists=True),
     help="The reference images (repeatable).",
 )  # fmt: skip
-@click.option("--factory", default="IVF512,PQ8x8", show_default=True, help="FAISS factory string.")
+@click.option("--factory", default="OPQ8_64,IVF256,PQ8x8", show_default=True, help="FAISS factory string.")
 @_fpr
 @click.option("--description", required=True, help="What the reference images are.")
 @click.option("--out", type=FilePath(file_okay=False), help="Folder; default: the package's own.")

@@ -66,6 +66,7 @@ class EvaluationPlan:
         more_edits: measured beside the fourteen, and in no average.
         transfer: the same photographs and references by another extractor, which searches for what was activated.
         transfer_factory: the index that is trained for it.
+        indexes_only: leaves out other activation options, strengths and recompression.
     """
 
     main: str
@@ -76,6 +77,7 @@ class EvaluationPlan:
     strengths_count: int = 100
     transfer: Subject | None = None
     transfer_factory: str = ""
+    indexes_only: bool = False
 
     @property
     def edits(self) -> dict[str, Edit]:
@@ -98,9 +100,10 @@ class Evaluation:
 
     def run(self) -> Findings:
         self._main()
-        self._variants()
-        self._strengths()
-        self._released()
+        if not self._plan.indexes_only:
+            self._variants()
+            self._strengths()
+            self._released()
         self._transferred()
         self._other_indexes()
         return self.findings
@@ -221,11 +224,11 @@ class Evaluation:
         for factory in self._plan.others:
             codec, references = self._codec(factory)
             index = Index(codec, references, codec.encode(self._originals[: len(some)]))
-            self._measure(factory, index, passive, (1,), activated=False)
+            self._measure(factory, index, passive, _TABLE_NPROBES, activated=False)
             published = self._published(factory, _PLAIN, some)
             copies = self._copies(_key(factory, _PLAIN), published.photographs)
             index = Index(codec, references, published.codes)
-            self._measure(factory, index, copies, (1,), activated=True)
+            self._measure(factory, index, copies, _TABLE_NPROBES, activated=True)
             del self._codecs[factory]  # a million codes of whole features are gigabytes
 
     # ── what the tables are computed from ────────────────────────────────────────────────────────────────────────────

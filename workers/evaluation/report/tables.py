@@ -92,15 +92,16 @@ def edits_table(findings: Findings, main: str) -> Table:
 
 def others_table(findings: Findings, others: Iterable[str]) -> Table:
     """The other indexes, passive and activated."""
-    costs = {row.index: row for row in findings.searches if row.nprobe == 1}
+    costs = {(row.index, row.nprobe): row for row in findings.searches}
     rows = []
-    for factory in others:
-        sides = [findings.recall_of(factory, 1, activated=a) for a in (False, True)]
+    measured = [(factory, nprobe) for factory in others for nprobe in findings.nprobes_of(factory)]
+    for factory, nprobe in measured:
+        sides = [findings.recall_of(factory, nprobe, activated=a) for a in (False, True)]
         passive, activated = (side.average for side in sides)
-        cost, known = costs[factory], paper.same_kind(factory)
+        cost, known = costs[factory, nprobe], paper.same_kind(factory) if nprobe == 1 else None
         theirs = (f"{known.passive:.2f}", f"{known.activated:.2f}", f"{known.ms:g}") if known else (_UNKNOWN,) * 3
         rows.append((
-            factory,
+            f"{factory}, nprobe {nprobe}",
             Beside(_average(sides[0]), theirs[0]),
             Beside(_average(sides[1]), theirs[1]),
             f"{activated - passive:+.3f}",

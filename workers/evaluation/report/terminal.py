@@ -42,9 +42,9 @@ def print_skipped(lines: Sequence[str]) -> None:
 def print_main_table(findings: Findings, plan: EvaluationPlan) -> None:
     """R@1 of each index, copy detection, activation variants, and the mask against the same bound for all pixels."""
     click.echo(f"\n{'R@1, average of fourteen edits':<34}{'passive':>9}{'activated':>11}   {'ms':>8}")
-    main = [(plan.main, nprobe) for nprobe in findings.nprobes_of(plan.main)]
+    indexes = [(index, nprobe) for index in (plan.main, *plan.others) for nprobe in findings.nprobes_of(index)]
     ms = {(row.index, row.nprobe): row.ms_per_query for row in findings.searches}
-    for index, nprobe in (("Flat", 0), *main, *((other, 1) for other in plan.others)):
+    for index, nprobe in (("Flat", 0), *indexes):
         rows = [r for r in findings.recall if (r.index, r.nprobe) == (index, nprobe)]
         shares = {row.activated: f"{row.average:.3f}" for row in rows}
         name = f"{index}, nprobe {nprobe}" if nprobe else "no index"
@@ -52,6 +52,12 @@ def print_main_table(findings: Findings, plan: EvaluationPlan) -> None:
     areas = {a: f"{found.average_precision:.3f}" for a, found in findings.detections.items()}
     click.echo(f"{f'μAP, {plan.main}, nprobe 1':<34}{areas[False]:>9}{areas[True]:>11}")
     _print_verdicts(findings)
+    if findings.variants:
+        _print_options(findings)
+
+
+def _print_options(findings: Findings) -> None:
+    """Activation variants, and the mask against the same bound for all pixels."""
     click.echo(f"\n{'activation, first ' + str(findings.variants[0].images) + ' images':<43}{'R@1':>11}   {'ms':>8}")
     for row in findings.variants:
         click.echo(f"{row.variant:<43}{row.recall_at_1:>11.3f}   {row.ms_per_image:>8.1f}   {row.psnr_db:.2f} dB")

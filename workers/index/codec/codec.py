@@ -68,12 +68,14 @@ class Codec:
             InvalidRequest: there is no such index, it cannot be used here, or there are too few features to train it.
         """
         index = make_index(features.shape[1], factory)
-        inner = Family(index).inner
+        family = Family(index)
+        inner = family.inner
         if hasattr(inner, "do_polysemous_training"):
             # It orders centroids for comparisons by Hamming distance, which no search here makes: 13 s of a core.
             inner.do_polysemous_training = False
         try:
-            index.train(np.ascontiguousarray(features, dtype=np.float32))
+            with family.quiet_rotations():
+                index.train(np.ascontiguousarray(features, dtype=np.float32))
         except RuntimeError as error:
             raise InvalidRequest(
                 f"The index {factory!r} cannot be trained on {len(features):,} features: {error}"

@@ -5,6 +5,8 @@ The families: `Flat`, `PQ…`, `LSH`, `IVF…,…`, and each of these after line
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -85,6 +87,21 @@ class Family:
     def transforms(self) -> list[Any]:
         """The linear transforms that are applied before the inner index."""
         return [self.index.chain.at(i) for i in range(self.index.chain.size())] if self._transformed else []
+
+    @contextmanager
+    def quiet_rotations(self) -> Iterator[None]:
+        """While a rotation trains. For few features, FAISS writes a warning for each part of a code and each of fifty
+        iterations."""
+        rotations = [t for t in map(faiss.downcast_VectorTransform, self.transforms) if isinstance(t, faiss.OPQMatrix)]
+        quantisers = [faiss.ProductQuantizer(rotation.d_out, rotation.M, 8) for rotation in rotations]  # as without
+        for rotation, quantiser in zip(rotations, quantisers, strict=True):
+            quantiser.cp.min_points_per_centroid = 1
+            rotation.pq = quantiser
+        try:
+            yield
+        finally:
+            for rotation in rotations:
+                rotation.pq = None
 
     def transformed(self, features: Array) -> Array:
         """Features (N, D) in the space of the inner index, (N, T)."""

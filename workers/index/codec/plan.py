@@ -1,4 +1,5 @@
-"""Which index for how many images: a proposal with its reasons, from what operations cost on this machine."""
+"""Which index for how many images: a proposal with its reasons, from what was measured to find most, and what
+operations cost on this machine."""
 
 from __future__ import annotations
 
@@ -14,18 +15,37 @@ from tasks.errors import InvalidRequest
 from tasks.messages import USUAL_NPROBE, Frozen
 from workers.index.codec.coarse import TWO_STAGE_FLOATS
 from workers.index.codec.codec import one_thread
+from workers.index.codec.measured import (
+    CELL_BYTES,
+    Measured,
+    best_measured,
+    measured_setting,
+    other_measured,
+    product_family,
+    rotated_dimensions,
+)
 from workers.index.codec.stored import FeatureFormat, kept_twice
 
-__all__ = ["POINTS_PER_CELL", "Costs", "Proposal", "measure_costs", "propose", "usual_cells"]
+__all__ = [
+    "POINTS_PER_CELL",
+    "USUAL_BYTES",
+    "Costs",
+    "Proposal",
+    "measure_costs",
+    "paper_cells",
+    "propose",
+    "usual_cells",
+]
 
 BYTE_CENTROIDS: Final = 256  # of a code's byte; FAISS needs at least as many features to train them
 _FLAT: Final = "Flat"
-_PAPER_BYTES: Final = 8
+USUAL_BYTES: Final = 8  # of a code, without its cell's number: as in the paper
 _MOST_BYTES: Final = 64
 # A search that compares a query with every feature and takes no longer than this needs no index.
 _EXHAUSTIVE_MS: Final = 1.0
 POINTS_PER_CELL: Final = 39  # FAISS warns when a cell is trained on fewer
 _MOST_CELLS: Final = 65_536
+_MOST_IN_A_CELL: Final = 1_000
 # How much less it costs to find the nearest of many centroids in two stages; see coarse.py.
 _TWO_STAGE_GAIN: Final = 6.0
 # Beside the code: its position in the FAISS list, an asset_id of 64 digits, and an offset in each of two tables.
@@ -40,6 +60,15 @@ class Costs:
     multiply_add: float
     look_up: float
     hamming: float
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The arguments of :func:`propose` that are not of the collection."""
+
+    max_bytes: int | None
+    max_ms: float | None
+    nprobe: int
 
 
 class Proposal(Frozen):
@@ -67,14 +96,28 @@ class Proposal(Frozen):
 
 
 def usual_cells(images: int) -> int:
-    """How many cells leave a search a few hundred codes to compare; fewer where too few images would train them."""
-    cells = 1 << max(4, round(np.log2(4 * np.sqrt(images))))
+    """How many cells: few, since a query that searches a given number of them then meets more of the codes, but so many
+    that none holds more than some thousand; fewer where too few images would train them.
+
+    Of 40,000 images, 256 cells find more at nprobe 16 than 512, in a byte less; a search takes 0.01 ms longer.
+    """
+    return _trainable(max(np.sqrt(images), images / _MOST_IN_A_CELL), images)
+
+
+def paper_cells(images: int) -> int:
+    """How many cells the paper's index has, 4,096 for a million images, for another number of images."""
+    return _trainable(4 * np.sqrt(images), images)
+
+
+def _trainable(wanted: float, images: int) -> int:
+    """The nearest power of two, or less where too few images would train so many."""
+    cells = 1 << max(4, round(np.log2(wanted)))
     while cells > 16 and cells * POINTS_PER_CELL > images:
         cells //= 2
     return int(min(cells, _MOST_CELLS))
 
 
-def product_bytes(dimension: int, most: int = _PAPER_BYTES) -> int:
+def product_bytes(dimension: int, most: int = USUAL_BYTES) -> int:
     """How many one-byte parts a product code of such features can have, at most `most`; FAISS wants equal parts."""
     return next(sub for sub in range(min(most, dimension), 0, -1) if dimension % sub == 0)
 
@@ -114,7 +157,7 @@ def propose(
     for candidate in _exhaustive(images, dimension, costs, max_bytes, max_ms):
         if max_ms is None or candidate.search_ms <= max_ms:
             return candidate
-    return _with_cells(images, dimension, costs, max_bytes, max_ms, nprobe)
+    return _with_cells(images, dimension, _Request(max_bytes, max_ms, nprobe), costs)
 
 
 def _exhaustive(
@@ -128,8 +171,8 @@ def _exhaustive(
         yield _whole(_FLAT, images, 4 * dimension, flat_ms, f"{few}, and uncompressed features find the most")
     if max_ms is None or images < BYTE_CENTROIDS:
         return
-    sub = min(max_bytes or _PAPER_BYTES, _MOST_BYTES, dimension)
-    rotated = min(8, dimension // sub) * sub
+    sub = min(max_bytes or USUAL_BYTES, _MOST_BYTES, dimension)
+    rotated = rotated_dimensions(dimension, sub)
     ms = 1000 * (costs.look_up * sub * images + costs.multiply_add * rotated * (dimension + 256))
     reason = "all codes can be compared within the budget, so none is missed for lying in another cell"
     yield _whole(f"OPQ{sub}_{rotated},PQ{sub}x8", images, sub, ms, reason)
@@ -144,33 +187,46 @@ def _whole(factory: str, images: int, code_bytes: int, ms: float, reason: str) -
     return Proposal(factory=factory, code_bytes=code_bytes, file_bytes=size, search_ms=ms, nprobe=1, reasons=[reason])
 
 
-def _with_cells(
-    images: int, dimension: int, costs: Costs, max_bytes: int | None, max_ms: float | None, nprobe: int
-) -> Proposal:
-    sub, why_sub = _subquantisers(dimension, max_bytes)
-    estimate = _estimate(images, dimension, sub, costs, nprobe)
-    cells, why_cells = _cells(images, estimate, max_ms, nprobe)
-    code_bytes = sub + _cell_bytes(cells)
+def _with_cells(images: int, dimension: int, request: _Request, costs: Costs) -> Proposal:
+    parts, why_parts = _parts(dimension, request.max_bytes)
+    estimate = _estimate(images, dimension, parts, costs, request.nprobe)
+    cells, why_cells = _cells(images, estimate, request.max_ms, request.nprobe)
+    factory = product_family(dimension, parts, cells, request.nprobe)
+    inner, rotation = _inner_dimensions(dimension, parts, request.nprobe)
+    code_bytes = parts + _cell_bytes(cells)
     return Proposal(
-        factory=f"IVF{cells},PQ{sub}x8",
+        factory=factory,
         code_bytes=code_bytes,
-        file_bytes=images * (code_bytes + _ENTRY_BYTES) + 4 * dimension * (cells + 256),
+        file_bytes=images * (code_bytes + _ENTRY_BYTES) + 4 * (rotation + inner * (cells + BYTE_CENTROIDS)),
         search_ms=1000 * estimate(cells),
-        nprobe=min(nprobe, cells),
-        reasons=[why_sub, why_cells],
+        nprobe=min(request.nprobe, cells),
+        reasons=[why_parts, *_measured_reasons(parts + CELL_BYTES, request.nprobe), why_cells],
     )
 
 
-def _subquantisers(dimension: int, max_bytes: int | None) -> tuple[int, str]:
+def _measured_reasons(max_bytes: int, nprobe: int) -> Iterator[str]:
+    """What was measured to find most within so many bytes, beside the other kind of as many."""
+    best = best_measured(max_bytes, nprobe)
+    if best is None:
+        return
+    found = f"{best.factory} found {_share(best)} of activated images' copies at nprobe {best.nprobe}"
+    other = other_measured(best)
+    beside = f", {other.factory} {_share(other)}" if other else ""
+    yield f"of {best.bytes} bytes, {found}{beside}; {measured_setting()}: python -m tests.benchmarks.frontier"
+
+
+def _share(row: Measured) -> str:
+    return f"{row.recall:.3f} ({row.low:.3f} to {row.high:.3f})"
+
+
+def _parts(dimension: int, max_bytes: int | None) -> tuple[int, str]:
     """Bytes of a product code, and the reason."""
     if max_bytes is None:
-        sub = product_bytes(dimension)
-        usual = "8 bytes an image are what the paper's main result uses"
-        return sub, usual if sub == _PAPER_BYTES else f"{usual}, and {sub} are what divides {dimension} dimensions"
-    if max_bytes < 3:
-        raise InvalidRequest(f"{max_bytes} bytes are too few: 3 are the least.")
-    sub = product_bytes(dimension, min(max_bytes - 2, _MOST_BYTES))
-    return sub, f"more bytes find more copies, and {sub} and the cell's number keep to {max_bytes}"
+        return min(USUAL_BYTES, dimension), "8 bytes an image are what the paper's main result uses"
+    if max_bytes < CELL_BYTES + 1:
+        raise InvalidRequest(f"{max_bytes} bytes are too few: {CELL_BYTES + 1} are the least.")
+    parts = min(max_bytes - CELL_BYTES, _MOST_BYTES, dimension)
+    return parts, f"more bytes find more copies, and {parts} and the cell's number keep to {max_bytes}"
 
 
 def _cells(images: int, estimate: Callable[[int], float], max_ms: float | None, nprobe: int) -> tuple[int, str]:
@@ -188,17 +244,26 @@ def _cells(images: int, estimate: Callable[[int], float], max_ms: float | None, 
     raise InvalidRequest(f"No index finds one of {images:,} images in {max_ms} ms here: {least:.3f} ms are the least.")
 
 
-def _estimate(images: int, dimension: int, sub: int, costs: Costs, nprobe: int) -> Callable[[int], float]:
-    """A search's seconds as a function of the number of cells: to find the nearest centroids, and for each cell that is
-    searched, to make the look-up table for a code's bytes and to compare the codes."""
+def _estimate(images: int, dimension: int, parts: int, costs: Costs, nprobe: int) -> Callable[[int], float]:
+    """A search's seconds as a function of the number of cells: to rotate the query, to find the nearest centroids, to
+    make each cell's look-up table for a code's bytes, to compare the codes."""
+    inner, rotation = _inner_dimensions(dimension, parts, nprobe)
 
     def seconds(cells: int) -> float:
-        compared = cells / _TWO_STAGE_GAIN if cells * dimension >= TWO_STAGE_FLOATS else cells
         searched = min(nprobe, cells)
-        tables, codes = 256 * searched, images * searched / cells
-        return costs.multiply_add * dimension * (compared + tables) + costs.look_up * sub * codes
+        compared = cells / _TWO_STAGE_GAIN if cells * inner >= TWO_STAGE_FLOATS else cells
+        multiplied = rotation + inner * (compared + BYTE_CENTROIDS * searched)
+        return costs.multiply_add * multiplied + costs.look_up * parts * images / cells * searched
 
     return seconds
+
+
+def _inner_dimensions(dimension: int, parts: int, nprobe: int) -> tuple[int, int]:
+    """Of what the cells divide, fewer after a rotation; and the numbers of the rotation's matrix, 0 without one."""
+    if not product_family(dimension, parts, 1, nprobe).startswith("OPQ"):
+        return dimension, 0
+    inner = rotated_dimensions(dimension, parts)
+    return inner, inner * dimension
 
 
 def _cell_bytes(cells: int) -> int:

@@ -13,7 +13,8 @@ import numpy as np
 
 from tasks.results import ExtractorIdentity
 from workers.index.codec.codec import Codec, Codes, Features, Positions
-from workers.index.codec.plan import BYTE_CENTROIDS, product_bytes, usual_cells
+from workers.index.codec.measured import product_family
+from workers.index.codec.plan import BYTE_CENTROIDS, USUAL_BYTES, usual_cells
 from workers.index.codec.stored import FeatureFormat, FeatureType, Rows, kept_twice
 from workers.index.codec.trainable import training_sample
 from workers.index.collection.files import CollectionStore
@@ -50,7 +51,7 @@ def suggested_factory(count: int, dimension: int = 512) -> str:
     """The FAISS factory string that `aii index build` uses for `count` images when none is given."""
     if count < BYTE_CENTROIDS:
         return "Flat"  # too few to train an 8-bit code on, and few enough to compare a query with all
-    return f"IVF{usual_cells(count)},PQ{product_bytes(dimension)}x8"
+    return product_family(dimension, min(USUAL_BYTES, dimension), usual_cells(count))
 
 
 def encode_all(codec: Codec, features: Features) -> Codes:

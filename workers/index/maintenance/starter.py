@@ -16,7 +16,6 @@ import numpy as np
 
 from tasks.errors import CollectionBusy, CollectionMissing
 from tasks.messages import Frozen
-from tasks.names import sha256_hex
 from tasks.results import ExtractorIdentity
 from workers.index.codec.codec import Codec, Codes
 from workers.index.collection.collection import check_extractor
@@ -32,6 +31,10 @@ from workers.index.verdicts.calibration import Calibration
 NAME: Final = "starter"
 FOLDER: Final = Path(__file__).parents[1] / "starter_data"
 CODEC, CODES, CARD, BACKGROUND = "codec.faiss", "codes.npz", "starter.json", "background.npz"
+# The calibration of the index that version 0.1.0 published, and the digest of its codec: a starter collection keeps the
+# index that it was published with.
+CARD_0_1_0: Final = "starter-0.1.0.json"
+CODEC_0_1_0: Final = "1943bec0793a69db7fa97df786ec2366d525cb4ba01321e682b4083b88f8bb67"
 _RETRY_EVERY_S: Final = 0.2
 _USUAL_ASSETS: Final = 1_000
 
@@ -46,8 +49,8 @@ class Card(Frozen):
     description: str
 
 
-def read_card() -> Card:
-    return Card.model_validate_json((FOLDER / CARD).read_bytes())
+def read_card(name: str = CARD) -> Card:
+    return Card.model_validate_json((FOLDER / name).read_bytes())
 
 
 def read_codes() -> Codes:
@@ -94,7 +97,7 @@ def publish_starter(
 
 def _of_version_0_1_0(manifest: Manifest) -> bool:
     """Whether it is the starter as that version published it; a collection that took its name is left alone."""
-    return manifest.calibration is None and manifest.codec == sha256_hex((FOLDER / CODEC).read_bytes())
+    return manifest.calibration is None and manifest.codec == CODEC_0_1_0
 
 
 def _published(files: CollectionStore, journal: Journal, lock: WriteLock) -> Manifest:
@@ -123,7 +126,7 @@ def plain_codes(codec: Codec, background: Background) -> Codes:
 
 def _verdicts(files: CollectionStore, manifest: Manifest) -> dict[str, Any]:
     """What a starter that version 0.1.0 published lacks."""
-    calibration = read_card().calibration
+    calibration = read_card(CARD_0_1_0).calibration
     threshold, fpr = _usual_threshold(calibration)
     return {
         "segments": separated(files, manifest), "calibration": calibration, "threshold": threshold,
