@@ -151,8 +151,10 @@ def test_scores_are_told_apart_in_three_bands_with_their_rates() -> None:
 
 def test_what_the_query_asks_for_overrides_the_collections_threshold() -> None:
     calibration = starter.read_card().calibration
-    assert judge(_evidence(0.84, calibration)).verdict == "match"
-    assert judge(_evidence(0.84, calibration), fpr=0.001).verdict == "possible"
+    limit = calibration.threshold(FPR, 16, 1_000)
+    assert limit is not None
+    assert judge(_evidence(limit - 0.001, calibration)).verdict == "match"
+    assert judge(_evidence(limit - 0.001, calibration), fpr=0.001).verdict == "possible"
     assert judge(_evidence(0.8, calibration), threshold=0.7).verdict == "no_match"
     assert judge(_evidence(0.8, None), threshold=0.9).verdict == "match"
 
