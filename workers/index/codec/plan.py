@@ -226,7 +226,7 @@ def _parts(dimension: int, max_bytes: int | None) -> tuple[int, str]:
     if max_bytes < CELL_BYTES + 1:
         raise InvalidRequest(f"{max_bytes} bytes are too few: {CELL_BYTES + 1} are the least.")
     parts = min(max_bytes - CELL_BYTES, _MOST_BYTES, dimension)
-    return parts, f"more bytes find more copies, and {parts} and the cell's number keep to {max_bytes}"
+    return parts, f"{parts} bytes and the cell's number keep to {max_bytes}"
 
 
 def _cells(images: int, estimate: Callable[[int], float], max_ms: float | None, nprobe: int) -> tuple[int, str]:
