@@ -66,7 +66,8 @@ class JobFacts:
 @dataclass(frozen=True)
 class Registration:
     """An asset as it is written into the journal of a collection: code as base64, followed by its stored feature where
-    the collection keeps features (see :func:`joined_code`); metadata as JSON without line breaks."""
+    the collection keeps features, and the codec where it has had several (see :func:`joined_code`); metadata as JSON
+    without line breaks."""
 
     collection: str
     asset_id: str
@@ -76,15 +77,17 @@ class Registration:
     replace: bool = False
 
 
-def joined_code(code: str, feature: str | None) -> str:
-    """A code and a stored feature, both base64, as the journal holds them."""
-    return f"{code}.{feature}" if feature else code
+def joined_code(code: str, feature: str | None, codec: str = "") -> str:
+    """A code and a stored feature, both base64, as the journal holds them, and which codec the code is of: "" for the
+    collection's first."""
+    return ".".join([code, feature or "", codec]).rstrip(".")
 
 
-def split_code(text: str) -> tuple[str, str | None]:
-    """The code and the stored feature in such a text."""
-    code, _, feature = text.partition(".")
-    return code, feature or None
+def split_code(text: str) -> tuple[str, str | None, str]:
+    """The code, the stored feature and the codec in such a text."""
+    code, _, rest = text.partition(".")
+    feature, _, codec = rest.partition(".")
+    return code, feature or None, codec
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,7 @@ def kind(place: Place) -> Kind[ActivateRequest]:
         record_old_assets(collections, request.collection)
         result = ActivationResult.model_validate_json(old_document(request, place, "", 3))
         look_up = partial(collections.get(request.collection).look_up, request.asset_id)
-        return Publication(result, registration_of(result, replace=request.replace), look_up(), look_up)
+        manifest = collections.get(request.collection).manifest
+        return Publication(result, registration_of(result, manifest, replace=request.replace), look_up(), look_up)
 
     return Kind(ActivateRequest, work, handlers.restore_activation, handlers.record_activation)

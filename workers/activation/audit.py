@@ -19,9 +19,10 @@ from workers.images import Limits, decode
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.collection.files import CollectionStore
-from workers.index.collection.journal import BEGINNING, decode_code, entry_order
+from workers.index.collection.journal import BEGINNING, entry_order
 from workers.index.collection.manifest import Manifest
-from workers.index.maintenance.documents import newest_activations
+from workers.index.collection.translation import Translation
+from workers.index.maintenance.documents import code_in, newest_activations
 
 __all__ = ["Audited", "audit_collection", "fits_code"]
 
@@ -60,7 +61,8 @@ def audit_collection(
         raise InvalidRequest(
             f"The candidate takes {candidate.dimension}-d features, the collection {codec.dimension}-d."
         )
-    results = _current_activations(store, files, manifest, codec)
+    translation = Translation(files, manifest, codec)
+    results = _current_activations(store, files, manifest, translation)
     pairs = _pairs(store, results, extractor.input_size, limits)
     done = 0
     for batch in _batches(pairs):
@@ -72,16 +74,16 @@ def audit_collection(
         for (result, *_), (original, published) in zip(batch, features, strict=True):
             yield Audited(
                 result.asset_id,
-                fits_code(codec, decode_code(result.code), original, published),
+                fits_code(codec, translation.read(*code_in(result, manifest)), original, published),
                 fits_code(candidate, candidate.encode(original[None])[0], original, published),
             )
 
 
 def _current_activations(
-    store: ObjectStore, files: CollectionStore, manifest: Manifest, codec: Codec
+    store: ObjectStore, files: CollectionStore, manifest: Manifest, translation: Translation
 ) -> list[ActivationResult]:
     """The newest activation of each asset that was not removed since."""
-    newest = newest_activations(store, manifest, codec.code_size, lambda *_: None).newest
+    newest = newest_activations(store, manifest, translation, lambda *_: None).newest
     removals = files.removals.entries()
     return [
         result

@@ -23,6 +23,7 @@ from workers.handlers.resources import Resources
 from workers.images import DecodedImage
 from workers.index.collection.collection import Collection
 from workers.index.collection.journal import encode_code, journal_meta, named
+from workers.index.collection.manifest import Manifest
 from workers.index.maintenance.records import record_old_assets
 
 
@@ -47,10 +48,9 @@ class ImageHandlers:
         data, source_digest = self._resources.image_of(Bucket.ORIGINALS, request.source, running)
         asset_id = request.asset_of(source_digest)
         self._refuse_early(collection, request, asset_id, source_digest, running)
+        manifest, codec = collection.pinned
         with self._resources.decoded(data, self._resources.budget, running) as original:
-            found, protected = self._protector.protect(
-                original, request.options, collection.codec, running.watch, running.wanted
-            )
+            found, protected = self._protector.protect(original, request.options, codec, running.watch, running.wanted)
             with running.watch.stage("quality"):
                 measured = quality(original.pixels, protected.decoded.pixels)
         with running.watch.stage("encode"):
@@ -74,7 +74,7 @@ class ImageHandlers:
             status="activated" if protected.verified else "passive",
             job_id=running.job_id,
             collection=request.collection,
-            generation=collection.manifest.generation,
+            generation=manifest.generation,
             asset_id=asset_id,
             name=request.name,
             source_sha256=source_digest,
@@ -83,7 +83,7 @@ class ImageHandlers:
             width=original.pixels.shape[1],
             height=original.pixels.shape[0],
             extractor=self._resources.extractor,
-            codec=collection.manifest.codec,
+            codec=manifest.codec,
             code=encode_code(found.code),
             feature=None if (stored := collection.stored(found.feature)) is None else encode_code(stored),
             journal_entry="",
@@ -96,7 +96,7 @@ class ImageHandlers:
             uninformative=collection.uninformative(found.feature),
             provenance=running.provenance(),
         )
-        return Publication(result, registration_of(result, replace=request.replace), seen, store)
+        return Publication(result, registration_of(result, manifest, replace=request.replace), seen, store)
 
     def _issued(
         self, request: ActivateRequest, source: bytes, original: DecodedImage, asset_id: str, found: Activated,
@@ -133,14 +133,15 @@ class ImageHandlers:
         """What may be taken over of an earlier result; None when its asset is not as it left it any more, or when
         another extractor, or another collection of that name, made it."""
         collection = self._resources.collections.get(result.collection)
-        if result.extractor != self._resources.extractor or result.codec not in (collection.manifest.codec, None):
+        manifest = collection.manifest
+        if result.extractor != self._resources.extractor or not manifest.has_had(result.codec):
             return None
         record_old_assets(self._resources.collections, result.collection)
         seen = collection.look_up(result.asset_id)
         if seen.state is None or seen.state.job_id != result.job_id:
             return None
         covered = collection.covers(result.journal_entry)
-        return Restoration(registration_of(result), result.journal_entry, seen, covered)
+        return Restoration(registration_of(result, manifest), result.journal_entry, seen, covered)
 
     def record_activation(self, result: ActivationResult, commit: int) -> None:
         """Keep a committed activation on record, and its file's digest; `commit` is the number of its document."""
@@ -164,7 +165,8 @@ def _verification(protected: Protected) -> Verification:
     )
 
 
-def registration_of(result: ActivationResult, *, replace: bool = False) -> Registration:
+def registration_of(result: ActivationResult, manifest: Manifest, *, replace: bool = False) -> Registration:
+    """How an activation is written into the journal of its collection, which has this manifest."""
     meta = journal_meta(named(result.meta, result.name))
-    code = joined_code(result.code, result.feature)
+    code = joined_code(result.code, result.feature, manifest.tag_of(result.codec) if result.codec else "")
     return Registration(result.collection, result.asset_id, code, meta, facts_of(result), replace)

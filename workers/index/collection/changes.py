@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from tasks.ledger.commits import split_code
 from tasks.ledger.dead_letters import DeadLetters
 from workers.index.codec.codec import Codes
 from workers.index.codec.stored import Rows
+
+if TYPE_CHECKING:  # it reads files of segments, which hold what is read here
+    from workers.index.collection.translation import Translation
 
 __all__ = ["Change", "decode_code", "decode_feature", "encode_code", "read_changes"]
 
@@ -52,24 +55,24 @@ def decode_feature(text: str | None) -> Rows | None:
 
 
 def read_changes(
-    client: RedisClient, stream: str, rows: Sequence[tuple[str, Mapping[str, Any]]], code_size: int | None
+    client: RedisClient, stream: str, rows: Sequence[tuple[str, Mapping[str, Any]]], translation: Translation | None
 ) -> list[Change]:
     """The changes in some rows of a stream. A row that is none (written by another version, or by hand) becomes a dead
     letter, once for all workers, and the others are served.
 
     Args:
-        code_size: bytes of the collection's codes; None to take any.
+        translation: reads codes of whatever codec; None to take them as they are.
     """
     changes = []
     for entry, fields in rows:
         try:
-            changes.append(_change(entry, fields, code_size))
+            changes.append(_change(entry, fields, translation))
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             _set_aside(client, stream, entry, fields, f"{type(error).__name__}: {error}")
     return changes
 
 
-def _change(entry: str, fields: Mapping[str, Any], code_size: int | None) -> Change:
+def _change(entry: str, fields: Mapping[str, Any], translation: Translation | None) -> Change:
     op, asset_id = fields["op"], fields["asset"]
     if op not in ("add", "remove"):
         raise ValueError(f"unknown operation {op[:40]!r}")
@@ -79,10 +82,10 @@ def _change(entry: str, fields: Mapping[str, Any], code_size: int | None) -> Cha
         raise ValueError("no asset id")
     if op == "remove":
         return Change(entry, asset_id, None, {})
-    code_text, feature = split_code(fields["code"])
+    code_text, feature, codec = split_code(fields["code"])
     code, meta = decode_code(code_text), json.loads(fields["meta"])
-    if code_size is not None and len(code) != code_size:
-        raise ValueError(f"a code of {len(code)} instead of {code_size} bytes")
+    if translation:
+        code = translation.read(code, codec)
     if not all(isinstance(part, str) for pair in meta.items() for part in pair):
         raise ValueError("metadata that are no text")
     return Change(entry, asset_id, code, meta, decode_feature(feature))

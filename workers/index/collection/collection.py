@@ -31,6 +31,7 @@ from workers.index.collection.pinned import current_manifest
 from workers.index.collection.reranking import RERANKED
 from workers.index.collection.segment import Entry, Hit, Segment
 from workers.index.collection.segments import Segments, open_segments
+from workers.index.collection.translation import Translation, UnknownCodec
 from workers.index.verdicts.background import Background
 from workers.index.verdicts.judge import Evidence
 from workers.index.verdicts.score import COHORT, COHORT_CELLS, LEFT_OUT
@@ -73,6 +74,12 @@ class Collection:
     def codec(self) -> Codec:
         return self._current.codec
 
+    @property
+    def pinned(self) -> tuple[Manifest, Codec]:
+        """The manifest and its codec, of one generation: another may be current at the next call."""
+        generation = self._current
+        return generation.manifest, generation.codec
+
     def settled(self, options: QueryOptions) -> QueryOptions:
         """A query's options, with the collection's own number of cells to search where they say none."""
         return options.model_copy(update={"nprobe": options.nprobe or self._current.usual_nprobe})
@@ -109,7 +116,9 @@ class Collection:
         Args:
             feature: (D,), stored where the collection keeps features.
         """
-        return self._journal.add(asset_id, code, meta, feature=None if feature is None else self.stored(feature))
+        manifest = self.manifest
+        stored = None if feature is None else self.stored(feature)
+        return self._journal.add(asset_id, code, meta, feature=stored, codec=manifest.tag_of(manifest.codec))
 
     def stored(self, feature: Features) -> Rows | None:
         """A feature (D,) as it is stored, (row_bytes,); None where the collection keeps no features."""
@@ -221,9 +230,13 @@ class Collection:
             self._caught_up(generation)
 
     def _caught_up(self, generation: Generation) -> bool:
-        """Apply new changes; False when the journal was trimmed past what was read, so that a newer one is needed."""
+        """Apply new changes; False when the journal was trimmed past what was read, or has codes of a codec that the
+        generation has not heard of, so that a newer one is needed."""
         while True:
-            page = self._journal.read_after(generation.read_up_to, generation.codec.code_size)
+            try:
+                page = self._journal.read_after(generation.read_up_to, generation.translation)
+            except UnknownCodec:
+                return False
             if entry_order(page.cut) > entry_order(generation.read_up_to):
                 return False
             if page.last is None:
@@ -267,9 +280,12 @@ class Collection:
             [segment for part, segment in zip(parts, opened, strict=True) if part.distractors == wanted]
             for wanted in (False, True)
         )
+        translation = Translation(
+            self._files, manifest, codec, lambda: current_manifest(self._files, self._journal) == manifest
+        )
         return Generation(
-            manifest, codec, Segments(codec, assets), Segments(codec, distractors), self._background(manifest, old),
-            Delta(codec, manifest.stored), manifest.journal_entry,
+            manifest, codec, translation, Segments(codec, assets), Segments(codec, distractors),
+            self._background(manifest, old), Delta(codec, manifest.stored), manifest.journal_entry,
         )  # fmt: skip
 
     def _background(self, manifest: Manifest, old: Generation | None) -> Background | None:

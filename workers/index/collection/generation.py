@@ -16,6 +16,7 @@ from workers.index.collection.manifest import Manifest
 from workers.index.collection.reranking import RERANKED, reranked
 from workers.index.collection.segment import Entry, Hit, Segment
 from workers.index.collection.segments import Segments, best
+from workers.index.collection.translation import Translation
 from workers.index.verdicts.background import Background
 from workers.index.verdicts.judge import Evidence
 from workers.index.verdicts.score import COHORT, LEFT_OUT, cohort
@@ -29,6 +30,7 @@ class Generation:
 
     manifest: Manifest
     codec: Codec
+    translation: Translation
     assets: Segments
     distractors: Segments
     background: Background | None

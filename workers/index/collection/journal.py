@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tasks.assets.feedback import feedback_keys
 from tasks.assets.journal import BEGINNING, MOVED, AssetJournal, entry_order, next_entry
@@ -29,6 +29,9 @@ from workers.index.codec.codec import Codes
 from workers.index.codec.stored import Rows
 from workers.index.collection.changes import Change, decode_code, encode_code, read_changes
 from workers.index.collection.manifest import Pointer
+
+if TYPE_CHECKING:
+    from workers.index.collection.translation import Translation
 
 __all__ = [
     "BEGINNING",
@@ -101,7 +104,7 @@ class Journal(AssetJournal):
 
     def add(
         self, asset_id: str, code: Codes, meta: Mapping[str, str], unless_after: str = "",
-        facts: JobFacts | None = None, feature: Rows | None = None,
+        facts: JobFacts | None = None, feature: Rows | None = None, codec: str = "",
     ) -> str:  # fmt: skip
         """Register a code; returns the entry, the old one when the asset has this code and these metadata already.
 
@@ -110,9 +113,10 @@ class Journal(AssetJournal):
         Args:
             facts: of the job that made the code, where it is known.
             feature: stored feature (row_bytes,), for a collection that keeps features.
+            codec: which one the code is of; see :meth:`Manifest.tag_of`.
         """
         text = facts.text() if facts else ""
-        joined = joined_code(encode_code(code), None if feature is None else encode_code(feature))
+        joined = joined_code(encode_code(code), None if feature is None else encode_code(feature), codec)
         return self._write([asset_id, "add", joined, journal_meta(meta), text, unless_after], None)
 
     def begin_purge(self, asset_id: str, keys: Sequence[str]) -> list[str]:
@@ -125,16 +129,16 @@ class Journal(AssetJournal):
         """Let activations go on; those that stored their files before that store them again."""
         self._end_purge(keys=[self._keys.purges], args=[asset_id])
 
-    def read_after(self, entry: str, code_size: int | None = None) -> Page:
-        """The next changes after an entry, at most a page; see :func:`read_changes` for `code_size`."""
+    def read_after(self, entry: str, translation: Translation | None = None) -> Page:
+        """The next changes after an entry, at most a page; see :func:`read_changes` for `translation`."""
         pipe = self._client.pipeline(transaction=True)
         rows, cut = pipe.xrange(self._stream, min=f"({entry}", count=_PAGE).hget(self._state, "cut").execute()
-        changes = read_changes(self._client, self._stream, rows, code_size)
+        changes = read_changes(self._client, self._stream, rows, translation)
         return Page(changes, cut or BEGINNING, rows[-1][0] if rows else None)
 
-    def all_after(self, entry: str, code_size: int | None = None) -> Iterator[Change]:
+    def all_after(self, entry: str, translation: Translation | None = None) -> Iterator[Change]:
         """All changes after an entry."""
-        while (page := self.read_after(entry, code_size)).last:
+        while (page := self.read_after(entry, translation)).last:
             yield from page.changes
             entry = page.last
 

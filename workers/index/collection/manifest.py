@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
 from tasks.messages import USUAL_NPROBE, Digest, Frozen
@@ -9,7 +11,9 @@ from tasks.results import ExtractorIdentity
 from workers.index.codec.stored import FeatureFormat, FeatureType
 from workers.index.verdicts.calibration import Calibration
 
-__all__ = ["Manifest", "Pointer", "SegmentFiles"]
+__all__ = ["CodecFile", "Manifest", "Pointer", "SegmentFiles"]
+
+_TAG: Final = 16
 
 
 class SegmentFiles(Frozen):
@@ -50,6 +54,13 @@ class SegmentFiles(Frozen):
         return [digest for digest in (self.index, self.assets, self.meta, self.lookup, self.features) if digest]
 
 
+class CodecFile(Frozen):
+    """A codec that a collection has or had."""
+
+    digest: Digest
+    factory: str
+
+
 class Manifest(Frozen):
     """One generation of a collection.
 
@@ -66,6 +77,8 @@ class Manifest(Frozen):
         duplicates: the file with the groups of near-duplicates that the build found, where there were any.
         nprobe: how many cells are searched for a query that does not say; None for the usual number.
         features: how features are stored beside the codes, for exact re-ranking; None where they are not.
+        codecs: all that the collection has had, the first one first, when it was trained again: journal and documents
+            hold codes of each.
     """
 
     collection: str
@@ -83,12 +96,22 @@ class Manifest(Frozen):
     duplicates: Digest | None = None
     nprobe: int | None = Field(default=None, ge=1, le=65_536)
     features: FeatureType | None = None
+    codecs: list[CodecFile] = Field(default=[])
 
     @property
     def digests(self) -> set[str]:
         """The digests of all its files."""
         others = {digest for digest in (self.background, self.duplicates) if digest}
+        others |= {known.digest for known in self.codecs}
         return {self.codec, *others}.union(*(part.digests for part in self.segments))
+
+    def tag_of(self, codec: str) -> str:
+        """What names a codec in the journal: "" for the first one that the collection had."""
+        return codec[:_TAG] if self.codecs and codec != self.codecs[0].digest else ""
+
+    def has_had(self, codec: str | None) -> bool:
+        """Whether a codec is or was the collection's; documents of version 0.1.0 name none."""
+        return codec in (None, self.codec) or any(codec == known.digest for known in self.codecs)
 
     @property
     def stored(self) -> FeatureFormat | None:

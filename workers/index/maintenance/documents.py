@@ -13,10 +13,12 @@ from tasks.documents import document_keys, read_document_at
 from tasks.errors import ObjectMissing, TooLarge
 from tasks.results import ActivationResult, Result, parse_result
 from tasks.storage import ObjectStore
+from workers.index.codec.codec import Codes
 from workers.index.collection.journal import decode_code, entry_order
 from workers.index.collection.manifest import Manifest
+from workers.index.collection.translation import Translation
 
-__all__ = ["Documents", "newest_activations"]
+__all__ = ["Documents", "code_in", "newest_activations"]
 
 _READERS: Final = 16
 
@@ -50,19 +52,19 @@ class Documents:
 
 
 def newest_activations(
-    store: ObjectStore, manifest: Manifest, code_size: int, progress: Callable[[int, int], None]
+    store: ObjectStore, manifest: Manifest, translation: Translation, progress: Callable[[int, int], None]
 ) -> Documents:
     """Read all result documents.
 
     Args:
-        code_size: bytes of the collection's codes; documents with other codes are left out.
+        translation: reads the collection's codes; documents with other codes are left out.
         progress: called with the number of documents read, and of all.
     """
     documents = Documents()
     for result in _read(store, progress):
         if result is None:
             documents.unreadable += 1
-        elif isinstance(result, ActivationResult) and _belongs(result, manifest, code_size):
+        elif isinstance(result, ActivationResult) and _belongs(result, manifest, translation):
             documents.add(result)
     return documents
 
@@ -84,10 +86,15 @@ def _documents(store: ObjectStore, key: str) -> list[Result | None]:
         return [None]
 
 
-def _belongs(result: ActivationResult, manifest: Manifest, code_size: int) -> bool:
+def code_in(result: ActivationResult, manifest: Manifest) -> tuple[Codes, str]:
+    """The code (code_size,) of a document, and what names its codec; see :meth:`Translation.read`."""
+    return decode_code(result.code), manifest.tag_of(result.codec) if result.codec else ""
+
+
+def _belongs(result: ActivationResult, manifest: Manifest, translation: Translation) -> bool:
     """Whether a document is of this very collection: codes of another extractor or codec mean nothing in it."""
     return (
         (result.collection, result.extractor) == (manifest.collection, manifest.extractor)
-        and result.codec in (manifest.codec, None)
-        and len(decode_code(result.code)) == code_size
+        and manifest.has_had(result.codec)
+        and translation.fits(*code_in(result, manifest))
     )

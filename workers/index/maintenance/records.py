@@ -20,6 +20,7 @@ from workers.index.collection.lock import write_lock
 from workers.index.collection.manifest import Manifest
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.collection.opened import Opened
+from workers.index.collection.translation import Translation
 from workers.index.maintenance.documents import newest_activations
 
 __all__ = ["record_for_command", "record_old_assets"]
@@ -41,8 +42,8 @@ def record_old_assets(collections: OpenCollections, name: str) -> None:
     try:
         with write_lock(collections.client, name, "recording"):
             if not collection.all_recorded():
-                code_size = collection.codec.code_size
-                _record(collections.store, collections.client, collections.files(name), collection.manifest, code_size)
+                manifest, codec = collection.pinned
+                _record(collections.store, collections.client, collections.files(name), manifest, codec)
     except CollectionBusy as error:
         raise NotReady(f"Another worker is making the asset records of collection {name!r}.") from error
 
@@ -53,17 +54,15 @@ def record_for_command(opened: Opened) -> None:
     if files.assets.complete():
         return
     manifest = files.current()
-    code_size = Codec.read(files.fetch(manifest.codec), manifest.factory).code_size
+    codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
     with write_lock(opened.redis, opened.name, "recording"):
-        _record(opened.store, opened.redis, files, manifest, code_size)
+        _record(opened.store, opened.redis, files, manifest, codec)
 
 
-def _record(
-    store: ObjectStore, client: RedisClient, files: CollectionStore, manifest: Manifest, code_size: int
-) -> None:
+def _record(store: ObjectStore, client: RedisClient, files: CollectionStore, manifest: Manifest, codec: Codec) -> None:
     """Write every document as a record of its asset, the newest of which counts, and note the files' digests; say of
     jobs that are outdated that they are."""
-    documents = newest_activations(store, manifest, code_size, lambda *_: None)
+    documents = newest_activations(store, manifest, Translation(files, manifest, codec), lambda *_: None)
     digests = ProtectedDigests(store)
 
     def write(result: ActivationResult) -> None:

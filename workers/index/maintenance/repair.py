@@ -8,16 +8,18 @@ from dataclasses import dataclass
 
 from tasks.assets.feedback import Feedback
 from tasks.assets.records import facts_of
+from tasks.results import ActivationResult
 from tasks.storage import ObjectStore
 from workers.index.codec.codec import Codec
 from workers.index.collection.changes import decode_feature
 from workers.index.collection.files import CollectionStore
-from workers.index.collection.journal import BEGINNING, Journal, decode_code, entry_order, named
+from workers.index.collection.journal import BEGINNING, Journal, entry_order, named
 from workers.index.collection.manifest import Manifest
 from workers.index.collection.pinned import pin_current
 from workers.index.collection.segment import meta_text
 from workers.index.collection.segments import open_segments
-from workers.index.maintenance.documents import newest_activations
+from workers.index.collection.translation import Translation
+from workers.index.maintenance.documents import code_in, newest_activations
 
 __all__ = ["Repaired", "repair"]
 
@@ -48,26 +50,39 @@ def repair(
     """
     manifest = pin_current(files, journal)
     codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
-    documents = newest_activations(store, manifest, codec.code_size, progress)
+    translation = Translation(files, manifest, codec)
+    documents = newest_activations(store, manifest, translation, progress)
     newest, removals = documents.newest, files.removals.entries()
     known = [manifest.journal_entry, *(result.journal_entry for result in newest.values()), *removals.values()]
     journal.continue_after(max(known, key=entry_order))
     _align(journal, manifest)
-    present = _current_entries(files, manifest, codec, journal, {*newest, *removals})
+    present = _current_entries(files, manifest, codec, journal, {*newest, *removals}, translation)
     registered = removed = 0
     for asset_id in {*newest, *removals}:
         result, removal = newest.get(asset_id), removals.get(asset_id, BEGINNING)
         if result and entry_order(result.journal_entry) > entry_order(removal):
-            code = decode_code(result.code)
-            meta = named(result.meta, result.name)
-            if present.get(asset_id) != (code.tobytes(), meta_text(meta)):
+            if not _is_as_documented(present.get(asset_id), result, manifest, translation):
+                (code, of_codec), meta = code_in(result, manifest), named(result.meta, result.name)
                 facts = facts_of(result)
                 feature = decode_feature(result.feature) if manifest.features else None
-                registered += bool(journal.add(asset_id, code, meta, result.journal_entry, facts, feature))
+                registered += bool(journal.add(asset_id, code, meta, result.journal_entry, facts, feature, of_codec))
         elif asset_id in present:
             removed += bool(journal.remove(asset_id, unless_after=removal))
     Feedback(journal.client, store, manifest.collection).restore()
     return Repaired(len(newest), registered, removed, documents.unreadable)
+
+
+def _is_as_documented(
+    present: tuple[bytes, str] | None, result: ActivationResult, manifest: Manifest, translation: Translation
+) -> bool:
+    """Whether an entry, if any, is that of a document. Of one with a code of a former codec, the segments hold a better
+    code than can be made from it."""
+    if present is None or present[1] != meta_text(named(result.meta, result.name)):
+        return False
+    former = result.codec not in (None, manifest.codec)
+    if former and entry_order(result.journal_entry) <= entry_order(manifest.journal_entry):
+        return True
+    return present[0] == translation.read(*code_in(result, manifest)).tobytes()
 
 
 def _align(journal: Journal, manifest: Manifest) -> None:
@@ -80,7 +95,12 @@ def _align(journal: Journal, manifest: Manifest) -> None:
 
 
 def _current_entries(
-    files: CollectionStore, manifest: Manifest, codec: Codec, journal: Journal, wanted: AnyCollection[str]
+    files: CollectionStore,
+    manifest: Manifest,
+    codec: Codec,
+    journal: Journal,
+    wanted: AnyCollection[str],
+    translation: Translation,
 ) -> dict[str, tuple[bytes, str]]:
     """Codes and metadata (see :func:`meta_text`) of some assets by segments and journal; assets that are not registered
     are missing."""
@@ -89,7 +109,7 @@ def _current_entries(
         found = segment.find(wanted)
         for i, code in zip(found.tolist(), segment.codes_at(found), strict=True):
             present[segment.assets[i]] = (code.tobytes(), segment.metas[i])
-    for change in journal.all_after(manifest.journal_entry, codec.code_size):
+    for change in journal.all_after(manifest.journal_entry, translation):
         if change.code is None:
             present.pop(change.asset_id, None)
         else:

@@ -24,11 +24,12 @@ from workers.index.collection.manifest import Manifest, SegmentFiles
 from workers.index.collection.pinned import current_manifest, publish
 from workers.index.collection.segment import Entries, Segment, SegmentPaths, merge_segments, meta_text
 from workers.index.collection.segments import open_segments
+from workers.index.collection.translation import Translation
 from workers.index.collection.workspace import workspace
 from workers.index.maintenance.recalibrate import has_doubled, remeasured
 from workers.index.maintenance.tiers import to_merge
 
-__all__ = ["CheckLock", "compact", "delete", "recalibrated", "remove", "rollback", "separated"]
+__all__ = ["CheckLock", "compact", "delete", "publish_next", "recalibrated", "remove", "rollback", "separated"]
 
 _REFERENCE: Final = re.compile(r"reference-\d{5}")
 _MOST_HIDDEN_FILES: Final = 8
@@ -62,7 +63,8 @@ def compact(files: CollectionStore, journal: Journal, check_lock: CheckLock, *, 
     if entry_order(journal.announced().cut) > entry_order(manifest.journal_entry):
         raise journal_incomplete(manifest.collection)
     codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
-    changes = {change.asset_id: change for change in journal.all_after(manifest.journal_entry, codec.code_size)}
+    translation = Translation(files, manifest, codec)
+    changes = {change.asset_id: change for change in journal.all_after(manifest.journal_entry, translation)}
     if not changes and not (whole and _in_pieces(manifest)):
         return manifest
     entries = [manifest.journal_entry, *(change.entry for change in changes.values())]
@@ -70,7 +72,7 @@ def compact(files: CollectionStore, journal: Journal, check_lock: CheckLock, *, 
     following = next_generation(files, manifest, segments=segments, journal_entry=max(entries, key=entry_order))
     if has_doubled(following):
         following = remeasured(files, following, codec, open_segments(files, following, codec))
-    _publish(files, journal, following, check_lock)
+    publish_next(files, journal, following, check_lock)
     return following
 
 
@@ -101,8 +103,11 @@ def rollback(files: CollectionStore, journal: Journal, number: int, check_lock: 
     open_segments(files, old, Codec.read(files.fetch(old.codec), old.factory))
     mixed = old.calibration is None and manifest.calibration is not None
     segments = separated(files, old) if mixed else old.segments
-    following = next_generation(files, manifest, segments=segments, journal_entry=old.journal_entry)
-    _publish(files, journal, following, check_lock)
+    base = manifest
+    if old.codec != manifest.codec:  # calibration and thresholds are the codec's
+        base = old.model_copy(update={"codecs": manifest.codecs, "generation": manifest.generation})
+    following = next_generation(files, base, segments=segments, journal_entry=old.journal_entry)
+    publish_next(files, journal, following, check_lock)
     return following
 
 
@@ -114,7 +119,7 @@ def recalibrated(
     _finish(files, journal, manifest, check_lock)
     same = next_generation(files, manifest, segments=manifest.segments, journal_entry=manifest.journal_entry)
     following = same.model_copy(update=dict(changed))
-    _publish(files, journal, following, check_lock)
+    publish_next(files, journal, following, check_lock)
     return following
 
 
@@ -139,7 +144,7 @@ def next_generation(
     return manifest.model_copy(update=changed)
 
 
-def _publish(files: CollectionStore, journal: Journal, manifest: Manifest, check_lock: CheckLock) -> None:
+def publish_next(files: CollectionStore, journal: Journal, manifest: Manifest, check_lock: CheckLock) -> None:
     check_lock()
     publish(files, journal, manifest)
     _finish(files, journal, manifest, check_lock)
