@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -24,7 +25,7 @@ from workers.index.collection.manifest import Manifest
 from workers.index.collection.translation import Translation
 from workers.index.maintenance.documents import code_in, newest_activations
 
-__all__ = ["Audited", "audit_collection", "fits_code"]
+__all__ = ["Audited", "audit_collection", "current_activations", "fits_code"]
 
 _BATCH_IMAGES: Final = 16
 _READERS: Final = 2
@@ -42,7 +43,7 @@ class Audited:
 
 def audit_collection(
     store: ObjectStore, files: CollectionStore, candidate: Codec, extractor: Extractor, limits: Limits,
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None], most: int | None = None,
 ) -> Iterator[Audited]:  # fmt: skip
     """Compare every published image of a collection with its code, by the collection's codec and by another one.
 
@@ -51,6 +52,7 @@ def audit_collection(
     Args:
         candidate: the other codec.
         progress: called with the number of images done, and of all.
+        most: compare a random sample of so many.
 
     Raises:
         InvalidRequest: the candidate is for features of another dimension.
@@ -62,7 +64,9 @@ def audit_collection(
             f"The candidate takes {candidate.dimension}-d features, the collection {codec.dimension}-d."
         )
     translation = Translation(files, manifest, codec)
-    results = _current_activations(store, files, manifest, translation)
+    results = current_activations(store, files, manifest, translation)
+    if most is not None and len(results) > most:
+        results = random.Random(0).sample(results, most)
     pairs = _pairs(store, results, extractor.input_size, limits)
     done = 0
     for batch in _batches(pairs):
@@ -79,7 +83,7 @@ def audit_collection(
             )
 
 
-def _current_activations(
+def current_activations(
     store: ObjectStore, files: CollectionStore, manifest: Manifest, translation: Translation
 ) -> list[ActivationResult]:
     """The newest activation of each asset that was not removed since."""

@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "compact": Lazy(f"{_UPKEEP}:compact", "Merge the journal into the next generation."),
     "rollback": Lazy(f"{_UPKEEP}:rollback", "Return to an earlier generation."),
     "repair": Lazy(f"{_UPKEEP}:repair", "Re-register what Redis has lost, from the documents in S3."),
+    "retrain": Lazy("workers.commands.index_retrain:retrain", "Train the index again, on what it holds now."),
     "delete": Lazy(f"{_UPKEEP}:delete", "Delete a collection."),
     "duplicates": Lazy(f"{_UPKEEP}:duplicates", "List the near-duplicates that the build found."),
     "verify": Lazy(f"{_UPKEEP}:verify", "Check a collection's files, and that its entries are found."),

@@ -248,6 +248,8 @@ def plan(
 @_json
 def info(name: str, as_json: bool) -> None:
     """Show the state of the collection NAME: generation, index, extractor, size, journal, threshold."""
+    from workers.index.maintenance.retrain import outgrown  # noqa: PLC0415  # loads FAISS
+
     opened = open_collection(load_settings(), name)
     manifest = opened.files.current()
     journal = sum(1 for _ in opened.journal.all_after(manifest.journal_entry))
@@ -266,6 +268,8 @@ def info(name: str, as_json: bool) -> None:
         click.echo(f"features    {manifest.features}, {manifest.stored.row_bytes} bytes an image, for exact re-ranking")
     click.echo(f"files       {size:,} bytes, {size / max(count, 1):.1f} an image")
     click.echo(f"verdict     {_threshold(manifest)}, at nprobe {manifest.usual_nprobe}")
+    if reason := outgrown(manifest):
+        click.echo(f"retrain     advised (aii index retrain {name}): {reason}")
     for line in _curve(manifest, count):
         click.echo(line)
 

@@ -128,6 +128,7 @@ def verify(name: str, sample: int, least: float) -> None:
     Exit status 1 when a file is damaged or too few entries are found.
     """
     from workers.index.collection.collection import Collection  # noqa: PLC0415
+    from workers.index.maintenance.retrain import Current, advice  # noqa: PLC0415
     from workers.index.maintenance.verify import verify_collection  # noqa: PLC0415
 
     opened = open_collection(load_settings(), name)
@@ -137,6 +138,8 @@ def verify(name: str, sample: int, least: float) -> None:
         f"{seen.files} files agree with their digests: {seen.entries:,} images, {seen.journal:,} in the journal."
     )
     click.echo(f"Found {seen.found_at_1:,} of {seen.asked:,} at nprobe 1, {seen.found_at_16:,} at nprobe 16.")
+    for reason in advice(Current.open(opened.files, collection.manifest)):
+        click.echo(f"Retraining is advised (aii index retrain {name}): {reason}.")
     if seen.share < least:
         sys.exit(EXIT_FAILED)
 

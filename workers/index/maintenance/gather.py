@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,15 +18,15 @@ from tasks.errors import BadInput, InvalidRequest, JobMissing, NotFound, TooLarg
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.waiting import wait_until_closed
 from tasks.messages import ExtractRequest
-from tasks.names import DIGEST_PATTERN, sha256_hex
+from tasks.names import DIGEST_PATTERN, canonical_json, sha256_hex
 from tasks.results import ExtractionResult, ExtractorIdentity, FailureResult
 from tasks.storage import Bucket, ObjectStore
 from workers.images.folders import ImageFile, listed_images
 from workers.index.collection.files import CollectionStore
 
-__all__ = ["Gathered", "Gatherer"]
+__all__ = ["CHUNK", "Gathered", "Gatherer"]
 
-_CHUNK: Final = 256
+CHUNK: Final = 256
 _UPLOADS: Final = 8
 
 
@@ -84,16 +84,30 @@ class Gatherer:
         """
         skipped: list[str] = []
         digests = list(dict.fromkeys(d for source in sources for d in self._uploaded(source, skipped)))
-        chunks = [digests[start : start + _CHUNK] for start in range(0, len(digests), _CHUNK)]
+        gathered = self.extract(digests, path, progress)
+        return replace(gathered, skipped=[*skipped, *gathered.skipped])
+
+    def extract(self, digests: Sequence[str], path: Path, progress: Callable[[int], None], key: str = "") -> Gathered:
+        """The same for originals that are in the store, by their digests.
+
+        Args:
+            key: tells these jobs from those of another time, whose features are deleted.
+        """
+        chunks = [digests[start : start + CHUNK] for start in range(0, len(digests), CHUNK)]
         requests = [
-            ExtractRequest(collection=self.collection, extractor=self.extractor.sha256, images=chunk)
+            ExtractRequest(
+                collection=self.collection,
+                extractor=self.extractor.sha256,
+                images=list(chunk),
+                idempotency_key=f"{key}-{sha256_hex(canonical_json(list(chunk)))}" if key else "",
+            )
             for chunk in chunks
         ]
         for request in requests:
             submit(self.ledger, self.sender, request)
         self._wait(requests, progress)
         results = [self._result(request) for request in requests]
-        skipped += [f"{digest}: {why}" for result in results for digest, why in result.skipped.items()]
+        skipped = [f"{digest}: {why}" for result in results for digest, why in result.skipped.items()]
         with path.open("wb") as file:
             for result in results:
                 file.write(self.files.download_features(result.features, self.extractor.dimension).tobytes())

@@ -5,6 +5,7 @@ Only the last step, which is one write, changes what workers answer from. Whatev
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from workers.index.maintenance.build import NewCollection, train_collection
 from workers.index.maintenance.upkeep import CheckLock, next_generation, publish_next
 from workers.index.verdicts.background import Background
 
-__all__ = ["Candidate", "Current", "advice", "switch", "train"]
+__all__ = ["Candidate", "Current", "advice", "outgrown", "switch", "train"]
 
 _TOGETHER: Final = 50_000
 _OUTGROWN: Final = 4  # times as many cells would be made today
@@ -164,16 +165,17 @@ def _distractors(
 
 def advice(current: Current) -> list[str]:
     """Why the collection should be trained again; nothing when it need not be."""
-    return [reason for reason in (_outgrown(current.manifest, current.codec), _drift(current)) if reason]
+    return [reason for reason in (outgrown(current.manifest), _drift(current)) if reason]
 
 
-def _outgrown(manifest: Manifest, codec: Codec) -> str:
-    wanted = usual_cells(manifest.assets)
-    if not codec.cells or codec.cells * _OUTGROWN > wanted:
+def outgrown(manifest: Manifest) -> str:
+    """Whether the collection has too many images for its cells; "" when it has not."""
+    cells, wanted = re.search(r"IVF(\d+)", manifest.factory), usual_cells(manifest.assets)
+    if not cells or int(cells[1]) * _OUTGROWN > wanted:
         return ""
     return (
-        f"{manifest.assets:,} images are {manifest.assets // codec.cells:,} in each of {codec.cells:,} cells; an index "
-        f"of today would have {wanted:,}"
+        f"{manifest.assets:,} images are {manifest.assets // int(cells[1]):,} in each of {int(cells[1]):,} cells; an "
+        f"index of today would have {wanted:,}"
     )
 
 
