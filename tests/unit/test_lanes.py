@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from tasks.names import QUEUE_ACTIVATE, QUEUE_INDEX, QUEUE_QUERY, QUEUES
 from tasks.settings import Settings
 from tasks.shares import queues_of
+from tests.waiting import LIMIT_S
 from workers.delivery.lanes import ShortPollConnection, lanes_for
 
 SETTINGS = Settings(activate_threads=7, query_threads=3)
@@ -54,4 +57,16 @@ def test_a_lane_at_work_waits_for_messages_only_briefly_so_that_finished_jobs_ar
         connection = Connection()
         ShortPollConnection(connection, Channel(held, 4), None).drain_events(timeout=2.0)
         waits += connection.waits
-    assert waits[1] == waits[2] < waits[0] < 2.0
+    assert waits[2] < waits[1] < waits[0] < 2.0
+
+
+def test_a_lane_whose_threads_are_all_at_work_goes_on_when_one_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.delivery.lanes._LONGEST_WAIT_S", LIMIT_S)
+    channel, connection, freed = Channel(4, 4), Connection(), threading.Event()
+    waiting = ShortPollConnection(connection, channel, None, freed=freed)
+    lane = threading.Thread(target=waiting.drain_events, args=(LIMIT_S,), daemon=True)
+    lane.start()
+    while lane.is_alive():
+        freed.set()
+        lane.join(0.01)
+    assert connection.waits[0] < 1

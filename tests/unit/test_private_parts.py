@@ -45,6 +45,10 @@ def test_a_lost_connection_is_given_up_in_a_method_of_its_own() -> None:
     assert list(inspect.signature(Consumer.on_connection_error_after_connected).parameters) == ["self", "exc"]
 
 
+def test_the_end_of_a_job_is_told_by_a_method_of_its_own() -> None:
+    assert "call_soon_ack," in inspect.getsource(Consumer.create_task_handler)
+
+
 def test_a_lanes_options_are_known() -> None:
     known = {
         *inspect.signature(WorkController.__init__).parameters,
