@@ -29,5 +29,10 @@ def leave_to_the_tests() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["LC_ALL"] = "C.UTF-8"
     state = tempfile.mkdtemp(prefix="aii-tests-")
-    atexit.register(shutil.rmtree, state, ignore_errors=True)
+    atexit.register(_remove, state, os.getpid())
     os.environ["AII_STATE_DIR"] = state
+
+
+def _remove(folder: str, owner: int) -> None:
+    if os.getpid() == owner:  # and not a child that a test forked
+        shutil.rmtree(folder, ignore_errors=True)

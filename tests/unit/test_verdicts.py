@@ -277,14 +277,14 @@ def test_near_duplicates_in_an_archive_of_any_size_spoil_no_threshold(count: int
 
 def test_pages_of_text_in_an_archive_match_no_other_pages() -> None:
     extractor = load_extractor("compact", torch.device("cpu"), precision="float32")
-    pages = [image for number, image in enumerate(plain_images(500, seed=9)) if number % 10 < 7]
+    pages = [image for number, image in enumerate(plain_images(150, seed=9)) if number % 10 < 7]
     with torch.no_grad():
         inputs = torch.stack([to_input(page, extractor.input_size) for page in pages])
         features = extractor(inputs).numpy()
-    new, codes = train_collection("archive", "Flat", EXTRACTOR, features[:100], FPR, shipped())
-    others = judged(new, codes, features[100:], shipped())
-    assert sum(verdict == "match" for _, verdict in others) <= 5  # 1 % of 250 is 2.5
-    own = judged(new, codes, features[:100], shipped())
+    new, codes = train_collection("archive", "Flat", EXTRACTOR, features[:50], FPR, shipped())
+    others = judged(new, codes, features[50:], shipped())
+    assert sum(verdict == "match" for _, verdict in others) <= 2  # of 55
+    own = judged(new, codes, features[:50], shipped())
     assert all(verdict == "match" for _, verdict in own)
 
 
