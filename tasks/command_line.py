@@ -7,6 +7,7 @@ Imports click only, because it runs before every command, and for ``--help`` and
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import sys
@@ -29,6 +30,7 @@ __all__ = [
     "Advance",
     "Command",
     "FilePath",
+    "FiniteRange",
     "Group",
     "Lazy",
     "LazyGroup",
@@ -127,6 +129,16 @@ def _spelled_out(found: re.Match[str]) -> str:
 def printable(name: str) -> str:
     """A file's name as text: bytes that are no UTF-8 are spelled out."""
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers, without infinity and what is no number, which click compares with nothing."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
 
 
 class FilePath(click.Path):

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tasks.command_line import FiniteRange
 from tasks.names import META_KEY_PATTERN, VIEWS
 
 __all__ = ["collection_option", "metadata_option", "query_options"]
@@ -37,6 +38,14 @@ def _views(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]
     return tuple(dict.fromkeys(views))
 
 
+def _one_criterion(ctx: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """A verdict rests on a rate or on a distance."""
+    other = "threshold" if parameter.name == "fpr" else "fpr"
+    if value is not None and ctx.params.get(other) is not None:
+        raise click.UsageError("--fpr and --threshold exclude each other: give a rate, or a distance.")
+    return value
+
+
 def query_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """One command-line option for each field of :class:`tasks.messages.QueryOptions`, by the field's name."""
     options = (
@@ -44,11 +53,11 @@ def query_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--top", "top_k", default=5, show_default=True, type=click.IntRange(1, 100), help="Matches to return."
         ),
         click.option(
-            "--fpr", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+            "--fpr", type=FiniteRange(0, 1, min_open=True, max_open=True), callback=_one_criterion,
             help="Share of unrelated images that may match; default: the collection's.",
         ),
         click.option(
-            "--threshold", type=click.FloatRange(0),
+            "--threshold", type=FiniteRange(0), callback=_one_criterion,
             help="Distance up to which the first match counts; default: calibrated.",
         ),
         click.option(

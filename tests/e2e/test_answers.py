@@ -16,7 +16,7 @@ from tasks.messages import QueryOptions
 from tasks.names import sha256_hex
 from tasks.results import ActivationResult, ExplanationResult, QueryResult
 from tests.photographs import photographs
-from tests.stack import WorkerProcess, aii
+from tests.stack import WorkerProcess, aii, aii_here
 from tests.waiting import LIMIT_S
 
 
@@ -45,6 +45,12 @@ def copies(producer: Producer, asset: ActivationResult, tmp_path: Path) -> dict[
     paths["other"] = tmp_path / "other.png"
     paths["other"].write_bytes(photographs()["coffee.png"])
     return paths
+
+
+def asked(environment: dict[str, str], path: Path, *options: str) -> dict[str, Any]:
+    done = aii_here(environment, "query", str(path), "--json", *options)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
 def explained(producer: Producer, path: Path, **options: Any) -> ExplanationResult:
@@ -181,3 +187,19 @@ def test_evidence_needs_answers_to_wait_for(stack_environment: dict[str, str], t
     (tmp_path / "a.png").write_bytes(photographs()["coffee.png"])
     wrong = aii(stack_environment, "query", str(tmp_path / "a.png"), "--no-wait", "--evidence", str(tmp_path / "e"))
     assert wrong.returncode == 2
+
+
+def test_a_query_chooses_its_rate_or_its_distance(
+    stack_environment: dict[str, str], asset: ActivationResult, copies: dict[str, Path]
+) -> None:
+    usual = asked(stack_environment, copies["same"])
+    assert (usual["verdict"], usual["assessment"]["fpr"]) == ("match", 0.01)
+    rare = asked(stack_environment, copies["same"], "--fpr", "0.002")
+    assert rare["assessment"]["fpr"] == 0.002
+    assert rare["assessment"]["threshold"] < usual["assessment"]["threshold"]
+    unmeasured = asked(stack_environment, copies["same"], "--fpr", "0.000001")
+    assert unmeasured["verdict"] == "uncalibrated"
+    assert "takes 3,000,000 unrelated images to measure" in unmeasured["assessment"]["reason"]
+    for distance, verdict in (("0", "no_match"), ("4", "match")):
+        answer = asked(stack_environment, copies["same"], "--threshold", distance)
+        assert (answer["verdict"], answer["threshold"]) == (verdict, float(distance))

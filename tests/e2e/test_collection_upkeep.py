@@ -61,7 +61,8 @@ def test_a_collection_built_by_workers_is_compacted_by_itself_and_repaired_after
         start_worker(AII_COMPACT_AFTER="6")
     # The collection holds other crops of the same pictures. Coarser codes than these cannot tell asset-5, a piece of
     # dark sky, from them: by IVF16,PQ8x4 it is the first in float32, and the second in bfloat16.
-    built = aii(stack_environment, "index", "build", name, "--images", str(images), "--factory", "IVF4,PQ16x8")
+    how = ("--factory", "IVF4,PQ16x8", "--features", "int8", "--fpr", "0.02")
+    built = aii(stack_environment, "index", "build", name, "--images", str(images), *how)
     assert built.returncode == 0, built.stderr
     assert "300 images (1 skipped)" in built.stdout
     assert "[truncated]" in built.stderr
@@ -70,6 +71,9 @@ def test_a_collection_built_by_workers_is_compacted_by_itself_and_repaired_after
     results = [producer.activate(p, asset_id=f"asset-{i}", collection=name).wait(LIMIT_S) for i, p in enumerate(photos)]
     wait_for(lambda: info(stack_environment, name)["generation"] > 1, "no worker compacted the journal")
     assert [r.asset_id for r in results if is_found(producer, r, name)] == [f"asset-{i}" for i in range(8)]
+    answer: Any = producer.query(photos[3], collection=name).wait(LIMIT_S)
+    assert (answer.matches[0].asset_id, answer.matches[0].distance < 0.01) == ("asset-3", True)  # by its stored feature
+    assert (answer.assessment.reranked, answer.assessment.fpr) == ("int8", 0.02)
 
     good_index(stack_environment, "remove", name, "asset-0", "asset-7")
     with connect_redis(settings) as client:
@@ -83,6 +87,8 @@ def test_a_collection_built_by_workers_is_compacted_by_itself_and_repaired_after
     left = [f"asset-{i}" for i in range(1, 7)]  # a worker that had not read the removals follows the new generation
     wait_for(lambda: [r.asset_id for r in results if is_found(producer, r, name)] == left, "not what was left is found")
     assert "agree with their digests" in good_index(stack_environment, "verify", name)
+    restored: Any = producer.query(photos[3], collection=name).wait(LIMIT_S)
+    assert restored.matches[0].distance == answer.matches[0].distance
 
 
 def test_removed_assets_come_back_when_they_are_activated_again(
@@ -134,6 +140,9 @@ def test_a_plan_names_an_index_its_cost_and_the_reasons(stack_environment: dict[
     assert len(plan["reasons"]) == 3
     roomy = json.loads(good_index(stack_environment, "plan", "--images", "1000000", "--bytes", "40", "--json"))
     assert roomy["factory"] == "OPQ38_304,IVF1024,PQ38x8"
+    said = good_index(stack_environment, "plan", "--images", "1000000", "--features", "int8", "--nprobe", "4")
+    assert "features 516 bytes an image (int8), 492 MiB of these files" in said
+    assert "nprobe 4" in said
     refused = aii_here(stack_environment, "index", "plan", "--images", "1000000", "--ms", "0.000001")
     assert (refused.returncode, "are the least" in refused.stderr) == (1, True)
 

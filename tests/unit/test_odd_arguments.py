@@ -85,3 +85,16 @@ def test_odd_settings_end_in_an_exit_code_that_the_help_names(
         return  # a name that might exist
     code, said = outcome(["jobs", "list"], photo.parent, **{variable: start + text})
     assert (code in (2, 3), "bug" in said) == (True, False), said
+
+
+@pytest.mark.parametrize("odd", ["nan", "inf", "-inf", "-1", "2", "0", "1", "few"])
+def test_a_rate_is_a_number_between_0_and_1(photo: Path, odd: str) -> None:
+    for command in (["query", str(photo)], ["index", "build", "a", "--images", str(photo.parent)]):
+        code, said = outcome([*command, "--fpr", odd], photo.parent)
+        assert (code, "Invalid value for '--fpr'" in said) == (2, True), said
+
+
+@pytest.mark.parametrize("odd", [["nan"], ["inf"], ["-1"], ["near"], ["0.5", "--fpr", "0.01"]])
+def test_a_threshold_is_a_distance_and_takes_no_rate_beside_it(photo: Path, odd: list[str]) -> None:
+    code, said = outcome(["query", str(photo), "--threshold", *odd], photo.parent)
+    assert (code, "Invalid value for '--threshold'" in said or "exclude each other" in said) == (2, True), said

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tasks.command_line import Command, FilePath, PathText, progress_bar
+from tasks.command_line import Command, FilePath, FiniteRange, PathText, progress_bar
 from tasks.errors import CollectionExists, CollectionMissing, InvalidRequest
 from tasks.messages import USUAL_NPROBE
 from tasks.settings import load_settings
@@ -33,7 +33,7 @@ _fpr = click.option(
     "--fpr",
     default=_DEFAULT_FPR,
     show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     help="Share of unrelated images that may count as a match.",
 )
 _features = click.option(
@@ -203,9 +203,7 @@ def _listed(sources: tuple[str, ...]) -> int | None:
 @click.option("--images", required=True, type=click.IntRange(1), help="How many images are expected.")
 @click.option("--dimension", default=512, show_default=True, type=click.IntRange(1), help="Dimension of the features.")
 @click.option("--bytes", "max_bytes", type=click.IntRange(1), help="At most this many bytes of code for an image.")
-@click.option(
-    "--ms", "max_ms", type=click.FloatRange(0, min_open=True), help="At most this many milliseconds for a search."
-)
+@click.option("--ms", "max_ms", type=FiniteRange(0, min_open=True), help="At most this many milliseconds for a search.")
 @click.option(
     "--nprobe", default=USUAL_NPROBE, show_default=True, type=click.IntRange(1, 65_536), help="Cells a search visits."
 )

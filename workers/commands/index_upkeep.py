@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from tasks.command_line import EXIT_FAILED, Command, FilePath, progress_bar
+from tasks.command_line import EXIT_FAILED, Command, FilePath, FiniteRange, progress_bar
 from tasks.settings import load_settings
 from workers.index.collection.opened import open_collection
 
@@ -119,7 +119,7 @@ def delete(name: str, yes: bool) -> None:
 @_name
 @click.option("--sample", default=1_000, show_default=True, type=click.IntRange(1), help="Number of entries to search.")
 @click.option(
-    "--least", default=0.95, show_default=True, type=click.FloatRange(0, 1),
+    "--least", default=0.95, show_default=True, type=FiniteRange(0, 1),
     help="Share of them that must be found at nprobe 16.",
 )  # fmt: skip
 def verify(name: str, sample: int, least: float) -> None:

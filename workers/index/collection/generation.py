@@ -8,8 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
+
 from tasks.results import Match
 from workers.index.codec.codec import Codec, Features, Probe, search
+from workers.index.codec.stored import exact_distances
 from workers.index.collection.delta import Delta
 from workers.index.collection.journal import name_in
 from workers.index.collection.manifest import Manifest
@@ -54,10 +57,10 @@ class Generation:
 
     def distractor_distances(self, feature: Features, probe: Probe, k: int) -> list[float]:
         """Of the `k` distractors nearest to a feature (D,), ascending."""
-        if self.manifest.stored is None:
+        if (stored := self.manifest.stored) is None:
             return self.distractors.distances(probe, k)
-        hits = self.distractors.best(probe, max(k, RERANKED), {}, lambda _: True)
-        return [hit.distance for hit in self.ranked(feature, hits)[:k]]
+        rows = self.distractors.stored(probe, max(k, RERANKED))
+        return sorted(exact_distances(feature, stored.decode(np.stack(rows))).tolist())[:k] if rows else []
 
     def change_of(self, asset_id: str) -> tuple[bool, Entry | None]:
         """Whether the delta says anything of an asset, and if so its entry; None for one that was removed."""

@@ -10,6 +10,7 @@ import numpy as np
 from tasks.errors import CorruptSegment
 from workers.index.codec.codec import Codec, Probe
 from workers.index.codec.stack import Stack
+from workers.index.codec.stored import Rows
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.manifest import Manifest, SegmentFiles
 from workers.index.collection.segment import Entry, Hit, Segment
@@ -53,6 +54,12 @@ class Segments:
     def distances(self, probe: Probe, k: int) -> list[float]:
         """Of the `k` nearest entries, ascending, hidden ones included."""
         return self._stack.distances(probe, k)
+
+    def stored(self, probe: Probe, k: int) -> list[Rows]:
+        """The stored features (row_bytes,) of the `k` entries with the nearest codes, hidden ones included."""
+        numbers, positions, _ = self._stack.search(probe, k)
+        pairs = zip(numbers.tolist(), positions.tolist(), strict=True)
+        return [self.segments[number].stored[position] for number, position in pairs]
 
     def _nearest(self, probe: Probe, k: int) -> Iterator[Hit | None]:
         """The `k` nearest entries, nearest first; None in place of a hidden one."""

@@ -79,7 +79,7 @@ class TextTable:
     def __init__(self, path: Path) -> None:
         if path.stat().st_size < _HEADER:
             raise CorruptSegment(f"{path.name} is too short for a table.")
-        data = np.memmap(path, dtype=np.uint8, mode="r")
+        data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))  # slices of a memmap itself take ten times as long
         if data[:8].tobytes() != _MAGIC:
             raise CorruptSegment(f"{path.name} is not a table.")
         count = int(data[8:_HEADER].view("<u8")[0])
