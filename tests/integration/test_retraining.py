@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from tasks.errors import CollectionBusy
 from tasks.ledger.dead_letters import DeadLetters
 from tests.collections import Place, add, anyway, found, unit_vectors
+from tests.forked import forkserver
 from workers.index.codec.codec import Codec, Features
 from workers.index.collection.collection import Collection
 from workers.index.collection.manifest import Manifest
@@ -129,6 +131,27 @@ def test_a_lost_lock_leaves_the_present_codec(place: Place) -> None:
     with pytest.raises(CollectionBusy):
         retrained(place, FACTORIES[0], lost)
     assert place.files.current() == before
+
+
+def retrain_in_a_process(*place: object) -> None:
+    retrained(Place(*place), FACTORIES[0])  # type: ignore[arg-type]
+
+
+def test_a_retraining_that_is_killed_at_any_moment_leaves_one_codec_or_the_other_and_every_asset(place: Place) -> None:
+    moments, writer, names = random.Random(0), place.open(), []
+    for i in range(5):
+        process = forkserver().Process(target=retrain_in_a_process, args=(place.name, place.settings, place.cache))
+        process.start()
+        names.append(f"meanwhile-{i}")
+        add(writer, names[-1], NEW[i])
+        process.join(moments.uniform(0.0, 1.0))
+        process.kill()
+        process.join()
+        reader = place.open()
+        assert first(reader, NEW[: i + 1]) == names
+        assert sorted(found(reader, NEW[0], k=2_000)) == sorted([*KNOWN, *names])
+    retrained(place, FACTORIES[0])
+    assert place.compact().assets == 505
 
 
 def test_images_without_an_original_keep_what_their_codes_say(place: Place, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tasks.command_line import EXIT_FAILED, Command, FilePath, progress_bar
+from tasks.files import write_atomically
 from tasks.names import DIGEST_PATTERN
 from tasks.settings import load_settings
 from tasks.state_folder import state_dir
@@ -80,7 +82,8 @@ def retrain(name: str, factory: str | None, dry_run: bool, **asked: Any) -> None
     known = _Originals({}, []) if manifest.features else _from_originals(opened, manifest)
     if not _retrained(opened, chosen, known.features, _Asked(**asked)):
         sys.exit(EXIT_FAILED)
-    _scratch(opened, "originals").unlink(missing_ok=True)
+    for what in ("retraining", "originals"):
+        _scratch(opened, what).unlink(missing_ok=True)
     for digest in known.objects:
         opened.files.delete_features(digest)
 
@@ -146,14 +149,23 @@ def _from_originals(opened: Opened, manifest: Manifest) -> _Originals:
     digests = _digests(opened, manifest)
     with progress_bar("originals", len(digests)) as progress:
         wanted = [digest for digest in dict.fromkeys(digests.values()) if digest]
-        gathered = gatherer.extract(wanted, _scratch(opened, "originals"), progress, f"retrain-{manifest.codec[:16]}")
+        gathered = gatherer.extract(wanted, _scratch(opened, "originals"), progress, _run_of(opened))
     row = {digest: number for number, digest in enumerate(gathered.assets)}
     found = {asset: gathered.features[row[digest]] for asset, digest in digests.items() if digest in row}
     return _Originals(found, gathered.objects)
 
 
+def _run_of(opened: Opened) -> str:
+    """Names this retraining among others of the collection, until it has switched: an interrupted one finds its jobs
+    again, and a later one not those whose features were deleted."""
+    path = _scratch(opened, "retraining")
+    if not path.exists():
+        write_atomically(path, uuid.uuid4().hex)
+    return path.read_text()
+
+
 def _scratch(opened: Opened, what: str) -> Path:
-    path = state_dir() / "build" / f"{opened.name}-{what}.f32"
+    path = state_dir() / "build" / f"{opened.name}-{what}"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -164,7 +176,7 @@ def _retrained(opened: Opened, factory: str, known: Mapping[str, Features], aske
     from workers.index.maintenance import upkeep  # noqa: PLC0415
 
     extractor = _extractor(opened)
-    path = _scratch(opened, "retrain")
+    path = _scratch(opened, "features")
     try:
         with opened.write_lock() as lock:
             manifest = upkeep.compact(opened.files, opened.journal, lock.check)

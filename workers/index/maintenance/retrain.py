@@ -69,13 +69,16 @@ class Current:
         Args:
             known: features (D,) of images, by asset_id, for a collection that stores none.
         """
-        stored, lost = self.manifest.stored, 0
+        stored, lost, read = self.manifest.stored, 0, None
+        codes = np.empty((0, self.codec.code_size), dtype=np.uint8)
         with path.open("wb") as file:
             for segment, positions in self._each():
                 if stored:
                     features = stored.decode(segment.stored[positions])
                 else:
-                    features = self.codec.decode(segment.codes_at(positions))
+                    if segment is not read:
+                        codes, read = segment.codes, segment
+                    features = self.codec.decode(codes[positions])
                     found = [known.get(segment.assets[position]) for position in positions.tolist()]
                     for row, feature in zip(features, found, strict=True):
                         row[:] = row if feature is None else feature
