@@ -10,7 +10,6 @@ is such a file.
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -26,12 +25,11 @@ from PIL import Image
 from tasks.errors import AiiError
 from tasks.files import write_atomically
 from tasks.messages import ActivationOptions
-from tests.benchmarks.recall import LIMITS, Setting, activate, held_out
+from tests.benchmarks.recall import LIMITS, Setting, activate, held_out, reference_features
 from workers.activation.engine import Engine
 from workers.activation.quality import psnr_db
 from workers.evaluation.searching import Index, found_by_edit
 from workers.evaluation.uncertainty import bootstrap
-from workers.extractors.features import FeatureFolder
 from workers.extractors.registry import load_extractor
 from workers.images import decode
 from workers.images.edits import EDITS, edit_seed
@@ -124,7 +122,7 @@ def main(  # one parameter an option
 ) -> None:
     engine = Engine(load_extractor(extractor, torch.device("cpu")))
     chosen = [data for i, (_, data) in enumerate(image_files(images)) if not hold_out or held_out(i, hold_out)]
-    known = _references(engine, references, features)
+    known = reference_features(engine, references, features)
     setting = Setting(engine, [decode(data, LIMITS).pixels for data in chosen[:count]], known)
     cells = cells or (2 ** int(np.log2(len(known) / 40)),)
     described = f"{len(setting.originals)} photographs, {len(known):,} references, {extractor}"
@@ -140,18 +138,6 @@ def main(  # one parameter an option
             for row in rows:
                 click.echo(_line(row))
             kept.add(rows)
-
-
-def _references(engine: Engine, references: tuple[Path, ...], kept: Path | None) -> Features:
-    if kept and kept.exists():
-        return np.load(kept)  # type: ignore[no-any-return]
-    with tempfile.TemporaryDirectory() as folder:
-        made = FeatureFolder(Path(folder), engine.extractor, references)
-        made.fill(LIMITS, lambda _: None)
-        known: Features = np.array(made.features)
-    if kept:
-        np.save(kept, known)
-    return known
 
 
 def copies_of(setting: Setting, photographs: Sequence[np.ndarray]) -> Features:

@@ -1,6 +1,6 @@
 """What activation buys on every family of index: ``python -m tests.benchmarks.recall --images DIR --references TAR…``.
 
-R@1 over the fourteen edits at nprobe 1, and PSNR, for originals (passive) and for what the engine makes of them: ten
+R@1 over the fourteen edits by nprobe, and PSNR, for originals (passive) and for what the engine makes of them: ten
 steps, one step, an L-infinity bound at the same PSNR, and robust mode. Published files are JPEGs of quality 95.
 """
 
@@ -55,6 +55,8 @@ class Setting:
 @click.option("--factory", "factories", multiple=True, default=FACTORIES, show_default=True)
 @click.option("--alpha", default=3.0, show_default=True)
 @click.option("--linf-alpha", default=5.0, show_default=True, help="Grey levels; choose what gives the same PSNR.")
+@click.option("--nprobe", "nprobes", multiple=True, type=int, default=(1,), show_default=True, help="Cells searched.")
+@click.option("--features", "kept", type=click.Path(path_type=Path), help="A .npy that keeps the references' features.")
 @click.option("--mode", "modes", multiple=True, help="Of: 10 steps, 1 step, linf, robust. Default: all.")
 @click.option("--extractor", default="compact", show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path))
@@ -66,6 +68,8 @@ def main(  # one parameter an option
     factories: tuple[str, ...],
     alpha: float,
     linf_alpha: float,
+    nprobes: tuple[int, ...],
+    kept: Path | None,
     modes: tuple[str, ...],
     extractor: str,
     json_path: Path | None,
@@ -74,10 +78,7 @@ def main(  # one parameter an option
     engine = Engine(load_extractor(extractor, device))
     chosen = [data for i, (_, data) in enumerate(image_files(images)) if not hold_out or held_out(i, hold_out)]
     originals = [decode(data, LIMITS).pixels for data in chosen[:count]]
-    with tempfile.TemporaryDirectory() as folder:
-        made = FeatureFolder(Path(folder), engine.extractor, references)
-        made.fill(LIMITS, lambda _: None)
-        setting = Setting(engine, originals, np.array(made.features))
+    setting = Setting(engine, originals, reference_features(engine, references, kept))
     variants = {
         "10 steps": ActivationOptions(alpha=alpha),
         "1 step": ActivationOptions(alpha=alpha, steps=1),
@@ -86,24 +87,40 @@ def main(  # one parameter an option
     }
     rows = []
     for factory in factories:
-        for row in measure(setting, factory, {name: variants[name] for name in modes or variants}):
+        for row in measure(setting, factory, {name: variants[name] for name in modes or variants}, nprobes):
             rows.append(row)
             edits = " ".join(f"{name}={value:.2f}" for name, value in row["recall_at_1"].items())
-            click.echo(f"{factory:<16}{row['mode']:<10}{row['average']:.4f}  {row['psnr_db'] or 0:.2f} dB  {edits}")
+            mode = f"{row['mode']}, nprobe {row['nprobe']}"
+            click.echo(f"{factory:<22}{mode:<21}{row['average']:.4f}  {row['psnr_db'] or 0:.2f} dB  {edits}")
     if json_path:
         json_path.write_text(json.dumps(rows, indent=2) + "\n")
 
 
-def measure(setting: Setting, factory: str, variants: dict[str, ActivationOptions]) -> list[dict[str, Any]]:
+def reference_features(engine: Engine, references: tuple[Path, ...], kept: Path | None) -> np.ndarray:
+    """Features (N, D) of the references; of the file `kept`, if there is one, which is written otherwise."""
+    if kept and kept.exists():
+        return np.load(kept)  # type: ignore[no-any-return]
+    with tempfile.TemporaryDirectory() as folder:
+        made = FeatureFolder(Path(folder), engine.extractor, references)
+        made.fill(LIMITS, lambda _: None)
+        known = np.array(made.features)
+    if kept:
+        np.save(kept, known)
+    return known
+
+
+def measure(
+    setting: Setting, factory: str, variants: dict[str, ActivationOptions], nprobes: Sequence[int]
+) -> list[dict[str, Any]]:
     codec = Codec.train(factory, setting.references)
     codes = codec.encode(setting.references)
     inputs = [to_input(pixels, setting.engine.extractor.input_size) for pixels in setting.originals]
     own = codec.encode(setting.engine.features(torch.stack(inputs)))
-    rows = [_row(factory, "passive", None, recall(setting, codec, codes, own, setting.originals))]
+    rows = _rows(factory, "passive", None, recall(setting, codec, codes, own, setting.originals, nprobes))
     for mode, options in variants.items():
         published, registered = activate(setting, codec, options)
-        psnr = np.mean([psnr_db(a, b) for a, b in zip(setting.originals, published, strict=True)])
-        rows.append(_row(factory, mode, float(psnr), recall(setting, codec, codes, registered, published)))
+        psnr = float(np.mean([psnr_db(a, b) for a, b in zip(setting.originals, published, strict=True)]))
+        rows += _rows(factory, mode, psnr, recall(setting, codec, codes, registered, published, nprobes))
     return rows
 
 
@@ -127,24 +144,31 @@ def _as_jpeg(pixels: np.ndarray) -> np.ndarray:
 
 
 def recall(
-    setting: Setting, codec: Codec, references: np.ndarray, codes: np.ndarray, published: Sequence[np.ndarray]
-) -> dict[str, float]:
-    """R@1 by edit, with the references and all images in one index."""
+    setting: Setting, codec: Codec, references: np.ndarray, codes: np.ndarray, published: Sequence[np.ndarray],
+    nprobes: Sequence[int] = (1,),
+) -> dict[int, dict[str, float]]:  # fmt: skip
+    """R@1 by nprobe and edit, with the references and all images in one index."""
     index, first = codec.filled(np.concatenate([references, codes])), len(references)
-    shares = {}
+    right, shares = first + np.arange(len(published)), {nprobe: dict[str, float]() for nprobe in nprobes}
     for name, edit in EDITS.items():
         side = setting.engine.extractor.input_size
         edited = (edit(Image.fromarray(p), edit_seed(0, str(i))) for i, p in enumerate(published))
         copies = [to_input(np.asarray(image), side) for image in edited]
         features = setting.engine.features(torch.stack(copies))
-        found = [hits[0][0] if (hits := search(index, codec.probe(feature, 1), 1)) else -1 for feature in features]
-        shares[name] = float(np.mean(np.array(found) == first + np.arange(len(published))))
+        for nprobe, by_edit in shares.items():
+            hits = (search(index, codec.probe(feature, nprobe), 1) for feature in features)
+            by_edit[name] = float(np.mean(np.array([hit[0][0] if hit else -1 for hit in hits]) == right))
     return shares
 
 
-def _row(factory: str, mode: str, psnr: float | None, shares: dict[str, float]) -> dict[str, Any]:
-    average = float(np.mean(list(shares.values())))
-    return {"factory": factory, "mode": mode, "psnr_db": psnr, "average": average, "recall_at_1": shares}
+def _rows(factory: str, mode: str, psnr: float | None, shares: dict[int, dict[str, float]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "factory": factory, "mode": mode, "nprobe": nprobe, "psnr_db": psnr,
+            "average": float(np.mean(list(by_edit.values()))), "recall_at_1": by_edit,
+        }
+        for nprobe, by_edit in shares.items()
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":
