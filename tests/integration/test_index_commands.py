@@ -14,7 +14,9 @@ from tasks.errors import CollectionMissing
 from tests.collections import Place, trained_codec, unit_vectors
 from workers.commands.index import index
 from workers.index.collection.journal import named
+from workers.index.collection.pinned import publish
 from workers.index.maintenance.listing import which_registered
+from workers.index.maintenance.upkeep import next_generation
 
 CODES = trained_codec().encode(unit_vectors(10, 1))
 
@@ -94,3 +96,13 @@ def test_looking_at_a_collection_creates_no_bucket(run: Callable[..., Result]) -
     for _ in range(2):
         refused = run("info", "starter", AII_BUCKET_COLLECTIONS=f"mistyped-{uuid.uuid4().hex[:12]}")
         assert (refused.exit_code, "lacks a bucket" in refused.stderr) == (EXIT_UNAVAILABLE, True)
+
+
+def test_that_a_collection_has_outgrown_its_cells_is_said(place: Place, run: Callable[..., Result]) -> None:
+    assert "retrain" not in run("info", place.name).stdout
+    manifest = place.files.current()
+    (part,) = manifest.segments
+    segments = [part.model_copy(update={"count": 1_000_000})]
+    grown = next_generation(place.files, manifest, segments=segments, journal_entry=manifest.journal_entry)
+    publish(place.files, place.journal, grown)
+    assert f"advised (aii index retrain {place.name}): 1,000,000 images are 62,500" in run("info", place.name).stdout

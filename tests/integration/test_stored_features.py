@@ -19,6 +19,7 @@ from workers.index.collection.collection import Collection
 from workers.index.collection.feature_table import map_features
 from workers.index.collection.lock import write_lock
 from workers.index.maintenance.build import NewCollection, publish_first
+from workers.index.maintenance.retrain import Current, advice, switch, train
 from workers.index.maintenance.transfer import export_collection, import_collection
 
 OLD, NEW = unit_vectors(300, 0), unit_vectors(100, 1)
@@ -136,3 +137,35 @@ def test_a_stored_feature_hardly_moves_a_distance(kind: FeatureType) -> None:
     assert rows.shape == (50, stored.row_bytes)
     exact, moved = (((f[:1] - features[1:]) ** 2).sum(axis=1) for f in (features, stored.decode(rows)))
     assert np.abs(exact - moved).max() < 0.01
+
+
+def test_a_collection_that_keeps_features_is_trained_again_from_them_and_keeps_them(
+    kept: Place, tmp_path: Path
+) -> None:
+    collection = kept.open()
+    for i in range(3):
+        add(collection, f"new-{i}", i)
+    kept.remove("old-3")
+    kept.compact()
+    current = Current.open(kept.files, kept.files.current())
+    features, lost = current.write_features(tmp_path / "features", {})
+    assert (features.shape, lost) == ((302, EXTRACTOR.dimension), 0)
+    manifest = switch(kept.files, kept.journal, current, train(kept.files, current, features, "IVF16,PQ4x8"), anyway)
+    assert (manifest.features, manifest.factory) == ("int8", "IVF16,PQ4x8")
+    add(collection, "new-3", 3)  # with the former codec
+    assert found(kept.open(), NEW[3], k=1) == ["new-3"]
+    kept.compact()
+    assert stored(kept.open()) == expected(removed="old-3", added=range(4))
+
+
+def test_newer_images_that_are_far_from_their_codes_are_a_reason_to_train_again(kept: Place) -> None:
+    collection = kept.open()
+    for i in range(100):
+        add(collection, f"new-{i}", i)
+    kept.compact()
+    assert not advice(Current.open(kept.files, kept.files.current()))
+    for i in range(100):
+        collection.register(f"other-{i}", code_of(collection, 3 * NEW[i]), {}, 3 * NEW[i])
+    kept.compact()
+    (reason,) = advice(Current.open(kept.files, kept.files.current()))
+    assert "times as far from their codes" in reason
