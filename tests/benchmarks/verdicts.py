@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -31,6 +31,7 @@ from workers.images.edits import EDITS, MORE_EDITS, edit_seed
 from workers.images.folders import image_files
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec, Codes, Features, search_many
+from workers.index.codec.stored import FeatureFormat, FeatureType
 from workers.index.maintenance import starter
 from workers.index.maintenance.plain_images import plain_images
 from workers.index.verdicts.background import Background
@@ -101,6 +102,7 @@ def main(photos: Path, references: tuple[Path, ...], hold_out: int, count: int, 
     )
     print_before(measured)
     print_now(measured, basis)
+    print_reranked(measured, basis, features[chosen], known)
     print_views(engine, measured, published, basis.calibration)
     print_scores(measured)
 
@@ -154,6 +156,21 @@ def print_now(measured: Measured, basis: Basis) -> None:
     if basis.background is not None:
         told = np.mean([basis.background.uninformative(feature) for feature in measured.plain])
         click.echo(f"plain images: {told:.3f} told as uninformative")
+
+
+def print_reranked(measured: Measured, basis: Basis, originals: Features, known: Features) -> None:
+    """The same where the features of protected photographs (N, D) and references (M, D) are stored."""
+    contents = measured.contents
+    plain = basis.background.features[basis.background.photographs :] if basis.background else known[:0]
+    kinds: tuple[FeatureType, ...] = ("float16", "int8")
+    for kind in kinds:
+        stored = FeatureFormat(kind, known.shape[1])
+        of_assets, of_others = (stored.decode(stored.encode(f)) for f in (originals, np.concatenate([known, plain])))
+        rows = np.concatenate([of_assets, of_others])
+        calibration = calibrated_on(basis.codec, known, basis.distractors, of_others.__getitem__)
+        click.echo(f"\nbest matches compared by stored features, {kind}: {stored.row_bytes} bytes an image")
+        exact = replace(contents, features=rows.__getitem__)
+        print_now(replace(measured, contents=exact), replace(basis, calibration=calibration))
 
 
 def print_views(engine: Engine, measured: Measured, published: list[np.ndarray], calibration: Calibration) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from workers.index.codec.codec import Codec, Codes, Features
+from workers.index.codec.codec import Codec, Codes, Features, Positions
 from workers.index.verdicts.calibration import Calibration, wilson
 from workers.index.verdicts.duplicates import near_distance
 from workers.index.verdicts.measure import Contents, calibrate, entries_as_queries, first_assets
@@ -51,11 +51,17 @@ class VerdictRow:
     false_matches_high: float
 
 
-def calibrated_on(codec: Codec, references: Features, codes: Codes) -> Calibration:
-    """A calibration by references (N, D) and their codes: of some, as queries, among all others."""
+def calibrated_on(
+    codec: Codec, references: Features, codes: Codes, stored: Callable[[Positions], Features] | None = None
+) -> Calibration:
+    """A calibration by references (N, D) and their codes: of some, as queries, among all others.
+
+    Args:
+        stored: the features as a collection stores them, by position, to compare by these.
+    """
     some = np.sort(np.random.default_rng(0).permutation(len(references))[:_QUERIES])
     queries = entries_as_queries(np.asarray(references), some, near_distance(references))
-    return calibrate(Contents(codec, codes, 0), [queries], FPRS[0], "references")
+    return calibrate(Contents(codec, codes, 0, stored), [queries], FPRS[0], "references")
 
 
 def verdict_rows(
