@@ -1,9 +1,10 @@
 """Through the queue against the bare engine: ``python -m tests.benchmarks.queue [--json FILE]``.
 
-The same photographs by one process that has nothing to do with queues (decode, prepare, optimise in batches, compose,
-encode, decode and verify), and through a producer, Redis, S3 and as many real workers as `aii up` starts here; in
-turns, since a shared machine is now faster and now slower. Both have seen the photographs once before: kernels are made
-for each shape. Then what a query takes, with idle workers and with workers saturated by activations.
+The same photographs by processes that have nothing to do with queues (decode, prepare, optimise in batches, compose,
+encode, decode and verify), fed from memory, and through a producer, Redis, S3 and as many real workers as `aii up`
+starts here, which is how many bare processes there are, of as many threads; in turns, since a shared machine is now
+faster and now slower. Both have seen the photographs once before: kernels are made for each shape. Then what a query
+takes, with idle workers and with workers saturated by activations.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is loaded, as in workers
 
 import json
+import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from typing import Any
 import click
 import torch
 
+from deploy.local.services import workers_here
 from producer import Producer
 from tasks.messages import ActivationOptions
 from tasks.results import ActivationResult
@@ -36,13 +40,13 @@ from tests.stack import running_stack, settings_of
 from workers.activation.compose import compose, prepare
 from workers.activation.engine import BATCH_IMAGES, Engine, Work
 from workers.activation.quality import quality
-from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor
 from workers.images import Limits, decode, encode
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec
 from workers.index.maintenance import starter
 
+BareRun = Callable[[ActivationOptions], None]
 DEFAULTS, WARMING = ActivationOptions(), ActivationOptions(steps=2)
 LIMITS = Limits(max_bytes=64 * 2**20, max_pixels=100_000_000)
 
@@ -63,7 +67,9 @@ def main(
         stack.enter_context(running_stack(state, workers))
         settings = settings_of(state)
         producer = stack.enter_context(Producer.connect(settings))
-        figures = {"images": len(files)} | in_turns(producer, files, rounds)
+        processes = workers or workers_here(settings)
+        with bare_engines(processes, files) as bare:
+            figures = {"images": len(files), "processes": processes} | in_turns(producer, bare, files, rounds)
         figures |= query_latency(producer, settings, files, queries)
     for name, value in figures.items():
         click.echo(f"{name:<32}{value:.3f}" if isinstance(value, float) else f"{name:<32}{value}")
@@ -71,25 +77,25 @@ def main(
         json_path.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def in_turns(producer: Producer, files: Sequence[bytes], rounds: int) -> dict[str, Any]:
+def in_turns(producer: Producer, bare: BareRun, files: Sequence[bytes], rounds: int) -> dict[str, Any]:
     """Images per second without and with the queue; `ratio` is of all rounds, `ratios` are of each round and the two
     bare ones around it."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    extractor, card = load_extractor("compact", device), starter.read_card()
-    codec = Codec.read(starter.FOLDER / "codec.faiss", card.factory)
-    bare = partial(_bare_run, extractor, codec, files)
     bare(WARMING)
     _queue_run(producer, files, WARMING)
-    bare_s, queue_s = [_seconds(bare)], []
+    bare_s, queue_s = [_seconds(lambda: bare(DEFAULTS))], []
     for _ in range(rounds):
         queue_s.append(_seconds(lambda: _queue_run(producer, files)))
-        bare_s.append(_seconds(bare))
+        bare_s.append(_seconds(lambda: bare(DEFAULTS)))
     rate, bare_rate = rounds * len(files) / sum(queue_s), (rounds + 1) * len(files) / sum(bare_s)
     around = [(before + after) / 2 for before, after in pairwise(bare_s)]
     return {
-        "device": str(device), "bare_images_per_s": bare_rate, "queue_images_per_s": rate, "ratio": rate / bare_rate,
+        "device": str(_device()), "bare_images_per_s": bare_rate, "queue_images_per_s": rate, "ratio": rate / bare_rate,
         "ratios": [round(bare / queue, 3) for bare, queue in zip(around, queue_s, strict=True)],
     }  # fmt: skip
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _seconds(run: Callable[[], object]) -> float:
@@ -105,24 +111,57 @@ def _queue_run(producer: Producer, files: Sequence[bytes], options: ActivationOp
     assert len(done) == len(files)
 
 
-def _bare_run(
-    extractor: Extractor, codec: Codec, files: Sequence[bytes], options: ActivationOptions = DEFAULTS
-) -> None:
-    batch = BATCH_IMAGES[extractor.device.type]
-    for start in range(0, len(files), batch):
-        _bare_batch(extractor, codec, files[start : start + batch], options)
+@dataclass(frozen=True)
+class _Bare:
+    """An engine and all files in the memory of its process."""
+
+    engine: Engine
+    codec: Codec
+    files: Sequence[bytes]
+
+    @classmethod
+    def load(cls, files: Sequence[bytes]) -> _Bare:
+        extractor, card = load_extractor("compact", _device()), starter.read_card()
+        return cls(Engine(extractor), Codec.read(starter.FOLDER / "codec.faiss", card.factory), files)
+
+    def run(self, start: int, options: ActivationOptions) -> None:
+        """Everything a worker does for a batch of files but storing it, from the file number `start`."""
+        size = self.engine.extractor.input_size
+        originals = [decode(data, LIMITS) for data in self.files[start : start + self.batch]]
+        prepared = [prepare(o.pixels, size, options.alpha) for o in originals]
+        found = drain(self.engine.activate([Work(p, self.codec, options, options.steps) for p in prepared]))
+        for original, p, f in zip(originals, prepared, found, strict=True):
+            encoded = encode(compose(original.samples, p, f.change), original)
+            again = decode(encoded.data, LIMITS)
+            self.codec.encode(self.engine.features(to_input(again.pixels, size)[None]))
+            quality(original.pixels, again.pixels)
+
+    @property
+    def batch(self) -> int:
+        return BATCH_IMAGES[self.engine.extractor.device.type]
 
 
-def _bare_batch(extractor: Extractor, codec: Codec, files: Sequence[bytes], options: ActivationOptions) -> None:
-    engine = Engine(extractor)
-    originals = [decode(data, LIMITS) for data in files]
-    prepared = [prepare(o.pixels, extractor.input_size, options.alpha) for o in originals]
-    found = drain(engine.activate([Work(p, codec, options, options.steps) for p in prepared]))
-    for original, p, f in zip(originals, prepared, found, strict=True):
-        encoded = encode(compose(original.samples, p, f.change), original)
-        again = decode(encoded.data, LIMITS)
-        codec.encode(engine.features(to_input(again.pixels, extractor.input_size)[None]))
-        quality(original.pixels, again.pixels)
+_bare: list[_Bare] = []  # of a process of the pool, which starts with it
+
+
+@contextmanager
+def bare_engines(processes: int, files: Sequence[bytes]) -> Iterator[BareRun]:
+    """A call that activates all files in so many processes, of one thread each where there are several, as workers
+    are."""
+    if processes > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch and FAISS when they are loaded
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, _start_bare, (files,)) as pool:
+        batches = range(0, len(files), BATCH_IMAGES[_device().type])
+        yield lambda options: list(pool.map(_run_bare, batches, [options] * len(batches))).clear()
+
+
+def _start_bare(files: Sequence[bytes]) -> None:
+    _bare.append(_Bare.load(files))
+
+
+def _run_bare(start: int, options: ActivationOptions) -> None:
+    _bare[0].run(start, options)
 
 
 def query_latency(producer: Producer, settings: Settings, files: Sequence[bytes], count: int) -> dict[str, Any]:
@@ -134,7 +173,7 @@ def query_latency(producer: Producer, settings: Settings, files: Sequence[bytes]
     if finished == len(backlog):
         click.echo("The backlog ended before the queries did: the busy figures are too good.")
     done = [result for _, result in producer.wait_all(backlog, 900) if isinstance(result, ActivationResult)]
-    batch = BATCH_IMAGES["cuda" if torch.cuda.is_available() else "cpu"]
+    batch = BATCH_IMAGES[_device().type]
     step_ms = statistics.mean(r.provenance.timings_ms["optimise"] / r.verification.steps for r in done)
     return {
         "query_p50_ms_idle": idle[0], "query_p95_ms_idle": idle[1],
