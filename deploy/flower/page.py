@@ -112,7 +112,7 @@ class OperationsPage(BaseHandler):  # type: ignore[misc]  # as above
 def operations_html() -> str:
     """The README as HTML, each heading with its anchor as GitHub names it."""
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = markdown.parse(Path(deploy.__file__).with_name("README.md").read_text())
+    tokens = markdown.parse(Path(deploy.__file__).with_name("README.md").read_text("utf-8"))
     for token, inline in pairwise(tokens):
         if token.type == "heading_open":
             token.attrSet("id", _anchor(inline.content))
