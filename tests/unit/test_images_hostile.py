@@ -23,7 +23,7 @@ READABLE = zoo.readable()
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 FUZZ_ROUNDS = 3000
-MOST_CPU_S = 5.0  # a hundred times what any of them takes: for slow processors
+MOST_CPU_S = 5.0  # twenty times what the slowest of them takes: for slow processors
 CODES = {"truncated", "unsupported_format", "too_large", "too_small", "animated", "empty"}
 
 
