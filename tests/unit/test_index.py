@@ -17,7 +17,7 @@ from workers.activation.audit import fits_code
 from workers.index.codec.coarse import Cells
 from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.codec.measured import best_measured, other_measured
-from workers.index.codec.plan import Costs, propose
+from workers.index.codec.plan import Costs, propose, usual_cells
 from workers.index.codec.stored import FeatureFormat
 from workers.index.codec.trainable import check_trainable
 from workers.index.collection.delta import Delta
@@ -235,6 +235,7 @@ def test_a_proposal_follows_what_was_measured_and_says_so() -> None:
     assert proposal.factory.startswith("OPQ") == best.rotated
     assert any(f"{best.factory} found {best.recall:.3f}" in reason for reason in proposal.reasons)
     assert best_measured(2) is None
+    assert (usual_cells(0), usual_cells(40_000)) == (16, 256)
 
 
 def test_more_bytes_and_more_cells_searched_find_more_of_what_was_measured() -> None:

@@ -111,7 +111,7 @@ def paper_cells(images: int) -> int:
 
 def _trainable(wanted: float, images: int) -> int:
     """The nearest power of two, or less where too few images would train so many."""
-    cells = 1 << max(4, round(np.log2(wanted)))
+    cells = 1 << max(4, round(np.log2(max(wanted, 1))))  # of no image too
     while cells > 16 and cells * POINTS_PER_CELL > images:
         cells //= 2
     return int(min(cells, _MOST_CELLS))
