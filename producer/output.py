@@ -102,6 +102,13 @@ _VERDICTS: Final = {
     "no_match": ("no match (nearest:", ")"),
     "uncalibrated": ("nearest", ""),
     "uninformative": ("says too little to be told from others (nearest:", ")"),
+    "incomplete": ("no match as far as could be searched (nearest:", ")"),
+}
+
+
+_NOTHING_FOUND: Final = {
+    "uninformative": "says too little to be told from others",
+    "incomplete": "no match as far as could be searched",
 }
 
 
@@ -113,7 +120,7 @@ def query_line(submission: Submission) -> str:
 def answer_line(answer: QueryResult | LookupAnswer) -> str:
     """What was found for one image or one vector."""
     if not answer.matches:
-        return "says too little to be told from others" if answer.verdict == "uninformative" else "no match"
+        return _NOTHING_FOUND.get(answer.verdict, "no match")
     first = answer.matches[0]
     facts = [f"{_short(first.asset_id)} at distance {first.distance:.3f}"]
     if answer.threshold is not None:

@@ -61,6 +61,7 @@ def _lines(state: Status) -> Iterator[str]:
 def _worker(worker: WorkerNote) -> str:
     memory, queues = f"{worker.memory_bytes / 2**20:,.0f} MiB", ",".join(worker.queues)
     does = f"extractor {worker.extractor}, batches of up to {worker.batch_images}, queues {queues}"
+    does += f", shard {worker.shard}" if worker.shard else ""
     return f"worker   {worker.worker}: {worker.device}, {memory}, {does}"
 
 

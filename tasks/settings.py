@@ -16,6 +16,7 @@ from tasks.errors import InvalidSetting
 from tasks.names import BUCKET_PATTERN, INGEST_PATTERN
 from tasks.redis_address import parsed_redis_url
 from tasks.s3_address import parsed_s3_endpoint
+from tasks.shards import ShardName
 from tasks.state_folder import stack_file
 
 _CONTRADICTION: Final = "http:// and HTTPS"
@@ -151,6 +152,14 @@ class Settings(BaseSettings):
     )
     compact_after: int = Field(
         default=10_000, ge=0, description="changes in a journal at which workers compact it by themselves; 0: never"
+    )
+    shard: ShardName = Field(
+        default="",
+        description="which part of every collection's cells a worker searches, as `2/4`: the second of four; the other "
+        "workers search the others. Default: all",
+    )
+    shard_wait_s: float = Field(
+        default=2.0, gt=0, le=10, description="seconds that a query waits for the other shards; then it goes without"
     )
     auto_repair: bool = Field(
         default=True,

@@ -27,6 +27,7 @@ from tasks.names import QUEUES
 from tasks.periodic import PeriodicThread
 from tasks.results import Result
 from tasks.settings import Settings
+from tasks.shards import Shard
 from tasks.state_folder import state_dir
 from tasks.storage import ObjectStore
 from tasks.tracing import JobTracer, tracer_of
@@ -55,6 +56,8 @@ from workers.index.collection.follower import Follower
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance import starter
 from workers.index.maintenance.continuity import Continuity
+from workers.index.shards.answering import ShardServer
+from workers.index.shards.asking import ShardPeers
 from workers.monitoring.gpu import gpu_state
 from workers.monitoring.health import Check, HealthServer, Readiness, failed_checks
 from workers.monitoring.presence import Presence, memory_bytes
@@ -169,6 +172,7 @@ class _Worker:
         ]  # fmt: skip
         if self._settings.auto_repair:
             background.append(Continuity(self._collections, self._redis, self._store).thread)
+        background += self._shard_threads()
         running.callback(self._recorder.publish)  # what was counted until the end
         if self._tracer:
             running.callback(self._tracer.flush)
@@ -222,7 +226,25 @@ class _Worker:
 
     @cached_property
     def _collections(self) -> OpenCollections:
-        return OpenCollections(self._store, self._redis, state_dir() / "cache", self._extractor.identity)
+        return OpenCollections(self._store, self._redis, state_dir() / "cache", self._extractor.identity, self._peers)
+
+    @cached_property
+    def _shard(self) -> Shard | None:
+        return Shard.parse(self._settings.shard) if self._settings.shard else None
+
+    @cached_property
+    def _peers(self) -> ShardPeers | None:
+        return ShardPeers(self._redis, self._shard, self._settings.shard_wait_s) if self._shard else None
+
+    def _shard_threads(self) -> list[PeriodicThread]:
+        """They answer the other shards: as many at a time as this worker answers queries."""
+        if not self._shard:
+            return []
+        server = ShardServer(self._redis, self._collections, self._shard)
+        return [
+            PeriodicThread(f"shard-{number}", 0.0, server.serve_once)
+            for number in range(1, self._settings.query_threads + 1)
+        ]
 
     @cached_property
     def _device(self) -> Device:
@@ -314,6 +336,7 @@ class _Worker:
             device=self._identity.device,
             extractor=self._extractor.name,
             queues=list(self._queues),
+            shard=self._settings.shard,
             batch_images=self._batch_images,
             memory_bytes=memory_bytes(),
             device_memory_bytes=torch.cuda.memory_allocated(device) if device.type == "cuda" else None,

@@ -12,7 +12,8 @@
     ├── Mismatch              two things that must agree do not
     │   ├── ExtractorMismatch, CorruptExtractor, CorruptSegment
     ├── Unavailable           a service, or space on a disk, is missing; retried
-    │   ├── RedisUnavailable, StorageUnavailable (and of that, StorageRefused), DiskUnavailable, DeviceFull, NotReady
+    │   ├── RedisUnavailable, StorageUnavailable (and of that, StorageRefused), DiskUnavailable, DeviceFull, NotReady,
+    │   ├── ShardUnavailable
     ├── AccessDenied          the caller may not do this
     │   ├── Unauthenticated, RateLimited
     ├── Poison                workers died of the job
@@ -74,6 +75,7 @@ from tasks.errors.services import (
     Mismatch,
     NotReady,
     RedisUnavailable,
+    ShardUnavailable,
     StorageRefused,
     StorageUnavailable,
     Unavailable,
@@ -117,6 +119,7 @@ __all__ = [
     "Poison",
     "RateLimited",
     "RedisUnavailable",
+    "ShardUnavailable",
     "StorageRefused",
     "StorageUnavailable",
     "TooLarge",

@@ -14,6 +14,7 @@ __all__ = [
     "Mismatch",
     "NotReady",
     "RedisUnavailable",
+    "ShardUnavailable",
     "StorageRefused",
     "StorageUnavailable",
     "Unavailable",
@@ -122,6 +123,15 @@ class NotReady(Unavailable):
     """
 
     code = "not_ready"
+
+
+class ShardUnavailable(Unavailable):
+    """A shard of the index does not answer, and the job needs the whole index.
+
+    What to do: Start a worker for the shard that `aii status` names; the job is retried.
+    """
+
+    code = "shard_unavailable"
 
 
 class DeviceFailure(AiiError):

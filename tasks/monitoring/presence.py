@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from tasks.connection import RedisClient
 from tasks.messages import Frozen
 from tasks.names import worker_presence
+from tasks.shards import ShardName
 
 __all__ = [
     "CollectionState", "GpuState", "Mark", "WorkerNote", "announce", "marks_since", "present_workers", "withdraw",
@@ -62,6 +63,7 @@ class WorkerNote(Frozen):
         device_busy: the share (0..1) of the last seconds in which its device computed; None before it is known.
         idle_s: by background thread, seconds since it last came to an end of its round.
         dead: background threads that have ended, with the reason.
+        shard: which part of the cells it searches, as `2/4`; "" for all.
         clock_offset_s: by how much the worker's clock is ahead of Redis'.
 
     Workers of an earlier version lack what has a default; what a later version adds is left out.
@@ -86,6 +88,7 @@ class WorkerNote(Frozen):
     idle_s: dict[str, float] = Field(default_factory=dict)
     dead: dict[str, str] = Field(default_factory=dict)
     clock_offset_s: float | None = None
+    shard: ShardName = ""
 
 
 class Mark(Frozen):

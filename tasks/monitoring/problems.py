@@ -14,6 +14,7 @@ from tasks.messages import Frozen
 from tasks.monitoring.presence import CollectionState, WorkerNote
 from tasks.names import QUEUES
 from tasks.settings import Settings
+from tasks.shards import absent_shards
 
 __all__ = ["ANCHORS", "Health", "Problem", "problem", "problems_of"]
 
@@ -24,6 +25,7 @@ ANCHORS: Final = {
     "s3_silent": "aiistorageaway",
     "no_worker": "aiinoworker",
     "lane_without_worker": "aiilanewithoutworker",
+    "shard_without_worker": "aiishardwithoutworker",
     "background_dead": "aiibackgrounddead",
     "disk_full": "aiidiskfull",
     "redis_full": "aiiredisfull",
@@ -35,13 +37,13 @@ ANCHORS: Final = {
     "worker_behind": "aiiworkerbehind",
     "clock_off": "aiiclockoff",
 }
-_SEVERE: Final = {"redis_silent", "no_figures", "s3_silent", "no_worker", "lane_without_worker", "background_dead",
-                  "disk_full", "redis_full"}  # fmt: skip
+_SEVERE: Final = {"redis_silent", "no_figures", "s3_silent", "no_worker", "lane_without_worker", "shard_without_worker",
+                  "background_dead", "disk_full", "redis_full"}  # fmt: skip
 _FEWEST_JOBS: Final = 5  # of which a share of failures is told
 # The longest pause of a healthy background thread: it may be downloading a generation.
 _IDLE_S: Final = 120.0
-_FOLLOWER: Final = "follower"
-_FOLLOWER_IDLE_S: Final = 900.0
+_OPENING: Final = ("follower", "shard-")  # names, or their beginnings, of threads that may download a collection
+_OPENING_IDLE_S: Final = 900.0
 _CLOCK_S: Final = 5.0  # S3 refuses requests that are 15 minutes off; people read the times of logs and documents
 
 
@@ -109,6 +111,9 @@ def _workers(health: Health) -> Iterator[Problem]:
             waiting = health.waiting.get(queue, 0)
             detail = f"{waiting:,} of its jobs wait. Start one: `aii worker --queues {queue}`."
             yield problem("lane_without_worker", f"No worker takes jobs of the queue {queue}", detail)
+    for shard in absent_shards(worker.shard for worker in health.workers):
+        detail = f"Queries go without 1/{shard.count} of every index. Start one: `aii worker --shard {shard}`."
+        yield problem("shard_without_worker", f"No worker has the shard {shard}", detail)
 
 
 def _background(workers: list[WorkerNote]) -> Iterator[Problem]:
@@ -116,7 +121,7 @@ def _background(workers: list[WorkerNote]) -> Iterator[Problem]:
         for name, reason in worker.dead.items():
             yield problem("background_dead", f"{name} of {worker.worker} is dead", f"{reason} Restart this worker.")
         for name, idle_s in worker.idle_s.items():
-            if name not in worker.dead and idle_s > (_FOLLOWER_IDLE_S if name == _FOLLOWER else _IDLE_S):
+            if name not in worker.dead and idle_s > (_OPENING_IDLE_S if name.startswith(_OPENING) else _IDLE_S):
                 detail = f"Its last round ended {idle_s:.0f} s ago. Restart this worker."
                 yield problem("background_dead", f"{name} of {worker.worker} is stuck", detail)
 

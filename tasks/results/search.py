@@ -29,7 +29,7 @@ class Match(Frozen):
     probability: float | None = None
 
 
-Verdict = Literal["match", "possible", "no_match", "uncalibrated", "uninformative"]
+Verdict = Literal["match", "possible", "no_match", "uncalibrated", "uninformative", "incomplete"]
 
 
 class Assessment(Frozen):
@@ -48,6 +48,7 @@ class Assessment(Frozen):
         reranked: how the features are stored that the best matches were compared by, `float16` or `int8`; None where
             distances are those of codes.
         view: which version of the query the matches are of: `as_is`, `mirror`, `rotation_90`, `mirror_rotation_90` …
+        unsearched: the share (0..1) of the cells that were not searched, because a shard of the index did not answer.
     """
 
     reason: str
@@ -62,6 +63,7 @@ class Assessment(Frozen):
     possible_threshold: float | None = None
     reranked: Literal["float16", "int8"] | None = None
     view: str = "as_is"
+    unsearched: float = Field(default=0.0, ge=0, le=1)
 
 
 class QueryResult(Frozen):
@@ -73,7 +75,8 @@ class QueryResult(Frozen):
         verdict: of the first match. `match`: at most `assessment.fpr` of unrelated images get this verdict. `possible`:
             for a person to look at; at most `assessment.possible_fpr` get this or the former. `no_match`: neither.
             `uncalibrated`: the collection has too few unrelated images to tell. `uninformative`: the query looks like
-            too many different images for a match to mean anything (one colour, a page of text).
+            too many different images for a match to mean anything (one colour, a page of text). `incomplete`:
+            a part of the index did not answer, and in the rest there is no match; see `assessment.unsearched`.
         assessment: documents of version 0.1.0 lack it.
     """
 

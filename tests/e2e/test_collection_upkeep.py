@@ -143,6 +143,8 @@ def test_a_plan_names_an_index_its_cost_and_the_reasons(stack_environment: dict[
     said = good_index(stack_environment, "plan", "--images", "1000000", "--features", "int8", "--nprobe", "4")
     assert "features 516 bytes an image (int8), 492 MiB of these files" in said
     assert "nprobe 4" in said
+    divided = good_index(stack_environment, "plan", "--images", "1000000000", "--memory", "16")
+    assert "aii worker --shard 1/2" in divided
     refused = aii_here(stack_environment, "index", "plan", "--images", "1000000", "--ms", "0.000001")
     assert (refused.returncode, "are the least" in refused.stderr) == (1, True)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tasks.errors import ShardUnavailable
 from tasks.results import ExtractorIdentity
 from workers.extractors.registry import load_extractor
 from workers.images.tensors import to_input
@@ -21,7 +22,7 @@ from workers.index.maintenance.plain_images import plain_images
 from workers.index.verdicts.background import Background
 from workers.index.verdicts.calibration import Calibration, needed_queries, wilson
 from workers.index.verdicts.duplicates import groups_of, near_distance
-from workers.index.verdicts.judge import Evidence, judge
+from workers.index.verdicts.judge import Evidence, check_searched, judge
 from workers.index.verdicts.score import COHORT, COHORT_CELLS, LEFT_OUT, cohort, score
 
 EXTRACTOR = ExtractorIdentity(name="compact", sha256="0" * 64, dimension=256)
@@ -157,6 +158,21 @@ def test_what_the_query_asks_for_overrides_the_collections_threshold() -> None:
     assert judge(_evidence(limit - 0.001, calibration), fpr=0.001).verdict == "possible"
     assert judge(_evidence(0.8, calibration), threshold=0.7).verdict == "no_match"
     assert judge(_evidence(0.8, None), threshold=0.9).verdict == "match"
+
+
+def test_without_a_shard_a_verdict_claims_less_and_says_how_much_was_not_searched() -> None:
+    calibration = starter.read_card().calibration
+    near, middling, far, none = (judge(_evidence(d, calibration, unsearched=0.25)) for d in (0.5, 0.88, 0.98, None))
+    assert (near.verdict, middling.verdict, far.verdict) == ("possible", "possible", "incomplete")
+    assert none.verdict == "incomplete"
+    for judged in (near, middling, far, none):
+        assert judged.assessment.unsearched == 0.25
+        assert judged.assessment.false_match_rate is None
+        assert "25% of the cells were not searched" in judged.assessment.reason
+    by_distance = [judge(_evidence(d, calibration, unsearched=0.25), threshold=0.7).verdict for d in (0.5, 0.8)]
+    assert by_distance == ["match", "incomplete"]
+    with pytest.raises(ShardUnavailable, match="25%"):
+        check_searched(_evidence(0.5, calibration, unsearched=0.25))
 
 
 def test_views_share_the_rate_of_one_query() -> None:

@@ -13,6 +13,7 @@ import click
 
 from tasks.command_line import Command, FilePath, FiniteRange, PathText, progress_bar
 from tasks.errors import CollectionExists, CollectionMissing, InvalidRequest
+from tasks.machine import memory_bytes
 from tasks.messages import USUAL_NPROBE
 from tasks.settings import load_settings
 from tasks.state_folder import state_dir
@@ -20,6 +21,7 @@ from workers.index.collection.opened import Opened, open_collection
 
 if TYPE_CHECKING:
     from workers.extractors.base import Extractor
+    from workers.index.codec.hosts import Hosts
     from workers.index.codec.stored import FeatureType
     from workers.index.collection.manifest import Manifest
     from workers.index.verdicts.background import Background
@@ -208,6 +210,9 @@ def _listed(sources: tuple[str, ...]) -> int | None:
     "--nprobe", default=USUAL_NPROBE, show_default=True, type=click.IntRange(1, 65_536), help="Cells a search visits."
 )
 @_features
+@click.option(
+    "--memory", type=click.FloatRange(0, min_open=True), help="Memory of a host in GiB. [default: this machine's]"
+)
 @_json
 def plan(
     images: int,
@@ -216,18 +221,21 @@ def plan(
     max_ms: float | None,
     nprobe: int,
     features: FeatureType | None,
+    memory: float | None,
     as_json: bool,
 ) -> None:
     """Propose an index (FAISS factory string) for an expected number of images, with its costs and the reasons: what
     was measured to find most copies within so many bytes, and what a search costs on this machine."""
+    from workers.index.codec.hosts import hosts_for  # noqa: PLC0415
     from workers.index.codec.plan import measure_costs, propose  # noqa: PLC0415  # loads torch and FAISS
     from workers.index.codec.stored import FeatureFormat  # noqa: PLC0415
 
     proposal = propose(images, dimension, measure_costs(dimension), max_bytes, max_ms, nprobe)
     if features:
         proposal = proposal.with_features(images, FeatureFormat(features, dimension))
+    hosts = hosts_for(proposal, images, int(memory * 2**30) if memory else memory_bytes())
     if as_json:
-        click.echo(proposal.model_dump_json())
+        click.echo(json.dumps(proposal.model_dump() | {"hosts": hosts.model_dump()}))
         return
     click.echo(f"factory  {proposal.factory}")
     click.echo(
@@ -239,6 +247,22 @@ def plan(
     click.echo(f"search   about {proposal.search_ms:.3f} ms on one core of this machine, nprobe {proposal.nprobe}")
     for reason in proposal.reasons:
         click.echo(f"because  {reason}")
+    click.echo(f"hosts    {_hosts(hosts)}")
+
+
+def _hosts(hosts: Hosts) -> str:
+    """Whether one host is enough, and if not, what to start."""
+    size, host = (f"{count / 2**30:,.1f} GiB" for count in (hosts.list_bytes, hosts.host_bytes))
+    need = f"searches read {size} of codes from memory"
+    if hosts.shards == 1:
+        return f"{need}: one of {host} is enough; more only answer more queries"
+    if hosts.shards is None:
+        return f"{need}, more than one of {host} holds, and this index has no cells to divide: allow it fewer bytes"
+    return (
+        f"{need}: divide the cells among {hosts.shards} of {host}, with `aii worker --shard 1/{hosts.shards}` and so "
+        f"on; a query then costs Redis {hosts.redis_commands} commands more and waits for the slowest shard, and "
+        f"without a second worker of each shard, answers are partial while one is away"
+    )
 
 
 @click.command(cls=Command)

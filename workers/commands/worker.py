@@ -17,14 +17,17 @@ from tasks.settings import load_settings
 
 @click.command(cls=Command)
 @click.option("--queues", default=",".join(QUEUES), show_default=True, help="Queues to serve, separated by commas.")
+@click.option("--shard", default="", help="Search this part of every index, as 2/4. [default: AII_SHARD, or all]")
 @click.option(
     "--log-level", default="INFO", show_default=True, type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"])
 )
-def worker(queues: str, log_level: str) -> None:
+def worker(queues: str, shard: str, log_level: str) -> None:
     """Run a worker: activate and query until it is told to stop (SIGTERM lets running jobs finish)."""
     chosen = [name.strip() for name in queues.split(",") if name.strip()]
     if unknown := sorted(set(chosen) - set(QUEUES)) or not chosen:
         raise click.UsageError(f"--queues takes some of {', '.join(QUEUES)}; not {unknown or 'nothing'}.")
+    if shard:
+        os.environ["AII_SHARD"] = shard  # checked with the other settings
     share_cores()
     from workers.main import run_worker  # noqa: PLC0415  # loads torch: not for `aii --help`
 

@@ -29,7 +29,7 @@ from workers.index.codec.codec import Features
 from workers.index.collection.collection import Answer, Collection
 from workers.index.collection.segment import Entry
 from workers.index.verdicts.calibration import wilson
-from workers.index.verdicts.judge import judge
+from workers.index.verdicts.judge import check_searched, judge
 
 __all__ = ["CardHandler"]
 
@@ -173,6 +173,8 @@ class CardHandler:
             answers = collection.search_many(
                 features, options.top_k, options.nprobe, options.where, supposed={asset_id: entry}
             )
+        for answer in answers:
+            check_searched(answer.evidence)
         first = [answer for answer in answers if answer.matches and answer.matches[0].asset_id == asset_id]
         verdicts = [judge(answer.evidence, options.fpr, options.threshold).verdict for answer in first]
         return sum(map(_is_nearest, first)), verdicts.count("match")

@@ -22,7 +22,7 @@ from workers.images.alignment import align, thumbnail
 from workers.index.codec.codec import Codes, Features
 from workers.index.codec.placement import placed
 from workers.index.collection.collection import Collection
-from workers.index.verdicts.judge import judge
+from workers.index.verdicts.judge import check_searched, judge
 
 __all__ = ["Explaining", "Searched"]
 
@@ -69,6 +69,7 @@ class Explaining:
         """Search as many cells as it takes to meet the asset's code."""
         nprobe = query.cell_rank or 1
         answer = self._collection.search(feature, _DEPTH, nprobe)
+        check_searched(answer.evidence)
         rank = next((i for i, match in enumerate(answer.matches) if match.asset_id == self._asset_id), None)
         if rank is None:
             return Searched()

@@ -17,7 +17,7 @@ from workers.handlers.query_views import views_of
 from workers.handlers.resources import Resources
 from workers.index.codec.codec import Features
 from workers.index.collection.collection import Answer, Collection
-from workers.index.verdicts.judge import Judgement, judge
+from workers.index.verdicts.judge import Judgement, check_searched, judge
 
 __all__ = ["QueryHandlers"]
 
@@ -74,6 +74,7 @@ class QueryHandlers:
             AiiError: another one of the tree, for an image or a request that cannot be used.
         """
         asked = self._asked(request, running)
+        check_searched(asked.answer.evidence)
         explaining = Explaining(self._resources, running, asked.collection, request.asset_id)
         view, query = explaining.nearest_view(asked.features)
         with running.watch.stage("search"):

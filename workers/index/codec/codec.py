@@ -49,6 +49,13 @@ class Probe:
             return self
         return Probe(self.query, self.cells[:, :nprobe], self.distances[:, :nprobe])
 
+    def among(self, cells: range) -> Probe:
+        """The same in those of its cells that are among these only; they may be none."""
+        if self.cells is None or self.distances is None:
+            return self
+        chosen = (self.cells[0] >= cells.start) & (self.cells[0] < cells.stop)
+        return Probe(self.query, self.cells[:, chosen], self.distances[:, chosen])
+
 
 class Codec:
     """Quantises features exactly as the index does: it *is* the index, without entries. Immutable, thread-safe."""
@@ -106,6 +113,11 @@ class Codec:
     @property
     def dimension(self) -> int:
         return int(self._index.d)
+
+    @property
+    def inner_dimension(self) -> int:
+        """How many numbers a feature has in the space of the index."""
+        return int(self._family.inner.d)
 
     @property
     def code_size(self) -> int:

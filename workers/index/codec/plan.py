@@ -31,6 +31,7 @@ __all__ = [
     "USUAL_BYTES",
     "Costs",
     "Proposal",
+    "cell_bytes",
     "measure_costs",
     "paper_cells",
     "propose",
@@ -193,7 +194,7 @@ def _with_cells(images: int, dimension: int, request: _Request, costs: Costs) ->
     cells, why_cells = _cells(images, estimate, request.max_ms, request.nprobe)
     factory = product_family(dimension, parts, cells, request.nprobe)
     inner, rotation = _inner_dimensions(dimension, parts, request.nprobe)
-    code_bytes = parts + _cell_bytes(cells)
+    code_bytes = parts + cell_bytes(cells)
     return Proposal(
         factory=factory,
         code_bytes=code_bytes,
@@ -266,7 +267,7 @@ def _inner_dimensions(dimension: int, parts: int, nprobe: int) -> tuple[int, int
     return inner, inner * dimension
 
 
-def _cell_bytes(cells: int) -> int:
+def cell_bytes(cells: int) -> int:
     """How many bytes FAISS uses for a cell's number."""
     return max(1, (cells - 1).bit_length() + 7 >> 3)
 

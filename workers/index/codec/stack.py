@@ -16,7 +16,7 @@ import numpy.typing as npt
 from workers.index.codec.codec import Codec, Features, Positions, Probe, search, search_cells
 from workers.index.codec.family import Family
 
-__all__ = ["Found", "Stack"]
+__all__ = ["Found", "Stack", "columns", "merged"]
 
 # FAISS names an entry of a list by the list's number, in the upper half, and the place in it.
 _PLACE_BITS: Final = 32
@@ -40,23 +40,17 @@ class Stack:
     def search(self, probe: Probe, k: int) -> Found:
         """The `k` nearest entries; of equal distances, those of earlier indexes and positions first."""
         if self.index is None:
-            return _ordered(self._each(probe, k), k)
+            return merged([self._each(probe, k)], k)
         if len(self._indexes) == 1:
             pairs = search(self.index, probe, k)
-            return _columns([(0, position, distance) for position, distance in pairs])
+            return columns([(0, position, distance) for position, distance in pairs])
         distances, labels = search_cells(self.index, probe, k, pairs=True)
         found = labels[0] >= 0
-        return _ordered(self._resolved(labels[0][found], distances[0][found]), k)
-
-    def distances(self, probe: Probe, k: int) -> list[float]:
-        """Of the `k` nearest entries, ascending, whatever they are."""
-        if self.index is None:
-            return [float(distance) for distance in self.search(probe, k)[2]]
-        return [distance for _, distance in search(self.index, probe, k)]
+        return merged([self._resolved(labels[0][found], distances[0][found])], k)
 
     def _each(self, probe: Probe, k: int) -> Found:
         found = [(n, p, d) for n, index in enumerate(self._indexes) for p, d in search(index, probe, k)]
-        return _columns(found)
+        return columns(found)
 
     def _resolved(self, labels: Positions, distances: Features) -> Found:
         """Numbers of indexes and positions in them, of entries named by their cell and their place in its lists."""
@@ -87,12 +81,14 @@ def _behind_each_other(lists: Sequence[Any]) -> Any:
     return faiss.HStackInvertedLists(pointers.size(), pointers.data())
 
 
-def _columns(found: Sequence[tuple[int, int, float]]) -> Found:
+def columns(found: Sequence[tuple[int, int, float]]) -> Found:
+    """Entries as arrays."""
     numbers, positions, distances = zip(*found, strict=True) if found else ((), (), ())
     return np.array(numbers, np.int64), np.array(positions, np.int64), np.array(distances, np.float32)
 
 
-def _ordered(found: Found, k: int) -> Found:
-    numbers, positions, distances = found
+def merged(parts: Sequence[Found], k: int) -> Found:
+    """The `k` nearest of the entries in all parts; of equal distances, those of earlier indexes and positions first."""
+    numbers, positions, distances = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
     order = np.lexsort((positions, numbers, distances))[:k]
     return numbers[order], positions[order], distances[order]

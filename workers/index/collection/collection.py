@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final
 
 from tasks.assets.records import look_up
-from tasks.errors import CorruptSegment, ExtractorMismatch
+from tasks.errors import CorruptSegment, ExtractorMismatch, InvalidRequest
 from tasks.ledger.commits import Seen
 from tasks.messages import QueryOptions
 from tasks.results import ExtractorIdentity, Match
+from tasks.shards import Shard
 from workers.index.codec.codec import Codec, Codes, Features, Probe
+from workers.index.codec.stack import Found
 from workers.index.codec.stored import Rows
 from workers.index.collection.delta import Delta
 from workers.index.collection.files import CollectionStore
+from workers.index.collection.finder import Contents, Finder, OtherGeneration, Peers, Scope, Sought
 from workers.index.collection.generation import (
     Asked,
     Generation,
@@ -26,7 +31,7 @@ from workers.index.collection.generation import (
     supposed_hits,
 )
 from workers.index.collection.journal import Journal, entry_order
-from workers.index.collection.manifest import Manifest
+from workers.index.collection.manifest import Manifest, Pointer
 from workers.index.collection.pinned import current_manifest
 from workers.index.collection.reranking import RERANKED
 from workers.index.collection.segment import Entry, Hit, Segment
@@ -37,6 +42,8 @@ from workers.index.verdicts.judge import Evidence
 from workers.index.verdicts.score import COHORT, COHORT_CELLS, LEFT_OUT
 
 __all__ = ["Answer", "Collection", "check_extractor", "journal_incomplete"]
+
+_FOLLOWED: Final = 2  # times that a search begins again because another shard is ahead
 
 
 @dataclass(frozen=True)
@@ -50,17 +57,35 @@ class Answer:
     evidence: Evidence
 
 
+@dataclass(frozen=True)
+class _Query:
+    """What is asked of :meth:`Collection.search_many`; `without` the assets that are left out or supposed."""
+
+    features: Features
+    k: int
+    nprobe: int | None
+    where: Mapping[str, str]
+    without: frozenset[str]
+    supposed: Mapping[str, Entry]
+
+
 class Collection:
     """Search and registration. Thread-safe.
 
     Raises, when it is opened:
         CollectionMissing, CorruptSegment: see :meth:`CollectionStore.current` and :meth:`CollectionStore.fetch`.
         ExtractorMismatch: the collection was built with another extractor.
+
+    Args:
+        peers: the other shards, where the cells are divided among workers.
     """
 
-    def __init__(self, files: CollectionStore, journal: Journal, extractor: ExtractorIdentity) -> None:
+    def __init__(
+        self, files: CollectionStore, journal: Journal, extractor: ExtractorIdentity, peers: Peers | None = None
+    ) -> None:
         self._files = files
         self._journal = journal
+        self._peers = peers
         self._extractor = extractor
         self._following = threading.Lock()
         self._all_recorded = False
@@ -69,6 +94,11 @@ class Collection:
     @property
     def manifest(self) -> Manifest:
         return self._current.manifest
+
+    @property
+    def pointer(self) -> Pointer:
+        """What names the current generation."""
+        return self._current.pointer
 
     @property
     def codec(self) -> Codec:
@@ -106,7 +136,7 @@ class Collection:
     @property
     def vectors(self) -> int:
         """Entries that a search may meet: assets in the segments, and distractors."""
-        return len(self) + len(self._current.distractors)
+        return len(self) + len(self._current.contents.distractors)
 
     # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -164,12 +194,23 @@ class Collection:
         registered as other entries; in as many cells as the collection usually searches, or `nprobe`.
 
         All that was registered before the call is included, and the answers come from one generation. The journal is
-        read, and cells are found, once for all.
+        read, and cells are found, once for all. Where a shard does not answer, the evidence says so.
         """
-        where, without = where or {}, without | supposed.keys()
+        query = _Query(features, k, nprobe, where or {}, without | supposed.keys(), supposed)
+        for _ in range(_FOLLOWED):
+            with suppress(OtherGeneration):
+                return self._answers(query, strict=True)
+            self.follow()
+        return self._answers(query, strict=False)
+
+    def _answers(self, query: _Query, *, strict: bool) -> list[Answer]:
+        """Raises OtherGeneration if `strict`; otherwise a shard that is ahead counts as one that does not answer."""
+        k, where, without = query.k, query.where, query.without
         compared = LEFT_OUT * (2 if where else 1) + COHORT + 1
         depth = max(k, compared, RERANKED if self.manifest.stored else 0) + len(without)
-        generation, found, changes, entry = self._search_delta(features, depth, nprobe, where)
+        generation, found, changes, entry = self._search_delta(query.features, depth, query.nprobe, where)
+        finder = self._finder(generation, strict=strict)
+        finder.prepare(sought for asked in found for sought in generation.sought(asked, depth, where))
 
         def wanted(hit: Hit) -> bool:
             return hit.asset_id not in without and not generation.delta.supersedes(hit.asset_id, changes)
@@ -178,16 +219,38 @@ class Collection:
 
         def nearest(feature: Features, probe: Probe, of_delta: list[Hit], where: Mapping[str, str]) -> list[Hit]:
             hits = [hit for hit in of_delta if hit.asset_id not in without]
-            hits += supposed_hits(generation.codec, probe, supposed)
-            hits += generation.assets.best(probe, depth, where, wanted)
+            hits += supposed_hits(generation.codec, probe, query.supposed)
+            hits += finder.best(Sought(probe, depth, where), wanted)
             return generation.ranked(feature, hits)
 
-        for feature, asked in zip(features, found, strict=True):
+        for feature, asked in zip(query.features, found, strict=True):
             hits = nearest(feature, asked.probe, asked.hits, where)
             others = hits if asked.others is asked.hits else nearest(feature, asked.around, asked.others, {})
-            evidence = evidence_of(generation, asked, feature, hits, others, k)
+            evidence = evidence_of(generation, finder, asked, feature, (hits, others), k)
             answers.append(Answer(matches_of(hits[:k], evidence), generation.manifest.generation, entry, evidence))
         return answers
+
+    def _finder(self, generation: Generation, *, strict: bool) -> Finder:
+        peers = self._peers if generation.codec.has_cells else None
+        name, cells = generation.manifest.collection, generation.codec.cells
+        return Finder(generation.contents, Scope(name, generation.pointer, cells, strict), peers)
+
+    def find(self, pointer: Pointer, sought: Sequence[Sought], shard: Shard) -> tuple[Pointer, list[Found] | None]:
+        """Search one shard's cells of a generation's segments, if that is current here or in the store; and say which
+        generation is.
+
+        Raises:
+            InvalidRequest: what is sought is no query of this collection.
+        """
+        if self._current.pointer != pointer and self._current.pointer.generation <= pointer.generation:
+            self.follow()
+        generation = self._current
+        if generation.pointer != pointer:
+            return generation.pointer, None
+        if any(one.probe.query.shape[1] != generation.codec.inner_dimension for one in sought):
+            raise InvalidRequest("What another shard seeks has another dimension than the collection.")
+        cells = shard.cells(generation.codec.cells)
+        return pointer, [generation.contents.find(one.among(cells)) for one in sought]
 
     def entry_of(self, asset_id: str) -> Entry | None:
         """The entry of an asset, as far as the journal was read; None when it is not registered."""
@@ -284,8 +347,9 @@ class Collection:
             self._files, manifest, codec, lambda: current_manifest(self._files, self._journal) == manifest
         )
         return Generation(
-            manifest, codec, translation, Segments(codec, assets), Segments(codec, distractors),
-            self._background(manifest, old), Delta(codec, manifest.stored), manifest.journal_entry,
+            manifest, self._files.pointer_to(manifest), codec, translation,
+            Contents(Segments(codec, assets), Segments(codec, distractors)), self._background(manifest, old),
+            Delta(codec, manifest.stored), manifest.journal_entry,
         )  # fmt: skip
 
     def _background(self, manifest: Manifest, old: Generation | None) -> Background | None:

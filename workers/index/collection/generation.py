@@ -14,8 +14,9 @@ from tasks.results import Match
 from workers.index.codec.codec import Codec, Features, Probe, search
 from workers.index.codec.stored import exact_distances
 from workers.index.collection.delta import Delta
+from workers.index.collection.finder import Contents, Finder, Sought
 from workers.index.collection.journal import name_in
-from workers.index.collection.manifest import Manifest
+from workers.index.collection.manifest import Manifest, Pointer
 from workers.index.collection.reranking import RERANKED, reranked
 from workers.index.collection.segment import Entry, Hit, Segment
 from workers.index.collection.segments import Segments, best
@@ -32,14 +33,18 @@ class Generation:
     """One generation as it is mapped here, and its delta; `read_up_to` is the last journal entry applied to that."""
 
     manifest: Manifest
+    pointer: Pointer
     codec: Codec
     translation: Translation
-    assets: Segments
-    distractors: Segments
+    contents: Contents
     background: Background | None
     delta: Delta
     read_up_to: str
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def assets(self) -> Segments:
+        return self.contents.assets
 
     @property
     def exact(self) -> bool:
@@ -55,12 +60,27 @@ class Generation:
         stored = self.manifest.stored
         return reranked(feature, hits, stored) if stored else sorted(hits, key=lambda hit: hit.distance)
 
-    def distractor_distances(self, feature: Features, probe: Probe, k: int) -> list[float]:
+    def distractors_near(self, probe: Probe, k: int) -> Sought:
+        """What has to be found to know the `k` nearest distractors."""
+        return Sought(probe, max(k, RERANKED) if self.manifest.stored else k, distractors=True)
+
+    def distractor_distances(self, feature: Features, probe: Probe, k: int, finder: Finder) -> list[float]:
         """Of the `k` distractors nearest to a feature (D,), ascending."""
+        found = finder.find(self.distractors_near(probe, k))
         if (stored := self.manifest.stored) is None:
-            return self.distractors.distances(probe, k)
-        rows = self.distractors.stored(probe, max(k, RERANKED))
+            distances: list[float] = found[2].tolist()
+            return distances
+        rows = self.contents.distractors.stored(found)
         return sorted(exact_distances(feature, stored.decode(np.stack(rows))).tolist())[:k] if rows else []
+
+    def sought(self, asked: Asked, depth: int, where: Mapping[str, str]) -> Iterator[Sought]:
+        """What of the segments an answer needs, if `depth` entries of assets are enough."""
+        yield Sought(asked.probe, depth, where)
+        yield self.distractors_near(asked.around, COHORT + 1)
+        if asked.others is not asked.hits:
+            yield Sought(asked.around, depth)
+        if asked.probe is not asked.around:
+            yield self.distractors_near(asked.probe, 1)
 
     def change_of(self, asset_id: str) -> tuple[bool, Entry | None]:
         """Whether the delta says anything of an asset, and if so its entry; None for one that was removed."""
@@ -92,7 +112,7 @@ def open_in(generation: Generation | None) -> dict[str, Segment]:
     if generation is None:
         return {}
     parts = sorted(generation.manifest.segments, key=lambda part: part.distractors)
-    segments = [*generation.assets.segments, *generation.distractors.segments]
+    segments = [*generation.assets.segments, *generation.contents.distractors.segments]
     return {part.name: segment for part, segment in zip(parts, segments, strict=True)}
 
 
@@ -106,12 +126,19 @@ def asked_of(delta: Delta, around: Probe, nprobe: int, k: int, where: Mapping[st
 
 
 def evidence_of(
-    generation: Generation, asked: Asked, feature: Features, hits: list[Hit], others: list[Hit], k: int
+    generation: Generation,
+    finder: Finder,
+    asked: Asked,
+    feature: Features,
+    found: tuple[list[Hit], list[Hit]],
+    k: int,
 ) -> Evidence:
-    """What the verdict of a search rests on, by all its hits, of which the first `k` are the answer's."""
-    distances = [hit.distance for hit in hits]
-    around_it = generation.distractor_distances(feature, asked.around, COHORT + 1)
-    among = around_it if asked.probe is asked.around else generation.distractor_distances(feature, asked.probe, 1)
+    """What the verdict of a search rests on: all its hits, of which the first `k` are the answer's, and those whose
+    metadata are any."""
+    hits, others = found
+    distances, one_search = [hit.distance for hit in hits], asked.probe is asked.around
+    around_it = generation.distractor_distances(feature, asked.around, COHORT + 1, finder)
+    among = around_it if one_search else generation.distractor_distances(feature, asked.probe, 1, finder)
     manifest, background = generation.manifest, generation.background
     first = distances[0] if distances else math.inf
     around = background.around(feature) if background else None
@@ -126,6 +153,7 @@ def evidence_of(
         calibration=manifest.calibration,
         threshold=manifest.threshold,
         reranked=manifest.features,
+        unsearched=finder.unsearched(asked.around),
     )
 
 

@@ -14,14 +14,27 @@ from tasks.results import ExtractorIdentity
 from tasks.storage import ObjectStore
 from workers.index.collection.collection import Collection
 from workers.index.collection.files import CollectionStore, prune
+from workers.index.collection.finder import Peers
 from workers.index.collection.journal import Journal
 from workers.index.collection.lock import WriteLock, write_lock
 
 
 class OpenCollections:
-    """Opens a collection at its first use and keeps it. Thread-safe."""
+    """Opens a collection at its first use and keeps it. Thread-safe.
 
-    def __init__(self, store: ObjectStore, client: RedisClient, cache: Path, extractor: ExtractorIdentity) -> None:
+    Args:
+        peers: the other shards, where there are any.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        client: RedisClient,
+        cache: Path,
+        extractor: ExtractorIdentity,
+        peers: Peers | None = None,
+    ) -> None:
+        self._peers = peers
         self.store = store
         self.client = client
         self._cache = cache
@@ -37,7 +50,7 @@ class OpenCollections:
             opening = self._opening.setdefault(name, threading.Lock())
         with opening:  # one name's download keeps no other name waiting
             if name not in self._open:
-                collection = Collection(self.files(name), self.journal(name), self._extractor)
+                collection = Collection(self.files(name), self.journal(name), self._extractor, self._peers)
                 with self._lock:
                     self._open[name] = collection
             return self._open[name]

@@ -214,13 +214,16 @@ class Segment:
         feature = None if self._features is None else self._features[position]
         return Hit(self.assets[position], distance, self._meta(position), feature)
 
+    def found(self, probe: Probe, k: int, where: Mapping[str, str]) -> Sequence[tuple[int, float]]:
+        """Positions and distances of the `k` nearest entries that have the metadata `where`, nearest first. Without
+        `where`, hidden ones are among them."""
+        if where:
+            return search_among(self._codec, self.index, probe, k, self._positions_with(where))
+        return search(self.index, probe, k)
+
     def search(self, probe: Probe, k: int, where: Mapping[str, str]) -> Iterator[Hit | None]:
         """The `k` nearest entries that have the metadata `where`, nearest first; None in place of a hidden one."""
-        found = (
-            search_among(self._codec, self.index, probe, k, self._positions_with(where))
-            if where
-            else search(self.index, probe, k)
-        )
+        found = self.found(probe, k, where)
         hidden = set(np.intersect1d([position for position, _ in found], self.hidden).tolist())
         for position, distance in found:
             yield None if position in hidden else self.hit(position, distance)

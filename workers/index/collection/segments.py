@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 
 import numpy as np
 
 from tasks.errors import CorruptSegment
 from workers.index.codec.codec import Codec, Probe
-from workers.index.codec.stack import Stack
+from workers.index.codec.stack import Found, Stack, columns, merged
 from workers.index.codec.stored import Rows
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.manifest import Manifest, SegmentFiles
@@ -46,24 +45,24 @@ class Segments:
 
     def best(self, probe: Probe, k: int, where: Mapping[str, str], wanted: Wanted) -> list[Hit]:
         """The `k` nearest wanted entries that have the metadata `where`, nearest first."""
+        return best(lambda depth: self.hits(self.found(probe, depth, where)), k, wanted)
+
+    def found(self, probe: Probe, k: int, where: Mapping[str, str]) -> Found:
+        """The `k` nearest entries that have the metadata `where`, by the number of their segment and the position
+        there; of equal distances, those of earlier segments and positions first. Hidden ones may be among them."""
         if not where:
-            return best(partial(self._nearest, probe), k, wanted)
-        hits = [hit for s in self.segments for hit in best(partial(s.search, probe, where=where), k, wanted)]
-        return sorted(hits, key=lambda hit: hit.distance)[:k]
+            return self._stack.search(probe, k)
+        found = [(n, p, d) for n, segment in enumerate(self.segments) for p, d in segment.found(probe, k, where)]
+        return merged([columns(found)], k)
 
-    def distances(self, probe: Probe, k: int) -> list[float]:
-        """Of the `k` nearest entries, ascending, hidden ones included."""
-        return self._stack.distances(probe, k)
-
-    def stored(self, probe: Probe, k: int) -> list[Rows]:
-        """The stored features (row_bytes,) of the `k` entries with the nearest codes, hidden ones included."""
-        numbers, positions, _ = self._stack.search(probe, k)
-        pairs = zip(numbers.tolist(), positions.tolist(), strict=True)
+    def stored(self, found: Found) -> list[Rows]:
+        """The stored features (row_bytes,) of the entries that were found, hidden ones included."""
+        pairs = zip(found[0].tolist(), found[1].tolist(), strict=True)
         return [self.segments[number].stored[position] for number, position in pairs]
 
-    def _nearest(self, probe: Probe, k: int) -> Iterator[Hit | None]:
-        """The `k` nearest entries, nearest first; None in place of a hidden one."""
-        numbers, positions, distances = self._stack.search(probe, k)
+    def hits(self, found: Found) -> Iterator[Hit | None]:
+        """The entries that were found, in the same order; None in place of a hidden one."""
+        numbers, positions, distances = found
         names = (numbers << _POSITION_BITS) + positions
         hidden = self._is_hidden(names) if len(self._hidden) else np.zeros(len(names), dtype=bool)
         columns = (numbers.tolist(), positions.tolist(), distances.tolist(), hidden.tolist())

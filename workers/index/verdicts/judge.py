@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from tasks.errors import ShardUnavailable
 from tasks.results import Assessment, Verdict
 from workers.index.codec.stored import FeatureType
 from workers.index.verdicts.calibration import Calibration, needed_queries
 from workers.index.verdicts.score import score
 
-__all__ = ["Evidence", "Judgement", "judge"]
+__all__ = ["Evidence", "Judgement", "check_searched", "judge"]
 
 _POSSIBLE_TIMES: Final = 10
 _MOST_POSSIBLE: Final = 0.1
@@ -36,6 +37,7 @@ class Evidence:
         hidden: whether those, or the plain images around it, are as near as its first match.
         calibration: None for collections of version 0.1.0, which have `threshold`, a distance, instead.
         reranked: how the features are stored whose distances these are; None where they are those of codes.
+        unsearched: the share (0..1) of its cells that were not searched.
     """
 
     distances: Sequence[float]
@@ -48,6 +50,7 @@ class Evidence:
     calibration: Calibration | None
     threshold: float | None
     reranked: FeatureType | None = None
+    unsearched: float = 0.0
 
     @property
     def scores(self) -> list[float] | None:
@@ -88,7 +91,32 @@ def judge(evidence: Evidence, fpr: float | None = None, threshold: float | None 
         views: how many versions of the query were searched, each of which could have given a false match.
     """
     if threshold is None and evidence.calibration is not None:
-        return _by_score(evidence, evidence.calibration, fpr or evidence.calibration.fpr, views)
+        by_score = _by_score(evidence, evidence.calibration, fpr or evidence.calibration.fpr, views)
+        return _partial(by_score, evidence.unsearched, {"match": "possible", "no_match": "incomplete"})
+    return _partial(_by_distance(evidence, threshold), evidence.unsearched, {"no_match": "incomplete"})
+
+
+def check_searched(evidence: Evidence) -> None:
+    """Raise ShardUnavailable if some cells were not searched: for what has to be whole."""
+    if evidence.unsearched:
+        raise ShardUnavailable(
+            f"{evidence.unsearched:.0%} of the cells were not searched: a shard did not answer in time. `aii status` "
+            "says which one has no worker."
+        )
+
+
+def _partial(judgement: Judgement, unsearched: float, instead: Mapping[Verdict, Verdict]) -> Judgement:
+    """A verdict that says less, where some cells were not searched: a nearer asset may be there. A score is lower than
+    it should be, for want of the images there, so the rate of false matches is not kept; a distance is what it is."""
+    if not unsearched:
+        return judgement
+    said = judgement.assessment
+    reason = f"{said.reason} {unsearched:.0%} of the cells were not searched: a shard did not answer in time."
+    assessment = said.model_copy(update={"reason": reason, "unsearched": unsearched, "false_match_rate": None})
+    return replace(judgement, verdict=instead.get(judgement.verdict, judgement.verdict), assessment=assessment)
+
+
+def _by_distance(evidence: Evidence, threshold: float | None) -> Judgement:
     limit = evidence.threshold if threshold is None else threshold
     first = evidence.distances[0] if evidence.distances else None
     facts = _facts(evidence)

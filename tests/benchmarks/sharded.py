@@ -1,0 +1,160 @@
+"""Queries of a collection in shards, beside one worker with all cells: ``python -m tests.benchmarks.sharded``.
+
+Codes and centroids are random (IVF4096,PQ8x8, 512-d): costs depend on their numbers only. Files, Redis and S3 are
+real; each shard is a process with one searching thread. The same queries are asked, in turns, of one worker with all
+cells (`alone`), of one shard for its own part (`part`), and of all shards together (`sharded`): milliseconds at the
+median and at the 95th percentile, of `Collection.search_many`, and of `Collection.find` for the part. Extraction, the
+queue and the document, which a query has besides, are not in it. `lists_mb` is what each of the other processes has of
+the inverted lists in memory after that, of `lists_mb_alone` in their file. Answers are compared before.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import click
+import faiss
+import numpy as np
+
+from tasks.shards import Shard
+from tests.benchmarks.index import EXTRACTOR, publish, timed
+from tests.benchmarks.scale import random_codec, random_codes
+from tests.collections import Place
+from tests.stack import running_stack, settings_of
+from workers.index.codec.codec import Features
+from workers.index.collection.collection import Collection
+from workers.index.collection.finder import Sought
+from workers.index.collection.open_collections import OpenCollections
+from workers.index.shards.answering import ShardServer
+from workers.index.shards.asking import ShardPeers
+from workers.index.verdicts.score import COHORT, COHORT_CELLS
+
+QUERIES: Final = 1_000
+COMPARED: Final = 100
+WAIT_S: Final = 10.0
+
+
+@click.command(help=__doc__)
+@click.option("--size", default=10**7, show_default=True)
+@click.option("--shards", default=4, show_default=True)
+@click.option("--nprobe", "nprobes", multiple=True, type=int, default=(1, 16), show_default=True)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file.")
+@click.option("--serve", nargs=3, hidden=True, help="Shard, collection and folder: what the other processes do.")
+def main(
+    size: int, shards: int, nprobes: tuple[int, ...], json_path: Path | None, serve: tuple[str, str, str] | None
+) -> None:
+    faiss.omp_set_num_threads(1)
+    if serve:
+        answer_others(Shard.parse(serve[0]), serve[1], Path(serve[2]))
+    with tempfile.TemporaryDirectory() as folder, running_stack(Path(folder)):
+        place = Place(f"sharded-{size}", settings_of(Path(folder)), Path(folder) / "cache")
+        place.store.ensure_buckets()
+        codec = random_codec()
+        publish(place, codec, random_codes(codec, size, 1))
+        place.open(EXTRACTOR)  # downloads
+        rows = measured(place, Path(folder), shards, nprobes)
+        place.close()
+    if json_path:
+        json_path.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def measured(place: Place, folder: Path, shards: int, nprobes: tuple[int, ...]) -> list[dict[str, Any]]:
+    rows = []
+    own = Shard(1, shards)
+    together = opened(place, own)
+    queries = together.codec.decode(random_codes(together.codec, QUERIES, 3))
+    with serving(place, folder, own.all[1:]) as processes:
+        rows = [compared(place, together, own, queries, nprobe) for nprobe in nprobes]
+        lists = place.cache / together.manifest.segments[0].index
+        memory = [resident_mb(process.pid, lists) for process in processes]
+    for row in rows:
+        row |= {"lists_mb_alone": lists.stat().st_size / 1e6, "lists_mb": memory}
+        click.echo("  ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()))
+    return rows
+
+
+def opened(place: Place, shard: Shard | None) -> Collection:
+    peers = ShardPeers(place.redis, shard, WAIT_S) if shard else None
+    return OpenCollections(place.store, place.redis, place.cache, EXTRACTOR, peers).get(place.name)
+
+
+def compared(place: Place, together: Collection, own: Shard, queries: Features, nprobe: int) -> dict[str, Any]:
+    """All three, in turns: a busy moment of the machine meets all."""
+    alone, part = opened(place, None), Part(opened(place, None), own, nprobe)
+    for query in queries[:COMPARED, None]:  # and reads what is not in memory
+        one, other = (c.search_many(query, 10, nprobe)[0] for c in (alone, together))
+        assert (one.matches, one.evidence) == (other.matches, other.evidence)
+    taken: dict[str, list[float]] = {"alone": [], "part": [], "sharded": []}
+    for query in queries[:, None]:
+        taken["alone"].append(timed(alone.search_many, query, 10, nprobe))
+        taken["part"].append(timed(part.search, query))
+        taken["sharded"].append(timed(together.search_many, query, 10, nprobe))
+    row: dict[str, Any] = {"codes": len(alone), "shards": own.count, "nprobe": nprobe}
+    for name, times in taken.items():
+        row |= {f"{name}_ms": 1000 * float(np.median(times)), f"{name}_p95_ms": 1000 * float(np.quantile(times, 0.95))}
+    return row | {"p95_to_alone": row["sharded_p95_ms"] / row["alone_p95_ms"]}
+
+
+class Part:
+    """What one shard does for a query."""
+
+    def __init__(self, collection: Collection, shard: Shard, nprobe: int) -> None:
+        self._collection = collection
+        self._shard = shard
+        self._nprobe = nprobe
+        self._pointer = collection.pointer
+
+    def search(self, query: Features) -> None:
+        around = self._collection.codec.probe(query[0], max(self._nprobe, COHORT_CELLS))
+        sought = [Sought(around, COHORT + 11), Sought(around, COHORT + 1, distractors=True)]
+        self._collection.find(self._pointer, sought, self._shard)
+
+
+@contextmanager
+def serving(place: Place, folder: Path, shards: list[Shard]) -> Iterator[list[subprocess.Popen[str]]]:
+    """A process for each shard."""
+    command = [sys.executable, "-m", "tests.benchmarks.sharded", "--serve"]
+    processes = [
+        subprocess.Popen([*command, str(s), place.name, str(folder)], stdout=subprocess.PIPE, text=True) for s in shards
+    ]
+    try:
+        for process in processes:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def answer_others(shard: Shard, name: str, folder: Path) -> NoReturn:
+    place = Place(name, settings_of(folder), folder / "cache")
+    collections = OpenCollections(place.store, place.redis, place.cache, EXTRACTOR)
+    collections.get(name)
+    click.echo("ready")
+    server = ShardServer(place.redis, collections, shard)
+    while True:
+        server.serve_once()
+
+
+def resident_mb(pid: int, file: Path) -> float:
+    """How much of a mapped file a process has in memory."""
+    inside, kib = False, 0
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if "-" in line.split()[0] and not line.split()[0].endswith(":"):
+            inside = line.endswith(file.name)
+        elif inside and line.startswith("Rss:"):
+            kib += int(line.split()[1])
+    return kib * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Shards: workers that search a part of the cells each answer together as one that searches them all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from producer import Producer
+from tasks.periodic import PeriodicThread
+from tasks.results import QueryResult
+from tasks.shards import Shard
+from tests.collections import EXTRACTOR, Place, add, found, unit_vectors
+from tests.integration.test_reranking import exact
+from tests.integration.test_tiers import grown
+from tests.photographs import photographs
+from tests.stack import WorkerProcess
+from tests.waiting import LIMIT_S, wait_for
+from workers.index.collection.collection import Answer
+from workers.index.collection.manifest import Pointer
+from workers.index.collection.open_collections import OpenCollections
+from workers.index.shards.answering import ShardServer
+from workers.index.shards.asking import ShardPeers
+from workers.index.shards.messages import Answer as Answered
+from workers.index.shards.messages import answer_key
+from workers.index.verdicts.judge import judge
+
+__all__ = ["exact"]  # a fixture
+
+COUNT = 4
+QUERIES = unit_vectors(12, 5)
+PATIENT_S = 60.0  # so that a slow machine is no silent shard
+
+
+@contextmanager
+def shards(
+    place: Place, serving: int = COUNT, wait_s: float = PATIENT_S, again_s: float | None = None
+) -> Iterator[list[OpenCollections]]:
+    """The collections as each of four shards has them open; the first ones answer the others."""
+    opened = []
+    with ExitStack() as running:
+        for shard in Shard(1, COUNT).all:
+            peers = ShardPeers(place.redis, shard, wait_s, again_s)
+            opened.append(OpenCollections(place.store, place.redis, place.cache, EXTRACTOR, peers))
+            if shard.number <= serving:
+                running.enter_context(answering(place, shard, opened[-1]))
+        yield opened
+
+
+@contextmanager
+def answering(place: Place, shard: Shard, collections: OpenCollections) -> Iterator[None]:
+    """A thread that answers for a shard."""
+    thread = PeriodicThread("shard", 0.0, ShardServer(place.redis, collections, shard).serve_once)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.stop(0)
+        place.redis.rpush(shard.queue, "the end")  # which ends its waiting
+        thread.stop()
+
+
+@contextmanager
+def refusing(place: Place, shard: Shard) -> Iterator[None]:
+    """A thread that says for a shard that it cannot search: as good as none, and no matter of time."""
+    answer = Answered(shard=shard.number, pointer=Pointer(generation=1, sha256="0" * 64), found=None)
+
+    def refuse() -> None:
+        if popped := place.redis.blpop([shard.queue], timeout=0.2):
+            place.redis.rpush(answer_key(popped[1]), answer.model_dump_json())
+
+    thread = PeriodicThread("refusing", 0.0, refuse)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.stop()
+
+
+def same(one: Answer, other: Answer) -> bool:
+    """Equal in everything, to the last bit; distances among the evidence are kept in lists, and may be in arrays."""
+    return one.matches == other.matches and one.journal_entry == other.journal_entry and one.evidence == other.evidence
+
+
+@pytest.mark.parametrize("segments", [1, 5])
+def test_shards_answer_as_one_worker_does_with_all_cells(place: Place, segments: int) -> None:
+    grown(place, segments)  # some of whose entries have equal codes
+    add(place.open(), "in the journal", QUERIES[0])
+    alone = place.open()
+    with shards(place) as opened:
+        for n, nprobe in enumerate((1, 4, 16)):
+            for k, where in ((600, {}), (5, {}), (5, {"round": "0"})):
+                expected = alone.search_many(QUERIES, k, nprobe, where)
+                answers = opened[n].get(place.name).search_many(QUERIES, k, nprobe, where)
+                assert all(map(same, answers, expected))
+                assert answers[0].evidence.unsearched == 0
+
+
+def test_shards_answer_as_one_does_where_features_are_stored(exact: Place) -> None:
+    alone = exact.open()
+    with shards(exact) as opened:
+        for nprobe in (1, 4):
+            answers = opened[1].get(exact.name).search_many(QUERIES, 5, nprobe)
+            assert all(map(same, answers, alone.search_many(QUERIES, 5, nprobe)))
+
+
+def test_every_shard_sees_what_was_registered_and_removed_a_moment_ago(place: Place) -> None:
+    with shards(place) as opened:
+        for i in range(12):
+            add(opened[i % COUNT].get(place.name), f"new-{i}", QUERIES[i])
+            asked = opened[(i + 1) % COUNT].get(place.name)
+            assert f"new-{i}" in found(asked, QUERIES[i])
+            place.remove(f"new-{i}")
+            assert f"new-{i}" not in found(asked, QUERIES[i])
+
+
+def test_shards_of_different_generations_agree_on_the_newest(place: Place) -> None:
+    with shards(place) as opened:
+        for i in range(3):
+            add(opened[0].get(place.name), f"new-{i}", QUERIES[i])
+            place.remove(f"old-{i}")
+            place.compact()
+            opened[i].get(place.name).follow()  # it is ahead of those it asks; then one is asked that is behind
+            for asking in (opened[i], opened[3]):
+                answers = asking.get(place.name).search_many(QUERIES, 600, 16)
+                assert all(map(same, answers, place.open().search_many(QUERIES, 600, 16)))
+                assert answers[0].generation == i + 2
+
+
+def test_an_answer_without_a_shard_says_so_and_claims_nothing_of_what_was_not_searched(place: Place) -> None:
+    with shards(place, serving=3) as opened, refusing(place, Shard(4, COUNT)):
+        whole = place.open().search_many(QUERIES, 600, 16)
+        for answer, complete in zip(opened[0].get(place.name).search_many(QUERIES, 600, 16), whole, strict=True):
+            assert answer.evidence.unsearched == 0.25  # of 16 cells
+            missed = {match.asset_id for match in complete.matches} - {match.asset_id for match in answer.matches}
+            assert missed
+            judged = judge(replace(answer.evidence, distances=[9.0]))
+            assert judged.verdict == "incomplete"
+            assert judged.assessment.unsearched == 0.25
+            assert "25% of the cells were not searched" in judged.assessment.reason
+
+
+def test_cells_that_other_shards_answer_for_do_not_count_as_missing(place: Place) -> None:
+    with shards(place, serving=3) as opened, refusing(place, Shard(4, COUNT)):
+        codec = opened[0].get(place.name).codec
+        of_others = [q for q in QUERIES if codec.probe(q, 1).cells[0][0] < 12]  # type: ignore[index]
+        answer = opened[0].get(place.name).search_many(np.array(of_others[:1]), 5, 1)[0]
+        expected = place.open().search_many(np.array(of_others[:1]), 5, 1)[0]
+        assert answer.matches[0].distance == expected.matches[0].distance
+
+
+def test_a_question_that_a_worker_died_with_is_asked_again(place: Place) -> None:
+    with shards(place, serving=3, again_s=0.2) as opened, ThreadPoolExecutor() as threads:
+        answer = threads.submit(opened[0].get(place.name).search, QUERIES[0], 5, 16)
+        assert place.redis.blpop([Shard(4, COUNT).queue], timeout=PATIENT_S)  # and no answer
+        with answering(place, Shard(4, COUNT), opened[3]):
+            assert same(answer.result(), place.open().search(QUERIES[0], 5, 16))
+
+
+def test_a_message_that_is_none_is_logged_and_the_next_one_answered(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    with shards(place) as opened, caplog.at_level(logging.WARNING):
+        place.redis.set("aii:search:odd", "{}", ex=60)
+        place.redis.rpush(Shard(2, COUNT).queue, "odd", "none")
+        answer = opened[0].get(place.name).search(QUERIES[0], 5, 16)
+        assert same(answer, place.open().search(QUERIES[0], 5, 16))
+    assert "cannot be answered" in caplog.text
+
+
+def test_a_query_is_answered_without_a_worker_that_was_killed_and_says_so(
+    start_worker: Callable[..., WorkerProcess], producer: Producer
+) -> None:
+    image = photographs()["rocket.jpg"]
+    start_worker(AII_SHARD="1/2", AII_SHARD_WAIT_S="2")
+    killed = start_worker(AII_SHARD="2/2", queues="activate")  # so that the other takes all queries
+
+    def asked() -> QueryResult:
+        result = producer.query(image).wait(LIMIT_S)
+        assert isinstance(result, QueryResult)
+        return result
+
+    asset = producer.activate(image).wait(LIMIT_S).asset_id
+    wait_for(lambda: asked().assessment.unsearched == 0, "the other shard did not answer")  # type: ignore[union-attr]
+    killed.kill()
+    partial = asked()
+    assert partial.assessment is not None
+    assert 0 < partial.assessment.unsearched < 1
+    assert partial.matches[0].asset_id == asset  # of the journal, which each worker has as a whole
+    assert partial.verdict == "possible"
+    assert "were not searched" in partial.assessment.reason

@@ -1,0 +1,52 @@
+"""How many hosts hold an index in memory, and what it costs to ask more than one."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final
+
+from tasks.messages import Frozen
+from workers.index.codec.plan import Proposal, cell_bytes
+
+__all__ = ["Hosts", "hosts_for"]
+
+# The rest is for the worker itself, for what it reads of the tables, and for the next generation.
+_FOR_LISTS: Final = 0.6
+_POSITION_BYTES: Final = 8
+# Redis commands of a query: the question's text, three for each other shard's queue, an answer each; and of a shard, to
+# take the question, read it and answer.
+_ASKING: Final = 1
+_OF_EACH_SHARD: Final = 3 + 1 + 4
+
+
+class Hosts(Frozen):
+    """What an index takes of the hosts that search it.
+
+    Attributes:
+        list_bytes: inverted lists, or codes without cells: what searches have to find in memory.
+        host_bytes: memory of one host.
+        shards: among how many hosts the cells have to be divided; 1 for one host alone, None where the index has no
+            cells that could be divided.
+        redis_commands: of one query, for asking the other shards.
+    """
+
+    list_bytes: int
+    host_bytes: int
+    shards: int | None
+    redis_commands: int
+
+
+def hosts_for(proposal: Proposal, images: int, host_bytes: int) -> Hosts:
+    """Hosts of this memory for an index of so many images."""
+    cells = re.search(r"IVF(\d+)", proposal.factory)
+    # In a list, an entry is its code without the cell, and its position.
+    entry_bytes = proposal.code_bytes - cell_bytes(int(cells[1])) + _POSITION_BYTES if cells else proposal.code_bytes
+    size = images * entry_bytes
+    shards = max(1, math.ceil(size / (_FOR_LISTS * host_bytes)))
+    return Hosts(
+        list_bytes=size,
+        host_bytes=host_bytes,
+        shards=shards if cells or shards == 1 else None,
+        redis_commands=_ASKING + (shards - 1) * _OF_EACH_SHARD if cells and shards > 1 else 0,
+    )

@@ -1,0 +1,119 @@
+"""Asking the other shards: a message for each in a Redis list of its own, which any of its workers takes.
+
+These are no jobs. A job must not be lost, has a place in the ledger and a document in S3; a question is worth nothing
+after a second, when its query is answered without. So Celery does not carry it: it would take some milliseconds, and
+bring back what was lost after an hour.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Final
+
+from pydantic import ValidationError
+
+from tasks.connection import RedisClient
+from tasks.errors import InvalidRequest
+from tasks.shards import Shard
+from workers.index.codec.stack import Found
+from workers.index.collection.finder import OtherGeneration, Pending, Scope, Sought
+from workers.index.shards.messages import Answer, Question, answer_key, question_key
+
+__all__ = ["ShardPeers"]
+
+logger = logging.getLogger(__name__)
+
+_MOST_WAITING: Final = 10_000
+_QUEUE_LIFE_S: Final = 60
+
+
+class ShardPeers:
+    """The other shards. Thread-safe.
+
+    Args:
+        shard: this worker's.
+        wait_s: how long their answers are waited for.
+        again_s: after how long another worker of a shard is asked, as the first may have died with the question; half
+            of that by default.
+    """
+
+    def __init__(self, client: RedisClient, shard: Shard, wait_s: float, again_s: float | None = None) -> None:
+        self._client = client
+        self.shard = shard
+        self._waits_s = (wait_s / 2 if again_s is None else again_s, wait_s)
+
+    def ask(self, scope: Scope, sought: Sequence[Sought], shards: Sequence[Shard]) -> Pending:
+        """See :class:`workers.index.collection.finder.Peers`."""
+        return _Asked(self._client, scope, Question.of(scope, sought), shards, self._waits_s)
+
+
+class _Asked:
+    """One question, sent when it is made."""
+
+    def __init__(
+        self,
+        client: RedisClient,
+        scope: Scope,
+        question: Question,
+        shards: Sequence[Shard],
+        waits_s: tuple[float, float],
+    ) -> None:
+        self._client = client
+        self._scope = scope
+        self._parts = len(question.parts)
+        self._again_s, self._wait_s = waits_s
+        self._number = uuid.uuid4().hex
+        self._waiting = {shard.number: shard for shard in shards}
+        self._silent: list[Shard] = []
+        self._found: list[list[Found]] = []
+        self._began = time.monotonic()
+        self._send(question.model_dump_json())
+
+    def answers(self) -> tuple[list[list[Found]], list[Shard]]:
+        """See :class:`workers.index.collection.finder.Pending`."""
+        self._collect(self._began + self._again_s)
+        self._send()
+        self._collect(self._began + self._wait_s)
+        if self._waiting:
+            logger.warning("No answer of shard %s in %.3g s", ", ".join(map(str, self._waiting.values())), self._wait_s)
+        return self._found, [*self._silent, *self._waiting.values()]
+
+    def _send(self, question: str = "") -> None:
+        """To all shards that have not answered; the second time, what is asked is in Redis already."""
+        if not self._waiting:
+            return
+        pipe = self._client.pipeline(transaction=False)
+        if question:
+            pipe.set(question_key(self._number), question, px=int(1000 * self._wait_s) + 1)
+        for shard in self._waiting.values():
+            pipe.rpush(shard.queue, self._number)
+            pipe.ltrim(shard.queue, -_MOST_WAITING, -1)
+            pipe.expire(shard.queue, _QUEUE_LIFE_S)
+        pipe.execute()
+
+    def _collect(self, until: float) -> None:
+        while self._waiting and (left_s := until - time.monotonic()) > 0:
+            if popped := self._client.blpop([answer_key(self._number)], timeout=max(left_s, 0.01)):
+                self._take(popped[1])
+
+    def _take(self, text: str) -> None:
+        """Note an answer; one that cannot be used is that of a shard that does not answer."""
+        try:
+            answer = Answer.model_validate_json(text)
+            found = answer.arrays()
+        except (ValidationError, InvalidRequest) as error:
+            logger.warning("An answer of another shard cannot be read: %s", error)
+            return
+        shard = self._waiting.pop(answer.shard, None)
+        if shard is None:  # the second one of a shard that was asked twice
+            return
+        if answer.pointer == self._scope.pointer and len(found) == self._parts:
+            self._found.append(found)
+        elif self._scope.strict and answer.pointer.generation > self._scope.pointer.generation:
+            raise OtherGeneration
+        else:
+            logger.warning("Shard %s has generation %d, not the one asked for", shard, answer.pointer.generation)
+            self._silent.append(shard)

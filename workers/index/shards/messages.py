@@ -1,0 +1,106 @@
+"""What shards say to each other: JSON, in which arrays are their bytes (little endian) in base64."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from tasks.errors import InvalidRequest
+from tasks.messages import Frozen
+from tasks.names import COLLECTION_PATTERN
+from workers.index.codec.codec import Probe
+from workers.index.codec.stack import Found
+from workers.index.collection.finder import Scope, Sought
+from workers.index.collection.manifest import Pointer
+
+__all__ = ["Answer", "Question", "answer_key", "question_key"]
+
+
+def question_key(number: str) -> str:
+    """Redis key of a question, which expires when no one waits for its answers any more."""
+    return f"aii:search:{number}"
+
+
+def answer_key(number: str) -> str:
+    """Redis list of its answers; expires likewise."""
+    return f"aii:search:{number}:answers"
+
+
+class Part(Frozen):
+    """One :class:`Sought`: the query (T,) float32 in the space of the index, its cells (M,) int64 and the squared
+    distances (M,) float32 of their centroids."""
+
+    query: str
+    cells: str
+    distances: str
+    k: int = Field(ge=1, le=10**7)
+    where: dict[str, str] = Field(default={})
+    distractors: bool = False
+
+    @classmethod
+    def of(cls, sought: Sought) -> Part:
+        probe = sought.probe
+        query, cells, distances = (_text(a, t) for a, t in _typed(probe))
+        where, distractors = dict(sought.where), sought.distractors
+        return cls(query=query, cells=cells, distances=distances, k=sought.k, where=where, distractors=distractors)
+
+    def sought(self) -> Sought:
+        query, cells, distances = _array(self.query, "<f4"), _array(self.cells, "<i8"), _array(self.distances, "<f4")
+        if cells.shape != distances.shape:
+            raise InvalidRequest("A question of another shard has cells without distances.")
+        return Sought(Probe(query[None], cells[None], distances[None]), self.k, self.where, self.distractors)
+
+
+class Question(Frozen):
+    """What is sought in the cells of the shards that get it, of one generation of a collection."""
+
+    collection: str = Field(pattern=COLLECTION_PATTERN)
+    pointer: Pointer
+    parts: list[Part]
+
+    @classmethod
+    def of(cls, scope: Scope, sought: Sequence[Sought]) -> Question:
+        return cls(collection=scope.collection, pointer=scope.pointer, parts=[Part.of(one) for one in sought])
+
+
+class Answer(Frozen):
+    """What a shard found: for each part the numbers of segments (M,) int64, the positions there (M,) int64 and the
+    distances (M,) float32. None when it answers from another generation, or could not search."""
+
+    shard: int
+    pointer: Pointer
+    found: list[tuple[str, str, str]] | None
+
+    @classmethod
+    def of(cls, shard: int, pointer: Pointer, found: Sequence[Found] | None) -> Answer:
+        if found is None:
+            return cls(shard=shard, pointer=pointer, found=None)
+        texts = [(_text(n, "<i8"), _text(p, "<i8"), _text(d, "<f4")) for n, p, d in found]
+        return cls(shard=shard, pointer=pointer, found=texts)
+
+    def arrays(self) -> list[Found]:
+        """What was found."""
+        found = [(_array(n, "<i8"), _array(p, "<i8"), _array(d, "<f4")) for n, p, d in self.found or []]
+        if any(len({len(column) for column in columns}) != 1 for columns in found):
+            raise InvalidRequest("An answer of another shard has columns of different lengths.")
+        return found
+
+
+def _typed(probe: Probe) -> list[tuple[Any, str]]:
+    return [(probe.query, "<f4"), (probe.cells, "<i8"), (probe.distances, "<f4")]
+
+
+def _text(array: Any, dtype: str) -> str:
+    return base64.b64encode(np.ascontiguousarray(array, dtype=dtype).tobytes()).decode()
+
+
+def _array(text: str, dtype: str) -> Any:
+    try:
+        return np.frombuffer(base64.b64decode(text, validate=True), dtype=dtype)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequest(f"A message of another shard cannot be read: {error}") from error
