@@ -22,7 +22,7 @@ _NAMED_TWICE: Final = "named twice"
 _SUFFIXES: Final = frozenset(suffix for kind in FORMATS for suffix in kind.suffixes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Found:
     """An image named on the command line; `relative` is its path below the folder that was named."""
 
