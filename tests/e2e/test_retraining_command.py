@@ -36,6 +36,8 @@ def test_a_collection_is_trained_again_from_its_originals_while_a_worker_answers
     asked = {path: first(path) for path in (tmp_path / "07.jpg", tmp_path / "protected.png")}
     assert asked[tmp_path / "protected.png"] == "cat"
 
+    status, told = index("retrain", "starter")
+    assert (status != 0, "`aii index build`" in told) == (True, True), told
     status, told = index("retrain", name, "--factory", "IVF8,PQ8x5", "--dry-run")
     assert (status, "65 originals, 1 jobs; 0 images have none" in told) == (0, True), told
     refused = ("retrain", name, "--factory", "IVF8,PQ8x5", "--sample", "3", "--least-gain", "1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from tests.forked import forkserver
 from workers.index.codec.codec import Codec, Features
 from workers.index.collection.collection import Collection
 from workers.index.collection.manifest import Manifest
-from workers.index.maintenance.retrain import Current, advice, switch, train
+from workers.index.maintenance.retrain import Current, Originals, advice, switch, train
 from workers.index.maintenance.upkeep import CheckLock
 from workers.index.maintenance.verify import verify_collection
 
@@ -25,9 +26,11 @@ KNOWN = {f"old-{i}": feature for i, feature in enumerate(OLD)}
 FACTORIES = ["IVF16,PQ4x8", "IVF16,PQ8x8"]
 
 
-def retrained(place: Place, factory: str, check_lock: CheckLock = anyway) -> Manifest:
+def retrained(
+    place: Place, factory: str, check_lock: CheckLock = anyway, known: Mapping[str, Features] = KNOWN
+) -> Manifest:
     current = Current.open(place.files, place.files.current())
-    features, _ = current.write_features(place.cache / "features", KNOWN)
+    features, _ = current.write_features(place.cache / "features", known)
     return switch(place.files, place.journal, current, train(place.files, current, features, factory), check_lock)
 
 
@@ -38,6 +41,15 @@ def first(collection: Collection, features: Features) -> list[str]:
 def own_codec(place: Place) -> Codec:
     manifest = place.files.current()
     return Codec.read(place.files.fetch(manifest.codec), manifest.factory)
+
+
+def test_an_asset_that_got_another_image_while_originals_were_extracted_keeps_that_one(place: Place) -> None:
+    extracted = Originals(KNOWN, dict.fromkeys(KNOWN, "former"), [])
+    place.activated("old-0", place.open().codec.encode(NEW[5:6])[0])
+    place.compact()
+    retrained(place, "IVF16,PQ8x8", known=extracted.still_of({"old-0": "another", "old-1": "former"}))
+    assert first(place.open(), np.stack([NEW[5], OLD[1], OLD[2]])) == ["old-0", "old-1", "old-2"]
+    assert place.repair().registered == 0
 
 
 @pytest.mark.parametrize("factory", FACTORIES)

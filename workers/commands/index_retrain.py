@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tasks.command_line import EXIT_FAILED, Command, FilePath, progress_bar
+from tasks.errors import InvalidRequest
 from tasks.files import write_atomically
 from tasks.names import DIGEST_PATTERN
 from tasks.settings import load_settings
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
     from tasks.results import ActivationResult
     from workers.activation.comparison import Compared
     from workers.extractors.base import Extractor
-    from workers.index.codec.codec import Features
     from workers.index.collection.manifest import Manifest
-    from workers.index.maintenance.retrain import Candidate, Current
+    from workers.index.maintenance.retrain import Candidate, Current, Originals
     from workers.index.verdicts.calibration import Calibration
 
 __all__ = ["retrain"]
@@ -72,19 +72,26 @@ def retrain(name: str, factory: str | None, dry_run: bool, **asked: Any) -> None
     After an interruption, run it again. `aii index rollback` goes back.
     """
     from workers.index.maintenance.build import suggested_factory  # noqa: PLC0415  # loads FAISS
+    from workers.index.maintenance.retrain import Originals  # noqa: PLC0415
+    from workers.index.maintenance.starter import NAME as STARTER  # noqa: PLC0415
 
+    if name == STARTER:
+        raise InvalidRequest(
+            "Of the starter collection's references only codes are known, which no other codec can be calibrated for: "
+            "make a collection of your own with `aii index build`."
+        )
     opened = open_collection(load_settings(), name)
     manifest = opened.files.current()
     chosen = factory or suggested_factory(manifest.assets, manifest.extractor.dimension)
     if dry_run:
         _tell(opened, manifest, chosen)
         return
-    known = _Originals({}, []) if manifest.features else _from_originals(opened, manifest)
-    if not _retrained(opened, chosen, known.features, _Asked(**asked)):
+    originals = Originals({}, {}, []) if manifest.features else _from_originals(opened, manifest)
+    if not _retrained(opened, chosen, originals, _Asked(**asked)):
         sys.exit(EXIT_FAILED)
     for what in ("retraining", "originals"):
         _scratch(opened, what).unlink(missing_ok=True)
-    for digest in known.objects:
+    for digest in originals.objects:
         opened.files.delete_features(digest)
 
 
@@ -131,16 +138,9 @@ def _activations(opened: Opened, manifest: Manifest) -> Mapping[str, ActivationR
     return {result.asset_id: result for result in results}
 
 
-@dataclass(frozen=True)
-class _Originals:
-    """Features (D,) by asset_id, and the digests of their files in the store, to be deleted after the switch."""
-
-    features: Mapping[str, Features]
-    objects: list[str]
-
-
-def _from_originals(opened: Opened, manifest: Manifest) -> _Originals:
+def _from_originals(opened: Opened, manifest: Manifest) -> Originals:
     from workers.index.maintenance.gather import Gatherer  # noqa: PLC0415
+    from workers.index.maintenance.retrain import Originals  # noqa: PLC0415
 
     gatherer = Gatherer(
         opened.store, opened.ledger, opened.sender, opened.files, opened.name, manifest.extractor,
@@ -152,7 +152,7 @@ def _from_originals(opened: Opened, manifest: Manifest) -> _Originals:
         gathered = gatherer.extract(wanted, _scratch(opened, "originals"), progress, _run_of(opened))
     row = {digest: number for number, digest in enumerate(gathered.assets)}
     found = {asset: gathered.features[row[digest]] for asset, digest in digests.items() if digest in row}
-    return _Originals(found, gathered.objects)
+    return Originals(found, digests, gathered.objects)
 
 
 def _run_of(opened: Opened) -> str:
@@ -170,7 +170,7 @@ def _scratch(opened: Opened, what: str) -> Path:
     return path
 
 
-def _retrained(opened: Opened, factory: str, known: Mapping[str, Features], asked: _Asked) -> bool:
+def _retrained(opened: Opened, factory: str, originals: Originals, asked: _Asked) -> bool:
     """Train, compare, and switch, unless the next codec is refused."""
     from workers.index.maintenance import retrain as retraining  # noqa: PLC0415
     from workers.index.maintenance import upkeep  # noqa: PLC0415
@@ -181,11 +181,12 @@ def _retrained(opened: Opened, factory: str, known: Mapping[str, Features], aske
         with opened.write_lock() as lock:
             manifest = upkeep.compact(opened.files, opened.journal, lock.check)
             current = retraining.Current.open(opened.files, manifest)
-            features, lost = current.write_features(path, known)
+            activated = _activations(opened, manifest)
+            sources = {asset_id: result.source_sha256 for asset_id, result in activated.items()}
+            features, lost = current.write_features(path, originals.still_of(sources))
             click.echo(f"present    generation {manifest.generation}, {manifest.factory}, {manifest.assets:,} images")
             click.echo(f"next       {factory}; {lost:,} images without a feature keep what their codes say")
             candidate = retraining.train(opened.files, current, features, factory)
-            activated = _activations(opened, manifest)
             gain = _compared(opened, current, candidate, activated, extractor, asked.sample)
             off = _share_off(opened, candidate, extractor, asked) if activated else 0.0
             refusal = _refusal(gain, off, asked)

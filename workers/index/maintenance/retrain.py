@@ -26,13 +26,36 @@ from workers.index.maintenance.build import NewCollection, train_collection
 from workers.index.maintenance.upkeep import CheckLock, next_generation, publish_next
 from workers.index.verdicts.background import Background
 
-__all__ = ["Candidate", "Current", "advice", "outgrown", "switch", "train"]
+__all__ = ["Candidate", "Current", "Originals", "advice", "outgrown", "switch", "train"]
 
 _TOGETHER: Final = 50_000
 _OUTGROWN: Final = 4  # times as many cells would be made today
 _DRIFTED: Final = 1.25
 _FEWEST: Final = 100  # of the features that a drift is told by
 _SAMPLE: Final = 5_000
+
+
+@dataclass(frozen=True)
+class Originals:
+    """What was extracted from originals: features (D,) and the originals' digests by asset_id, and the digests of the
+    features' files in the store."""
+
+    features: Mapping[str, Features]
+    digests: Mapping[str, str]
+    objects: list[str]
+
+    def still_of(self, sources: Mapping[str, str]) -> dict[str, Features]:
+        """The features of the images that the assets still have: extraction takes its time, and an asset that was
+        activated with another image meanwhile has to keep what its new code says.
+
+        Args:
+            sources: the digest of the original of each asset that was activated, as it is now.
+        """
+        return {
+            asset_id: feature
+            for asset_id, feature in self.features.items()
+            if sources.get(asset_id, self.digests[asset_id]) == self.digests[asset_id]
+        }
 
 
 @dataclass(frozen=True)
