@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from redis.exceptions import ResponseError
 
 from producer import Producer
+from tasks.errors import ShardUnavailable
 from tasks.periodic import PeriodicThread
 from tasks.results import QueryResult
 from tasks.shards import Shard
@@ -21,14 +24,16 @@ from tests.integration.test_tiers import grown
 from tests.photographs import photographs
 from tests.stack import WorkerProcess
 from tests.waiting import LIMIT_S, wait_for
-from workers.index.collection.collection import Answer
+from workers.handlers.query_views import best_of
+from workers.index.collection.collection import Answer, Collection
+from workers.index.collection.finder import Scope, Sought
 from workers.index.collection.manifest import Pointer
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.shards.answering import ShardServer
 from workers.index.shards.asking import ShardPeers
 from workers.index.shards.messages import Answer as Answered
-from workers.index.shards.messages import answer_key
-from workers.index.verdicts.judge import judge
+from workers.index.shards.messages import Question, answer_key, question_key, taken_key
+from workers.index.verdicts.judge import check_searched, judge
 
 __all__ = ["exact"]  # a fixture
 
@@ -157,9 +162,64 @@ def test_cells_that_other_shards_answer_for_do_not_count_as_missing(place: Place
 def test_a_question_that_a_worker_died_with_is_asked_again(place: Place) -> None:
     with shards(place, serving=3, again_s=0.2) as opened, ThreadPoolExecutor() as threads:
         answer = threads.submit(opened[0].get(place.name).search, QUERIES[0], 5, 16)
-        assert place.redis.blpop([Shard(4, COUNT).queue], timeout=PATIENT_S)  # and no answer
+        popped = place.redis.blpop([Shard(4, COUNT).queue], timeout=PATIENT_S)
+        assert popped
+        place.redis.set(taken_key(popped[1], 4), 1)  # and no answer
         with answering(place, Shard(4, COUNT), opened[3]):
             assert same(answer.result(), place.open().search(QUERIES[0], 5, 16))
+
+
+def scope_of(collection: Collection) -> Scope:
+    return Scope(collection.manifest.collection, collection.pointer, collection.codec.cells, strict=False)
+
+
+def test_a_question_is_searched_for_once_and_by_no_one_when_its_query_has_gone_on(place: Place) -> None:
+    with shards(place, serving=0) as opened:
+        collection, other = opened[0].get(place.name), Shard(2, COUNT)
+        question = Question.of(scope_of(collection), [Sought(collection.codec.probe(QUERIES[0], 16), 5)])
+        place.redis.set(question_key("asked"), question.model_dump_json(), ex=60)
+        place.redis.rpush(other.queue, "asked", "asked")
+        for _ in range(2):
+            ShardServer(place.redis, opened[1], other).serve_once()
+        assert place.redis.llen(answer_key("asked")) == 1
+    with shards(place, serving=0, wait_s=0.2) as opened:
+        opened[0].get(place.name).search(QUERIES[0], 5, 16)
+        ShardServer(place.redis, opened[1], other).serve_once()
+        assert place.redis.keys("aii:search:*") == [*place.redis.keys("aii:search:asked*")]
+
+
+def test_an_answer_that_came_in_time_counts_however_long_the_asking_worker_searched_itself(place: Place) -> None:
+    with shards(place, serving=0) as opened:
+        collection, other = opened[0].get(place.name), Shard(2, COUNT)
+        sought = [Sought(collection.codec.probe(QUERIES[0], 16), 5)]
+        pending = ShardPeers(place.redis, Shard(1, COUNT), PATIENT_S, 0.0).ask(scope_of(collection), sought, [other])
+        ShardServer(place.redis, opened[1], other).serve_once()
+        pending._wait_s = 0.0  # type: ignore[attr-defined]  # it is over
+        found, silent = pending.answers()
+        assert len(found) == 1
+        assert silent == []
+
+
+def test_a_shard_whose_questions_cannot_be_read_pauses_between_its_tries(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("workers.index.shards.answering.time", SimpleNamespace(sleep=pauses.append))
+    with shards(place, serving=0) as opened:
+        place.redis.set(Shard(1, COUNT).queue, "no list")
+        with pytest.raises(ResponseError):
+            ShardServer(place.redis, opened[0], Shard(1, COUNT)).serve_once()
+    assert len(pauses) == 1
+
+
+def test_what_was_not_searched_for_one_view_counts_for_the_best_one(place: Place) -> None:
+    whole = place.open().search(QUERIES[0], 5, 16)
+    partial = replace(whole, evidence=replace(whole.evidence, distances=[9.0], unsearched=0.25))
+    view, answer = best_of({"as_is": whole, "mirror": partial})
+    assert view == "as_is"
+    assert judge(answer.evidence, threshold=0.0).verdict == "incomplete"
+    with pytest.raises(ShardUnavailable):
+        check_searched(answer.evidence)
 
 
 def test_a_message_that_is_none_is_logged_and_the_next_one_answered(

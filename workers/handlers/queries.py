@@ -13,7 +13,7 @@ from tasks.results import ExplanationResult, FeedbackResult, QueryResult
 from tasks.storage import Bucket
 from workers.delivery.job import Running
 from workers.handlers.explaining import Explaining
-from workers.handlers.query_views import views_of
+from workers.handlers.query_views import best_of, views_of
 from workers.handlers.resources import Resources
 from workers.index.codec.codec import Features
 from workers.index.collection.collection import Answer, Collection
@@ -151,7 +151,6 @@ class QueryHandlers:
                 np.stack(list(features.values())), options.top_k, options.nprobe, options.where, rejected
             )
             answers = dict(zip(features, found, strict=True))
-            view = min(answers, key=lambda name: answers[name].evidence.rank)
-            answer = answers[view]
+            view, answer = best_of(answers)
             judgement = judge(answer.evidence, options.fpr, options.threshold, len(views))
         return _Asked(collection, options, data, digest, features, rejected, view, answer, judgement)

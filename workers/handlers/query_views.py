@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
 from tasks.messages import View
+from workers.index.collection.collection import Answer
 
-__all__ = ["AS_IS", "views_of"]
+__all__ = ["AS_IS", "best_of", "views_of"]
 
 AS_IS = "as_is"
 
@@ -28,3 +30,11 @@ def views_of(image: torch.Tensor, wanted: Sequence[View]) -> dict[str, torch.Ten
             turned = f"rotation_{90 * turns}"
             views[f"{name}_{turned}" if name else turned] = flipped.rot90(turns, (1, 2)).contiguous()
     return views
+
+
+def best_of(answers: Mapping[str, Answer]) -> tuple[str, Answer]:
+    """The view with the best first match, and its answer. What was not searched for a view counts for that too: there
+    may be a better match."""
+    view = min(answers, key=lambda name: answers[name].evidence.rank)
+    unsearched = max(answer.evidence.unsearched for answer in answers.values())
+    return view, replace(answers[view], evidence=replace(answers[view].evidence, unsearched=unsearched))

@@ -14,10 +14,10 @@ __all__ = ["Hosts", "hosts_for"]
 # The rest is for the worker itself, for what it reads of the tables, and for the next generation.
 _FOR_LISTS: Final = 0.6
 _POSITION_BYTES: Final = 8
-# Redis commands of a query: the question's text, three for each other shard's queue, an answer each; and of a shard, to
-# take the question, read it and answer.
-_ASKING: Final = 1
-_OF_EACH_SHARD: Final = 3 + 1 + 4
+# Redis commands of a query: to write the question and to delete it, three for each other shard's queue, an answer each;
+# and of a shard, to take the question, read it, mark it and two to answer.
+_ASKING: Final = 2
+_OF_EACH_SHARD: Final = 3 + 1 + 5
 
 
 class Hosts(Frozen):

@@ -11,7 +11,7 @@ from tasks.connection import RedisClient
 from tasks.errors import AiiError, Unavailable
 from tasks.shards import Shard
 from workers.index.collection.open_collections import OpenCollections
-from workers.index.shards.messages import Answer, Question, answer_key, question_key
+from workers.index.shards.messages import Answer, Question, answer_key, question_key, taken_key
 
 __all__ = ["ShardServer"]
 
@@ -31,20 +31,29 @@ class ShardServer:
         self._shard = shard
 
     def serve_once(self) -> None:
-        """Wait for a question, for a moment at most, and answer it, unless no one waits for that any more."""
+        """Wait for a question, for a moment at most, and answer it, unless no one waits for that any more or another
+        worker of the shard is at it."""
         try:
             popped = self._client.blpop([self._shard.queue], timeout=_POLL_S)
-            if popped:
-                self._serve(popped[1])
-        except Unavailable:
+        except Exception:
             time.sleep(_PAUSE_S)  # the caller logs it, and comes again at once
+            raise
+        if popped:
+            self._try_to_serve(popped[1])
+
+    def _try_to_serve(self, number: str) -> None:
+        try:
+            self._serve(number)
+        except Unavailable:
+            time.sleep(_PAUSE_S)
             raise
         except (ValidationError, AiiError) as error:
             logger.warning("A question of another shard cannot be answered: %s", error)
 
     def _serve(self, number: str) -> None:
         text = self._client.get(question_key(number))
-        if text is None:
+        taken = taken_key(number, self._shard.number)
+        if text is None or not self._client.set(taken, 1, nx=True, ex=_ANSWER_LIFE_S):
             return
         answer = self._answer(Question.model_validate_json(text))
         pipe = self._client.pipeline(transaction=False)

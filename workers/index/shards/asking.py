@@ -20,7 +20,7 @@ from tasks.errors import InvalidRequest
 from tasks.shards import Shard
 from workers.index.codec.stack import Found
 from workers.index.collection.finder import OtherGeneration, Pending, Scope, Sought
-from workers.index.shards.messages import Answer, Question, answer_key, question_key
+from workers.index.shards.messages import Answer, Question, answer_key, question_key, taken_key
 
 __all__ = ["ShardPeers"]
 
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _MOST_WAITING: Final = 10_000
 _QUEUE_LIFE_S: Final = 60
+_LEAST_S: Final = 0.01  # that Redis can wait; 0 is for ever
 
 
 class ShardPeers:
@@ -67,6 +68,7 @@ class _Asked:
         self._again_s, self._wait_s = waits_s
         self._number = uuid.uuid4().hex
         self._waiting = {shard.number: shard for shard in shards}
+        self._asked = tuple(self._waiting)
         self._silent: list[Shard] = []
         self._found: list[list[Found]] = []
         self._began = time.monotonic()
@@ -74,9 +76,12 @@ class _Asked:
 
     def answers(self) -> tuple[list[list[Found]], list[Shard]]:
         """See :class:`workers.index.collection.finder.Pending`."""
-        self._collect(self._began + self._again_s)
-        self._send()
-        self._collect(self._began + self._wait_s)
+        try:
+            self._collect(self._began + self._again_s)
+            self._send()
+            self._collect(self._began + self._wait_s)
+        finally:
+            self._forget()
         if self._waiting:
             logger.warning("No answer of shard %s in %.3g s", ", ".join(map(str, self._waiting.values())), self._wait_s)
         return self._found, [*self._silent, *self._waiting.values()]
@@ -89,15 +94,28 @@ class _Asked:
         if question:
             pipe.set(question_key(self._number), question, px=int(1000 * self._wait_s) + 1)
         for shard in self._waiting.values():
+            if not question:
+                pipe.delete(taken_key(self._number, shard.number))  # the worker that took it may have died
             pipe.rpush(shard.queue, self._number)
             pipe.ltrim(shard.queue, -_MOST_WAITING, -1)
             pipe.expire(shard.queue, _QUEUE_LIFE_S)
         pipe.execute()
 
+    def _forget(self) -> None:
+        """So that a worker that takes the question from now on does not search for no one."""
+        if self._asked:
+            taken = [taken_key(self._number, shard) for shard in self._asked]
+            self._client.delete(question_key(self._number), answer_key(self._number), *taken)
+
     def _collect(self, until: float) -> None:
-        while self._waiting and (left_s := until - time.monotonic()) > 0:
-            if popped := self._client.blpop([answer_key(self._number)], timeout=max(left_s, 0.01)):
+        """Take answers until a moment; when it is over already, those that are there: they came in time, while this
+        worker was searching its own cells."""
+        while self._waiting:
+            left_s = until - time.monotonic()
+            if popped := self._client.blpop([answer_key(self._number)], timeout=max(left_s, _LEAST_S)):
                 self._take(popped[1])
+            elif left_s <= _LEAST_S:
+                return
 
     def _take(self, text: str) -> None:
         """Note an answer; one that cannot be used is that of a shard that does not answer."""

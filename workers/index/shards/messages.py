@@ -18,17 +18,22 @@ from workers.index.codec.stack import Found
 from workers.index.collection.finder import Scope, Sought
 from workers.index.collection.manifest import Pointer
 
-__all__ = ["Answer", "Question", "answer_key", "question_key"]
+__all__ = ["Answer", "Question", "answer_key", "question_key", "taken_key"]
 
 
 def question_key(number: str) -> str:
-    """Redis key of a question, which expires when no one waits for its answers any more."""
+    """Redis key of a question, which is deleted, or expires, when no one waits for its answers any more."""
     return f"aii:search:{number}"
 
 
 def answer_key(number: str) -> str:
     """Redis list of its answers; expires likewise."""
     return f"aii:search:{number}:answers"
+
+
+def taken_key(number: str, shard: int) -> str:
+    """Redis key that exists when a worker of this shard has taken the question; deleted before it is sent again."""
+    return f"aii:search:{number}:taken:{shard}"
 
 
 class Part(Frozen):
