@@ -17,14 +17,16 @@ from producer.search import Search
 from producer.session import Batch, Wanted, missing_worker, prepare, withdraw
 from producer.vectors import vectors_in
 from tasks.command_line import echo
-from tasks.errors import DeadlineExceeded, DiskUnavailable
+from tasks.errors import AiiError, DiskUnavailable
 from tasks.messages import QueryOptions, validated
 from tasks.names import QUEUE_QUERY
 from tasks.results import LookupAnswer
 
 __all__ = ["lookup"]
 
-_AT_ONCE: Final = 250  # in one job, so that its document stays small and several workers share a long file
+# In one job, so that its document stays small and several workers share a long file.
+_MOST_AT_ONCE: Final = 250
+_MOST_MATCHES: Final = 5_000
 
 
 def lookup(path: str, collection: str | None, extractor: str | None, wanted: Wanted, chosen: dict[str, Any]) -> None:
@@ -39,13 +41,13 @@ def lookup(path: str, collection: str | None, extractor: str | None, wanted: Wan
     call = batch.retry_policy.call
     jobs: list[LookupJob] = []
     try:
-        for part in vectors.split(_AT_ONCE):
+        for part in vectors.split(max(1, min(_MOST_AT_ONCE, _MOST_MATCHES // options.top_k))):
             ask = partial(batch.producer.query_vectors, part)
             jobs.append(call(partial(ask, collection=collection, options=options, extractor=extractor)))
             batch.progress.open[jobs[-1].job_id] = None
         for number, answer in enumerate(_answers(batch, jobs, wanted.timeout_s)):
             echo(_json_line(number, answer) if wanted.as_json else f"{number}: {output.answer_line(answer)}")
-    except (DeadlineExceeded, KeyboardInterrupt):
+    except (AiiError, KeyboardInterrupt):
         withdraw(batch, list(batch.progress.open))
         raise
 

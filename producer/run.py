@@ -150,7 +150,7 @@ def _write_answers(batch: Batch, reports: Reports, submissions: Sequence[Submiss
 class _Course:
     """What differs between commands: how an image is submitted, what is printed of its result, what becomes of it when
     it ends, what is written of all at the end, what is asked for besides when all have ended, and whether each is
-    printed at once, and nothing of it kept: a million are submitted with little memory."""
+    printed at once, and no result of it is kept: a million are submitted with little memory."""
 
     submit: Callable[[Found], Job]
     line: Callable[[Submission], str]
@@ -191,7 +191,7 @@ def _run(batch: Batch, wanted: Wanted, course: _Course) -> None:
     failed = report.end(batch.search)
     failed += not _written(course, submissions)
     if stopped:
-        end_early(batch, stopped)
+        end_early(batch, stopped, keep=wanted.no_wait)
     if failed:
         sys.exit(EXIT_FAILED)
 

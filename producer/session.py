@@ -84,10 +84,11 @@ def prepare(search: Search, wanted: Wanted, queue: str) -> Batch:
     return Batch(producer, settings, search, RetryPolicy(later_s, output.note), queue)
 
 
-def end_early(batch: Batch, stopped: KeyboardInterrupt | Unavailable) -> NoReturn:
-    """Say what goes on, and how to wait for it or cancel it. A query without a waiting caller is withdrawn."""
+def end_early(batch: Batch, stopped: KeyboardInterrupt | Unavailable, *, keep: bool = False) -> NoReturn:
+    """Say what goes on, and how to wait for it or cancel it. A query without a waiting caller is withdrawn, unless
+    those accepted are to be kept: as they were only submitted."""
     jobs = list(batch.progress.open)
-    if jobs and batch.queue == QUEUE_QUERY:
+    if jobs and batch.queue == QUEUE_QUERY and not keep:
         problem = withdraw(batch, jobs)
         output.note(f"{_counted(jobs)} {f'not withdrawn: {problem}' if problem else 'withdrawn.'}")
     elif jobs:

@@ -304,7 +304,8 @@ def validated(model: type[_M], payload: Any) -> _M:
     except AiiError:
         raise
     except ValidationError as error:
-        fields = {str(part) for problem in error.errors() for part in problem["loc"]}
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        fields = {str(part) for problem in problems for part in problem["loc"]}
         text = problems_of(error)
         if fields == {"asset_id"}:
             raise InvalidAssetId(text) from None

@@ -94,4 +94,5 @@ class QueryOptions(Options):
 
 def problems_of(error: ValidationError) -> str:
     """The fields that cannot be used, and what is wrong with each."""
-    return "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()[:5])
+    problems = error.errors(include_url=False, include_context=False, include_input=False)[:5]
+    return "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problems)

@@ -87,8 +87,17 @@ async def read_image(request: Request, most: int, keep: Keep) -> Source:
     return await keep(_arriving(request))
 
 
-async def read_json(request: Request, most: int = _MOST_JSON_BYTES) -> dict[str, Any]:
-    """The body as a JSON object, of at most so many bytes; raises InvalidRequest, TooLarge."""
+async def read_json(request: Request, most: int = _MOST_JSON_BYTES, large: str = "") -> dict[str, Any]:
+    """The body as a JSON object, of at most so many bytes.
+
+    Args:
+        large: the member that they are meant for; the others have no more than another body may have, so that there
+            are not thousands of them to be told what is wrong with each.
+
+    Raises:
+        InvalidRequest: it is no JSON object.
+        TooLarge: it has more bytes.
+    """
     _check_length(request, most)
     body = bytearray()
     async for chunk in bounded(_arriving(request), most, "The JSON"):
@@ -96,6 +105,9 @@ async def read_json(request: Request, most: int = _MOST_JSON_BYTES) -> dict[str,
     said = _json(bytes(body), "The body")
     if not isinstance(said, dict):
         raise InvalidRequest("The body is no JSON object.")
+    rest = {name: value for name, value in said.items() if name != large}
+    if len(body) > _MOST_JSON_BYTES and len(json.dumps(rest, ensure_ascii=False)) > _MOST_JSON_BYTES:
+        raise too_large(_MOST_JSON_BYTES, f"The JSON beside `{large}`")
     return said
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from anyio.to_thread import run_sync
@@ -81,8 +80,10 @@ class State:
 
     async def look_up(self, token: Token, vectors: Any, said: Mapping[str, Any]) -> Job:
         """Accept a token's look-up of vectors; arguments and errors as in :meth:`Producer.query_vectors`."""
-        ask = partial(self.producer.on_behalf_of(token.name).query_vectors, vectors, **said)
-        return self._counted(token, await run_sync(ask))
+        return await run_sync(self._look_up, token, vectors, said)
+
+    def _look_up(self, token: Token, vectors: Any, said: Mapping[str, Any]) -> Job:
+        return self._counted(token, self.producer.on_behalf_of(token.name).query_vectors(vectors, **said))
 
     def _counted(self, token: Token, job: ActivationJob | QueryJob | LookupJob) -> Job:
         if job.new:

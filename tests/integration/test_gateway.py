@@ -150,6 +150,17 @@ def test_vectors_are_looked_up_at_once(client: httpx.Client) -> None:
         assert code_of(client.post("/v1/lookups", json=wrong)) == "invalid_request"
 
 
+def test_a_look_up_of_many_faults_is_told_one_of_them(client: httpx.Client) -> None:
+    answer = client.post("/v1/lookups", json={"vectors": [["a"] * 1_000] * 200})
+    assert code_of(answer) == "invalid_request"
+    assert answer.json()["detail"].count("vectors.") == 1, answer.text
+    for rest in (
+        {f"{number}": 0 for number in range(10_000)},
+        {"options": {f"{number}": 0 for number in range(10_000)}},
+    ):
+        assert code_of(client.post("/v1/lookups", json={"vectors": [[1.0]]} | rest)) == "too_large"
+
+
 IMAGE = {"Content-Type": "image/jpeg"}
 
 

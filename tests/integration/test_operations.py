@@ -11,6 +11,9 @@ from contextlib import closing
 import pytest
 
 from producer import Producer
+from producer.retry_policy import NO_RETRIES
+from producer.search import Search
+from producer.session import Batch, end_early
 from tasks.app import Sender, create_app
 from tasks.connection import connect_redis
 from tasks.documents import read_result
@@ -22,7 +25,7 @@ from tasks.messages import ActivateRequest
 from tasks.monitoring.metrics import Counters, Failure, Metrics
 from tasks.monitoring.observer import Observer, read_overview
 from tasks.monitoring.presence import WorkerNote, announce, present_workers, withdraw
-from tasks.names import TASK_ACTIVATE, worker_presence
+from tasks.names import QUEUE_QUERY, TASK_ACTIVATE, worker_presence
 from tasks.results import FailureResult, Provenance
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
@@ -366,3 +369,16 @@ def test_alive_and_ready_are_two_things(ledger: Ledger) -> None:
             HealthServer("127.0.0.1", server.port, readiness, Counters)
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "withdrawn"])
+def test_a_stopped_command_withdraws_the_queries_that_it_was_to_wait_for(
+    producer: Producer, settings: Settings, capsys: pytest.CaptureFixture[str], keep: bool
+) -> None:
+    batch = Batch(producer, settings, Search(), NO_RETRIES, QUEUE_QUERY)
+    job_id = producer.query(crops(1)[0]).job_id
+    batch.progress.open[job_id] = None
+    with pytest.raises(SystemExit):
+        end_early(batch, KeyboardInterrupt(), keep=keep)
+    assert (Ledger.connect(settings).states([job_id]) == [JobState.QUEUED]) == keep
+    assert (f"aii jobs wait {job_id}" in capsys.readouterr().err) == keep
