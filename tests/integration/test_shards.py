@@ -15,10 +15,12 @@ from redis.exceptions import ResponseError
 
 from producer import Producer
 from tasks.errors import ShardUnavailable
+from tasks.names import sha256_hex
 from tasks.periodic import PeriodicThread
 from tasks.results import QueryResult
 from tasks.shards import Shard
-from tests.collections import EXTRACTOR, Place, add, found, unit_vectors
+from tasks.storage import Bucket
+from tests.collections import EXTRACTOR, Place, add, found, trained_codec, unit_vectors
 from tests.integration.test_reranking import exact
 from tests.integration.test_tiers import grown
 from tests.photographs import photographs
@@ -124,17 +126,77 @@ def test_every_shard_sees_what_was_registered_and_removed_a_moment_ago(place: Pl
             assert f"new-{i}" not in found(asked, QUERIES[i])
 
 
-def test_shards_of_different_generations_agree_on_the_newest(place: Place) -> None:
+def test_shards_of_which_some_have_not_followed_yet_answer_from_what_all_have(place: Place) -> None:
     with shards(place) as opened:
+        collections = [one.get(place.name) for one in opened]
         for i in range(3):
-            add(opened[0].get(place.name), f"new-{i}", QUERIES[i])
+            add(collections[0], f"new-{i}", QUERIES[i])
             place.remove(f"old-{i}")
             place.compact()
-            opened[i].get(place.name).follow()  # it is ahead of those it asks; then one is asked that is behind
-            for asking in (opened[i], opened[3]):
-                answers = asking.get(place.name).search_many(QUERIES, 600, 16)
-                assert all(map(same, answers, place.open().search_many(QUERIES, 600, 16)))
-                assert answers[0].generation == i + 2
+            expected = [distances(answer) for answer in place.open().search_many(QUERIES, 600, 16)]
+            for following in collections:
+                following.follow()
+                for asking in (following, collections[-1]):
+                    answers = asking.search_many(QUERIES, 600, 16)
+                    for one, other in zip(answers, expected, strict=True):
+                        assert distances(one) == pytest.approx(other, abs=1e-5)
+                    assert {answer.evidence.unsearched for answer in answers} == {0}
+                    assert answers[0].generation == collections[-1].manifest.generation  # no question made it follow
+            assert collections[-1].manifest.generation == i + 2
+
+
+def distances(answer: Answer) -> dict[str, float]:
+    """Of the matches; the order of equal ones is that of the segments, which generations differ in."""
+    return {match.asset_id: match.distance for match in answer.matches}
+
+
+def test_a_shard_that_is_further_behind_is_silent_and_downloads_nothing_for_a_question(place: Place) -> None:
+    with shards(place) as opened:
+        collections = [one.get(place.name) for one in opened]
+        for _ in range(2):
+            add(collections[0], "new", QUERIES[0])
+            place.compact()
+            for following in collections[:3]:
+                following.follow()
+        answer = collections[0].search(QUERIES[0], 5, 16)
+        assert (answer.generation, answer.evidence.unsearched) == (3, 0.25)
+        assert collections[3].manifest.generation == 1
+
+
+def test_the_previous_generation_is_let_go_after_a_while(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.index.collection.collection._KEPT_S", -1.0)
+    with shards(place, serving=0) as opened:
+        collection, shard = opened[0].get(place.name), Shard(1, COUNT)
+        add(collection, "new", QUERIES[0])
+        before = collection.pointer
+        place.compact()
+        collection.follow()
+        assert collection.find(before, [], shard) == (before, [])
+        collection.catch_up()
+        assert collection.find(before, [], shard) == (collection.pointer, None)
+
+
+def test_a_collection_that_was_built_again_is_not_searched_with_what_it_was_before(place: Place) -> None:
+    with shards(place) as opened:
+        collections = [one.get(place.name) for one in opened]
+        codec, features = trained_codec(), unit_vectors(30, 9)
+        place.publish(codec, [f"other-{i}" for i in range(30)], codec.encode(features))
+        collections[0].follow()
+        answer = collections[0].search(QUERIES[0], 600, 16)
+        assert answer.evidence.unsearched == 0.75
+        assert all(match.asset_id.startswith("other-") for match in answer.matches)
+
+
+def test_a_generation_is_named_as_it_was_published_by_a_version_that_writes_manifests_differently(place: Place) -> None:
+    text = place.files.current().model_dump_json(exclude_defaults=True, indent=2).encode()
+    pointer = Pointer(generation=1, sha256=sha256_hex(text))
+    place.journal.note_manifest(pointer, None)
+    place.store.put(
+        Bucket.COLLECTIONS, f"{place.name}/generations/00000001-{pointer.sha256}.json", text, "application/json"
+    )
+    named = pointer.model_dump_json().encode()
+    place.store.put(Bucket.COLLECTIONS, f"{place.name}/current.json", named, "application/json")
+    assert place.open().pointer == pointer
 
 
 def test_an_answer_without_a_shard_says_so_and_claims_nothing_of_what_was_not_searched(place: Place) -> None:

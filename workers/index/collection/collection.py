@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from workers.index.collection.generation import (
 )
 from workers.index.collection.journal import Journal, entry_order
 from workers.index.collection.manifest import Manifest, Pointer
-from workers.index.collection.pinned import current_manifest
+from workers.index.collection.pinned import current_generation, current_manifest
 from workers.index.collection.reranking import RERANKED
 from workers.index.collection.segment import Entry, Hit, Segment
 from workers.index.collection.segments import Segments, open_segments
@@ -43,7 +44,7 @@ from workers.index.verdicts.score import COHORT, COHORT_CELLS, LEFT_OUT
 
 __all__ = ["Answer", "Collection", "check_extractor", "journal_incomplete"]
 
-_FOLLOWED: Final = 2  # times that a search begins again because another shard is ahead
+_KEPT_S: Final = 900.0  # in which other shards have followed, however large a merged segment is
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,14 @@ class _Query:
     supposed: Mapping[str, Entry]
 
 
+@dataclass(frozen=True)
+class _Previous:
+    """The generation before the current one, which other shards may still have; kept up to a monotonic time."""
+
+    generation: Generation
+    until: float
+
+
 class Collection:
     """Search and registration. Thread-safe.
 
@@ -89,7 +98,8 @@ class Collection:
         self._extractor = extractor
         self._following = threading.Lock()
         self._all_recorded = False
-        self._current = self._load(current_manifest(files, journal), None)
+        self._current = self._load(*current_generation(files, journal), None)
+        self._previous: _Previous | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -194,21 +204,23 @@ class Collection:
         registered as other entries; in as many cells as the collection usually searches, or `nprobe`.
 
         All that was registered before the call is included, and the answers come from one generation. The journal is
-        read, and cells are found, once for all. Where a shard does not answer, the evidence says so.
+        read, and cells are found, once for all. Where a shard does not answer, the evidence says so. Where one has only
+        the previous generation yet, all answer from that.
         """
         query = _Query(features, k, nprobe, where or {}, without | supposed.keys(), supposed)
-        for _ in range(_FOLLOWED):
-            with suppress(OtherGeneration):
-                return self._answers(query, strict=True)
-            self.follow()
-        return self._answers(query, strict=False)
+        if previous := self._previous:
+            for generation in (None, previous.generation):
+                with suppress(OtherGeneration):
+                    return self._answers(query, generation, strict=True)
+        return self._answers(query, None, strict=False)
 
-    def _answers(self, query: _Query, *, strict: bool) -> list[Answer]:
-        """Raises OtherGeneration if `strict`; otherwise a shard that is ahead counts as one that does not answer."""
+    def _answers(self, query: _Query, of: Generation | None, *, strict: bool) -> list[Answer]:
+        """Of one generation, or of the current one. Raises OtherGeneration if that one's journal is gone; and if
+        `strict`, when another shard does not have it: otherwise that counts as one that does not answer."""
         k, where, without = query.k, query.where, query.without
         compared = LEFT_OUT * (2 if where else 1) + COHORT + 1
-        depth = max(k, compared, RERANKED if self.manifest.stored else 0) + len(without)
-        generation, found, changes, entry = self._search_delta(query.features, depth, query.nprobe, where)
+        depth = max(k, compared, RERANKED if (of or self).manifest.stored else 0) + len(without)
+        generation, found, changes, entry = self._search_delta(query, depth, of)
         finder = self._finder(generation, strict=strict)
         finder.prepare(sought for asked in found for sought in generation.sought(asked, depth, where))
 
@@ -236,17 +248,17 @@ class Collection:
         return Finder(generation.contents, Scope(name, generation.pointer, cells, strict), peers)
 
     def find(self, pointer: Pointer, sought: Sequence[Sought], shard: Shard) -> tuple[Pointer, list[Found] | None]:
-        """Search one shard's cells of a generation's segments, if that is current here or in the store; and say which
-        generation is.
+        """Search one shard's cells of a generation's segments, if that is the current or the previous one here; else
+        say which one is current. It does not follow: what other shards ask cannot wait for downloads.
 
         Raises:
             InvalidRequest: what is sought is no query of this collection.
         """
-        if self._current.pointer != pointer and self._current.pointer.generation <= pointer.generation:
-            self.follow()
-        generation = self._current
-        if generation.pointer != pointer:
-            return generation.pointer, None
+        current, previous = self._current, self._previous
+        known = [current, previous.generation] if previous else [current]
+        generation = next((one for one in known if one.pointer == pointer), None)
+        if generation is None:
+            return current.pointer, None
         if any(one.probe.query.shape[1] != generation.codec.inner_dimension for one in sought):
             raise InvalidRequest("What another shard seeks has another dimension than the collection.")
         cells = shard.cells(generation.codec.cells)
@@ -269,26 +281,29 @@ class Collection:
         background = self._current.background
         return background is not None and background.uninformative(feature)
 
-    def _search_delta(
-        self, features: Features, k: int, nprobe: int | None, where: Mapping[str, str]
-    ) -> tuple[Generation, list[Asked], int, str]:
+    def _search_delta(self, query: _Query, k: int, of: Generation | None) -> tuple[Generation, list[Asked], int, str]:
         """The generation to answer from; each query prepared for it, with the delta's hits; and the delta's state at
         that moment: its number of changes and the journal entry it was read up to."""
         while True:
-            generation = self._current
-            cells = nprobe or generation.usual_nprobe
-            probes = generation.codec.probes(features, max(cells, COHORT_CELLS))
+            generation = of or self._current
+            cells = query.nprobe or generation.usual_nprobe
+            probes = generation.codec.probes(query.features, max(cells, COHORT_CELLS))
             with generation.lock:
                 if self._caught_up(generation):
                     delta = generation.delta
-                    found = [asked_of(delta, probe, cells, k, where) for probe in probes]
+                    found = [asked_of(delta, probe, cells, k, query.where) for probe in probes]
                     return generation, found, delta.changes, generation.read_up_to
+            if of:
+                raise OtherGeneration
             if not self.follow() and self._current is generation:  # another thread may have switched meanwhile
                 raise journal_incomplete(generation.manifest.collection)
 
     def catch_up(self) -> None:
         """Read the journal, so that the first query after a quiet time does not have to."""
-        generation = self._current
+        generation, previous = self._current, self._previous
+        if previous and time.monotonic() > previous.until:
+            with self._following:
+                self._previous = None if self._previous is previous else self._previous
         with generation.lock:
             self._caught_up(generation)
 
@@ -316,19 +331,26 @@ class Collection:
     def follow(self) -> bool:
         """Switch to the published generation, if it is another one, while queries go on; returns whether it was.
 
-        The old generation's memory is released after the last query that uses it.
+        The old generation's memory is released after the last query that uses it; where there are other shards, it is
+        kept for those that have not followed yet.
         """
         with self._following:
-            old, manifest = self._current, current_manifest(self._files, self._journal)
-            if manifest == old.manifest:  # not by number only: a collection can be deleted and built again
+            old, (pointer, manifest) = self._current, current_generation(self._files, self._journal)
+            if pointer == old.pointer:  # not by number only: a collection can be deleted and built again
                 return False
-            new = self._load(manifest, old)
+            new = self._load(pointer, manifest, old)
             self._caught_up(new)
+            self._previous = self._kept(old, manifest)
             self._current = new
         self._files.forget(old.manifest.digests - manifest.digests)
         return True
 
-    def _load(self, manifest: Manifest, old: Generation | None) -> Generation:
+    def _kept(self, old: Generation, manifest: Manifest) -> _Previous | None:
+        """A generation that another follows, not one of a collection that was deleted and built again."""
+        follows = manifest.generation > old.manifest.generation and manifest.has_had(old.manifest.codec)
+        return _Previous(old, time.monotonic() + _KEPT_S) if self._peers and follows else None
+
+    def _load(self, pointer: Pointer, manifest: Manifest, old: Generation | None) -> Generation:
         """Download missing files, check them, map them; what the old generation has open is not read again."""
         check_extractor(manifest.collection, manifest.extractor, self._extractor)
         same_codec = old is not None and old.manifest.codec == manifest.codec
@@ -347,7 +369,7 @@ class Collection:
             self._files, manifest, codec, lambda: current_manifest(self._files, self._journal) == manifest
         )
         return Generation(
-            manifest, self._files.pointer_to(manifest), codec, translation,
+            manifest, pointer, codec, translation,
             Contents(Segments(codec, assets), Segments(codec, distractors)), self._background(manifest, old),
             Delta(codec, manifest.stored), manifest.journal_entry,
         )  # fmt: skip

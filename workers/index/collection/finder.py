@@ -23,7 +23,7 @@ _MOST_AT_ONCE: Final = 256  # searches in a message, of some 3 kB each
 
 
 class OtherGeneration(Exception):
-    """Another shard answers from a newer generation: the positions that it would name are not those here."""
+    """Not all shards have the generation: the positions that another would name are not those here."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Scope:
 
     Attributes:
         cells: of the codec.
-        strict: whether a shard that is ahead raises OtherGeneration; else it counts as one that does not answer.
+        strict: whether a shard without this generation raises OtherGeneration; else it counts as one that is silent.
     """
 
     collection: str
@@ -82,7 +82,7 @@ class Pending(Protocol):
         """What each shard that answered in time found, for all that was sought; and the shards that did not.
 
         Raises:
-            OtherGeneration: one is ahead, and the scope is strict.
+            OtherGeneration: one does not have the generation, and the scope is strict.
         """
         ...
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 from tasks.errors import CorruptSegment
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal
-from workers.index.collection.manifest import Manifest
+from workers.index.collection.manifest import Manifest, Pointer
 
-__all__ = ["current_manifest", "pin_current", "publish"]
+__all__ = ["current_generation", "current_manifest", "pin_current", "publish"]
 
 
-def current_manifest(files: CollectionStore, journal: Journal) -> Manifest:
-    """The manifest of the current generation.
+def current_generation(files: CollectionStore, journal: Journal) -> tuple[Pointer, Manifest]:
+    """What names the current generation, as it was published, and its manifest.
 
     Raises:
         CollectionMissing: nothing is published under this name.
@@ -31,7 +31,12 @@ def current_manifest(files: CollectionStore, journal: Journal) -> Manifest:
             "of Redis was restored, or a worker of version 0.1.0 wrote it, run `aii index repair`; else someone has "
             "replaced it in the store."
         )
-    return files.read(pointer)
+    return pointer, files.read(pointer)
+
+
+def current_manifest(files: CollectionStore, journal: Journal) -> Manifest:
+    """The manifest of the current generation; errors as of :func:`current_generation`."""
+    return current_generation(files, journal)[1]
 
 
 def publish(files: CollectionStore, journal: Journal, manifest: Manifest) -> None:

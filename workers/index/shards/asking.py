@@ -130,7 +130,7 @@ class _Asked:
             return
         if answer.pointer == self._scope.pointer and len(found) == self._parts:
             self._found.append(found)
-        elif self._scope.strict and answer.pointer.generation > self._scope.pointer.generation:
+        elif self._scope.strict and answer.pointer != self._scope.pointer:
             raise OtherGeneration
         else:
             logger.warning("Shard %s has generation %d, not the one asked for", shard, answer.pointer.generation)
