@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import ast
 import json
+import math
+import operator
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tasks.errors import InvalidRequest
-from tasks.messages import MOST_VECTORS
+from tasks.messages import MOST_VALUES, MOST_VECTORS
 
 __all__ = ["Vectors", "packed", "vectors_in"]
 
@@ -40,11 +42,13 @@ def packed(vectors: Any) -> Vectors:
     """Pack the vectors of one look-up: an array (N, D) of float32, or anything else that gives rows of numbers.
 
     Raises:
-        InvalidRequest: there are none, too many, or they are not of one length.
+        InvalidRequest: there are none, too many, too long ones, or they are not of one length.
     """
     found = vectors if isinstance(vectors, Vectors) else _packed(vectors)
     if found.count > MOST_VECTORS:
         raise InvalidRequest(f"1 to {MOST_VECTORS:,} vectors can be looked up at once, not {found.count:,}.")
+    if found.dimension > MOST_VALUES:
+        raise InvalidRequest(f"A vector has at most {MOST_VALUES:,} values, not {found.dimension:,}.")
     return found
 
 
@@ -80,11 +84,11 @@ def _of_npy(data: bytes) -> Vectors:
         begin = 8 + length_bytes
         end = begin + int.from_bytes(data[8:begin], "little")
         header = ast.literal_eval(data[begin:end].decode())
-        item, (count, dimension) = _ITEMS[header["descr"]], header["shape"]
-        values = array(item, data[end:])
+        count, dimension = map(operator.index, header["shape"])
+        by_columns, values = header["fortran_order"], array(_ITEMS[header["descr"]], data[end:])
     except (LookupError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         raise InvalidRequest("The .npy file holds no array (N, D) of float32 or float64.") from None
-    if header["fortran_order"] or len(values) != count * dimension:
+    if by_columns or len(values) != count * dimension:
         raise InvalidRequest("The .npy file is cut short, or its array is not stored row by row.")
     if sys.byteorder == "big":
         values.byteswap()
@@ -106,6 +110,9 @@ def _packed(vectors: Any) -> Vectors:
 
 def _rows(vectors: Sequence[Any]) -> list[array[float]]:
     try:
-        return [array("f", [float(value) for value in row]) for row in vectors]
+        rows = [array("f", [float(value) for value in row]) for row in vectors]
     except (TypeError, ValueError, OverflowError):
         raise InvalidRequest("Vectors are rows of numbers: an array (N, D), or a list of lists.") from None
+    if not all(math.isfinite(value) for row in rows for value in row):
+        raise InvalidRequest("A vector has a value that is no finite number as float32.")
+    return rows

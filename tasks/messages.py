@@ -45,6 +45,7 @@ from tasks.options import (
 )
 
 __all__ = [
+    "MOST_VALUES",
     "MOST_VECTORS",
     "USUAL_NPROBE",
     "ActivateRequest",
@@ -77,6 +78,7 @@ AssetId = Annotated[str, AfterValidator(check_asset_id)]
 JobId = Annotated[str, Field(pattern=JOB_ID_PATTERN)]
 Opinion = Literal["confirm", "reject"]
 _M = TypeVar("_M", bound=BaseModel)
+MOST_VALUES: Final = 65_536  # of a vector
 MOST_VECTORS: Final = 1_000  # in one look-up; its document has a few kilobytes for each
 
 
@@ -221,7 +223,7 @@ class LookupRequest(Request):
     task: Literal["aii.lookup"] = TASK_LOOKUP
     source: Source = Field(description="the vectors, row by row, as little-endian float32")
     vectors: int = Field(ge=1, le=MOST_VECTORS)
-    dimension: int = Field(ge=1, le=65_536)
+    dimension: int = Field(ge=1, le=MOST_VALUES)
     extractor: Digest | None = Field(default=None, description="made by this one; None: by the collection's")
     nonce: str = Field(min_length=1, max_length=64)
     options: QueryOptions = QueryOptions()

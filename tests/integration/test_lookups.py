@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from producer import Producer
+from producer.vectors import Vectors
 from tasks.errors import ExtractorMismatch, InvalidRequest
 from tasks.messages import QueryOptions
 from tasks.results import ActivationResult, LookupResult
@@ -62,7 +63,7 @@ def test_vectors_of_another_kind_are_refused(producer: Producer, shared_worker: 
     with pytest.raises(InvalidRequest, match="values each"):
         producer.query_vectors(good[:, 1:]).wait(LIMIT_S)
     with pytest.raises(InvalidRequest, match="no finite number"):
-        producer.query_vectors(good * np.nan).wait(LIMIT_S)
+        producer.query_vectors(Vectors((good * np.nan).astype("<f4").tobytes(), 1, dimension)).wait(LIMIT_S)
     with pytest.raises(ExtractorMismatch, match="extract them with that one"):
         producer.query_vectors(good, extractor="0" * 64).wait(LIMIT_S)
 

@@ -23,8 +23,10 @@ def test_arrays_and_lists_are_packed_alike() -> None:
 
 
 @pytest.mark.parametrize(
-    "odd", [[], [[]], [[1.0], [1.0, 2.0]], [["a"]], [1.0, 2.0], None, "ab", [[None]], np.zeros((1_001, 1))],
-    ids=["none", "empty", "uneven", "text", "flat", "nothing", "string", "none within", "too many"],
+    "odd", [[], [[]], [[1.0], [1.0, 2.0]], [["a"]], [1.0, 2.0], None, "ab", [[None]], np.zeros((1_001, 1)),
+     np.zeros((1, 65_537)), [[1e39]], [[float("nan")]]],
+    ids=["none", "empty", "uneven", "text", "flat", "nothing", "string", "none within", "too many", "too long",
+         "infinite as float32", "no number"],
 )  # fmt: skip
 def test_what_is_no_table_of_numbers_is_refused(odd: Any) -> None:
     with pytest.raises(InvalidRequest):
@@ -51,8 +53,10 @@ def test_a_file_is_numpys_or_json_and_is_taken_in_parts() -> None:
 @pytest.mark.parametrize(
     "odd",
     [b"", b"{}", b"[", b"\xff", b"1", b"\x93NUMPY", saved(np.eye(3))[:-1], saved(np.eye(3))[:40], saved(np.ones(3)),
-     saved(np.asfortranarray(np.ones((2, 3)))), saved(np.eye(2, dtype=int)), saved(np.ones((0, 3)))],
-    ids=["empty", "object", "open", "binary", "number", "head", "short", "cut", "flat", "columns", "whole", "none"],
+     saved(np.asfortranarray(np.ones((2, 3)))), saved(np.eye(2, dtype=int)), saved(np.ones((0, 3))),
+     saved(np.eye(3)).replace(b"fortran", b"FORTRAN"), saved(np.eye(3)).replace(b"(3, 3), ", b"(3.,3.),")],
+    ids=["empty", "object", "open", "binary", "number", "head", "short", "cut", "flat", "columns", "whole", "none",
+         "without an order", "a shape of fractions"],
 )  # fmt: skip
 def test_what_is_no_file_of_vectors_is_refused(odd: bytes) -> None:
     with pytest.raises(InvalidRequest):
