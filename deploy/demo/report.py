@@ -11,10 +11,8 @@ from typing import Final
 import click
 from PIL import Image
 
-from tasks.messages import USUAL_NPROBE
 from tasks.results import ActivationResult, ImageResult, QueryResult
 from workers.evaluation.report.sheet import Shown, contact_sheet
-from workers.index.maintenance.starter import read_card
 from workers.index.verdicts.calibration import wilson
 
 Photographed = tuple[str, Image.Image, Image.Image, ActivationResult]  # name, original, protected
@@ -76,13 +74,14 @@ class Row:
         return [count / max(total, 1) for count, total in self.counts]
 
 
-def write_report(out: Path, photos: Sequence[Photographed], rows: Sequence[Row]) -> None:
-    """Print the table, write ``recall.csv`` and ``sheet.png``, and print where the files are."""
+def write_report(out: Path, photos: Sequence[Photographed], rows: Sequence[Row], among: str) -> None:
+    """Print the table, write ``recall.csv`` and ``sheet.png``, and print where the files are; `among` says in words
+    what was searched."""
     out.mkdir(parents=True, exist_ok=True)
     average = Row(
         "average", sum((r.passive for r in rows), CopiesFound()), sum((r.activated for r in rows), CopiesFound())
     )
-    _print_table([*rows, average], photos)
+    _print_table([*rows, average], photos, among)
     _write_csv(out / "recall.csv", [*rows, average])
     shown = [
         Shown(name, before, after, r.quality.psnr_db, r.quality.ssim, r.quality.linf)
@@ -97,10 +96,8 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _print_table(rows: Sequence[Row], photos: Sequence[Photographed]) -> None:
-    card = read_card()
-    among = f"among {card.count + len(photos):,} images ({card.factory}, nprobe {USUAL_NPROBE})"
-    click.echo(f"\nRecall@1 of edited copies of {len(photos)} photographs {among}\n")
+def _print_table(rows: Sequence[Row], photos: Sequence[Photographed], among: str) -> None:
+    click.echo(f"\nRecall@1 of edited copies of {len(photos)} photographs among {among}\n")
     click.echo(f"  {'':16}{'R@1':>11}{'R@1':>11}   found and matched, activated")
     click.echo(f"  {'edit':16}{'passive':>11}{'activated':>11}{'at 1 %':>13}{'at 0.1 %':>13}")
     for row in rows:

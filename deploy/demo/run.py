@@ -24,7 +24,9 @@ from producer.search import Found, find_images
 from tasks.command_line import progress_bar
 from tasks.names import sha256_hex
 from tasks.results import ActivationResult
+from tasks.settings import load_settings
 from workers.images.edits import EDITS, edit_seed
+from workers.index.collection.opened import open_collection
 
 # scikit-image carries these photographs; its other pictures are drawings, masks, or the second half of a stereo pair.
 _BUNDLED: Final = (
@@ -106,7 +108,7 @@ def _demo(producer: Producer, found: Sequence[Found], out: Path) -> int:
     if done:
         photos = [_photo(producer, s, out) for s in done]
         rows = _query(producer, photos)
-        write_report(out, [(p.name, p.original, p.protected, p.result) for p in photos], rows)
+        write_report(out, [(p.name, p.original, p.protected, p.result) for p in photos], rows, _searched(photos))
     return len(submissions) - len(done)
 
 
@@ -130,6 +132,14 @@ def _photo(producer: Producer, submission: Submission, out: Path) -> Photo:
     original = submission.found.source.read_bytes()
     assert sha256_hex(original) == result.source_sha256
     return Photo(submission.found.name, _open(original), _open(data), result)
+
+
+def _searched(photos: Sequence[Photo]) -> str:
+    """How many images, of the collection's own and of these, and in what index."""
+    settings = load_settings()
+    manifest = open_collection(settings, settings.default_collection).files.current()
+    references = sum(part.count for part in manifest.segments if part.distractors)
+    return f"{references + len(photos):,} images ({manifest.factory}, nprobe {manifest.usual_nprobe})"
 
 
 def _open(data: bytes) -> Image.Image:
