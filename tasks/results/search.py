@@ -14,7 +14,8 @@ class Match(Frozen):
     """One candidate.
 
     Attributes:
-        distance: the squared L2 distance between the query's feature and the asset's code; Hamming's for LSH.
+        distance: the squared L2 distance between the query's feature and the asset's code, or its stored feature where
+            the assessment's `reranked` says so; Hamming's for LSH.
         score: the distance relative to those of the images around the query: 0 for a perfect copy, about 1 for an image
             that is no nearer than any other. None where there was nothing to compare it with.
         probability: that the query is a copy of it, if copies and unrelated images are asked for equally often; None

@@ -147,5 +147,5 @@ def test_verification_searches_the_stored_features(exact: Place) -> None:
 
 def test_an_index_that_keeps_features_itself_stores_none_beside_them() -> None:
     for factory in ("Flat", "IVF4,Flat"):
-        with pytest.raises(InvalidRequest, match="omit `--features`"):
+        with pytest.raises(InvalidRequest, match="name an index of codes with `--factory`"):
             train_collection("twice", factory, EXTRACTOR, ASSETS, 0.05, None, "float16")

@@ -56,6 +56,8 @@ def outcome(arguments: list[str], state: Path, **variables: str) -> tuple[int, s
 @example(["activate"], ["\0"])
 @example(["query"], ["\udcff", "--html", "\0"])
 @example(["jobs", "download"], ["0" * 32, "--out", "/dev/null"])
+@example(["index", "plan"], ["--images", "1000", "--memory", "inf"])
+@example(["index", "plan"], ["--images", "1000", "--memory", "1e-10"])
 def test_odd_arguments_end_in_an_exit_code_that_the_help_names(
     photo: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], rest: list[str]
 ) -> None:

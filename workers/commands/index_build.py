@@ -30,6 +30,7 @@ __all__ = ["build", "info", "make_starter", "plan"]
 
 _name = click.argument("name")
 _DEFAULT_FPR = 0.01
+_MOST_MEMORY_GIB = 2**20
 _CURVE_FPRS = (0.001, 0.003, 0.01, 0.03, 0.1)
 _fpr = click.option(
     "--fpr",
@@ -211,8 +212,9 @@ def _listed(sources: tuple[str, ...]) -> int | None:
 )
 @_features
 @click.option(
-    "--memory", type=click.FloatRange(0, min_open=True), help="Memory of a host in GiB. [default: this machine's]"
-)
+    "--memory", type=FiniteRange(0, _MOST_MEMORY_GIB, min_open=True),
+    help="Memory of a host in GiB. [default: this machine's]",
+)  # fmt: skip
 @_json
 def plan(
     images: int,
@@ -233,7 +235,7 @@ def plan(
     proposal = propose(images, dimension, measure_costs(dimension), max_bytes, max_ms, nprobe)
     if features:
         proposal = proposal.with_features(images, FeatureFormat(features, dimension))
-    hosts = hosts_for(proposal, images, int(memory * 2**30) if memory else memory_bytes())
+    hosts = hosts_for(proposal, images, max(1, int(memory * 2**30)) if memory else memory_bytes())
     if as_json:
         click.echo(json.dumps(proposal.model_dump() | {"hosts": hosts.model_dump()}))
         return

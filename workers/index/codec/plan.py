@@ -91,7 +91,7 @@ class Proposal(Frozen):
             InvalidRequest: the index keeps features itself.
         """
         if self.factory == _FLAT:
-            raise kept_twice(self.factory)
+            raise kept_twice(self.factory, "omit `--features`, or plan for more images")
         added = stored.row_bytes
         return self.model_copy(update={"feature_bytes": added, "file_bytes": self.file_bytes + images * added})
 

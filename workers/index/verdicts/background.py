@@ -73,7 +73,7 @@ class Background:
             raise CorruptSegment(f"{path} holds no background: {error}") from error
 
     def write(self, path: Path) -> None:
-        """As 8-bit integers, which move a distance by less than a thousandth."""
+        """As 8-bit integers, which move a squared distance by less than a hundredth."""
         scale = np.float32(np.abs(self.features).max() / 127)
         with path.open("wb") as file:
             np.savez_compressed(
