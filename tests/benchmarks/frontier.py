@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +35,7 @@ from workers.images.edits import EDITS, edit_seed
 from workers.images.folders import image_files
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec, Codes, Features
+from workers.index.codec.measured import Measured
 
 NPROBES: Final = (1, 4, 16)
 _PACKED: Final = ("fs", "RaBitQ")
@@ -50,21 +50,6 @@ FAMILIES: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """One index at one nprobe; `psnr_db` is of the activated photographs. `bytes` includes the number of the cell."""
-
-    factory: str
-    bytes: int
-    nprobe: int
-    activated: bool
-    recall: float
-    low: float
-    high: float
-    ms: float
-    psnr_db: float | None = None
-
-
 class Kept:
     """Rows of one setting in a JSON file, if there is one; an index is added when all its rows are measured.
 
@@ -77,15 +62,15 @@ class Kept:
         before = json.loads(path.read_text()) if path and path.exists() else {"setting": setting, "rows": []}
         if before["setting"] != setting:
             raise click.UsageError(f"{path} holds rows of {before['setting']}, not of {setting}: name another file.")
-        self.rows = [Row(**row) for row in before["rows"]]
+        self.rows = [Measured(**row) for row in before["rows"]]
 
     def __contains__(self, factory: str) -> bool:
         return any(row.factory == factory for row in self.rows)
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[Measured]) -> None:
         self.rows += rows
         if self._path:
-            lines = ",\n".join(json.dumps(asdict(row)) for row in self.rows)
+            lines = ",\n".join(json.dumps(row.model_dump()) for row in self.rows)
             write_atomically(self._path, f'{{"setting": {json.dumps(self._setting)}, "rows": [\n{lines}\n]}}\n')
 
 
@@ -152,7 +137,7 @@ def copies_of(setting: Setting, photographs: Sequence[np.ndarray]) -> Features:
     return np.concatenate(features)
 
 
-def _measured(setting: Setting, factory: str, passive: Features, *, activates: bool) -> Iterator[Row]:
+def _measured(setting: Setting, factory: str, passive: Features, *, activates: bool) -> Iterator[Measured]:
     if factory.endswith(_PACKED):
         yield from _packed(setting, factory, passive)
         return
@@ -174,7 +159,7 @@ def _measured(setting: Setting, factory: str, passive: Features, *, activates: b
     yield from _rows(factory, codec, references, codes, copies_of(setting, published), psnr)
 
 
-def _packed(setting: Setting, factory: str, copies: Features) -> Iterator[Row]:
+def _packed(setting: Setting, factory: str, copies: Features) -> Iterator[Measured]:
     """An index whose codes are packed in blocks, which is searched by FAISS itself: passive only."""
     index = faiss.index_factory(copies.shape[1], factory)
     index.train(setting.references)
@@ -199,7 +184,7 @@ def _originals(setting: Setting) -> Features:
 
 def _rows(
     factory: str, codec: Codec, references: Codes, registered: Codes, copies: Features, psnr: float | None
-) -> Iterator[Row]:
+) -> Iterator[Measured]:
     index = Index(codec, references, registered)
     for nprobe in NPROBES if codec.has_cells else (1,):
         began = time.perf_counter()
@@ -209,15 +194,24 @@ def _rows(
         yield _row(factory, codec.code_size, nprobe, by_photograph, ms, psnr)
 
 
-def _row(factory: str, size: int, nprobe: int, by_photograph: np.ndarray, ms: float, psnr: float | None = None) -> Row:
+def _row(
+    factory: str, size: int, nprobe: int, by_photograph: np.ndarray, ms: float, psnr: float | None = None
+) -> Measured:
     recall, (low, high) = float(by_photograph.mean()), bootstrap(by_photograph)
-    return Row(
-        factory, size, nprobe, psnr is not None, *(round(share, 4) for share in (recall, low, high)),
-        round(ms, 4), None if psnr is None else round(psnr, 2),
-    )  # fmt: skip
+    return Measured(
+        factory=factory,
+        bytes=size,
+        nprobe=nprobe,
+        activated=psnr is not None,
+        recall=round(recall, 4),
+        low=round(low, 4),
+        high=round(high, 4),
+        ms=round(ms, 4),
+        psnr_db=None if psnr is None else round(psnr, 2),
+    )
 
 
-def _line(row: Row) -> str:
+def _line(row: Measured) -> str:
     side = f"activated {row.psnr_db:.1f} dB" if row.psnr_db else "passive"
     interval = f"({row.low:.3f} to {row.high:.3f})"
     place = f"{row.factory:<26}{row.bytes:>3} B  nprobe {row.nprobe:>2}"
