@@ -126,11 +126,12 @@ def test_a_flower_that_is_for_looking_only_retries_nothing(
 
 
 def test_a_restart_of_flower_loses_no_figure(start_flower: Callable[..., Flower], settings: Settings) -> None:
+    job_id = uuid.uuid4().hex
     with connect_redis(settings) as client:
         counted = Counters()
         counted.observe(TASK_ACTIVATE, "total", 50.0)
         counted.outcomes[TASK_ACTIVATE, "activated"] = 1
-        Metrics(client).publish(counted, [Failure("truncated", "cut off", "0" * 32, time.time())], ["0" * 32])
+        Metrics(client).publish(counted, [Failure("truncated", "cut off", job_id, time.time())], [job_id])
     first = start_flower()
     before, figures = first.overview(), exposed(first)
     first.stop()

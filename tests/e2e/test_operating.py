@@ -60,7 +60,7 @@ def test_a_job_is_shown_cancelled_and_retried(producer: Producer, stack_environm
     assert job.state() is JobState.QUEUED
     again = aii(given, "jobs", "retry", job.job_id)
     assert (again.returncode, "[conflict]" in again.stderr) == (1, True)
-    assert "[job_missing]" in aii(given, "jobs", "show", "0" * 32).stderr
+    assert "[job_missing]" in aii(given, "jobs", "show", uuid.uuid4().hex).stderr
 
 
 def test_status_tells_failures_latest_results_and_an_s3_that_is_away(

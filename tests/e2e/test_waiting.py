@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -182,7 +183,7 @@ def test_jobs_are_listed_as_json_and_named_by_their_first_digits(
     assert f"{listed[0]['job_id']}  queued" in aii(stack_environment, "jobs", "show", listed[0]["job_id"][:10]).stdout
     assert aii(stack_environment, "jobs", "cancel", "xyz").returncode == 1
     assert aii(stack_environment, "jobs", "cancel").returncode == 2
-    both = aii(stack_environment, "jobs", "cancel", "0" * 32, listed[1]["job_id"])
+    both = aii(stack_environment, "jobs", "cancel", uuid.uuid4().hex, listed[1]["job_id"])
     assert (both.returncode, "[job_missing]" in both.stderr, len(waiting(settings))) == (1, True, 1)
     unasked = aii(stack_environment, "jobs", "cancel", "--all")  # without a terminal there is no answer
     assert (unasked.returncode, "Cancel all 1 jobs" in unasked.stdout + unasked.stderr) == (1, True)

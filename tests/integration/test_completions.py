@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -157,7 +158,7 @@ def test_a_job_that_the_ledger_forgets_while_it_is_waited_for_is_lost(
 ) -> None:
     monkeypatch.setattr(waiting, "_FIRST_CHECK_S", 0.01)
     first, other = submitted(ledger, "first"), submitted(ledger, "other")
-    waited = closings(ledger, [first, other, "0" * 32], LIMIT_S)
+    waited = closings(ledger, [first, other, uuid.uuid4().hex], LIMIT_S)
     assert (unknown := next(waited)).state is None
     assert not unknown.lost
     with connect_redis(settings) as client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,7 +25,7 @@ from tasks.storage import Bucket, ObjectStore
 from tests.photographs import crops, pixels
 
 MAX_BYTES = 2**24
-JOB = ("0" * 32, 1)
+JOB = (uuid.uuid4().hex, 1)
 
 
 def file_of(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -33,7 +34,7 @@ def file_of(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def activation(original: bytes, protected: bytes, job_id: str = "0" * 32) -> ActivationResult:
+def activation(original: bytes, protected: bytes, job_id: str = JOB[0]) -> ActivationResult:
     """As far as the page looks at it."""
     return ActivationResult.model_construct(
         status="activated", job_id=job_id, asset_id="a", collection="starter", source_sha256=sha256_hex(original),

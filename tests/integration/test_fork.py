@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import uuid
 from typing import Final
 
 import pytest
@@ -14,6 +15,7 @@ from tests.waiting import LIMIT_S
 
 PRELUDE: Final = """
 import os, sys, multiprocessing, signal
+import uuid
 from producer import Producer
 from tests.photographs import crops
 
@@ -68,7 +70,8 @@ def said(environment: dict[str, str], program: str) -> list[str]:
 def test_a_child_submits_with_a_producer_whose_parent_had_only_asked_redis(
     fork: str, stack_environment: dict[str, str], producer: Producer
 ) -> None:
-    use = 'producer.ledger.check()\nproducer._sender.send("0" * 32, "aii.activate", "activate", {})\n'
+    bare = uuid.uuid4().hex
+    use = f'producer.ledger.check()\nproducer._sender.send("{bare}", "aii.activate", "activate", {{}})\n'
     (line,) = said(stack_environment, PRELUDE + use + FORKS[fork])
     how, job_id = line.split()
     assert (how, producer.ledger.get(job_id).state) == ("accepted", JobState.QUEUED)

@@ -241,7 +241,7 @@ def test_a_body_without_a_length_is_cut_off_at_the_limit(client: httpx.Client) -
         ("query", "DELETE", "/v1/assets/a", 403),
         ("remove", "GET", "/metrics", 403),
         ("remove", "DELETE", "/v1/assets/a", 404),
-        ("query", "GET", f"/v1/jobs/{'0' * 32}", 404),
+        ("query", "GET", f"/v1/jobs/{'fade' * 8}", 404),
     ],
 )
 def test_a_token_does_what_its_scopes_say(

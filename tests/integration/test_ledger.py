@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -153,14 +154,16 @@ def test_only_the_holder_of_the_lease_can_close_a_job(ledger: Ledger) -> None:
 
 
 def test_a_job_the_ledger_does_not_know_cannot_be_claimed(ledger: Ledger) -> None:
-    assert claim(ledger, "0" * 32) is Claim.MISSING
+    unknown = uuid.uuid4().hex
+    assert claim(ledger, unknown) is Claim.MISSING
     with pytest.raises(JobMissing):
-        ledger.get("0" * 32)
+        ledger.get(unknown)
 
 
 def test_an_adopted_job_can_be_claimed(ledger: Ledger) -> None:
-    ledger.adopt("0" * 32, "aii.activate", QUEUE, {"anything": [1]})
-    assert claim(ledger, "0" * 32) is Claim.CLAIMED
+    job_id = uuid.uuid4().hex
+    ledger.adopt(job_id, "aii.activate", QUEUE, {"anything": [1]})
+    assert claim(ledger, job_id) is Claim.CLAIMED
 
 
 def test_a_lease_that_ran_out_is_found_and_its_job_queued_again_once(settings: Settings) -> None:
@@ -300,12 +303,12 @@ def test_the_head_is_the_furthest_place_that_was_started(ledger: Ledger) -> None
 
 
 def test_waiting_ends_with_the_jobs(ledger: Ledger) -> None:
-    done, open_ = submitted(ledger, "done"), submitted(ledger, "open")
+    done, open_, unknown = submitted(ledger, "done"), submitted(ledger, "open"), uuid.uuid4().hex
     claim(ledger, done)
     ledger.close(done, "t", JobState.DONE)
-    assert list(wait_until_closed(ledger, [done, open_, "0" * 32], timeout_s=0)) == [
+    assert list(wait_until_closed(ledger, [done, open_, unknown], timeout_s=0)) == [
         (done, JobState.DONE),
-        ("0" * 32, None),
+        (unknown, None),
     ]
 
 

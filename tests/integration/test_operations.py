@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -196,7 +197,7 @@ def test_a_failed_job_can_be_retried_and_a_good_one_cannot(
     with pytest.raises(Conflict, match="only failed and cancelled"):
         operations.retry(made.job_id)
     with pytest.raises(JobMissing):
-        operations.retry("0" * 32)
+        operations.retry(uuid.uuid4().hex)
 
 
 def test_figures_of_several_workers_are_summed_and_stay_bounded(metrics: Metrics, settings: Settings) -> None:
@@ -207,8 +208,8 @@ def test_figures_of_several_workers_are_summed_and_stay_bounded(metrics: Metrics
         counted.outcomes[TASK_ACTIVATE, "activated"] = 99
         counted.outcomes[TASK_ACTIVATE, "failed"] = 1
         counted.failures["truncated"] = 1
-        failure = Failure("truncated", f"cut off {worker}", "0" * 32, time.time() + worker)
-        long_ago = Failure("animated", "one of last year", "0" * 32, time.time() - 400 * 86_400)
+        failure = Failure("truncated", f"cut off {worker}", uuid.uuid4().hex, time.time() + worker)
+        long_ago = Failure("animated", "one of last year", uuid.uuid4().hex, time.time() - 400 * 86_400)
         metrics.publish(counted, [failure, long_ago], [f"{worker}{n:031d}" for n in range(40)])
     began_at = read_overview(settings).at
     view = read_overview(settings)
@@ -292,7 +293,7 @@ def test_a_full_redis_is_named_and_what_was_counted_is_published_once_there_is_r
     metrics: Metrics, settings: Settings
 ) -> None:
     recorder = Recorder(metrics)
-    recorder.observe(failure_result())
+    recorder.observe(failure_result(uuid.uuid4().hex))
     with connect_redis(settings) as client:
         client.config_set("maxmemory", "1")
         try:
@@ -326,7 +327,7 @@ def test_the_state_of_a_thousand_waiting_jobs_says_how_long_they_take(ledger: Le
     assert queues[QUEUE].drain_s is None  # nothing was done yet, so there is no rate
 
 
-def failure_result(job_id: str = "0" * 32) -> FailureResult:
+def failure_result(job_id: str) -> FailureResult:
     provenance = Provenance(worker="w", device="cpu", versions={}, timings_ms={}, finished_at="")
     return FailureResult(task=TASK_ACTIVATE, job_id=job_id, code="truncated", message="cut off", provenance=provenance)
 
