@@ -14,10 +14,10 @@ from producer import output
 from producer.job import LookupJob
 from producer.retry_policy import worker_expected
 from producer.search import Search
-from producer.session import Batch, Wanted, missing_worker, prepare, withdraw
+from producer.session import Batch, Wanted, missing_worker, prepare, withdraw, withdrawn
 from producer.vectors import vectors_in
 from tasks.command_line import echo
-from tasks.errors import AiiError, DiskUnavailable
+from tasks.errors import AiiError, DeadlineExceeded, DiskUnavailable
 from tasks.messages import QueryOptions, validated
 from tasks.names import QUEUE_QUERY
 from tasks.results import LookupAnswer
@@ -47,6 +47,8 @@ def lookup(path: str, collection: str | None, extractor: str | None, wanted: Wan
             batch.progress.open[jobs[-1].job_id] = None
         for number, answer in enumerate(_answers(batch, jobs, wanted.timeout_s)):
             echo(_json_line(number, answer) if wanted.as_json else f"{number}: {output.answer_line(answer)}")
+    except DeadlineExceeded:
+        raise withdrawn(batch, list(batch.progress.open), wanted.timeout_s) from None
     except (AiiError, KeyboardInterrupt):
         withdraw(batch, list(batch.progress.open))
         raise

@@ -12,7 +12,7 @@ from producer.explanation import explanation_rows
 from producer.job import Job
 from producer.retry_policy import worker_expected
 from producer.search import Search
-from producer.session import Batch, Wanted, missing_worker, prepare, withdraw
+from producer.session import Batch, Wanted, missing_worker, prepare, withdraw, withdrawn
 from tasks.command_line import echo
 from tasks.errors import DeadlineExceeded, InvalidRequest
 from tasks.ledger.operations import Operations
@@ -66,6 +66,8 @@ def _done(batch: Batch, wanted: Wanted, submit: Callable[[Producer], Job]) -> Go
     try:
         with worker_expected(lambda: missing_worker(batch), output.note):
             return batch.retry_policy.call(lambda: job.wait(wanted.timeout_s))
-    except (DeadlineExceeded, KeyboardInterrupt):
+    except DeadlineExceeded:
+        raise withdrawn(batch, [job.job_id], wanted.timeout_s) from None
+    except KeyboardInterrupt:
         withdraw(batch, [job.job_id])
         raise

@@ -22,7 +22,7 @@ from producer.outputs import Outputs, check_report, save
 from producer.retry_policy import worker_expected
 from producer.saving import asset_file, protected_file, save_protected, write_rows
 from producer.search import PROTECTED, Found, Search, Skipped, find_images, summary
-from producer.session import Batch, Reports, Wanted, end_early, missing_worker, prepare, withdraw
+from producer.session import Batch, Reports, Wanted, end_early, missing_worker, prepare, withdrawn
 from tasks.command_line import EXIT_FAILED, progress_bar
 from tasks.errors import AiiError, AlreadyProtected, DeadlineExceeded, DiskUnavailable, Unavailable
 from tasks.messages import ActivationOptions, QueryOptions, validated
@@ -111,9 +111,7 @@ def query(search: Search, wanted: Wanted, collection: str | None, reports: Repor
     def keep(submission: Submission) -> Submission:
         if not isinstance(submission.error, DeadlineExceeded):
             return submission
-        problem = withdraw(batch, [submission.job_id or ""])
-        end = f"it could not be withdrawn: {problem}" if problem else "the question was withdrawn: ask again."
-        return replace(submission, error=DeadlineExceeded(f"Not answered after {wanted.timeout_s} s; {end}"))
+        return replace(submission, error=withdrawn(batch, [submission.job_id or ""], wanted.timeout_s))
 
     def write(submissions: Sequence[Submission]) -> None:
         _write_answers(batch, reports, submissions)

@@ -17,13 +17,13 @@ from producer.retry_policy import RetryPolicy
 from producer.search import Search
 from producer.status import warm_workers
 from tasks.command_line import EXIT_INTERRUPTED
-from tasks.errors import AiiError, Conflict, JobMissing, Unavailable
+from tasks.errors import AiiError, Conflict, DeadlineExceeded, JobMissing, Unavailable
 from tasks.ledger.operations import Operations
 from tasks.names import QUEUE_QUERY
 from tasks.settings import Settings, load_settings
 from tasks.storage import ObjectStore
 
-__all__ = ["Batch", "Reports", "Wanted", "end_early", "missing_worker", "prepare", "withdraw"]
+__all__ = ["Batch", "Reports", "Wanted", "end_early", "missing_worker", "prepare", "withdraw", "withdrawn"]
 
 _WAIT_FOR_SERVICES_S: Final = 60.0  # once they have answered
 _LISTED_JOBS: Final = 5
@@ -124,6 +124,13 @@ def withdraw(batch: Batch, job_ids: Sequence[str]) -> str:
     except AiiError as error:
         return error.message
     return ""
+
+
+def withdrawn(batch: Batch, job_ids: Sequence[str], timeout_s: float | None) -> DeadlineExceeded:
+    """Withdraw the jobs of a question that was not answered in time; returns the error that says so."""
+    problem = withdraw(batch, job_ids)
+    end = f"it could not be withdrawn: {problem}" if problem else "the question was withdrawn: ask again."
+    return DeadlineExceeded(f"Not answered after {timeout_s} s; {end}")
 
 
 def missing_worker(batch: Batch) -> str:

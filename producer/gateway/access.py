@@ -46,7 +46,9 @@ def allowed(scope: Scope) -> Callable[..., Token]:
     Raises, when it is called, Unauthenticated, RateLimited, or AccessDenied when the token lacks `scope`.
     """
 
-    def token_of(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Token:
+    async def token_of(
+        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    ) -> Token:
         tokens: Tokens = request.app.state.tokens
         rates: Rates = request.app.state.rates
         token = tokens.find(given.credentials) if given else None

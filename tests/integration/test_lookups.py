@@ -11,8 +11,11 @@ import pytest
 from producer import Producer
 from producer.vectors import Vectors
 from tasks.errors import ExtractorMismatch, InvalidRequest
+from tasks.ledger.operations import Operations
+from tasks.ledger.states import JobState
 from tasks.messages import QueryOptions
 from tasks.results import ActivationResult, LookupResult
+from tasks.settings import Settings
 from tests.collections import Place, add, unit_vectors
 from tests.photographs import crops
 from tests.stack import aii
@@ -55,6 +58,23 @@ def test_files_of_vectors_are_looked_up_on_the_command_line(
     (tmp_path / "a.txt").write_text("no vectors")
     refused = aii(stack_environment, "lookup", str(tmp_path / "a.txt"))
     assert (refused.returncode, "JSON" in refused.stderr) == (1, True), refused.stderr
+
+
+def test_a_long_file_is_looked_up_in_parts_and_answered_in_order(
+    settings: Settings, stack_environment: dict[str, str], shared_worker: object, tmp_path: Path
+) -> None:
+    vectors = np.random.default_rng(3).standard_normal((60, starter.read_card().extractor.dimension))
+    np.save(tmp_path / "a.npy", vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    told = {}
+    for most in (1, 100):  # of a hundred matches each, fifty answers are a job
+        run = aii(stack_environment, "lookup", str(tmp_path / "a.npy"), "--top", str(most), "--json")
+        assert run.returncode == 0, run.stderr
+        told[most] = [json.loads(line) for line in run.stdout.splitlines()]
+    assert len(Operations.connect(settings).jobs(JobState.DONE, 9)) == 1 + 2
+    assert [answer["vector"] for answer in told[100]] == list(range(60))
+    nearest = {most: [answer["assessment"]["nearest_distractor"] for answer in told[most]] for most in told}
+    assert nearest[100] == pytest.approx(nearest[1], abs=1e-5)
+    assert len(set(nearest[1])) == 60
 
 
 def test_vectors_of_another_kind_are_refused(producer: Producer, shared_worker: object) -> None:

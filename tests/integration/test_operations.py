@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,7 @@ from tests.health import probe
 from tests.integration.test_ledger import QUEUE, claim, request
 from tests.photographs import crops
 from tests.running import Runs
+from tests.stack import aii
 from tests.waiting import LIMIT_S, wait_for
 from workers.delivery.job import Kind, Running
 from workers.delivery.leases import Leases
@@ -383,3 +385,26 @@ def test_a_stopped_command_withdraws_the_queries_that_it_was_to_wait_for(
         end_early(batch, KeyboardInterrupt(), keep=keep)
     assert (Ledger.connect(settings).states([job_id]) == [JobState.QUEUED]) == keep
     assert (f"aii jobs wait {job_id}" in capsys.readouterr().err) == keep
+
+
+def test_a_look_up_that_is_late_is_withdrawn_with_all_its_parts(
+    operations: Operations, stack_environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([[1.0, 0.0]] * 60))
+    late = aii(stack_environment, "lookup", str(tmp_path / "a.json"), "--top", "100", "--timeout", "0.1")
+    assert (late.returncode, "the question was withdrawn: ask again" in late.stderr) == (1, True), late.stderr
+    assert operations.waiting(QUEUE_QUERY)[0] == 0
+    assert len(operations.jobs(JobState.CANCELLED, 9)) == 2  # fifty vectors of a hundred matches each, and ten
+
+
+def test_a_look_up_of_which_a_part_fails_is_withdrawn_whole(
+    operations: Operations, store: ObjectStore, stack_environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([[1.0, 0.0]] * 150))
+    with ThreadPoolExecutor(1) as pool:
+        command = pool.submit(aii, stack_environment, "lookup", str(tmp_path / "a.json"), "--top", "100")
+        wait_for(lambda: operations.waiting(QUEUE_QUERY)[0] == 3, "there are no three parts")
+        operations.cancel(operations.jobs(JobState.QUEUED, 1)[0].job_id, store)
+    assert command.result().returncode == 1
+    assert operations.waiting(QUEUE_QUERY)[0] == 0
+    assert len(operations.jobs(JobState.CANCELLED, 9)) == 3

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,13 @@ import httpx2 as httpx
 import pytest
 
 from producer import Producer
+from producer.gateway.quotas import Quotas
+from producer.gateway.state import State
+from producer.gateway.tokens import Token
+from producer.requests import Query
 from tasks.names import sha256_hex
+from tasks.settings import Settings
+from tasks.storage import Bucket
 from tests.gateway import client_of, new_token, running_gateway
 from tests.photographs import crops
 from tests.stack import aii
@@ -54,6 +63,43 @@ def test_a_client_has_as_many_open_jobs_as_its_token_says(
         assert submitted(other, 3).status_code == 202
         producer.cancel(jobs[1])
         assert [submitted(client, number).status_code for number in (4, 5)] == [202, 429]
+
+
+@pytest.mark.usefixtures("settings")
+def test_look_ups_count_as_open_jobs_and_are_noted(environment: dict[str, str], address: str) -> None:
+    asked = {"vectors": [[1.0, 0.0]]}
+    with client_of(address, new_token(environment, "--scope", "query", "--open", "2")) as client:
+        answers = [client.post("/v1/lookups", json=asked) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [202, 202, 429]
+    jobs = [answer.json()["job_id"] for answer in answers[:2]]
+    assert [(entry["action"], entry["job"]) for entry in logged(environment)] == [("query", job) for job in jobs]
+
+
+def test_submissions_and_their_counting_leave_the_event_loop_free(settings: Settings) -> None:
+    """Redis may take seconds to answer, and meanwhile all other requests of the process would wait."""
+    state, counted_by = State.connect(settings), set[int]()
+
+    class Noting(Quotas):
+        def count(self, token: Token, job_id: str) -> None:
+            counted_by.add(threading.get_ident())
+            super().count(token, job_id)
+
+    noting = dataclasses.replace(state, quotas=Noting(state.redis, state.ledger))
+    token = Token(name="shop", sha256="0" * 64, scopes=frozenset({"query"}), open_jobs=9)
+
+    async def submitted() -> list[str]:
+        image = await state.store.keep(Bucket.QUERIES, _chunks(crops(1)[0]), 2**20)
+        jobs = [await noting.look_up(token, [[1.0, 0.0]], {}), await noting.submit(token, Query(image))]
+        await state.close()
+        return [job.job_id for job in jobs]
+
+    assert len(set(asyncio.run(submitted()))) == 2
+    assert counted_by
+    assert threading.get_ident() not in counted_by
+
+
+async def _chunks(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 @pytest.mark.usefixtures("settings")
