@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Final
 
 from fastapi import Depends, Request
@@ -40,7 +40,7 @@ class Rates:
         raise error
 
 
-def allowed(scope: Scope) -> Callable[..., Token]:
+def allowed(scope: Scope) -> Callable[..., Awaitable[Token]]:
     """A dependency that gives the token of a request, before its body is read.
 
     Raises, when it is called, Unauthenticated, RateLimited, or AccessDenied when the token lacks `scope`.
