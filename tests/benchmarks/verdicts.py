@@ -5,12 +5,15 @@ or for another extractor in one trained and calibrated on the references; the ot
 unrelated. *before* is how version 0.1.0 judged: by distance, every
 reference being an answer, at a threshold that half of the unrelated photographs set. The second table compares scores
 where every reference is an asset, as in a large archive.
+
+It extracts some 50,000 features. With ``--kept DIR`` they stay in a folder, and an interrupted run goes on there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,6 +70,48 @@ class Basis:
     background: Background | None
 
 
+@dataclass(frozen=True)
+class Extracting:
+    """Extracts features, and keeps them in a folder by what they are of."""
+
+    engine: Engine
+    folder: Path
+
+    def references(self, sources: tuple[Path, ...]) -> Features:
+        """(M, D) of image files."""
+        made = FeatureFolder(self.folder / "references", self.engine.extractor, sources)
+        made.fill(LIMITS, lambda _: None)
+        return np.array(made.features)
+
+    def copies(self, pictures: Sequence[np.ndarray]) -> Features:
+        """(E·N, D) of the edits of N pictures, edit by edit."""
+        return np.concatenate([self.features(pictures, name) for name in EDITS])
+
+    def features(self, pictures: Sequence[np.ndarray], edit: str | None = None) -> Features:
+        """(N, D) of N pictures, or of one edit of each."""
+        digest = hashlib.sha256(f"{self.engine.extractor.sha256} {edit}".encode())
+        for picture in pictures:
+            digest.update(str(picture.shape).encode() + picture.tobytes())
+        path = self.folder / f"{digest.hexdigest()}.npy"
+        if path.exists():
+            return np.load(path)  # type: ignore[no-any-return]
+        inputs = [self._input(picture, edit, i) for i, picture in enumerate(pictures)]
+        features = self.extracted(inputs)
+        with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
+            np.save(file, features)
+        Path(file.name).replace(path)
+        return features
+
+    def extracted(self, inputs: list[torch.Tensor]) -> Features:
+        parts = (torch.stack(inputs[i : i + 32]) for i in range(0, len(inputs), 32))
+        return np.concatenate([self.engine.features(part) for part in parts])
+
+    def _input(self, picture: np.ndarray, edit: str | None, number: int) -> torch.Tensor:
+        if edit:
+            picture = np.asarray(EDITS[edit](Image.fromarray(picture), edit_seed(0, str(number))))
+        return to_input(picture, self.engine.extractor.input_size)
+
+
 @click.command(help=__doc__)
 @click.option("--photos", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--references", multiple=True, required=True, type=click.Path(exists=True, path_type=Path))
@@ -74,36 +119,42 @@ class Basis:
 @click.option("--count", default=200, show_default=True, help="Protected photographs at most.")
 @click.option("--unrelated", "most", type=int, help="Unrelated photographs at most.")
 @click.option("--extractor", "name", default="compact", show_default=True)
-def main(photos: Path, references: tuple[Path, ...], hold_out: int, count: int, most: int | None, name: str) -> None:
+@click.option("--kept", type=click.Path(path_type=Path), help="A folder for features, where a later run goes on.")
+def main(  # one parameter an option
+    photos: Path, references: tuple[Path, ...], hold_out: int, count: int, most: int | None, name: str,
+    kept: Path | None,
+) -> None:  # fmt: skip
     extractor = load_extractor(name, torch.device("cpu"), precision="float32")
-    engine = Engine(extractor)
-    with tempfile.TemporaryDirectory() as folder:
-        made = FeatureFolder(Path(folder), extractor, references)
-        made.fill(LIMITS, lambda _: None)
-        known = np.array(made.features)
-    every = hold_out if hold_out > 1 else 2
+    with tempfile.TemporaryDirectory() as temporary:
+        extracting = Extracting(Engine(extractor), kept or Path(temporary))
+        _compare(extracting, photos, extracting.references(references), (hold_out if hold_out > 1 else 2, count, most))
+
+
+def _compare(extracting: Extracting, photos: Path, known: Features, shares: tuple[int, int, int | None]) -> None:
+    """Print the tables, where every K-th photograph is protected, of N at most, and others, of M at most, are not."""
+    every, count, most = shares
     pictures = [decode(data, LIMITS).pixels for _, data in image_files(photos)]
-    features = _features(engine, pictures)
+    features = extracting.features(pictures)
     # Some photographs are among the references at another size: neither is unrelated to the other.
     near = near_distance(known)
     twins = np.array([bool(found) for found in neighbours(features, known, near)])
     chosen = [i for i in range(0, len(pictures), every) if not twins[i]][:count]
     others = [i for i in range(len(pictures)) if i % every and not twins[i]][:most]
-    basis = _shipped(known) if name == "compact" else _trained(known)
+    basis = _shipped(known) if extracting.engine.extractor.name == "compact" else _trained(known)
     click.echo(f"{len(chosen)} protected, {len(others)} unrelated, {twins.sum()} left out as copies of references")
-    setting = Setting(engine, [pictures[i] for i in chosen], known)
+    setting = Setting(extracting.engine, [pictures[i] for i in chosen], known)
     published, codes = activate(setting, basis.codec, ActivationOptions())
     measured = Measured(
         Contents(basis.codec, np.concatenate([codes, basis.distractors]), len(codes)),
-        _copies(engine, published, EDITS),
+        extracting.copies(published),
         features[others],
-        _copies(engine, [pictures[i] for i in others], EDITS),
-        _features(engine, list(plain_images(PAGES, seed=7))),
+        extracting.copies([pictures[i] for i in others]),
+        extracting.features(list(plain_images(PAGES, seed=7))),
     )
     print_before(measured)
     print_now(measured, basis)
     print_reranked(measured, basis, features[chosen], known)
-    print_views(engine, measured, published, basis.calibration)
+    print_views(extracting, measured, published, basis.calibration)
     print_scores(measured)
 
 
@@ -161,7 +212,7 @@ def print_now(measured: Measured, basis: Basis) -> None:
 def print_reranked(measured: Measured, basis: Basis, originals: Features, known: Features) -> None:
     """The same where the features of protected photographs (N, D) and references (M, D) are stored."""
     contents = measured.contents
-    plain = basis.background.features[basis.background.photographs :] if basis.background else known[:0]
+    plain = basis.background.plain if basis.background else known[:0]
     kinds: tuple[FeatureType, ...] = ("float16", "int8")
     for kind in kinds:
         stored = FeatureFormat(kind, known.shape[1])
@@ -173,27 +224,33 @@ def print_reranked(measured: Measured, basis: Basis, originals: Features, known:
         print_now(replace(measured, contents=exact), replace(basis, calibration=calibration))
 
 
-def print_views(engine: Engine, measured: Measured, published: list[np.ndarray], calibration: Calibration) -> None:
+def print_views(
+    extracting: Extracting, measured: Measured, published: list[np.ndarray], calibration: Calibration
+) -> None:
     """Mirrored and turned copies, asked for as they are and with views."""
     edits = {"identity": EDITS["identity"], **MORE_EDITS, "rotation_90": EDITS["rotation_90"]}
     click.echo("\nviews, at 1 %, nprobe 1      as it is   with views")
     for name, edit in edits.items():
         copies = [np.asarray(edit(Image.fromarray(picture), 0)) for picture in published]
         asked: tuple[tuple[View, ...], ...] = ((), ("mirror", "rotations"))
-        shares = [_with_views(engine, measured.contents, calibration, copies, views) for views in asked]
+        shares = [_with_views(extracting, measured.contents, calibration, copies, views) for views in asked]
         click.echo(f"{name:<28}{shares[0]:>8.3f}{shares[1]:>12.3f}")
 
 
 def _with_views(
-    engine: Engine, contents: Contents, calibration: Calibration, copies: list[np.ndarray], wanted: tuple[View, ...]
+    extracting: Extracting,
+    contents: Contents,
+    calibration: Calibration,
+    copies: list[np.ndarray],
+    wanted: tuple[View, ...],
 ) -> float:
     """Share of the copies found and matched."""
     curve = calibration.curve(1)
     by_view: dict[str, list[torch.Tensor]] = {}
     for picture in copies:
-        for name, view in views_of(to_input(picture, engine.extractor.input_size), wanted).items():
+        for name, view in views_of(to_input(picture, extracting.engine.extractor.input_size), wanted).items():
             by_view.setdefault(name, []).append(view)
-    found = [first_assets(contents, curve, _extracted(engine, views))[:2] for views in by_view.values()]
+    found = [first_assets(contents, curve, extracting.extracted(views))[:2] for views in by_view.values()]
     positions, scores = np.stack([p for p, _ in found]), np.stack([s for _, s in found])
     best = scores.argmin(axis=0), np.arange(len(copies))
     limit = calibration.threshold(FPRS[0] / len(found), 1, contents.assets)
@@ -220,26 +277,6 @@ def print_scores(measured: Measured) -> None:
             own, others = (form(np.where(d > 1e30, 1.0, d)) for d in (copies, unrelated))
             matched = [np.mean(ok & (own <= np.quantile(others, fpr, method="lower"))) for fpr in FPRS]
             click.echo(f"{name + f', nprobe {nprobe}':<44}{ok.mean():>8.3f}{matched[0]:>9.3f}{matched[1]:>10.3f}")
-
-
-def _copies(engine: Engine, pictures: list[np.ndarray], edits: Iterable[str]) -> Features:
-    """(E·N, D), edit by edit."""
-    return np.concatenate(
-        [
-            _features(
-                engine, (np.asarray(EDITS[n](Image.fromarray(p), edit_seed(0, str(i)))) for i, p in enumerate(pictures))
-            )
-            for n in edits
-        ]
-    )
-
-
-def _features(engine: Engine, pictures: Iterable[np.ndarray]) -> Features:
-    return _extracted(engine, [to_input(picture, engine.extractor.input_size) for picture in pictures])
-
-
-def _extracted(engine: Engine, inputs: list[torch.Tensor]) -> Features:
-    return np.concatenate([engine.features(torch.stack(inputs[i : i + 32])) for i in range(0, len(inputs), 32)])
 
 
 def _text(matched: np.ndarray) -> str:

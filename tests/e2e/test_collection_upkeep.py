@@ -74,6 +74,7 @@ def test_a_collection_built_by_workers_is_compacted_by_itself_and_repaired_after
     answer: Any = producer.query(photos[3], collection=name).wait(LIMIT_S)
     assert (answer.matches[0].asset_id, answer.matches[0].distance < 0.01) == ("asset-3", True)  # by its stored feature
     assert (answer.assessment.reranked, answer.assessment.fpr) == ("int8", 0.02)
+    assert answer.matches[0].probability == pytest.approx(1, abs=0.01)
 
     good_index(stack_environment, "remove", name, "asset-0", "asset-7")
     with connect_redis(settings) as client:

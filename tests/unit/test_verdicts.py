@@ -16,6 +16,7 @@ from tasks.results import ExtractorIdentity
 from workers.extractors.registry import load_extractor
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec, Features, search
+from workers.index.codec.stored import FeatureType
 from workers.index.maintenance import starter
 from workers.index.maintenance.build import NewCollection, train_collection
 from workers.index.maintenance.plain_images import plain_images
@@ -112,12 +113,44 @@ def test_more_images_tell_a_threshold_more_narrowly_and_its_lower_end_is_what_ve
     assert f"at most {judged.threshold_high:.3f}" in judged.reason
 
 
-def test_a_better_score_is_a_more_probable_copy() -> None:
-    calibration = starter.read_card().calibration
+@pytest.mark.parametrize("kind", ["calibration", "reranked"])
+def test_a_better_score_is_a_more_probable_copy(kind: str) -> None:
+    calibration: Calibration = getattr(starter.read_card(), kind)
     found = [calibration.probability(s, 1, 1_000) for s in (0.4, 0.75, 0.85, 0.99)]
     assert all(a is not None and b is not None and a >= b for a, b in pairwise(found))
     assert found[0] == pytest.approx(1, abs=0.01)
     assert found[-1] == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("factory", "kept", "like"),
+    [
+        ("IVF4,PQ8x4", None, "calibration"), ("IVF4,PQ8x4", "int8", "reranked"), ("LSH", "float16", "reranked"),
+        ("Flat", None, "reranked"), ("IVF4,Flat", None, "reranked"), ("LSH", None, None),
+    ],
+)  # fmt: skip
+def test_scores_become_probabilities_by_copies_whose_scores_mean_the_same(
+    factory: str, kept: FeatureType | None, like: str | None
+) -> None:
+    card, images = starter.read_card(), pictures()[:400]
+    new = starter.with_usual_copies(train_collection("any", factory, card.extractor, images, FPR, None, kept)[0])
+    assert new.calibration is not None
+    copies = [curve.copies for curve in new.calibration.curves]
+    expected = getattr(card, like).curves if like else []
+    assert copies == [curve.copies for curve in expected][: len(copies)] or (copies, like) == ([[]], None)
+    other = starter.with_usual_copies(train_collection("any", factory, EXTRACTOR, images, FPR, None, kept)[0])
+    assert other.calibration is not None
+    assert other.calibration.copies_of == ""
+
+
+def test_of_two_measurements_the_higher_rate_counts() -> None:
+    calibration = starter.read_card().calibration
+    assert calibration.rate(0.6, 16, 1_000) < 0.01
+    curves = [curve.model_copy(update={"rates": [[0.5] * 73] * 9}) for curve in calibration.curves]
+    other = starter.read_card().calibration.model_copy(update={"curves": curves})
+    for either in (calibration.at_least(other), other.at_least(calibration)):
+        assert either.rate(0.6, 16, 1_000) == 0.5
+        assert either.rate(1.0, 16, 10**8) == calibration.rate(1.0, 16, 10**8)
 
 
 @pytest.mark.parametrize("successes", [0, 1, 50, 100])
@@ -213,13 +246,13 @@ def test_a_background_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_plain_images_are_crowded_and_photographs_are_not() -> None:
-    others = shipped().features[shipped().photographs :][::40]
+    others = shipped().plain[::40]
     assert np.mean([shipped().uninformative(feature) for feature in others]) > 0.8
     assert np.mean([shipped().uninformative(feature) for feature in pictures()[:300]]) < 0.01
 
 
 def test_a_match_that_is_far_nearer_than_the_crowd_is_told_from_it() -> None:
-    crowded = [f for f in shipped().features[shipped().photographs :][::40] if shipped().uninformative(f)]
+    crowded = [f for f in shipped().plain[::40] if shipped().uninformative(f)]
     for exact in (True, False):
         assert not any(shipped().around(feature).hide(0.0, exact) for feature in crowded)
         assert all(shipped().around(feature).hide(1.0, exact) for feature in crowded)

@@ -91,7 +91,6 @@ def build(
     _refuse_missing(sources, here)
     loaded = load_extractor(extractor or settings.extractor, pick_device(settings.device), opened.store)
     background = starter.shipped_background(loaded.identity)
-    typical = starter.read_card().calibration if background else None
     if unrelated:
         background = _background(opened, loaded, unrelated)
     extract = _extracted_here if here else _extracted_by_workers
@@ -105,7 +104,7 @@ def build(
         new, codes = building.train_collection(
             name, chosen, loaded.identity, features, fpr, background, searched["features"]
         )
-        new = replace(new.with_copies_of(typical) if typical else new, nprobe=searched["nprobe"])
+        new = replace(starter.with_usual_copies(new), nprobe=searched["nprobe"])
         with opened.write_lock() as lock:
             _refuse_an_existing(opened)  # another process may have built it meanwhile
             manifest = building.publish_first(opened.files, opened.journal, new, assets, codes, lock.check, features)

@@ -130,6 +130,11 @@ class Codec:
         return isinstance(self._family.inner, faiss.IndexFlat | faiss.IndexIVFFlat)
 
     @property
+    def counts_bits(self) -> bool:
+        """Whether distances of codes are Hamming's, not squared L2."""
+        return isinstance(self._family.inner, faiss.IndexLSH)
+
+    @property
     def has_cells(self) -> bool:
         return self._family.has_cells
 

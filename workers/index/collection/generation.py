@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
-
 from tasks.results import Match
 from workers.index.codec.codec import Codec, Features, Probe, search
 from workers.index.codec.stored import exact_distances
@@ -70,8 +68,10 @@ class Generation:
         if (stored := self.manifest.stored) is None:
             distances: list[float] = found[2].tolist()
             return distances
-        rows = self.contents.distractors.stored(found)
-        return sorted(exact_distances(feature, stored.decode(np.stack(rows))).tolist())[:k] if rows else []
+        if not len(found[0]):
+            return []
+        others = stored.decode(self.contents.distractors.stored(found))
+        return sorted(exact_distances(feature, others).tolist())[:k]
 
     def sought(self, asked: Asked, depth: int, where: Mapping[str, str]) -> Iterator[Sought]:
         """What of the segments an answer needs, if `depth` entries of assets are enough."""

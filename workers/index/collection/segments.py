@@ -55,10 +55,14 @@ class Segments:
         found = [(n, p, d) for n, segment in enumerate(self.segments) for p, d in segment.found(probe, k, where)]
         return merged([columns(found)], k)
 
-    def stored(self, found: Found) -> list[Rows]:
-        """The stored features (row_bytes,) of the entries that were found, hidden ones included."""
-        pairs = zip(found[0].tolist(), found[1].tolist(), strict=True)
-        return [self.segments[number].stored[position] for number, position in pairs]
+    def stored(self, found: Found) -> Rows:
+        """The stored features (M, row_bytes) of the M entries that were found, at least one, hidden ones included."""
+        numbers, positions, _ = found
+        rows = np.empty((len(numbers), self.segments[int(numbers[0])].stored.shape[1]), dtype=np.uint8)
+        for number in np.unique(numbers).tolist():
+            chosen = numbers == number
+            rows[chosen] = self.segments[number].stored[positions[chosen]]
+        return rows
 
     def hits(self, found: Found) -> Iterator[Hit | None]:
         """The entries that were found, in the same order; None in place of a hidden one."""

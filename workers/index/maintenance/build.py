@@ -83,12 +83,10 @@ class NewCollection:
     nprobe: int | None = None
     features: FeatureType | None = None
 
-    def with_copies_of(self, other: Calibration) -> NewCollection:
-        """The same, calibrated with the copies that were measured elsewhere; not where scores are of stored features,
-        and mean something else."""
-        if self.calibration is None or self.features:
-            return self
-        return replace(self, calibration=self.calibration.with_copies_of(other))
+    @property
+    def exact(self) -> bool:
+        """Whether distances are of features, not of their codes."""
+        return self.features is not None or self.codec.keeps_features
 
     @property
     def stored(self) -> FeatureFormat | None:

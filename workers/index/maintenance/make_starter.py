@@ -62,8 +62,9 @@ def write_starter(
     queries = entries_as_queries(features, some, near_distance(features))
     contents = Contents(codec, np.concatenate([codes, codec.encode(plain)]), 0)
     calibration = calibrate(contents, [queries], fpr, "reference images")
-    shipped = read_card()
-    if shipped.extractor == extractor:  # the copies were measured once, with photographs that not everybody has
+    # The copies were measured once, with photographs that not everybody has.
+    shipped = read_card() if read_card().extractor == extractor else None
+    if shipped:
         calibration = calibration.with_copies_of(shipped.calibration)
     card = Card(
         factory=factory,
@@ -71,6 +72,7 @@ def write_starter(
         count=len(codes),
         calibration=calibration,
         description=description,
+        reranked=shipped.reranked if shipped else None,
     )
     folder.mkdir(parents=True, exist_ok=True)
     codec.write(folder / CODEC)

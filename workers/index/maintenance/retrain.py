@@ -23,6 +23,7 @@ from workers.index.collection.segment import Entries, Segment, SegmentPaths, wri
 from workers.index.collection.segments import open_segments
 from workers.index.collection.workspace import workspace
 from workers.index.maintenance.build import NewCollection, train_collection
+from workers.index.maintenance.starter import with_usual_copies
 from workers.index.maintenance.upkeep import CheckLock, next_generation, publish_next
 from workers.index.verdicts.background import Background
 
@@ -139,7 +140,7 @@ def train(files: CollectionStore, current: Current, features: Features, factory:
     new, codes = train_collection(
         manifest.collection, factory, manifest.extractor, features, fpr, background, manifest.features
     )
-    return Candidate(new.with_copies_of(manifest.calibration) if manifest.calibration else new, codes)
+    return Candidate(with_usual_copies(new), codes)
 
 
 def switch(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,13 +41,19 @@ _USUAL_ASSETS: Final = 1_000
 
 
 class Card(Frozen):
-    """What the starter's files were made from."""
+    """What the starter's files were made from.
+
+    Attributes:
+        count: of the references.
+        reranked: what its calibration is where features are stored beside the codes; None in version 0.1.0's.
+    """
 
     factory: str
     extractor: ExtractorIdentity
     count: int
     calibration: Calibration
     description: str
+    reranked: Calibration | None = None
 
 
 def read_card(name: str = CARD) -> Card:
@@ -63,6 +70,20 @@ def read_codes() -> Codes:
 def shipped_background(extractor: ExtractorIdentity) -> Background | None:
     """The background that comes with the package; None when it was made with another extractor."""
     return Background.read(FOLDER / BACKGROUND) if read_card().extractor == extractor else None
+
+
+def with_usual_copies(new: NewCollection) -> NewCollection:
+    """A collection with the shares of edited copies that were measured in the starter collection, by which scores
+    become probabilities: where it has the same extractor, and scores mean the same.
+
+    Scores of features, whether stored or kept as codes, are lower than those of codes. Of Hamming distances none were
+    measured.
+    """
+    card = read_card()
+    if new.calibration is None or new.extractor != card.extractor or (new.codec.counts_bits and not new.exact):
+        return new
+    measured = card.reranked if new.exact else card.calibration
+    return replace(new, calibration=new.calibration.with_copies_of(measured)) if measured else new
 
 
 def publish_starter(
@@ -121,7 +142,7 @@ def _publish(files: CollectionStore, journal: Journal, lock: WriteLock) -> Manif
 
 def plain_codes(codec: Codec, background: Background) -> Codes:
     """Of the background's plain images; its photographs are among the references."""
-    return codec.encode(background.features[background.photographs :])
+    return codec.encode(background.plain)
 
 
 def _verdicts(files: CollectionStore, manifest: Manifest) -> dict[str, Any]:

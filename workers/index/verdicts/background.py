@@ -81,6 +81,11 @@ class Background:
                 photographs=np.int64(self.photographs),
             )  # fmt: skip
 
+    @property
+    def plain(self) -> Features:
+        """Of the plain images."""
+        return self.features[self.photographs :]
+
     def __len__(self) -> int:
         return len(self.features)
 

@@ -147,11 +147,12 @@ class Calibration(Frozen):
 
     def _rates(self, nprobe: int, assets: int) -> np.ndarray:
         """(S,) by score, ascending: between two numbers of assets, by their logarithms."""
-        rows = np.asarray(self.curve(nprobe).rates)
+        rows = self.curve(nprobe).rates
         place = np.interp(math.log(max(assets, _FEWEST_ASSETS)), np.log(self.assets), np.arange(len(self.assets)))
         low = int(place)
-        high = min(low + 1, len(self.assets) - 1)
-        return np.maximum.accumulate(rows[low] + (place - low) * (rows[high] - rows[low]))
+        # Only these two: a query asks a dozen times, and to convert all rows would take longer than all else.
+        fewer, more = np.asarray(rows[low]), np.asarray(rows[min(low + 1, len(rows) - 1)])
+        return np.maximum.accumulate(fewer + (place - low) * (more - fewer))
 
 
 def needed_queries(fpr: float) -> int:
