@@ -89,6 +89,13 @@ def _document(app: FastAPI) -> dict[str, Any]:
 
 
 @router.get(
+    "/live", summary="Whether this process answers; one that does not is to be restarted", response_model=Health
+)
+async def live() -> Health:
+    return Health(status="ok")
+
+
+@router.get(
     "/health",
     summary="Whether jobs can be taken: Redis and S3 answer",
     response_model=Health,

@@ -3,6 +3,7 @@
 aii:dead         stream of the last thousand: what it was, where it came from, why it could not be used
 aii:dead:known   sorted set of what is noted once although every worker meets it, by the time (s) it was noted
 aii:counts       its field `dead` counts all there ever were
+aii:aside:{key}  what was found under the key of a queue and is no list, as it was found
 """
 
 from __future__ import annotations
@@ -34,6 +35,14 @@ end
 redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[1], '*', 'origin', ARGV[3], 'reason', ARGV[4], 'content', ARGV[5],
            'size', ARGV[6], 'worker', ARGV[7])
 redis.call('HINCRBY', KEYS[3], 'dead', 1)
+return 1
+"""
+
+# KEYS key, its name aside.  Returns 1 if it was renamed. In one step, as a good list may take its place at any moment.
+_RENAME: Final = """
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind == 'list' or kind == 'none' then return 0 end
+redis.call('RENAME', KEYS[1], KEYS[2])
 return 1
 """
 
@@ -75,6 +84,7 @@ class DeadLetters:
         self._client = client
         self._worker = worker
         self._add = client.register_script(_ADD)
+        self._rename = client.register_script(_RENAME)
 
     def add(self, origin: str, reason: str, content: bytes, once: str = "") -> bool:
         """Keep one, in place of the oldest when there are a thousand.
@@ -88,6 +98,11 @@ class DeadLetters:
         kept = base64.b64encode(content[:_KEPT_BYTES])
         said = [origin, reason[:_REASON_BOUND], kept, len(content), self._worker]
         return bool(self._add(keys=[_STREAM, _KNOWN, COUNTS], args=[_BOUND, once, *said]))
+
+    def move_aside(self, key: str) -> str | None:
+        """Rename the key of a queue that is no list; returns its new name, None where it is one or is missing."""
+        aside = f"aii:aside:{key}"
+        return aside if self._rename(keys=[key, aside]) else None
 
     def count(self) -> int:
         """How many are kept."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ from tasks.ledger.states import JobState
 from tasks.names import JOB_ID_PATTERN, OWN_JOB_ID_PATTERN
 from tasks.results import FailureResult, Provenance
 from tasks.settings import Settings
-from tasks.shares import ALL_QUEUES, queues_of
+from tasks.shares import ALL_QUEUES, base_queue, queues_of
 from tasks.storage import ObjectStore
 
 __all__ = ["Operations"]
@@ -61,6 +62,14 @@ class Operations:
 
     def running(self) -> int:
         return int(self._client.zcard(LEASES))
+
+    def running_by_queue(self) -> Counter[str]:
+        """How many jobs of each queue run; those of share queues count for theirs."""
+        pipe = self._client.pipeline(transaction=False)
+        for job_id in self._client.zrange(LEASES, 0, -1):
+            pipe.hget(job_key(job_id), "queue")
+        names = pipe.execute(raise_on_error=False)
+        return Counter(base_queue(name) for name in names if isinstance(name, str))
 
     def waiting(self, queue: str) -> tuple[int, float | None]:
         """How many jobs wait in a queue and its share queues, and for how many seconds the one that was submitted first

@@ -95,7 +95,7 @@ class Observer:
         counted, minute = self._summed(_since(slots, now - WINDOW_S)), summed(lately)
         covered_s = now - lately[0].start_s
         workers, latest = present_workers(self._client), self._metrics.latest()
-        collections = _collections(workers)
+        collections, running = _collections(workers), self._operations.running_by_queue()
         return Overview(
             at=now,
             window_s=WINDOW_S,
@@ -104,7 +104,7 @@ class Observer:
             comparisons=comparisons(counted, workers, collections, self._settings),
             stages=_stages(counted),
             quality=_quality(counted),
-            queues=[self._queue(queue, lately, now) for queue in QUEUES],
+            queues=[self._queue(queue, lately, now, running[queue]) for queue in QUEUES],
             running=self._operations.running(),
             ended=counted.outcomes.total(),
             counts=self._operations.counts(),
@@ -154,14 +154,14 @@ class Observer:
         self._points = {point.at: point for point in points[:-1]}
         return points
 
-    def _queue(self, queue: str, lately: Sequence[Slot], now: float) -> QueueState:
+    def _queue(self, queue: str, lately: Sequence[Slot], now: float, running: int) -> QueueState:
         """Time before the first job ended does not count: workers that have just started would seem slow."""
         waiting, age_s = self._operations.waiting(queue)
         busy = [slot for slot in lately if _closed(slot.counted, queue)]
         drain_s = None
         if busy:
             drain_s = waiting * (now - busy[0].start_s) / sum(_closed(slot.counted, queue) for slot in busy)
-        return QueueState(queue=queue, waiting=waiting, oldest_age_s=age_s, drain_s=drain_s)
+        return QueueState(queue=queue, waiting=waiting, running=running, oldest_age_s=age_s, drain_s=drain_s)
 
 
 def _since(slots: Sequence[Slot], start_s: float) -> list[Slot]:

@@ -78,6 +78,7 @@ class QueueState(Frozen):
 
     queue: str
     waiting: int
+    running: int = 0
     oldest_age_s: float | None
     drain_s: float | None
 

@@ -117,8 +117,10 @@ def _gauges(view: Overview) -> Iterator[_Metric]:
         "For how long the oldest job of a queue has waited; 0 for none.",
         labels=["queue"],
     )
+    held = GaugeMetricFamily("aii_queue_running_jobs", "Jobs of a queue that a worker holds.", labels=["queue"])
     for queue in view.queues:
         waiting.add_metric([queue.queue], queue.waiting)
+        held.add_metric([queue.queue], queue.running)
         oldest.add_metric([queue.queue], queue.oldest_age_s or 0.0)
     running = GaugeMetricFamily("aii_running_jobs", "Jobs that a worker holds.")
     running.add_metric([], view.running)
@@ -129,7 +131,7 @@ def _gauges(view: Overview) -> Iterator[_Metric]:
     moved = CounterMetricFamily("aii_ledger_transitions", "Jobs that the ledger moved.", labels=["to"])
     for name, count in (dict.fromkeys(_TRANSITIONS, 0) | view.counts).items():
         moved.add_metric([name], count)
-    yield from (paper, waiting, oldest, running, failed, dead, moved)
+    yield from (paper, waiting, held, oldest, running, failed, dead, moved)
 
 
 def _problems(view: Overview) -> Iterator[_Metric]:

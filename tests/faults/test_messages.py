@@ -60,6 +60,18 @@ def test_a_flood_of_odd_elements_stops_no_worker_and_costs_no_slot(
     wait_for(lambda: not client.zcard("aii:leases"), "a job is held for ever")
 
 
+def test_a_queue_that_is_no_list_is_renamed_and_keeps_no_message_of_another_queue_waiting(
+    shared_worker: WorkerProcess, producer: Producer, client: RedisClient
+) -> None:
+    client.set("activate.5", "odd")
+    client.hset("query\x06\x163", "odd", "1")
+    does_good_jobs(producer, shared_worker, 2)
+    assert client.get("aii:aside:activate.5") == "odd"
+    assert client.hgetall("aii:aside:query\x06\x163") == {"odd": "1"}
+    reasons = [letter.reason for letter in DeadLetters(client).newest(9)]
+    assert sum("was no list" in reason for reason in reasons) == len(reasons) == 2
+
+
 def message(job_id: Any, task: str = TASK_ACTIVATE, **headers: Any) -> dict[str, Any]:
     made = good_message(task, QUEUE_ACTIVATE, job_id, {"task": task})
     made["headers"] |= headers

@@ -398,6 +398,7 @@ def test_health_and_submissions_say_when_a_service_is_away(settings: Settings) -
         ):
             assert (answer.status_code, code_of(answer)) == (503, "redis_unavailable")
             assert answer.headers["Retry-After"]
+        assert client.get("/live").status_code == 200  # by which it is restarted: that would not help
 
 
 def test_tokens_can_come_from_a_setting(environment: dict[str, str], tmp_path: Path) -> None:

@@ -252,6 +252,19 @@ def test_a_cold_start_does_not_make_the_queue_look_slow(ledger: Ledger, metrics:
     assert queue.drain_s < 100 / 50 * 150  # by all five minutes it would be 600 s
 
 
+def test_running_jobs_count_for_their_queue_and_those_of_a_share_queue_for_the_queue_that_it_is_of(
+    ledger: Ledger, operations: Operations, settings: Settings
+) -> None:
+    for client in ("", "agency", "shop"):
+        made = request(f"of-{client}")
+        ledger.submit([made], client=client)
+        claim(ledger, made.job_id, "token")
+    ledger.submit([request("waits")])
+    assert operations.running_by_queue() == {QUEUE: 3}
+    (queue,) = (queue for queue in read_overview(settings).queues if queue.queue == QUEUE)
+    assert (queue.running, queue.waiting) == (3, 1)
+
+
 def test_a_job_that_is_sent_again_loses_its_place_and_not_its_age(ledger: Ledger, operations: Operations) -> None:
     first = submitted(ledger)
     submitted_at = ledger.get(first.job_id).submitted_at

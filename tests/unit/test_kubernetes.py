@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import yaml
 
 from producer.cli import aii
 from tasks.settings import Settings
+from tasks.shards import Shard
 from tasks.state_folder import OTHER_VARIABLES
 from tests.unit.test_reference import parse
 
@@ -27,7 +30,8 @@ KNOWN = {f"AII_{name.upper()}" for name in Settings.model_fields} | set(OTHER_VA
 
 def documents() -> list[tuple[Path, dict[str, Any]]]:
     """What is no patch, by file."""
-    files = [path for path in sorted(FOLDER.rglob("*.yaml")) if path.name not in ("mount.yaml", "replicas.yaml")]
+    patches = ("mount.yaml", "replicas.yaml", "delete.yaml")
+    files = [path for path in sorted(FOLDER.rglob("*.yaml")) if path.name not in patches]
     return [(path.relative_to(FOLDER), document) for path in files for document in yaml.safe_load_all(path.read_text())]
 
 
@@ -36,8 +40,9 @@ PATCHES = {Path("components/gpu/worker-activate.yaml")}
 KUSTOMIZATIONS = [(path, d) for path, d in DOCUMENTS if d["kind"] in ("Kustomization", "Component")]
 BUILT_IN = [(path, d) for path, d in DOCUMENTS
             if d["apiVersion"].partition("/")[0] in ("v1", "apps", "batch", "policy", "networking.k8s.io")]  # fmt: skip
-PODS = [(path, d["spec"]["template"]["spec"]) for path, d in BUILT_IN
-        if d["kind"] in ("Deployment", "Job") and path not in PATCHES]  # fmt: skip
+OF_PODS = [(path, d["spec"]) for path, d in BUILT_IN
+           if d["kind"] in ("Deployment", "StatefulSet", "Job") and path not in PATCHES]  # fmt: skip
+PODS = [(path, spec["template"]["spec"]) for path, spec in OF_PODS]
 
 
 def named(item: tuple[Path, dict[str, Any]]) -> str:
@@ -78,9 +83,11 @@ def test_every_file_is_part_of_a_kustomization_and_every_name_in_one_is_a_file()
     assert used == there
 
 
-@pytest.mark.parametrize("item", PODS, ids=lambda item: str(item[0]))
+@pytest.mark.parametrize("item", OF_PODS, ids=lambda item: str(item[0]))
 def test_every_pod_runs_without_rights_and_within_limits(item: tuple[Path, dict[str, Any]]) -> None:
-    _, pod = item
+    _, spec = item
+    pod = spec["template"]["spec"]
+    claimed = {claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", [])}
     assert pod["securityContext"]["runAsNonRoot"]
     assert (pod["securityContext"]["runAsGroup"], pod["automountServiceAccountToken"]) == (0, False)
     for container in pod["containers"]:
@@ -89,18 +96,58 @@ def test_every_pod_runs_without_rights_and_within_limits(item: tuple[Path, dict[
         assert rights["capabilities"] == {"drop": ["ALL"]}
         assert set(container["resources"]["requests"]) == {"cpu", "memory"}
         assert "memory" in container["resources"]["limits"]
-        assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+        assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]} | claimed
 
 
 def test_workers_are_given_longer_to_end_than_they_take() -> None:
     graces = [pod["terminationGracePeriodSeconds"] for path, pod in PODS if path.name.startswith("worker")]
-    assert len(graces) == 2
+    assert len(graces) == 3
     assert min(graces) > Settings.model_fields["stop_timeout_s"].default
+
+
+def test_no_pod_is_restarted_because_a_service_is_away() -> None:
+    probes = [
+        c["livenessProbe"]["httpGet"]["path"] for _, pod in PODS for c in pod["containers"] if "livenessProbe" in c
+    ]
+    assert sorted(probes) == ["/healthcheck", *["/live"] * 4]
+
+
+def test_of_eight_shards_of_workers_each_quarter_of_the_cells_has_two() -> None:
+    ((_, spec),) = [(path, spec) for path, spec in OF_PODS if path.name == "worker-shard.yaml"]
+    (container,) = spec["template"]["spec"]["containers"]
+    shell, option, line = container["command"]
+    assert line.startswith("exec ")  # signals reach the worker
+    shards = [
+        subprocess.check_output(
+            [shell, option, line.replace("exec python", "echo")], text=True, env={"POD_INDEX": str(pod)}
+        )
+        for pod in range(spec["replicas"])
+    ]
+    named = Counter(str(Shard.parse(shard.split()[-1])) for shard in shards)
+    assert named == dict.fromkeys(("1/4", "2/4", "3/4", "4/4"), 2)
+
+
+def test_only_prometheus_reaches_figures_and_it_reaches_those_of_all_workers() -> None:
+    workers = {spec["template"]["metadata"]["labels"]["app.kubernetes.io/component"]
+               for path, spec in OF_PODS if path.name.startswith("worker")}  # fmt: skip
+    chosen = {d["metadata"]["name"]: d["spec"].get("selector", d["spec"].get("podSelector")) for _, d in DOCUMENTS
+              if d["kind"] in ("NetworkPolicy", "PodMonitor")}  # fmt: skip
+    for name in ("metrics", "aii-worker"):
+        assert workers <= set(chosen[name]["matchExpressions"][0]["values"])
+
+
+def test_a_fallback_of_scaling_is_one_that_every_keda_takes() -> None:
+    kinds = {t["metricType"] for _, d in DOCUMENTS if d["kind"] == "ScaledObject" and "fallback" in d["spec"]
+             for t in d["spec"]["triggers"]}  # fmt: skip
+    assert kinds == {"AverageValue"}
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
     for path, pod in PODS:
-        yield str(path), pod["containers"][0]["command"]
+        command = pod["containers"][0]["command"]
+        if command[0] == "sh":
+            command = shlex.split(re.sub(r"\$\(\(.*\)\)", "1", command[2].removeprefix("exec ")))
+        yield str(path), command
     for unit in UNITS:
         (line,) = re.findall(r"^ExecStart=(.+)$", unit.read_text(), re.MULTILINE)
         yield unit.name, [Path(word).name if word.startswith("/opt/aii/") else word for word in shlex.split(line)]
@@ -115,6 +162,8 @@ def test_every_command_exists(name: str, command: list[str]) -> None:
     else:
         assert command[:2] == ["python", "-m"]
         assert command[2] in ("workers", "deploy.flower")
+        if command[2] == "workers":
+            parse(aii, ["worker", *command[3:]])
 
 
 def test_every_setting_that_is_given_exists() -> None:
@@ -132,17 +181,40 @@ def test_scaling_asks_for_figures_that_flower_gives() -> None:
     assert len(triggers) == 4
 
 
-def test_the_example_is_built_as_a_whole() -> None:
+def built(overlay: Path) -> list[dict[str, Any]]:
+    """What `kubectl apply -k` would send."""
     kubectl = shutil.which("kubectl")
     kustomize = shutil.which("kustomize")
     if not (kubectl or kustomize):
         pytest.skip("neither kubectl nor kustomize is installed")
     command = [kubectl, "kustomize"] if kubectl else [str(kustomize), "build"]
-    built = subprocess.run([*command, str(EXAMPLE)], capture_output=True, text=True, check=True).stdout
-    objects = list(yaml.safe_load_all(built))
+    text = subprocess.run([*command, str(overlay)], capture_output=True, text=True, check=True).stdout
+    objects = list(yaml.safe_load_all(text))
     for o in objects:
         if o["apiVersion"].partition("/")[0] not in ("keda.sh", "monitoring.coreos.com"):
             validate(o, VERSIONS[0])
+    return objects
+
+
+def test_shards_take_the_place_of_workers_for_queries(tmp_path: Path) -> None:
+    there = os.path.relpath(FOLDER, tmp_path)
+    parts = [f"{there}/components/{name}" for name in ("keda", "monitoring", "shared-cache", "shards")]
+    overlay = {"kind": "Kustomization", "resources": [f"{there}/base"], "components": parts}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    names = Counter((o["metadata"]["name"], o["kind"]) for o in built(tmp_path))
+    assert {kind for name, kind in names if name == "worker-query"} == set()
+    assert {kind for name, kind in names if name == "worker-shard"} == {"StatefulSet", "Service", "PodDisruptionBudget"}
+    assert {kind for name, kind in names if name == "worker-activate"} == {
+        "Deployment",
+        "ScaledObject",
+        "PodDisruptionBudget",
+    }
+
+
+def test_the_example_is_built_as_a_whole() -> None:
+    objects = built(EXAMPLE)
+    (namespace,) = [o["metadata"]["name"] for o in objects if o["kind"] == "Namespace"]
+    assert {o["metadata"].get("namespace", namespace) for o in objects} == {namespace}
     deployments = {o["metadata"]["name"]: o["spec"] for o in objects if o["kind"] == "Deployment"}
     assert "replicas" not in deployments["worker-activate"]
     assert deployments["gateway"]["replicas"] == 2

@@ -92,9 +92,9 @@ def view() -> Overview:
     return Overview(
         at=0.0, window_s=300, images_per_s=1.0, queries_per_s=1.0, comparisons=[], stages=[],
         quality=PublishedQuality(images=0, verified=0, psnr_median_db=None, psnr_lowest_db=None),
-        queues=[QueueState(queue="query", waiting=1, oldest_age_s=2.0, drain_s=None)], running=1, counts={"done": 5},
-        workers=[worker], collections=[held], latest=[], outdated={}, failures=[], failed=1, failed_jobs=[], history=[],
-        redis_used=0.5,
+        queues=[QueueState(queue="query", waiting=1, running=1, oldest_age_s=2.0, drain_s=None)],
+        running=1, counts={"done": 5}, workers=[worker], collections=[held], latest=[], outdated={}, failures=[],
+        failed=1, failed_jobs=[], history=[], redis_used=0.5,
     )  # fmt: skip
 
 

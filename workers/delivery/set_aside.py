@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
 from tasks.errors import RedisUnavailable
@@ -22,7 +23,8 @@ _MOST_PENDING: Final = 1_000
 
 
 class SetAside:
-    """Notes dead letters, now or, while Redis is away, as soon as it is back. Thread-safe; raises nothing."""
+    """Notes dead letters, now or, while Redis is away, as soon as it is back. Thread-safe; raises nothing but where it
+    says so."""
 
     def __init__(self, letters: DeadLetters) -> None:
         self._letters = letters
@@ -42,6 +44,16 @@ class SetAside:
             reason, job_id = f"The message could not be read ({type(error).__name__}).", None
         self.add(queue, reason, element)
         return Envelope(job_id, REFUSED_TASK, reason).for_celery(queue) if job_id else None
+
+    def odd_queue(self, keys: Sequence[str]) -> None:
+        """Rename those keys of queues that are no lists: Redis gives out no message of the others because of them.
+
+        Raises:
+            RedisUnavailable
+        """
+        for key in keys:
+            if aside := self._letters.move_aside(key):
+                self.add("redis", f"The key {key!r} was no list, as a queue is, and is called {aside!r} now.", b"")
 
     def message(self, message: Any, error: Exception) -> None:
         """Set aside and acknowledge a message, screened before, that Celery stumbled over with `error`."""

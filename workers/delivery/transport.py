@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty
 from typing import Any, TypeAlias
 
@@ -11,28 +11,31 @@ from kombu import Connection
 from kombu.transport.redis import Channel, Transport
 from kombu.transport.virtual import QoS
 from kombu.utils.encoding import bytes_to_str
+from redis import ResponseError
 
-__all__ = ["Screen", "screened_connection"]
+__all__ = ["OddQueue", "Screen", "screened_connection"]
 
 logger = logging.getLogger(__name__)
 
 # From an element of a list and the queue's name to the message for Celery; None for one that was set aside.
 Screen: TypeAlias = Callable[[bytes, str], dict[str, Any] | None]
+# Is given the keys of the queues, when one of them is no list.
+OddQueue: TypeAlias = Callable[[Sequence[str]], None]
 
 
-def screened_connection(screen: Screen) -> type[Connection]:
+def screened_connection(screen: Screen, odd_queue: OddQueue) -> type[Connection]:
     """Connections whose messages go through `screen`: a class for the attribute `Connection` of an app's `amqp`."""
 
     class ScreenedConnection(Connection):  # type: ignore[misc]  # kombu has no types
         def get_transport_cls(self) -> type[Transport]:
-            return _screened(super().get_transport_cls(), screen)
+            return _screened(super().get_transport_cls(), screen, odd_queue)
 
     return ScreenedConnection
 
 
-def _screened(transport: type[Transport], screen: Screen) -> type[Transport]:
+def _screened(transport: type[Transport], screen: Screen, odd_queue: OddQueue) -> type[Transport]:
     class ScreenedChannel(_ScreenedChannel, transport.Channel):  # type: ignore[misc, name-defined]
-        screen_element = staticmethod(screen)
+        screen_element, set_odd_queue_aside = staticmethod(screen), staticmethod(odd_queue)
 
     class ScreenedTransport(transport):  # type: ignore[misc, valid-type]
         Channel = ScreenedChannel
@@ -53,6 +56,7 @@ class _InMemory(QoS):  # type: ignore[misc]
 
 class _ScreenedChannel(Channel):  # type: ignore[misc]
     screen_element: Screen
+    set_odd_queue_aside: OddQueue
     ack_emulation = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -68,6 +72,12 @@ class _ScreenedChannel(Channel):  # type: ignore[misc]
             except self.connection_errors:
                 self.client.connection.disconnect()
                 raise
+            except ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+                queues = self.active_queues
+                self.set_odd_queue_aside([self._q_for_pri(q, step) for q in queues for step in self.priority_steps])
+                raise Empty from error
             if not answer:
                 raise Empty
             key, element = answer

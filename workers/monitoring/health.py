@@ -13,7 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -25,6 +25,8 @@ from tasks.monitoring.prometheus import CountersCollector
 __all__ = ["Check", "HealthServer", "Readiness", "failed_checks"]
 
 logger = logging.getLogger(__name__)
+
+_SILENT_S: Final = 10.0
 
 # Raises an error that says what is missing.
 Check = Callable[[], object]
@@ -100,6 +102,8 @@ def _handler(
     readiness: Readiness, registry: CollectorRegistry, liveness: Callable[[], Mapping[str, str]]
 ) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        timeout = _SILENT_S  # of a socket: who connects and says nothing keeps no thread
+
         def do_GET(self) -> None:
             if self.path == "/live":
                 stuck = liveness()
