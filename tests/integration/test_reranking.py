@@ -13,7 +13,8 @@ from tasks.errors import InvalidRequest
 from tasks.settings import Settings
 from tests.collections import EXTRACTOR, Place, anyway, code_of, unit_vectors
 from workers.index.codec.codec import Features
-from workers.index.collection.collection import Answer, Collection
+from workers.index.collection.answers import Answer
+from workers.index.collection.collection import Collection
 from workers.index.collection.segment import Entry
 from workers.index.maintenance.build import publish_first, train_collection
 from workers.index.maintenance.verify import verify_collection

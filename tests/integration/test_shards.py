@@ -27,7 +27,8 @@ from tests.photographs import photographs
 from tests.stack import WorkerProcess
 from tests.waiting import LIMIT_S, wait_for
 from workers.handlers.query_views import best_of
-from workers.index.collection.collection import Answer, Collection
+from workers.index.collection.answers import Answer
+from workers.index.collection.collection import Collection
 from workers.index.collection.finder import Scope, Sought
 from workers.index.collection.manifest import Pointer
 from workers.index.collection.open_collections import OpenCollections

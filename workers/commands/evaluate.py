@@ -202,7 +202,7 @@ def _trained(name: str, settings: Settings, extractor: ExtractorIdentity) -> Tra
     """
     from workers.evaluation.run import Trained  # noqa: PLC0415
     from workers.index.codec.codec import Codec  # noqa: PLC0415
-    from workers.index.collection.collection import check_extractor  # noqa: PLC0415
+    from workers.index.collection.loading import check_extractor  # noqa: PLC0415
 
     files = open_collection(settings, name).files
     manifest = files.current()

@@ -16,7 +16,7 @@ _UPKEEP: Final = "workers.commands.index_upkeep"
 _TRANSFER: Final = "workers.commands.index_transfer"
 _COMMANDS: Final = {
     "build": Lazy(f"{_BUILD}:build", "Build a collection from images."),
-    "plan": Lazy(f"{_BUILD}:plan", "Propose an index for an expected number of images."),
+    "plan": Lazy("workers.commands.index_plan:plan", "Propose an index for an expected number of images."),
     "info": Lazy(f"{_BUILD}:info", "Show the state of a collection."),
     "make-starter": Lazy(f"{_BUILD}:make_starter", "Make the starter collection's files (for maintainers)."),
     "list": Lazy(f"{_ASSETS}:list_assets", "List the collections, or the assets of one."),

@@ -1,4 +1,4 @@
-"""``aii index build``, ``plan``, ``info`` and ``make-starter``."""
+"""``aii index build``, ``info`` and ``make-starter``."""
 
 from __future__ import annotations
 
@@ -13,24 +13,21 @@ import click
 
 from tasks.command_line import Command, FilePath, FiniteRange, PathText, progress_bar
 from tasks.errors import CollectionExists, CollectionMissing, InvalidRequest
-from tasks.machine import memory_bytes
 from tasks.messages import USUAL_NPROBE
 from tasks.settings import load_settings
 from tasks.state_folder import state_dir
+from workers.commands.index_options import one_json_object, stored_features
 from workers.index.collection.opened import Opened, open_collection
 
 if TYPE_CHECKING:
     from workers.extractors.base import Extractor
-    from workers.index.codec.hosts import Hosts
-    from workers.index.codec.stored import FeatureType
     from workers.index.collection.manifest import Manifest
     from workers.index.verdicts.background import Background
 
-__all__ = ["build", "info", "make_starter", "plan"]
+__all__ = ["build", "info", "make_starter"]
 
 _name = click.argument("name")
 _DEFAULT_FPR = 0.01
-_MOST_MEMORY_GIB = 2**20
 _CURVE_FPRS = (0.001, 0.003, 0.01, 0.03, 0.1)
 _fpr = click.option(
     "--fpr",
@@ -39,11 +36,6 @@ _fpr = click.option(
     type=FiniteRange(0, 1, min_open=True, max_open=True),
     help="Share of unrelated images that may count as a match.",
 )
-_features = click.option(
-    "--features", type=click.Choice(["float16", "int8"]),
-    help="Store features beside the codes, and compare the best matches by them: 2 bytes a dimension, or 1.",
-)  # fmt: skip
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @click.command(cls=Command)
@@ -64,7 +56,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
     "--nprobe", type=click.IntRange(1, 65_536),
     help=f"Cells to search for a query that does not say.  [default: {USUAL_NPROBE}]",
 )  # fmt: skip
-@_features
+@stored_features
 @click.option("--here", is_flag=True, help="Extract in this process; default: as jobs, shared by all workers.")
 def build(
     name: str,
@@ -202,73 +194,8 @@ def _listed(sources: tuple[str, ...]) -> int | None:
 
 
 @click.command(cls=Command)
-@click.option("--images", required=True, type=click.IntRange(1), help="How many images are expected.")
-@click.option("--dimension", default=512, show_default=True, type=click.IntRange(1), help="Dimension of the features.")
-@click.option("--bytes", "max_bytes", type=click.IntRange(1), help="At most this many bytes of code for an image.")
-@click.option("--ms", "max_ms", type=FiniteRange(0, min_open=True), help="At most this many milliseconds for a search.")
-@click.option(
-    "--nprobe", default=USUAL_NPROBE, show_default=True, type=click.IntRange(1, 65_536), help="Cells a search visits."
-)
-@_features
-@click.option(
-    "--memory", type=FiniteRange(0, _MOST_MEMORY_GIB, min_open=True),
-    help="Memory of a host in GiB. [default: this machine's]",
-)  # fmt: skip
-@_json
-def plan(
-    images: int,
-    dimension: int,
-    max_bytes: int | None,
-    max_ms: float | None,
-    nprobe: int,
-    features: FeatureType | None,
-    memory: float | None,
-    as_json: bool,
-) -> None:
-    """Propose an index (FAISS factory string) for an expected number of images, with its costs and the reasons: what
-    was measured to find most copies within so many bytes, and what a search costs on this machine."""
-    from workers.index.codec.hosts import hosts_for  # noqa: PLC0415
-    from workers.index.codec.plan import measure_costs, propose  # noqa: PLC0415  # loads torch and FAISS
-    from workers.index.codec.stored import FeatureFormat  # noqa: PLC0415
-
-    proposal = propose(images, dimension, measure_costs(dimension), max_bytes, max_ms, nprobe)
-    if features:
-        proposal = proposal.with_features(images, FeatureFormat(features, dimension))
-    hosts = hosts_for(proposal, images, max(1, int(memory * 2**30)) if memory else memory_bytes())
-    if as_json:
-        click.echo(json.dumps(proposal.model_dump() | {"hosts": hosts.model_dump()}))
-        return
-    click.echo(f"factory  {proposal.factory}")
-    click.echo(
-        f"code     {proposal.code_bytes} bytes an image; the segment's files {proposal.file_bytes / 2**20:,.0f} MiB"
-    )
-    if features:
-        size = images * proposal.feature_bytes / 2**20
-        click.echo(f"features {proposal.feature_bytes} bytes an image ({features}), {size:,.0f} MiB of these files")
-    click.echo(f"search   about {proposal.search_ms:.3f} ms on one core of this machine, nprobe {proposal.nprobe}")
-    for reason in proposal.reasons:
-        click.echo(f"because  {reason}")
-    click.echo(f"hosts    {_hosts(hosts)}")
-
-
-def _hosts(hosts: Hosts) -> str:
-    """Whether one host is enough, and if not, what to start."""
-    size, host = (f"{count / 2**30:,.1f} GiB" for count in (hosts.list_bytes, hosts.host_bytes))
-    need = f"searches read {size} of codes from memory"
-    if hosts.shards == 1:
-        return f"{need}: one of {host} is enough; more only answer more queries"
-    if hosts.shards is None:
-        return f"{need}, more than one of {host} holds, and this index has no cells to divide: allow it fewer bytes"
-    return (
-        f"{need}: divide the cells among {hosts.shards} of {host}, with `aii worker --shard 1/{hosts.shards}` and so "
-        f"on; a query then costs Redis {hosts.redis_commands} commands more and waits for the slowest shard, and "
-        f"without a second worker of each shard, answers are partial while one is away"
-    )
-
-
-@click.command(cls=Command)
 @_name
-@_json
+@one_json_object
 def info(name: str, as_json: bool) -> None:
     """Show the state of the collection NAME: generation, index, extractor, size, journal, threshold."""
     from workers.index.maintenance.retrain import outgrown  # noqa: PLC0415  # loads FAISS

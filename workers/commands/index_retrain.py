@@ -214,7 +214,7 @@ def _refusal(gain: float | None, off: float, asked: _Asked) -> str:
 
 def _extractor(opened: Opened) -> Extractor:
     from workers.extractors.registry import load_extractor, pick_device  # noqa: PLC0415  # loads torch
-    from workers.index.collection.collection import check_extractor  # noqa: PLC0415
+    from workers.index.collection.loading import check_extractor  # noqa: PLC0415
 
     settings = opened.settings
     extractor = load_extractor(settings.extractor, pick_device(settings.device), opened.store)

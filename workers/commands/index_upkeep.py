@@ -162,7 +162,7 @@ def audit(name: str, candidate: str, csv_path: Path | None) -> None:
     from workers.extractors.registry import load_extractor, pick_device  # noqa: PLC0415
     from workers.images import Limits  # noqa: PLC0415
     from workers.index.codec.codec import Codec  # noqa: PLC0415
-    from workers.index.collection.collection import check_extractor  # noqa: PLC0415
+    from workers.index.collection.loading import check_extractor  # noqa: PLC0415
 
     settings = load_settings()
     opened, other = open_collection(settings, name), open_collection(settings, candidate)

@@ -26,7 +26,8 @@ from workers.images import decode, pixels_of
 from workers.images.difference import AMPLIFIED, difference
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Features
-from workers.index.collection.collection import Answer, Collection
+from workers.index.collection.answers import Answer
+from workers.index.collection.collection import Collection
 from workers.index.collection.segment import Entry
 from workers.index.verdicts.calibration import wilson
 from workers.index.verdicts.judge import check_searched, judge

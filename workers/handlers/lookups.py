@@ -13,7 +13,7 @@ from tasks.storage import Bucket
 from workers.delivery.job import Running
 from workers.handlers.resources import Resources
 from workers.index.codec.codec import Features
-from workers.index.collection.collection import Answer
+from workers.index.collection.answers import Answer
 from workers.index.verdicts.judge import judge
 
 __all__ = ["LookupHandler"]

@@ -16,7 +16,8 @@ from workers.handlers.explaining import Explaining
 from workers.handlers.query_views import best_of, views_of
 from workers.handlers.resources import Resources
 from workers.index.codec.codec import Features
-from workers.index.collection.collection import Answer, Collection
+from workers.index.collection.answers import Answer
+from workers.index.collection.collection import Collection
 from workers.index.verdicts.judge import Judgement, check_searched, judge
 
 __all__ = ["QueryHandlers"]

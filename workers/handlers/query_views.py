@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from tasks.messages import View
-from workers.index.collection.collection import Answer
+from workers.index.collection.answers import Answer
 
 __all__ = ["AS_IS", "best_of", "views_of"]
 

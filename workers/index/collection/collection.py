@@ -11,63 +11,29 @@ from types import MappingProxyType
 from typing import Final
 
 from tasks.assets.records import look_up
-from tasks.errors import CorruptSegment, ExtractorMismatch, InvalidRequest
+from tasks.errors import CorruptSegment, InvalidRequest
 from tasks.ledger.commits import Seen
 from tasks.messages import QueryOptions
-from tasks.results import ExtractorIdentity, Match
+from tasks.results import ExtractorIdentity
 from tasks.shards import Shard
-from workers.index.codec.codec import Codec, Codes, Features, Probe
+from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.codec.stack import Found
 from workers.index.codec.stored import Rows
-from workers.index.collection.delta import Delta
+from workers.index.collection.answers import Answer, Query, Snapshot, answers_of
 from workers.index.collection.files import CollectionStore
-from workers.index.collection.finder import Contents, Finder, OtherGeneration, Peers, Scope, Sought
-from workers.index.collection.generation import (
-    Asked,
-    Generation,
-    asked_of,
-    evidence_of,
-    matches_of,
-    open_in,
-    supposed_hits,
-)
+from workers.index.collection.finder import Finder, OtherGeneration, Peers, Scope, Sought
+from workers.index.collection.generation import Generation, asked_of
 from workers.index.collection.journal import Journal, entry_order
+from workers.index.collection.loading import check_extractor, load_generation
 from workers.index.collection.manifest import Manifest, Pointer
-from workers.index.collection.pinned import current_generation, current_manifest
-from workers.index.collection.reranking import RERANKED
-from workers.index.collection.segment import Entry, Hit, Segment
-from workers.index.collection.segments import Segments, open_segments
-from workers.index.collection.translation import Translation, UnknownCodec
-from workers.index.verdicts.background import Background
-from workers.index.verdicts.judge import Evidence
-from workers.index.verdicts.score import COHORT, COHORT_CELLS, LEFT_OUT
+from workers.index.collection.pinned import current_generation
+from workers.index.collection.segment import Entry, Segment
+from workers.index.collection.translation import UnknownCodec
+from workers.index.verdicts.score import COHORT_CELLS
 
-__all__ = ["Answer", "Collection", "check_extractor", "journal_incomplete"]
+__all__ = ["Collection", "journal_incomplete"]
 
 _KEPT_S: Final = 900.0  # in which other shards have followed, however large a merged segment is
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The assets nearest to a query, nearest first, the state of the index they come from, and what its verdict rests
-    on."""
-
-    matches: list[Match]
-    generation: int
-    journal_entry: str
-    evidence: Evidence
-
-
-@dataclass(frozen=True)
-class _Query:
-    """What is asked of :meth:`Collection.search_many`; `without` the assets that are left out or supposed."""
-
-    features: Features
-    k: int
-    nprobe: int | None
-    where: Mapping[str, str]
-    without: frozenset[str]
-    supposed: Mapping[str, Entry]
 
 
 @dataclass(frozen=True)
@@ -207,40 +173,19 @@ class Collection:
         read, and cells are found, once for all. Where a shard does not answer, the evidence says so. Where one has only
         the previous generation yet, all answer from that.
         """
-        query = _Query(features, k, nprobe, where or {}, without | supposed.keys(), supposed)
+        query = Query(features, k, nprobe, where or {}, without | supposed.keys(), supposed)
         if previous := self._previous:
             for generation in (None, previous.generation):
                 with suppress(OtherGeneration):
                     return self._answers(query, generation, strict=True)
         return self._answers(query, None, strict=False)
 
-    def _answers(self, query: _Query, of: Generation | None, *, strict: bool) -> list[Answer]:
+    def _answers(self, query: Query, of: Generation | None, *, strict: bool) -> list[Answer]:
         """Of one generation, or of the current one. Raises OtherGeneration if that one's journal is gone; and if
         `strict`, when another shard does not have it: otherwise that counts as one that does not answer."""
-        k, where, without = query.k, query.where, query.without
-        compared = LEFT_OUT * (2 if where else 1) + COHORT + 1
-        depth = max(k, compared, RERANKED if (of or self).manifest.stored else 0) + len(without)
-        generation, found, changes, entry = self._search_delta(query, depth, of)
-        finder = self._finder(generation, strict=strict)
-        finder.prepare(sought for asked in found for sought in generation.sought(asked, depth, where))
-
-        def wanted(hit: Hit) -> bool:
-            return hit.asset_id not in without and not generation.delta.supersedes(hit.asset_id, changes)
-
-        answers = []
-
-        def nearest(feature: Features, probe: Probe, of_delta: list[Hit], where: Mapping[str, str]) -> list[Hit]:
-            hits = [hit for hit in of_delta if hit.asset_id not in without]
-            hits += supposed_hits(generation.codec, probe, query.supposed)
-            hits += finder.best(Sought(probe, depth, where), wanted)
-            return generation.ranked(feature, hits)
-
-        for feature, asked in zip(query.features, found, strict=True):
-            hits = nearest(feature, asked.probe, asked.hits, where)
-            others = hits if asked.others is asked.hits else nearest(feature, asked.around, asked.others, {})
-            evidence = evidence_of(generation, finder, asked, feature, (hits, others), k)
-            answers.append(Answer(matches_of(hits[:k], evidence), generation.manifest.generation, entry, evidence))
-        return answers
+        depth = query.depth(of or self._current)
+        snapshot = self._search_delta(query, depth, of)
+        return answers_of(query, depth, snapshot, self._finder(snapshot.generation, strict=strict))
 
     def _finder(self, generation: Generation, *, strict: bool) -> Finder:
         peers = self._peers if generation.codec.has_cells else None
@@ -281,9 +226,8 @@ class Collection:
         background = self._current.background
         return background is not None and background.uninformative(feature)
 
-    def _search_delta(self, query: _Query, k: int, of: Generation | None) -> tuple[Generation, list[Asked], int, str]:
-        """The generation to answer from; each query prepared for it, with the delta's hits; and the delta's state at
-        that moment: its number of changes and the journal entry it was read up to."""
+    def _search_delta(self, query: Query, k: int, of: Generation | None) -> Snapshot:
+        """The generation to answer from, and each query prepared for it, with the delta's hits."""
         while True:
             generation = of or self._current
             cells = query.nprobe or generation.usual_nprobe
@@ -292,7 +236,7 @@ class Collection:
                 if self._caught_up(generation):
                     delta = generation.delta
                     found = [asked_of(delta, probe, cells, k, query.where) for probe in probes]
-                    return generation, found, delta.changes, generation.read_up_to
+                    return Snapshot(generation, found, delta.changes, generation.read_up_to)
             if of:
                 raise OtherGeneration
             if not self.follow() and self._current is generation:  # another thread may have switched meanwhile
@@ -351,44 +295,9 @@ class Collection:
         return _Previous(old, time.monotonic() + _KEPT_S) if self._peers and follows else None
 
     def _load(self, pointer: Pointer, manifest: Manifest, old: Generation | None) -> Generation:
-        """Download missing files, check them, map them; what the old generation has open is not read again."""
         check_extractor(manifest.collection, manifest.extractor, self._extractor)
-        same_codec = old is not None and old.manifest.codec == manifest.codec
-        if old and same_codec:
-            codec = old.codec
-        else:
-            codec = Codec.read(self._files.fetch(manifest.codec), manifest.factory)
-            codec.warm()
-        parts = manifest.segments
-        opened = open_segments(self._files, manifest, codec, open_in(old) if same_codec else {})
-        assets, distractors = (
-            [segment for part, segment in zip(parts, opened, strict=True) if part.distractors == wanted]
-            for wanted in (False, True)
-        )
-        translation = Translation(
-            self._files, manifest, codec, lambda: current_manifest(self._files, self._journal) == manifest
-        )
-        return Generation(
-            manifest, pointer, codec, translation,
-            Contents(Segments(codec, assets), Segments(codec, distractors)), self._background(manifest, old),
-            Delta(codec, manifest.stored), manifest.journal_entry,
-        )  # fmt: skip
-
-    def _background(self, manifest: Manifest, old: Generation | None) -> Background | None:
-        if old and old.manifest.background == manifest.background:
-            return old.background
-        return Background.read(self._files.fetch(manifest.background)) if manifest.background else None
+        return load_generation(self._files, self._journal, pointer, manifest, old)
 
 
 def journal_incomplete(collection: str) -> CorruptSegment:
     return CorruptSegment(f"The journal of {collection!r} is incomplete: run `aii index repair {collection}`.")
-
-
-def check_extractor(collection: str, pinned: ExtractorIdentity, extractor: ExtractorIdentity) -> None:
-    """Raise ExtractorMismatch unless the collection was built with this very extractor."""
-    if pinned != extractor:
-        raise ExtractorMismatch(
-            f"Collection {collection!r} is pinned to extractor {pinned.name} {pinned.sha256[:12]}, this "
-            f"worker holds {extractor.name} {extractor.sha256[:12]}: start a worker with that extractor, or build the "
-            "collection again."
-        )

@@ -19,9 +19,9 @@ from tasks.errors import CollectionBusy, CollectionMissing
 from tasks.messages import Frozen
 from tasks.results import ExtractorIdentity
 from workers.index.codec.codec import Codec, Codes
-from workers.index.collection.collection import check_extractor
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal
+from workers.index.collection.loading import check_extractor
 from workers.index.collection.lock import WriteLock
 from workers.index.collection.manifest import Manifest
 from workers.index.maintenance.build import NewCollection, publish_first
