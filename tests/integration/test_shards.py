@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -164,6 +165,36 @@ def test_a_shard_that_is_further_behind_is_silent_and_downloads_nothing_for_a_qu
         assert collections[3].manifest.generation == 1
 
 
+class Downloading(OpenCollections):
+    """Opens nothing before it is told."""
+
+    told: threading.Event
+
+    def get(self, name: str) -> Collection:
+        assert self.told.wait(LIMIT_S)
+        return super().get(name)
+
+
+def test_a_question_about_a_collection_that_is_being_downloaded_is_answered_later(
+    place: Place,
+) -> None:
+    own, other = Shard(1, 2).all
+    peers = ShardPeers(place.redis, own, PATIENT_S, PATIENT_S)
+    at_hand = OpenCollections(place.store, place.redis, place.cache, EXTRACTOR, peers)
+    away = Downloading(place.store, place.redis, place.cache, EXTRACTOR)
+    away.told = threading.Event()
+    server = ShardServer(place.redis, away, other)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(at_hand.get(place.name).search_many, QUERIES, 5, 16)
+        wait_for(lambda: place.redis.llen(other.queue), "no question")
+        server.serve_once()  # comes back at once
+        assert not answer.done()
+        away.told.set()
+        wait_for(lambda: place.redis.llen(other.queue), "the question was not taken again")
+        server.serve_once()
+        assert all(map(same, answer.result(LIMIT_S), place.open().search_many(QUERIES, 5, 16)))
+
+
 def test_the_previous_generation_is_let_go_after_a_while(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.index.collection.collection._KEPT_S", -1.0)
     with shards(place, serving=0) as opened:
@@ -239,6 +270,7 @@ def scope_of(collection: Collection) -> Scope:
 def test_a_question_is_searched_for_once_and_by_no_one_when_its_query_has_gone_on(place: Place) -> None:
     with shards(place, serving=0) as opened:
         collection, other = opened[0].get(place.name), Shard(2, COUNT)
+        opened[1].get(place.name)
         question = Question.of(scope_of(collection), [Sought(collection.codec.probe(QUERIES[0], 16), 5)])
         place.redis.set(question_key("asked"), question.model_dump_json(), ex=60)
         place.redis.rpush(other.queue, "asked", "asked")
@@ -254,6 +286,7 @@ def test_a_question_is_searched_for_once_and_by_no_one_when_its_query_has_gone_o
 def test_an_answer_that_came_in_time_counts_however_long_the_asking_worker_searched_itself(place: Place) -> None:
     with shards(place, serving=0) as opened:
         collection, other = opened[0].get(place.name), Shard(2, COUNT)
+        opened[1].get(place.name)
         sought = [Sought(collection.codec.probe(QUERIES[0], 16), 5)]
         pending = ShardPeers(place.redis, Shard(1, COUNT), PATIENT_S, 0.0).ask(scope_of(collection), sought, [other])
         ShardServer(place.redis, opened[1], other).serve_once()

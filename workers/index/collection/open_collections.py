@@ -55,6 +55,11 @@ class OpenCollections:
                     self._open[name] = collection
             return self._open[name]
 
+    def if_open(self, name: str) -> Collection | None:
+        """A collection that is open already."""
+        with self._lock:
+            return self._open.get(name)
+
     def close(self, name: str) -> None:
         """Forget a collection that was deleted, so that its next job fails with CollectionMissing."""
         with self._lock:

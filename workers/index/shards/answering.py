@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections import deque
 
 from pydantic import ValidationError
 
 from tasks.connection import RedisClient
 from tasks.errors import AiiError, Unavailable
 from tasks.shards import Shard
+from workers.index.collection.collection import Collection
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.shards.messages import Answer, Question, answer_key, question_key, taken_key
 
@@ -20,15 +23,19 @@ logger = logging.getLogger(__name__)
 _POLL_S = 0.5
 _PAUSE_S = 0.5
 _ANSWER_LIFE_S = 60
+_MOST_POSTPONED = 1_000
 
 
 class ShardServer:
-    """Takes one question after the other; several threads may."""
+    """Takes one question after the other; several threads may. None of them opens a collection, which may have to be
+    downloaded: questions about one that is not open are taken again when it is, if someone still waits for them."""
 
     def __init__(self, client: RedisClient, collections: OpenCollections, shard: Shard) -> None:
         self._client = client
         self._collections = collections
         self._shard = shard
+        self._postponed: dict[str, deque[str]] = {}  # by the collection that is being opened
+        self._lock = threading.Lock()
 
     def serve_once(self) -> None:
         """Wait for a question, for a moment at most, and answer it, unless no one waits for that any more or another
@@ -55,13 +62,38 @@ class ShardServer:
         taken = taken_key(number, self._shard.number)
         if text is None or not self._client.set(taken, 1, nx=True, ex=_ANSWER_LIFE_S):
             return
-        answer = self._answer(Question.model_validate_json(text))
+        question = Question.model_validate_json(text)
+        collection = self._collections.if_open(question.collection)
+        if collection is None:
+            self._postpone(question.collection, number)
+            return
+        answer = self._answer(collection, question)
         pipe = self._client.pipeline(transaction=False)
         pipe.rpush(answer_key(number), answer.model_dump_json())
         pipe.expire(answer_key(number), _ANSWER_LIFE_S)
         pipe.execute()
 
-    def _answer(self, question: Question) -> Answer:
+    def _answer(self, collection: Collection, question: Question) -> Answer:
         sought = [part.sought() for part in question.parts]
-        pointer, found = self._collections.get(question.collection).find(question.pointer, sought, self._shard)
+        pointer, found = collection.find(question.pointer, sought, self._shard)
         return Answer.of(self._shard.number, pointer, found)
+
+    def _postpone(self, collection: str, number: str) -> None:
+        """Leave a question to others until its collection is open here."""
+        self._client.delete(taken_key(number, self._shard.number))
+        with self._lock:
+            opening = collection in self._postponed
+            self._postponed.setdefault(collection, deque(maxlen=_MOST_POSTPONED)).append(number)
+        if not opening:
+            threading.Thread(target=self._open, args=(collection,), name=f"open-{collection}", daemon=True).start()
+
+    def _open(self, collection: str) -> None:
+        try:
+            self._collections.get(collection)
+        except AiiError as error:
+            logger.warning("Collection %s cannot be opened, which another shard asks about: %s", collection, error)
+        finally:
+            with self._lock:
+                numbers = self._postponed.pop(collection)
+        if self._collections.if_open(collection):
+            self._client.rpush(self._shard.queue, *numbers)
