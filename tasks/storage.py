@@ -211,6 +211,12 @@ class ObjectStore:
             for batch in self._stores[bucket].list(folder or None):
                 yield from (item["path"] for item in batch)
 
+    def list_tags(self, bucket: Bucket) -> Iterator[tuple[str, str]]:
+        """All keys, each with the tag of its object, which changes with the object."""
+        with self._errors(bucket.value):
+            for batch in self._stores[bucket].list():
+                yield from ((item["path"], item["e_tag"] or "") for item in batch)
+
     def stream(self, bucket: Bucket, key: str, max_bytes: int | None) -> Iterator[bytes]:
         """The bytes of one object, a megabyte at a time; errors as in :meth:`get`."""
         with self._errors(key):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from pydantic import Field
@@ -48,9 +49,18 @@ class Removals:
 
     def entries(self) -> dict[str, str]:
         """All assets that were ever removed, with the journal entries of their last removals; errors as above."""
-        keys = list(self._store.list_keys(Bucket.COLLECTIONS, self._folder))
-        notes = zip(keys, bounded_map(self._read, keys, _READERS), strict=True)
-        return {note.asset_id or _named_by(key): note.journal_entry for key, note in notes if note}
+        return dict(self.each())
+
+    def each(self) -> Iterator[tuple[str, str]]:
+        """The same, one after the other."""
+
+        def read(key: str) -> tuple[str, _Note | None]:
+            return key, self._read(key)
+
+        keys = self._store.list_keys(Bucket.COLLECTIONS, self._folder)
+        for key, note in bounded_map(read, keys, _READERS):
+            if note:
+                yield note.asset_id or _named_by(key), note.journal_entry
 
     def _read(self, key: str) -> _Note | None:
         return read_note(self._store, Bucket.COLLECTIONS, key, _Note, "remove the asset again")

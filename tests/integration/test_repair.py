@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import random
 import threading
+import uuid
 
 import pytest
 
 from tasks.documents import read_document, read_result
-from tasks.errors import Conflict, CorruptSegment, ExtractorMismatch
+from tasks.errors import CollectionBusy, Conflict, CorruptSegment, DiskUnavailable, ExtractorMismatch
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.states import JobState
 from tasks.messages import ActivateRequest, Source
+from tasks.names import result_key
 from tasks.results import ActivationResult, FailureResult
 from tasks.storage import Bucket
 from tests.collections import EXTRACTOR, Place, add, found, trained_codec, unit_vectors
+from tests.forked import forkserver
 from tests.running import Runs
 from workers.delivery.job import Kind, Running
 from workers.index.collection.journal import next_entry
 from workers.index.collection.open_collections import OpenCollections
+from workers.index.collection.segment import Entry
 from workers.index.maintenance import upkeep
+from workers.index.maintenance.activations import activations_of
 
 NEW = unit_vectors(200, 1)
 CODES = trained_codec().encode(NEW)
@@ -174,3 +180,89 @@ def test_a_collection_that_was_deleted_and_built_anew_knows_nothing_of_the_old_o
     assert found(collection, NEW[0], k=1) == ["again-0"]
     assert {"old", "late"}.isdisjoint(found(collection, NEW[0], k=1_000))
     assert place.changes() == 0
+
+
+def read_and_stopped(place: Place) -> int:
+    """A repair that ends when it has read all documents; returns how many there were."""
+    totals = []
+
+    def stop(done: int, total: int) -> None:
+        totals.append(total)
+        if done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        place.repair(stop)
+    return totals[0]
+
+
+def test_a_repair_that_was_interrupted_goes_on_with_documents_that_it_has_not_read(place: Place) -> None:
+    for i in range(20):
+        place.activated(f"new-{i}", CODES[i])
+    place.redis.flushall()
+    before = read_and_stopped(place)
+    place.document("new-20", CODES[20], "5-0")
+    totals = [0]
+    assert place.repair(lambda _, total: totals.append(total)).registered == 21
+    assert 1 <= max(totals) <= before - 19
+    assert not list(place.files.reading.iterdir())
+
+
+def test_a_document_that_is_gone_since_an_interruption_does_not_count(place: Place) -> None:
+    place.activated("new-0", CODES[0])
+    job_id = uuid.uuid4().hex
+    place.document("new-0", CODES[1], place.journal.add("new-0", CODES[1], {}), job_id=job_id)
+    place.redis.flushall()
+    read_and_stopped(place)
+    place.store.delete(Bucket.RESULTS, result_key(job_id))  # S3 was set back
+    assert place.repair().registered == 1
+    entry = collection_entry(place, "new-0")
+    assert entry is not None
+    assert entry.code.tobytes() == CODES[0].tobytes()
+
+
+def collection_entry(place: Place, asset_id: str) -> Entry | None:
+    collection = place.open()
+    collection.catch_up()
+    return collection.entry_of(asset_id)
+
+
+def test_a_file_of_documents_that_was_damaged_is_made_again(place: Place) -> None:
+    place.activated("new-0", CODES[0])
+    place.redis.flushall()
+    read_and_stopped(place)
+    (path,) = place.files.reading.iterdir()
+    path.write_bytes(b"no database" * 1_000)
+    with pytest.raises(DiskUnavailable, match="damaged"):
+        place.repair()
+    assert place.repair().registered == 1
+
+
+def test_documents_are_read_by_one_process_at_a_time(place: Place) -> None:
+    with activations_of(place.files, place.files.current(), "repair"), pytest.raises(CollectionBusy):
+        place.repair()
+    assert place.repair().registered == 0
+
+
+def repair_in_a_process(*place: object) -> None:
+    Place(*place).repair()  # type: ignore[arg-type]
+
+
+def test_a_repair_that_is_killed_at_any_moment_can_be_run_again(place: Place) -> None:
+    moments = random.Random(0)
+    for i in range(40):
+        place.activated(f"new-{i}", CODES[i])
+    place.remove("new-0")
+    place.redis.flushall()
+    for _ in range(4):
+        process = forkserver().Process(target=repair_in_a_process, args=(place.name, place.settings, place.cache))
+        process.start()
+        process.join(moments.uniform(0.0, 0.5))
+        process.kill()
+        process.join()
+    place.repair()
+    collection = place.open()
+    assert [found(collection, NEW[i], k=1) for i in range(1, 40)] == [[f"new-{i}"] for i in range(1, 40)]
+    assert not collection.holds("new-0")
+    assert place.changes() == 39
+    assert place.repair().registered == 0

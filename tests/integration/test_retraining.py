@@ -47,7 +47,7 @@ def test_an_asset_that_got_another_image_while_originals_were_extracted_keeps_th
     extracted = Originals(KNOWN, dict.fromkeys(KNOWN, "former"), [])
     place.activated("old-0", place.open().codec.encode(NEW[5:6])[0])
     place.compact()
-    retrained(place, "IVF16,PQ8x8", known=extracted.still_of({"old-0": "another", "old-1": "former"}))
+    retrained(place, "IVF16,PQ8x8", known=extracted.still_of([("old-0", "another"), ("old-1", "former")]))
     assert first(place.open(), np.stack([NEW[5], OLD[1], OLD[2]])) == ["old-0", "old-1", "old-2"]
     assert place.repair().registered == 0
 

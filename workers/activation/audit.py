@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,6 @@ import torch
 
 from tasks.bounded_map import bounded_map
 from tasks.errors import AiiError, InvalidRequest
-from tasks.results import ActivationResult
 from tasks.storage import Bucket, ObjectStore
 from workers.activation.verification import CodeFit, is_verified
 from workers.extractors.base import Extractor
@@ -20,12 +19,11 @@ from workers.images import Limits, decode
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.collection.files import CollectionStore
-from workers.index.collection.journal import BEGINNING, entry_order
-from workers.index.collection.manifest import Manifest
 from workers.index.collection.translation import Translation
-from workers.index.maintenance.documents import code_in, newest_activations
+from workers.index.maintenance.activations import Activations
+from workers.index.maintenance.documents import Activation, code_in
 
-__all__ = ["Audited", "audit_collection", "current_activations", "fits_code"]
+__all__ = ["Audited", "audit_collection", "fits_code"]
 
 _BATCH_IMAGES: Final = 16
 _READERS: Final = 2
@@ -42,14 +40,15 @@ class Audited:
 
 
 def audit_collection(
-    store: ObjectStore, files: CollectionStore, candidate: Codec, extractor: Extractor, limits: Limits,
-    progress: Callable[[int, int], None], most: int | None = None,
+    store: ObjectStore, files: CollectionStore, published: Activations, candidate: Codec, extractor: Extractor,
+    limits: Limits, progress: Callable[[int, int], None], most: int | None = None,
 ) -> Iterator[Audited]:  # fmt: skip
     """Compare every published image of a collection with its code, by the collection's codec and by another one.
 
     Images that were removed, or whose files are gone, are left out.
 
     Args:
+        published: what documents say, as it was read.
         candidate: the other codec.
         progress: called with the number of images done, and of all.
         most: compare a random sample of so many.
@@ -64,57 +63,48 @@ def audit_collection(
             f"The candidate takes {candidate.dimension}-d features, the collection {codec.dimension}-d."
         )
     translation = Translation(files, manifest, codec)
-    results = current_activations(store, files, manifest, translation)
-    if most is not None and len(results) > most:
-        results = random.Random(0).sample(results, most)
-    pairs = _pairs(store, results, extractor.input_size, limits)
+    total = min(published.current_count, most or published.current_count)
+    pairs = _pairs(store, _drawn(published, total), extractor.input_size, limits)
     done = 0
     for batch in _batches(pairs):
         done += len(batch)
-        progress(done, len(results))
+        progress(done, total)
         with torch.no_grad():
             images = torch.stack([image for _, *both in batch for image in both]).to(extractor.device)
             features = extractor(images).cpu().numpy().reshape(len(batch), 2, -1)
-        for (result, *_), (original, published) in zip(batch, features, strict=True):
+        for (activation, *_), (original, protected) in zip(batch, features, strict=True):
             yield Audited(
-                result.asset_id,
-                fits_code(codec, translation.read(*code_in(result, manifest)), original, published),
-                fits_code(candidate, candidate.encode(original[None])[0], original, published),
+                activation.asset_id,
+                fits_code(codec, translation.read(*code_in(activation, manifest)), original, protected),
+                fits_code(candidate, candidate.encode(original[None])[0], original, protected),
             )
 
 
-def current_activations(
-    store: ObjectStore, files: CollectionStore, manifest: Manifest, translation: Translation
-) -> list[ActivationResult]:
-    """The newest activation of each asset that was not removed since."""
-    newest = newest_activations(store, manifest, translation, lambda *_: None).newest
-    removals = files.removals.entries()
-    return [
-        result
-        for asset_id, result in newest.items()
-        if entry_order(result.journal_entry) > entry_order(removals.get(asset_id, BEGINNING))
-    ]
+def _drawn(published: Activations, count: int) -> Iterator[Activation]:
+    """A random sample of the current activations, always the same one."""
+    chosen = set(random.Random(0).sample(range(published.current_count), count))
+    return (activation for number, activation in enumerate(published.current()) if number in chosen)
 
 
-_Pair = tuple[ActivationResult, torch.Tensor, torch.Tensor]
+_Pair = tuple[Activation, torch.Tensor, torch.Tensor]
 
 
-def _pairs(store: ObjectStore, results: list[ActivationResult], size: int, limits: Limits) -> Iterator[_Pair]:
-    """Each result with its original and its published image as inputs (3, S, S) of the extractor."""
+def _pairs(store: ObjectStore, activations: Iterable[Activation], size: int, limits: Limits) -> Iterator[_Pair]:
+    """Each activation with its original and its published image as inputs (3, S, S) of the extractor."""
 
-    def read(result: ActivationResult) -> _Pair | None:
+    def read(activation: Activation) -> _Pair | None:
         try:
-            source = result.source_sha256
+            source = activation.source_sha256
             original = store.get_verified(Bucket.ORIGINALS, source, source, limits.max_bytes)
             protected = store.get_verified(
-                Bucket.PROTECTED, result.protected_key, result.protected_sha256, 4 * limits.max_bytes
+                Bucket.PROTECTED, activation.protected_key, activation.protected_sha256, 4 * limits.max_bytes
             )
             images = (to_input(decode(data, limits).pixels, size) for data in (original, protected))
-            return (result, *images)  # type: ignore[return-value]  # there are two
+            return (activation, *images)  # type: ignore[return-value]  # there are two
         except AiiError:
             return None
 
-    yield from filter(None, bounded_map(read, results, _READERS))
+    yield from filter(None, bounded_map(read, activations, _READERS))
 
 
 def _batches(pairs: Iterator[_Pair]) -> Iterator[list[_Pair]]:

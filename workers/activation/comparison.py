@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,13 +12,14 @@ from PIL import Image
 
 from tasks.bounded_map import bounded_map
 from tasks.errors import AiiError
-from tasks.results import ActivationResult
 from tasks.storage import Bucket, ObjectStore
 from workers.extractors.base import Extractor
 from workers.images import Limits, decode
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec, Features, search_many
 from workers.index.collection.segments import Segments
+from workers.index.maintenance.activations import Activations
+from workers.index.maintenance.documents import Activation
 from workers.index.maintenance.retrain import Candidate, Current
 
 __all__ = ["NPROBES", "Compared", "compare"]
@@ -43,18 +44,18 @@ class Compared:
 class _Image:
     asset_id: str
     position: int
-    activated: ActivationResult | None
+    activated: Activation | None
 
 
 def compare(
-    store: ObjectStore, current: Current, candidate: Candidate, activated: Mapping[str, ActivationResult],
+    store: ObjectStore, current: Current, candidate: Candidate, activated: Activations,
     extractor: Extractor, limits: Limits, count: int, progress: Callable[[int, int], None],
 ) -> Iterator[Compared]:  # fmt: skip
     """Search the fourteen edits of a random sample of the assets: of protected images their published files, of others
     their originals. Those whose file is gone are left out.
 
     Args:
-        activated: the newest activation of each asset that has one.
+        activated: what documents say, as it was read.
         count: how many assets are drawn.
         progress: called with the number of images done, and of all.
     """
@@ -86,7 +87,7 @@ def compare(
         )
 
 
-def _drawn(current: Current, activated: Mapping[str, ActivationResult], count: int) -> list[_Image]:
+def _drawn(current: Current, activated: Activations, count: int) -> list[_Image]:
     total = current.manifest.assets
     chosen = set(np.random.default_rng(0).permutation(total)[:count].tolist())
     pairs = ((position, asset) for position, asset in enumerate(current.assets()) if position in chosen)

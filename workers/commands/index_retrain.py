@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,10 @@ from tasks.state_folder import state_dir
 from workers.index.collection.opened import Opened, open_collection
 
 if TYPE_CHECKING:
-    from tasks.results import ActivationResult
     from workers.activation.comparison import Compared
     from workers.extractors.base import Extractor
     from workers.index.collection.manifest import Manifest
+    from workers.index.maintenance.activations import Activations
     from workers.index.maintenance.retrain import Candidate, Current, Originals
     from workers.index.verdicts.calibration import Calibration
 
@@ -116,26 +117,30 @@ def _digests(opened: Opened, manifest: Manifest) -> dict[str, str]:
     """The digest of the original of each asset: its activation's source, or its name; "" where neither is known."""
     from workers.index.maintenance.listing import assets  # noqa: PLC0415
 
-    activated = _activations(opened, manifest)
+    with _activations(opened, manifest) as activated:
 
-    def digest(asset_id: str) -> str:
-        if asset_id in activated:
-            return activated[asset_id].source_sha256
-        return asset_id if re.fullmatch(DIGEST_PATTERN, asset_id) else ""
+        def digest(asset_id: str) -> str:
+            if activation := activated.get(asset_id):
+                return activation.source_sha256
+            return asset_id if re.fullmatch(DIGEST_PATTERN, asset_id) else ""
 
-    return {asset.asset_id: digest(asset.asset_id) for asset in assets(opened.files, opened.journal)}
+        return {asset.asset_id: digest(asset.asset_id) for asset in assets(opened.files, opened.journal)}
 
 
-def _activations(opened: Opened, manifest: Manifest) -> Mapping[str, ActivationResult]:
-    """The newest activation of each asset that was activated."""
-    from workers.activation.audit import current_activations  # noqa: PLC0415  # loads torch
+@contextmanager
+def _activations(opened: Opened, manifest: Manifest) -> Iterator[Activations]:
+    """The assets' activations. What an earlier call has read is not read again."""
     from workers.index.codec.codec import Codec  # noqa: PLC0415
     from workers.index.collection.translation import Translation  # noqa: PLC0415
+    from workers.index.maintenance.activations import activations_of  # noqa: PLC0415
+    from workers.index.maintenance.documents import belonging  # noqa: PLC0415
 
     codec = Codec.read(opened.files.fetch(manifest.codec), manifest.factory)
-    translation = Translation(opened.files, manifest, codec)
-    results = current_activations(opened.store, opened.files, manifest, translation)
-    return {result.asset_id: result for result in results}
+    belongs = belonging(manifest, Translation(opened.files, manifest, codec))
+    with activations_of(opened.files, manifest, "retrain") as activations:
+        with progress_bar("result documents") as progress:
+            activations.read(opened.store, opened.files.removals, belongs, progress)
+        yield activations
 
 
 def _from_originals(opened: Opened, manifest: Manifest) -> Originals:
@@ -181,23 +186,27 @@ def _retrained(opened: Opened, factory: str, originals: Originals, asked: _Asked
         with opened.write_lock() as lock:
             manifest = upkeep.compact(opened.files, opened.journal, lock.check)
             current = retraining.Current.open(opened.files, manifest)
-            activated = _activations(opened, manifest)
-            sources = {asset_id: result.source_sha256 for asset_id, result in activated.items()}
-            features, lost = current.write_features(path, originals.still_of(sources))
-            click.echo(f"present    generation {manifest.generation}, {manifest.factory}, {manifest.assets:,} images")
-            click.echo(f"next       {factory}; {lost:,} images without a feature keep what their codes say")
-            candidate = retraining.train(opened.files, current, features, factory)
-            gain = _compared(opened, current, candidate, activated, extractor, asked.sample)
-            off = _share_off(opened, candidate, extractor, asked) if activated else 0.0
-            refusal = _refusal(gain, off, asked)
-            if refusal:
+            with _activations(opened, manifest) as activated:
+                sources = ((one.asset_id, one.source_sha256) for one in activated.current())
+                features, lost = current.write_features(path, originals.still_of(sources))
+                _tell_both(manifest, factory, lost)
+                candidate = retraining.train(opened.files, current, features, factory)
+                gain = _compared(opened, current, candidate, activated, extractor, asked.sample)
+                off = _share_off(opened, candidate, activated, extractor, asked) if activated.current_count else 0.0
+            if refusal := _refusal(gain, off, asked):
                 click.echo(f"{refusal} Generation {manifest.generation} stays.", err=True)
                 return False
             following = retraining.switch(opened.files, opened.journal, current, candidate, lock.check)
+            activated.delete()
     finally:
         path.unlink(missing_ok=True)
     click.echo(f"Generation {following.generation} of {opened.name} is current, with {factory}.")
     return True
+
+
+def _tell_both(manifest: Manifest, factory: str, lost: int) -> None:
+    click.echo(f"present    generation {manifest.generation}, {manifest.factory}, {manifest.assets:,} images")
+    click.echo(f"next       {factory}; {lost:,} images without a feature keep what their codes say")
 
 
 def _refusal(gain: float | None, off: float, asked: _Asked) -> str:
@@ -223,8 +232,8 @@ def _extractor(opened: Opened) -> Extractor:
 
 
 def _compared(
-    opened: Opened, current: Current, candidate: Candidate, activated: Mapping[str, ActivationResult],
-    extractor: Extractor, sample: int,
+    opened: Opened, current: Current, candidate: Candidate, activated: Activations, extractor: Extractor,
+    sample: int,
 ) -> float | None:  # fmt: skip
     """Print recall and thresholds with both codecs; the gain of R@1 at the usual nprobe, None without an image."""
     from workers.activation.comparison import NPROBES, compare  # noqa: PLC0415
@@ -261,14 +270,18 @@ def _threshold(calibration: Calibration | None, nprobe: int, assets: int) -> str
     return "none" if value is None else f"{value:.3f}"
 
 
-def _share_off(opened: Opened, candidate: Candidate, extractor: Extractor, asked: _Asked) -> float:
+def _share_off(
+    opened: Opened, candidate: Candidate, activated: Activations, extractor: Extractor, asked: _Asked
+) -> float:
     """Print how many published images would be off their codes, and list them; their share."""
     from workers.activation.audit import audit_collection  # noqa: PLC0415
     from workers.images import Limits  # noqa: PLC0415
 
     limits, codec = Limits.of(opened.settings), candidate.new.codec
     with progress_bar("published images") as progress:
-        seen = list(audit_collection(opened.store, opened.files, codec, extractor, limits, progress, asked.audited))
+        seen = list(
+            audit_collection(opened.store, opened.files, activated, codec, extractor, limits, progress, asked.audited)
+        )
     off = [one.asset_id for one in seen if not one.on_candidate]
     if asked.csv_path:
         asked.csv_path.write_text("".join(f"{asset}\n" for asset in ["asset_id", *off]), encoding="utf-8")

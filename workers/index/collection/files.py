@@ -63,6 +63,11 @@ class CollectionStore:
         """A folder for the writer of the next generation; see :mod:`workers.index.collection.workspace`."""
         return self._cache / ".writing" / self._name
 
+    @property
+    def reading(self) -> Path:
+        """A folder for what was read of result documents; see :mod:`workers.index.maintenance.activations`."""
+        return self._cache / ".reading" / self._name
+
     def upload(self, path: Path) -> str:
         """Store a file under its digest, which is returned; not sent again when it is stored already with this size."""
         with path.open("rb") as file:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from pydantic import ValidationError
 
+from tasks.assets.records import facts_of
 from tasks.bounded_map import bounded_map
 from tasks.documents import document_keys, read_document_at
 from tasks.errors import ObjectMissing, TooLarge
+from tasks.ledger.commits import JobFacts
+from tasks.messages import Frozen
 from tasks.results import ActivationResult, Result, parse_result
 from tasks.storage import ObjectStore
 from workers.index.codec.codec import Codes
@@ -18,9 +21,42 @@ from workers.index.collection.journal import decode_code, entry_order
 from workers.index.collection.manifest import Manifest
 from workers.index.collection.translation import Translation
 
-__all__ = ["Documents", "code_in", "newest_activations"]
+__all__ = ["READERS", "Activation", "Documents", "Read", "belonging", "code_in", "documents_at", "newest_activations"]
 
-_READERS: Final = 16
+READERS: Final = 16
+
+# A document in a list; None in place of one that cannot be read; no item for one that was deleted meanwhile.
+Read = list[Result | None]
+
+
+class Activation(Frozen):
+    """What maintenance needs of a document, a twelfth of it; the fields are those of :class:`ActivationResult`."""
+
+    asset_id: str
+    name: str
+    journal_entry: str
+    meta: dict[str, str]
+    code: str
+    codec: str | None
+    feature: str | None
+    job_id: str
+    source_sha256: str
+    protected_key: str
+    protected_sha256: str
+    options_sha256: str
+
+    @classmethod
+    def of(cls, result: ActivationResult) -> Activation:
+        return cls(
+            asset_id=result.asset_id, name=result.name, journal_entry=result.journal_entry, meta=dict(result.meta),
+            code=result.code, codec=result.codec, feature=result.feature, job_id=result.job_id,
+            source_sha256=result.source_sha256, protected_key=result.protected_key,
+            protected_sha256=result.protected_sha256, options_sha256=facts_of(result).options_sha256,
+        )  # fmt: skip
+
+    @property
+    def facts(self) -> JobFacts:
+        return JobFacts(self.job_id, self.source_sha256, self.protected_key, self.protected_sha256, self.options_sha256)
 
 
 @dataclass
@@ -30,12 +66,10 @@ class Documents:
     Attributes:
         newest: the newest of each asset.
         older: the others.
-        unreadable: how many documents of any kind could not be read.
     """
 
     newest: dict[str, ActivationResult] = field(default_factory=dict)
     older: list[ActivationResult] = field(default_factory=list)
-    unreadable: int = 0
 
     def add(self, result: ActivationResult) -> None:
         known = self.newest.get(result.asset_id)
@@ -51,33 +85,22 @@ class Documents:
         return {job_id: by for job_id, by in pairs if job_id != by}
 
 
-def newest_activations(
-    store: ObjectStore, manifest: Manifest, translation: Translation, progress: Callable[[int, int], None]
-) -> Documents:
+def newest_activations(store: ObjectStore, manifest: Manifest, translation: Translation) -> Documents:
     """Read all result documents.
 
     Args:
         translation: reads the collection's codes; documents with other codes are left out.
-        progress: called with the number of documents read, and of all.
     """
-    documents = Documents()
-    for result in _read(store, progress):
-        if result is None:
-            documents.unreadable += 1
-        elif isinstance(result, ActivationResult) and _belongs(result, manifest, translation):
-            documents.add(result)
+    documents, belongs = Documents(), belonging(manifest, translation)
+    for read in bounded_map(lambda key: documents_at(store, key), document_keys(store), READERS):
+        for result in read:
+            if isinstance(result, ActivationResult) and belongs(result):
+                documents.add(result)
     return documents
 
 
-def _read(store: ObjectStore, progress: Callable[[int, int], None]) -> Iterator[Result | None]:
-    keys = list(document_keys(store))
-    for count, documents in enumerate(bounded_map(lambda key: _documents(store, key), keys, _READERS), 1):
-        progress(count, len(keys))
-        yield from documents
-
-
-def _documents(store: ObjectStore, key: str) -> list[Result | None]:
-    """The document in a list; None in place of one that cannot be read; no item for one that was deleted meanwhile."""
+def documents_at(store: ObjectStore, key: str) -> Read:
+    """The document of that key, as :data:`Read` says."""
     try:
         return [parse_result(read_document_at(store, key))]
     except ObjectMissing:
@@ -86,15 +109,19 @@ def _documents(store: ObjectStore, key: str) -> list[Result | None]:
         return [None]
 
 
-def code_in(result: ActivationResult, manifest: Manifest) -> tuple[Codes, str]:
+def code_in(activation: ActivationResult | Activation, manifest: Manifest) -> tuple[Codes, str]:
     """The code (code_size,) of a document, and what names its codec; see :meth:`Translation.read`."""
-    return decode_code(result.code), manifest.tag_of(result.codec) if result.codec else ""
+    return decode_code(activation.code), manifest.tag_of(activation.codec) if activation.codec else ""
 
 
-def _belongs(result: ActivationResult, manifest: Manifest, translation: Translation) -> bool:
+def belonging(manifest: Manifest, translation: Translation) -> Callable[[ActivationResult], bool]:
     """Whether a document is of this very collection: codes of another extractor or codec mean nothing in it."""
-    return (
-        (result.collection, result.extractor) == (manifest.collection, manifest.extractor)
-        and manifest.has_had(result.codec)
-        and translation.fits(*code_in(result, manifest))
-    )
+
+    def belongs(result: ActivationResult) -> bool:
+        return (
+            (result.collection, result.extractor) == (manifest.collection, manifest.extractor)
+            and manifest.has_had(result.codec)
+            and translation.fits(*code_in(result, manifest))
+        )
+
+    return belongs

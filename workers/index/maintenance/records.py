@@ -62,7 +62,7 @@ def record_for_command(opened: Opened) -> None:
 def _record(store: ObjectStore, client: RedisClient, files: CollectionStore, manifest: Manifest, codec: Codec) -> None:
     """Write every document as a record of its asset, the newest of which counts, and note the files' digests; say of
     jobs that are outdated that they are."""
-    documents = newest_activations(store, manifest, Translation(files, manifest, codec), lambda *_: None)
+    documents = newest_activations(store, manifest, Translation(files, manifest, codec))
     digests = ProtectedDigests(store)
 
     def write(result: ActivationResult) -> None:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Collection as AnyCollection
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from tasks.assets.feedback import Feedback
-from tasks.assets.records import facts_of
-from tasks.results import ActivationResult
+from tasks.bounded_map import bounded_map
 from tasks.storage import ObjectStore
 from workers.index.codec.codec import Codec
 from workers.index.collection.changes import decode_feature
 from workers.index.collection.files import CollectionStore
-from workers.index.collection.journal import BEGINNING, Journal, entry_order, named
+from workers.index.collection.journal import Journal, entry_order, named
 from workers.index.collection.manifest import Manifest
 from workers.index.collection.pinned import pin_current
-from workers.index.collection.segment import meta_text
+from workers.index.collection.segment import Segment, meta_text
 from workers.index.collection.segments import open_segments
 from workers.index.collection.translation import Translation
-from workers.index.maintenance.documents import code_in, newest_activations
+from workers.index.maintenance.activations import OnRecord, activations_of
+from workers.index.maintenance.documents import Activation, belonging, code_in
 
 __all__ = ["Repaired", "repair"]
+
+_WRITERS: Final = 8
+
+_Done = Literal["registered", "removed", "as it was"]
+_Entry = tuple[bytes, str]  # code, and metadata as :func:`meta_text` writes them
 
 
 @dataclass(frozen=True)
@@ -46,43 +53,84 @@ def repair(
     """Register and remove again what S3 has on record and neither the segments nor the journal contain: after Redis was
     emptied, or an older state of S3 or Redis was restored.
 
-    The latest of an asset's newest result document, its noted removal and its journal entry decides.
+    The latest of an asset's newest result document, its noted removal and its journal entry decides. After an
+    interruption at any moment it can be run again, and does not read again what it has read on this machine.
+
+    Raises:
+        CollectionBusy, DiskUnavailable: see :func:`activations_of`.
     """
     manifest = pin_current(files, journal)
     codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
     translation = Translation(files, manifest, codec)
-    documents = newest_activations(store, manifest, translation, progress)
-    newest, removals = documents.newest, files.removals.entries()
-    known = [manifest.journal_entry, *(result.journal_entry for result in newest.values()), *removals.values()]
-    journal.continue_after(max(known, key=entry_order))
-    _align(journal, manifest)
-    present = _current_entries(files, manifest, codec, journal, {*newest, *removals}, translation)
-    registered = removed = 0
-    for asset_id in {*newest, *removals}:
-        result, removal = newest.get(asset_id), removals.get(asset_id, BEGINNING)
-        if result and entry_order(result.journal_entry) > entry_order(removal):
-            if not _is_as_documented(present.get(asset_id), result, manifest, translation):
-                (code, of_codec), meta = code_in(result, manifest), named(result.meta, result.name)
-                facts = facts_of(result)
-                feature = decode_feature(result.feature) if manifest.features else None
-                registered += bool(journal.add(asset_id, code, meta, result.journal_entry, facts, feature, of_codec))
-        elif asset_id in present:
-            removed += bool(journal.remove(asset_id, unless_after=removal))
+    with activations_of(files, manifest, "repair") as documents:
+        documents.read(store, files.removals, belonging(manifest, translation), progress)
+        journal.continue_after(max(manifest.journal_entry, documents.last_entry, key=entry_order))
+        _align(journal, manifest)
+        repair_of = _Repair(journal, manifest, translation, open_segments(files, manifest, codec))
+        done = Counter(what for some in documents.each() for what in repair_of.each(some))
+        repaired = Repaired(len(documents), done["registered"], done["removed"], documents.unreadable)
+    documents.delete()
     Feedback(journal.client, store, manifest.collection).restore()
-    return Repaired(len(newest), registered, removed, documents.unreadable)
+    return repaired
 
 
-def _is_as_documented(
-    present: tuple[bytes, str] | None, result: ActivationResult, manifest: Manifest, translation: Translation
-) -> bool:
-    """Whether an entry, if any, is that of a document. Of one with a code of a former codec, the segments hold a better
-    code than can be made from it."""
-    if present is None or present[1] != meta_text(named(result.meta, result.name)):
-        return False
-    former = result.codec not in (None, manifest.codec)
-    if former and entry_order(result.journal_entry) <= entry_order(manifest.journal_entry):
-        return True
-    return present[0] == translation.read(*code_in(result, manifest)).tobytes()
+class _Repair:
+    """Makes segments and journal say what is on record."""
+
+    def __init__(
+        self, journal: Journal, manifest: Manifest, translation: Translation, segments: Sequence[Segment]
+    ) -> None:
+        self._journal, self._manifest, self._translation, self._segments = journal, manifest, translation, segments
+        self._changed: dict[str, _Entry | None] = {
+            change.asset_id: None if change.code is None else (change.code.tobytes(), meta_text(change.meta))
+            for change in journal.all_after(manifest.journal_entry, translation)
+        }
+
+    def each(self, some: Sequence[OnRecord]) -> Iterator[_Done]:
+        """What was done for each of some assets."""
+        present = self._present([one.asset_id for one in some])
+        yield from bounded_map(lambda one: self._one(one, present.get(one.asset_id)), some, _WRITERS)
+
+    def _one(self, asset: OnRecord, present: _Entry | None) -> _Done:
+        activation = asset.current
+        if activation is None:
+            gone = present and self._journal.remove(asset.asset_id, unless_after=asset.removal)
+            return "removed" if gone else "as it was"
+        if self._is_as_documented(present, activation):
+            return "as it was"
+        code, of_codec = code_in(activation, self._manifest)
+        meta = named(activation.meta, activation.name)
+        feature = decode_feature(activation.feature) if self._manifest.features else None
+        entry = self._journal.add(
+            asset.asset_id, code, meta, activation.journal_entry, activation.facts, feature, of_codec
+        )
+        return "registered" if entry else "as it was"
+
+    def _is_as_documented(self, present: _Entry | None, activation: Activation) -> bool:
+        """Whether an entry, if any, is that of a document. Of one with a code of a former codec, the segments hold a
+        better code than can be made from it."""
+        manifest = self._manifest
+        if present is None or present[1] != meta_text(named(activation.meta, activation.name)):
+            return False
+        former = activation.codec not in (None, manifest.codec)
+        if former and entry_order(activation.journal_entry) <= entry_order(manifest.journal_entry):
+            return True
+        return present[0] == self._translation.read(*code_in(activation, manifest)).tobytes()
+
+    def _present(self, wanted: AnyCollection[str]) -> dict[str, _Entry]:
+        """Some assets by segments and journal; those that are not registered are missing."""
+        present: dict[str, _Entry] = {}
+        for segment in self._segments:
+            found = segment.find(wanted)
+            for i, code in zip(found.tolist(), segment.codes_at(found), strict=True):
+                present[segment.assets[i]] = (code.tobytes(), segment.metas[i])
+        for asset_id in self._changed.keys() & wanted:
+            entry = self._changed[asset_id]
+            if entry is None:
+                present.pop(asset_id, None)
+            else:
+                present[asset_id] = entry
+        return present
 
 
 def _align(journal: Journal, manifest: Manifest) -> None:
@@ -92,26 +140,3 @@ def _align(journal: Journal, manifest: Manifest) -> None:
     # What was cut off after the segments' last entry cannot be read any more: forget it, to register it again.
     gone = max(manifest.journal_entry, announced.cut, key=entry_order)
     journal.announce(manifest.generation, announced.cut if whole else manifest.journal_entry, covered=gone)
-
-
-def _current_entries(
-    files: CollectionStore,
-    manifest: Manifest,
-    codec: Codec,
-    journal: Journal,
-    wanted: AnyCollection[str],
-    translation: Translation,
-) -> dict[str, tuple[bytes, str]]:
-    """Codes and metadata (see :func:`meta_text`) of some assets by segments and journal; assets that are not registered
-    are missing."""
-    present: dict[str, tuple[bytes, str]] = {}
-    for segment in open_segments(files, manifest, codec):
-        found = segment.find(wanted)
-        for i, code in zip(found.tolist(), segment.codes_at(found), strict=True):
-            present[segment.assets[i]] = (code.tobytes(), segment.metas[i])
-    for change in journal.all_after(manifest.journal_entry, translation):
-        if change.code is None:
-            present.pop(change.asset_id, None)
-        else:
-            present[change.asset_id] = (change.code.tobytes(), meta_text(change.meta))
-    return present

@@ -6,7 +6,7 @@ Only the last step, which is one write, changes what workers answer from. Whatev
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -45,18 +45,15 @@ class Originals:
     digests: Mapping[str, str]
     objects: list[str]
 
-    def still_of(self, sources: Mapping[str, str]) -> dict[str, Features]:
+    def still_of(self, sources: Iterable[tuple[str, str]]) -> dict[str, Features]:
         """The features of the images that the assets still have: extraction takes its time, and an asset that was
         activated with another image meanwhile has to keep what its new code says.
 
         Args:
-            sources: the digest of the original of each asset that was activated, as it is now.
+            sources: each asset that was activated, with the digest of its original, as it is now.
         """
-        return {
-            asset_id: feature
-            for asset_id, feature in self.features.items()
-            if sources.get(asset_id, self.digests[asset_id]) == self.digests[asset_id]
-        }
+        others = {asset_id for asset_id, source in sources if self.digests.get(asset_id, source) != source}
+        return {asset_id: feature for asset_id, feature in self.features.items() if asset_id not in others}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,226 @@
+"""What S3 says of a collection's assets, gathered in a local file: SQLite. Memory does not grow with their number.
+
+Each document is read once, so that a reader that was interrupted goes on with the others. They are known by their keys
+and by their tags in the store; where one that counted is not there any more, all are read again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from tasks.assets.removals import Removals
+from tasks.bounded_map import bounded_map
+from tasks.errors import CollectionBusy, DiskUnavailable
+from tasks.names import canonical_json, sha256_hex
+from tasks.results import ActivationResult
+from tasks.storage import Bucket, ObjectStore
+from workers.index.collection.files import CollectionStore
+from workers.index.collection.journal import BEGINNING, entry_order
+from workers.index.collection.manifest import Manifest
+from workers.index.maintenance.documents import READERS, Activation, Read, documents_at
+
+__all__ = ["Activations", "OnRecord", "activations_of"]
+
+_DOCUMENTS_AT_ONCE: Final = 500
+_ASSETS_AT_ONCE: Final = 10_000
+
+# State of a document: not read yet; of something else; unreadable; an activation of the collection.
+_UNREAD, _OTHER, _UNREADABLE, _COUNTED = range(4)
+
+_SETTINGS: Final = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+
+# `name` is a key and a tag. `activated` and `removed` are entries of the journal as :func:`_sortable` writes them.
+_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS documents (
+    name TEXT PRIMARY KEY, listed INTEGER NOT NULL DEFAULT 1, state INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS assets (
+    asset_id TEXT PRIMARY KEY, activated TEXT NOT NULL DEFAULT '', activation TEXT, removed TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID;
+"""
+_LIST: Final = "INSERT INTO documents (name) VALUES (?) ON CONFLICT (name) DO UPDATE SET listed = 1"
+_ADD: Final = """
+INSERT INTO assets (asset_id, activated, activation) VALUES (?, ?, ?) ON CONFLICT (asset_id)
+DO UPDATE SET activated = excluded.activated, activation = excluded.activation WHERE excluded.activated > activated
+"""
+_REMOVE: Final = """
+INSERT INTO assets (asset_id, removed) VALUES (?, ?) ON CONFLICT (asset_id) DO UPDATE SET removed = excluded.removed
+"""
+
+
+@dataclass(frozen=True)
+class OnRecord:
+    """An asset's newest activation, None where it has none, and the journal's entry of its last removal."""
+
+    asset_id: str
+    activation: Activation | None
+    removal: str
+
+    @property
+    def current(self) -> Activation | None:
+        """The activation, unless the asset was removed since."""
+        found = self.activation
+        return found if found and entry_order(found.journal_entry) > entry_order(self.removal) else None
+
+
+@contextmanager
+def activations_of(files: CollectionStore, manifest: Manifest, purpose: str) -> Iterator[Activations]:
+    """Open the file of a purpose, which at most one process of a machine does at a time.
+
+    Raises:
+        CollectionBusy: another one does.
+        DiskUnavailable: the file cannot be written, or is damaged.
+    """
+    codecs = [manifest.codec, *(known.digest for known in manifest.codecs)]
+    pinned = sha256_hex(canonical_json([manifest.extractor.model_dump(), codecs]))
+    path = files.reading / f"{purpose}-{pinned[:16]}.sqlite"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskUnavailable(f"{path.parent} cannot be made ({error}): free some space.") from error
+    try:
+        with closing(sqlite3.connect(path, timeout=0)) as database:
+            yield Activations(database, path)
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise CollectionBusy(f"Another process reads the documents of {manifest.collection!r}: {path}.") from error
+        raise DiskUnavailable(f"{path} cannot be written ({error}): free some space.") from error
+    except sqlite3.DatabaseError as error:
+        path.unlink(missing_ok=True)
+        raise DiskUnavailable(f"{path} was damaged ({error}), and is deleted: repeat this.") from error
+
+
+class Activations:
+    """What was read so far. Not thread-safe."""
+
+    def __init__(self, database: sqlite3.Connection, path: Path) -> None:
+        self._database = database
+        self._path = path
+        database.executescript(_SETTINGS + _TABLES)
+
+    def delete(self) -> None:
+        """Delete the file, when it is closed: its purpose is served."""
+        self._path.unlink(missing_ok=True)
+
+    # ── reading the store ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def read(
+        self, store: ObjectStore, removals: Removals, belongs: Callable[[ActivationResult], bool],
+        progress: Callable[[int, int], None],
+    ) -> None:  # fmt: skip
+        """Read what is new in the store, and all removals.
+
+        Args:
+            belongs: whether a document counts, see :func:`workers.index.maintenance.documents.belonging`.
+            progress: called with the number of documents read, and of all that are new.
+        """
+        self._list(store)
+        total, done = self._count("documents", f"state = {_UNREAD}"), 0
+        read = bounded_map(partial(_read, store), self._unread(), READERS)
+        while some := list(islice(read, _DOCUMENTS_AT_ONCE)):
+            self._note(some, belongs)
+            done += len(some)
+            progress(done, total)
+        with self._database as database:
+            database.execute("UPDATE assets SET removed = ''")
+            database.executemany(_REMOVE, ((asset, _sortable(entry)) for asset, entry in removals.each()))
+
+    def _list(self, store: ObjectStore) -> None:
+        with self._database as database:
+            database.execute("UPDATE documents SET listed = 0")
+            database.execute("UPDATE documents SET state = ? WHERE state = ?", (_UNREAD, _UNREADABLE))
+            database.executemany(_LIST, ((f"{key}\n{tag}",) for key, tag in store.list_tags(Bucket.RESULTS)))
+            if self._count("documents", f"NOT listed AND state = {_COUNTED}"):  # S3 was set back, or a purge was done
+                database.execute("DELETE FROM assets")
+                database.execute("UPDATE documents SET state = ?", (_UNREAD,))
+            database.execute("DELETE FROM documents WHERE NOT listed")
+
+    def _unread(self) -> Iterator[str]:
+        query, last = "SELECT name FROM documents WHERE name > ? AND state = ? ORDER BY name LIMIT ?", ""
+        while names := self._database.execute(query, (last, _UNREAD, _ASSETS_AT_ONCE)).fetchall():
+            yield from (name for (name,) in names)
+            (last,) = names[-1]
+
+    def _note(self, some: list[tuple[str, Read]], belongs: Callable[[ActivationResult], bool]) -> None:
+        states, rows = [], []
+        for name, read in some:
+            state = _UNREADABLE if None in read else _OTHER
+            for result in read:
+                if isinstance(result, ActivationResult) and belongs(result):
+                    state = _COUNTED
+                    kept = Activation.of(result)
+                    rows.append((kept.asset_id, _sortable(kept.journal_entry), kept.model_dump_json()))
+            states.append((state, name))
+        with self._database as database:
+            database.executemany(_ADD, rows)
+            database.executemany("UPDATE documents SET state = ? WHERE name = ?", states)
+
+    # ── what was read ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def __len__(self) -> int:
+        """Assets that have been activated."""
+        return self._count("assets", "activation IS NOT NULL")
+
+    @property
+    def unreadable(self) -> int:
+        """Documents of any kind that cannot be read."""
+        return self._count("documents", f"state = {_UNREADABLE}")
+
+    @property
+    def current_count(self) -> int:
+        """Assets whose activation is current."""
+        return self._count("assets", "activated > removed")
+
+    @property
+    def last_entry(self) -> str:
+        """The last entry of the journal that an activation or a removal names."""
+        ((entry,),) = self._database.execute("SELECT max(max(activated, removed)) FROM assets")
+        return _entry(entry)
+
+    def get(self, asset_id: str) -> Activation | None:
+        """The current activation of an asset."""
+        query = "SELECT activation FROM assets WHERE asset_id = ? AND activated > removed"
+        found = self._database.execute(query, (asset_id,)).fetchone()
+        return Activation.model_validate_json(found[0]) if found else None
+
+    def current(self) -> Iterator[Activation]:
+        """The current activation of each asset that has one."""
+        for some in self.each():
+            yield from filter(None, (one.current for one in some))
+
+    def each(self) -> Iterator[list[OnRecord]]:
+        """All assets, some at a time."""
+        query = "SELECT asset_id, activation, removed FROM assets WHERE asset_id > ? ORDER BY asset_id LIMIT ?"
+        last = ""
+        while rows := self._database.execute(query, (last, _ASSETS_AT_ONCE)).fetchall():
+            yield [_on_record(*row) for row in rows]
+            last = rows[-1][0]
+
+    def _count(self, table: str, condition: str) -> int:
+        ((count,),) = self._database.execute(f"SELECT count(*) FROM {table} WHERE {condition}")  # constants
+        return int(count)
+
+
+def _read(store: ObjectStore, name: str) -> tuple[str, Read]:
+    return name, documents_at(store, name.rpartition("\n")[0])
+
+
+def _on_record(asset_id: str, activation: str | None, removed: str) -> OnRecord:
+    kept = Activation.model_validate_json(activation) if activation else None
+    return OnRecord(asset_id, kept, _entry(removed))
+
+
+def _sortable(entry: str) -> str:
+    """An entry of the journal, so that texts are in the order of entries."""
+    return "{:020d}{:020d}".format(*entry_order(entry))
+
+
+def _entry(sortable: Any) -> str:
+    return f"{int(sortable[:20])}-{int(sortable[20:])}" if sortable else BEGINNING
