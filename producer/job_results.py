@@ -100,7 +100,7 @@ def _own_name(result: ActivationResult) -> str:
 def _submission(order: int, job_id: str, result: ImageResult) -> Submission:
     name = result.name if isinstance(result, ActivationResult) and result.name else job_id
     known = result if isinstance(result, ActivationResult | QueryResult) else None
-    return Submission(order, Found(name, Path(name), b""), job_id, new=True, result=known)
+    return Submission(order, Found(name, name, b""), job_id, new=True, result=known)
 
 
 def _said(job_id: str, outcome: ImageResult | AiiError) -> str:

@@ -24,11 +24,25 @@ _SUFFIXES: Final = frozenset(suffix for kind in FORMATS for suffix in kind.suffi
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An image named on the command line; `relative` is its path below the folder that was named."""
+    """An image named on the command line. Texts only, as there may be millions: paths are made when they are asked for.
+
+    Args:
+        name: its path, unless there are `data`.
+        below: its path below the folder that was named.
+        data: its bytes, where they came by standard input.
+    """
 
     name: str
-    relative: Path
-    source: Path | bytes
+    below: str
+    data: bytes | None = None
+
+    @property
+    def relative(self) -> Path:
+        return Path(self.below)
+
+    @property
+    def source(self) -> Path | bytes:
+        return Path(self.name) if self.data is None else self.data
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,7 @@ def find_images(
         elif _is_folder(folder := Path(argument)):
             _find_below(walk, folder, prefix=Path(folder.resolve().name) if len(given) > 1 else Path())
         else:
-            walk.take(Found(argument, Path(folder.name), folder))
+            walk.take(Found(argument, folder.name))
     if without_protected:
         _set_aside(walk.search, ProtectedFiles.known_near(given, [*walk.folders, *walk.excluded]))
     return walk.search
@@ -172,16 +186,15 @@ class _Walk:
         else:
             # A damaged image is still meant as one: its failure names what is wrong with it.
             if format_of(head) or path.suffix.lower() in _SUFFIXES:
-                self.take(Found(str(path), relative, path))
+                self.take(Found(str(path), str(relative)))
             else:
                 self._skip(path, kind_of(head))
 
     def take(self, found: Found) -> None:
         """Keep an image, unless the very same path has been named before."""
-        assert isinstance(found.source, Path)
-        place = str(found.source.absolute())
+        place = str(Path(found.name).absolute())
         if place in self._taken:
-            self._skip(found.source, _NAMED_TWICE)
+            self._skip(Path(found.name), _NAMED_TWICE)
         else:
             self._taken.add(place)
             self.search.found.append(found)
@@ -190,7 +203,7 @@ class _Walk:
         if any(found.name == "-" for found in self.search.found):
             self._skip(Path("-"), _NAMED_TWICE)
         else:
-            self.search.found.append(Found("-", Path("stdin"), data))
+            self.search.found.append(Found("-", "stdin", data))
 
     def _skip(self, path: Path, reason: str) -> None:
         self.search.skipped.append(Skipped(str(path), reason))

@@ -91,7 +91,7 @@ def _photographs(images: Path | None, out: Path) -> Iterator[Found]:
         )
     for name in _BUNDLED:
         path = Path(package.origin).parent / "data" / name
-        yield Found(name, Path(name), path)
+        yield Found(str(path), name)
 
 
 def _demo(producer: Producer, found: Sequence[Found], out: Path) -> int:
@@ -104,7 +104,7 @@ def _demo(producer: Producer, found: Sequence[Found], out: Path) -> int:
     click.echo(f"Activated {new} photographs ({len(done) - new} were done before) in {time.monotonic() - began:.1f} s.")
     for s in submissions:
         if s.error:
-            click.echo(f"  {s.found.name}: FAILED [{s.error.code}] {s.error.message}")
+            click.echo(f"  {s.found.below}: FAILED [{s.error.code}] {s.error.message}")
     if done:
         photos = [_photo(producer, s, out) for s in done]
         rows = _query(producer, photos)
@@ -131,7 +131,7 @@ def _photo(producer: Producer, submission: Submission, out: Path) -> Photo:
     assert isinstance(submission.found.source, Path)
     original = submission.found.source.read_bytes()
     assert sha256_hex(original) == result.source_sha256
-    return Photo(submission.found.name, _open(original), _open(data), result)
+    return Photo(submission.found.below, _open(original), _open(data), result)
 
 
 def _searched(photos: Sequence[Photo]) -> str:

@@ -83,7 +83,7 @@ def main(count: int, steps: int, json_path: Path | None) -> None:
 
 
 def activate_all(producer: Producer, files: Sequence[bytes], options: ActivationOptions) -> None:
-    found = [Found(f"{i}", Path(f"{i}"), data) for i, data in enumerate(files)]
+    found = [Found(f"{i}", f"{i}", data) for i, data in enumerate(files)]
     ended = run_batch(producer, found, lambda image: producer.activate(image.source, options=options), None)
     assert all(submission.result for submission in ended)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count, islice
-from pathlib import Path
 
 from producer.batch import Progress, submitted
 from producer.retry_policy import NO_RETRIES
@@ -19,7 +18,7 @@ def test_images_without_end_are_submitted_in_order_and_hardly_ahead_of_what_is_r
     def images() -> Iterator[Found]:
         for number in count():
             read.append(number)
-            yield Found(f"{number}", Path(f"{number}.jpg"), photo)
+            yield Found(f"{number}", f"{number}.jpg", photo)
 
     producer, progress = FakeProducer(), Progress()
     stream = submitted(
