@@ -6,17 +6,15 @@ import importlib.metadata
 import logging
 import os
 import shutil
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from functools import cached_property, partial
 
 import torch
-from celery.exceptions import CPendingDeprecationWarning
 
 from tasks.app import Sender, create_app, submit
 from tasks.connection import connect_redis
-from tasks.errors import ExtractorMismatch, JobMissing
+from tasks.errors import JobMissing
 from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.ledger import Ledger
 from tasks.machine import memory_bytes as memory_limit
@@ -51,17 +49,17 @@ from workers.handlers.kinds import kinds_of_jobs
 from workers.handlers.pixel_budget import PixelBudget, within_memory
 from workers.handlers.resources import Resources
 from workers.images import Limits
-from workers.index.codec.codec import Codec
 from workers.index.collection.follower import Follower
 from workers.index.collection.open_collections import OpenCollections
-from workers.index.maintenance import starter
 from workers.index.maintenance.continuity import Continuity
+from workers.index.maintenance.starter import open_starter
 from workers.index.shards.answering import ShardServer
 from workers.index.shards.asking import ShardPeers
 from workers.monitoring.gpu import gpu_state
 from workers.monitoring.health import Check, HealthServer, Readiness, failed_checks
 from workers.monitoring.presence import Presence, memory_bytes
 from workers.monitoring.recorder import Recorder
+from workers.monitoring.warnings_of_libraries import silence_libraries
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +72,7 @@ def run_worker(settings: Settings, queues: Sequence[str] = QUEUES) -> int:
     Raises:
         AiiError: Redis or S3 does not answer, or the extractor cannot be loaded.
     """
-    _silence_libraries()
+    silence_libraries()
     with ExitStack() as running:  # what is started last is stopped first
         return _Worker(settings, queues).run(running)
 
@@ -92,14 +90,12 @@ class _Worker:
         self._recorder, self._series = Recorder(metrics), Series(self._redis, metrics)
         self._retry_policy = JobRetryPolicy()
         self._background: list[PeriodicThread] = []
-        self._starter_codec: Codec | None = None  # of the extractor that is loaded
 
     def run(self, running: ExitStack) -> int:
         """Open, warm, start, serve; `running` is told what to stop in the end."""
         self._serve_health(running)
         self._check_services()
         self._load_extractor()
-        self._open_starter()
         self._warm_device(running)
         background = self._background = self._start_background(running)
         self._readiness.started(self._checks(background))
@@ -140,23 +136,13 @@ class _Worker:
         reason = why_no_gpu() if self._settings.device == "auto" else None
         self._readiness.notes["device"] = self._identity.device + (f": {reason}" if reason else "")
 
-    def _open_starter(self) -> None:
-        """Publish the starter collection where it is missing, and map it. One that belongs to another extractor does
-        not keep the worker from serving other collections: its jobs are refused one by one."""
-        self._readiness.starting("The starter collection is opened.")
-        collections, name = self._collections, starter.NAME
-        try:
-            files, journal = collections.files(name), collections.journal(name)
-            starter.publish_starter(files, journal, self._extractor.identity, collections.write_lock)
-            self._starter_codec = collections.get(name).codec
-        except ExtractorMismatch as error:
-            logger.error("%s", error)
-
     def _warm_device(self, running: ExitStack) -> None:
         """Start the device after batches of all sizes, forwards and backwards: no job pays for the first of its
         size."""
+        self._readiness.starting("The starter collection is opened.")
+        codec = open_starter(self._collections, self._extractor.identity)
         self._readiness.starting("The extractor is warmed.")
-        self._device.warm(self._starter_codec)
+        self._device.warm(codec)
         self._device.start()
         running.callback(self._device.stop)
 
@@ -172,7 +158,8 @@ class _Worker:
         ]  # fmt: skip
         if self._settings.auto_repair:
             background.append(Continuity(self._collections, self._redis, self._store).thread)
-        background += self._shard_threads()
+        if self._shard:
+            background += ShardServer(self._redis, self._collections, self._shard).threads(self._settings.query_threads)
         running.callback(self._recorder.publish)  # what was counted until the end
         if self._tracer:
             running.callback(self._tracer.flush)
@@ -236,16 +223,6 @@ class _Worker:
     def _peers(self) -> ShardPeers | None:
         return ShardPeers(self._redis, self._shard, self._settings.shard_wait_s) if self._shard else None
 
-    def _shard_threads(self) -> list[PeriodicThread]:
-        """They answer the other shards: as many at a time as this worker answers queries."""
-        if not self._shard:
-            return []
-        server = ShardServer(self._redis, self._collections, self._shard)
-        return [
-            PeriodicThread(f"shard-{number}", 0.0, server.serve_once)
-            for number in range(1, self._settings.query_threads + 1)
-        ]
-
     @cached_property
     def _device(self) -> Device:
         return Device(self._extractor, batch_images=self._batch_images)
@@ -275,14 +252,9 @@ class _Worker:
     @cached_property
     def _runner(self) -> JobRunner:
         services = Services(
-            self._ledger,
-            self._store,
-            self._leases,
-            self._identity,
-            self._retry_policy,
-            self._isolation,
+            self._ledger, self._store, self._leases, self._identity, self._retry_policy, self._isolation,
             self._set_aside,
-        )
+        )  # fmt: skip
         end = partial(hand_back_and_end, self._ledger, self._leases, self._sender)
         return JobRunner(services, self._settings.stage_timeout_s, self._observe, end)
 
@@ -349,10 +321,3 @@ class _Worker:
             idle_s={thread.name: round(thread.last_run_s or 0.0, 1) for thread in self._background},
             dead=failed_checks({thread.name: thread.check_alive for thread in self._background}),
         )
-
-
-def _silence_libraries() -> None:
-    # Damaged EXIF makes Pillow warn in thousands of different words, each of which Python would remember for ever.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    # Issued at every lost connection, about a default to come: our jobs end by themselves, and the ledger knows them.
-    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)

@@ -6,6 +6,7 @@ store has no collection of that name yet. `aii index make-starter` makes its fil
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from tasks.errors import CollectionBusy, CollectionMissing
+from tasks.errors import CollectionBusy, CollectionMissing, ExtractorMismatch
 from tasks.messages import Frozen
 from tasks.results import ExtractorIdentity
 from workers.index.codec.codec import Codec, Codes
@@ -24,10 +25,13 @@ from workers.index.collection.journal import Journal
 from workers.index.collection.loading import check_extractor
 from workers.index.collection.lock import WriteLock
 from workers.index.collection.manifest import Manifest
+from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance.build import NewCollection, publish_first
 from workers.index.maintenance.upkeep import recalibrated, separated
 from workers.index.verdicts.background import Background
 from workers.index.verdicts.calibration import Calibration
+
+logger = logging.getLogger(__name__)
 
 NAME: Final = "starter"
 FOLDER: Final = Path(__file__).parents[1] / "starter_data"
@@ -84,6 +88,20 @@ def with_usual_copies(new: NewCollection) -> NewCollection:
         return new
     measured = card.reranked if new.exact else card.calibration
     return replace(new, calibration=new.calibration.with_copies_of(measured)) if measured else new
+
+
+def open_starter(collections: OpenCollections, extractor: ExtractorIdentity) -> Codec | None:
+    """Publish the starter collection where it is missing, and map it.
+
+    None when it was made with another extractor. That does not keep the worker from serving other collections: the
+    starter's jobs are refused one by one.
+    """
+    try:
+        publish_starter(collections.files(NAME), collections.journal(NAME), extractor, collections.write_lock)
+        return collections.get(NAME).codec
+    except ExtractorMismatch as error:
+        logger.error("%s", error)
+        return None
 
 
 def publish_starter(

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from tasks.connection import RedisClient
 from tasks.errors import AiiError, Unavailable
+from tasks.periodic import PeriodicThread
 from tasks.shards import Shard
 from workers.index.collection.collection import Collection
 from workers.index.collection.open_collections import OpenCollections
@@ -36,6 +37,10 @@ class ShardServer:
         self._shard = shard
         self._postponed: dict[str, deque[str]] = {}  # by the collection that is being opened
         self._lock = threading.Lock()
+
+    def threads(self, count: int) -> list[PeriodicThread]:
+        """So many questions are answered at a time."""
+        return [PeriodicThread(f"shard-{number}", 0.0, self.serve_once) for number in range(1, count + 1)]
 
     def serve_once(self) -> None:
         """Wait for a question, for a moment at most, and answer it, unless no one waits for that any more or another
