@@ -29,7 +29,7 @@ check lint "$BIN/ruff" check
 check format "$BIN/ruff" format --check
 check types "$BIN/mypy"
 check imports "$BIN/lint-imports"
-check tests "$BIN/python" -m pytest -n logical --maxprocesses 8 --dist worksteal "$@"
+check tests "$BIN/python" -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder "$@"
 
 [ -z "$failed" ] || fail "FAILED:${failed%,}"
 echo "All checks passed."

@@ -10,7 +10,6 @@ from tests.machine import leave_to_the_tests
 
 leave_to_the_tests()  # before torch, FAISS and the programs' settings are loaded
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,8 +19,9 @@ import pytest
 from producer import Producer
 from tasks.connection import connect_redis
 from tasks.ledger.ledger import Ledger
+from tasks.machine import cores, memory_bytes
 from tasks.settings import Settings
-from tasks.storage import ObjectStore
+from tasks.storage import Bucket, ObjectStore
 from tests.collections import Place
 from tests.stack import WorkerProcess, running_stack, settings_of
 
@@ -37,7 +37,14 @@ _TERMS = {
     "AII_AUTO_REPAIR": "0",
     "AII_TARGET_FREE_DISK_SHARE": "0",
 }
-_WAITING = {"test_suspects.py", "test_stopping.py", "test_services_away.py"}
+_FOLDERS = ("unit", "integration", "e2e", "faults")
+# The files of tests that take longest; what computes and what waits take turns.
+_LONGEST = (
+    "test_scenarios", "test_evaluate", "test_redis_failover", "test_flower_browser", "test_suspects",
+    "test_collection_upkeep", "test_stopped_worker", "test_restore", "test_redis_addresses", "test_own_collection",
+    "test_flower_workers", "test_services_away", "test_verdicts",
+)  # fmt: skip
+_PROCESS_BYTES = 2 * 2**30  # with its servers and workers
 
 
 @pytest.fixture(scope="session")
@@ -59,14 +66,18 @@ def shared_settings(stack_environment: dict[str, str]) -> Settings:
 
 @pytest.fixture
 def settings(shared_settings: Settings) -> Settings:
-    """The same servers with an emptied Redis; objects in S3 are named by content, so old ones do not disturb."""
-    empty_redis(shared_settings)
+    """The same servers, without jobs of earlier tests. Other objects in S3 are named by content and do not disturb."""
+    forget_jobs(shared_settings)
     return shared_settings
 
 
-def empty_redis(settings: Settings) -> None:
+def forget_jobs(settings: Settings) -> None:
+    """Empty Redis, and delete the documents in S3: a job's id follows from what it asks for, which tests share."""
     with connect_redis(settings) as client:
         client.flushdb()
+    store = ObjectStore.connect(settings)
+    for key in list(store.list_keys(Bucket.RESULTS)):
+        store.delete(Bucket.RESULTS, key)
 
 
 @pytest.fixture
@@ -125,7 +136,7 @@ def shared_worker(
     Redis is emptied beside it between tests, which a worker survives. What it registered before stays in its memory:
     tests that share it activate different images, or one image under one asset id.
     """
-    empty_redis(shared_settings)
+    forget_jobs(shared_settings)
     log = tmp_path_factory.mktemp("worker") / "worker.log"
     worker = WorkerProcess(stack_environment, shared_settings, log, "query,activate,index")
     yield worker.wait_until_ready()
@@ -135,12 +146,21 @@ def shared_worker(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Processes of tests: one more than cores, since tests wait for half of their time."""
-    return (os.cpu_count() or 1) + 1
+    """Processes of tests: two for each core, since tests wait for half of their time, where memory allows that."""
+    return max(1, min(2 * cores(), memory_bytes() // _PROCESS_BYTES))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: a mistake shows early. After those, what waits for deadlines and leaves the cores to others: at
-    the end of a run with several processes, one would wait alone."""
-    order = {"unit": 0, "integration": 2, "e2e": 3, "faults": 4}
-    items.sort(key=lambda item: 1 if item.path.name in _WAITING else order.get(item.path.parent.name, 0))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """One process runs fast tests first: a mistake shows early. Several take a file each, and those that take longest
+    first: otherwise one process would be at work alone in the end."""
+    several = hasattr(config, "workerinput")
+    items.sort(key=lambda item: _slowest_first(item.path) if several else _fastest_first(item.path))
+
+
+def _fastest_first(path: Path) -> int:
+    return _FOLDERS.index(path.parent.name) if path.parent.name in _FOLDERS else len(_FOLDERS)
+
+
+def _slowest_first(path: Path) -> tuple[int, int]:
+    named = _LONGEST.index(path.stem) if path.stem in _LONGEST else len(_LONGEST)
+    return named, -_fastest_first(path)

@@ -13,22 +13,17 @@ from threading import Event, Thread
 
 import httpx2 as httpx
 
+from tests.ports import reserved_port
 from tests.stack import AII, aii
 from tests.waiting import LIMIT_S, wait_for
 
-__all__ = ["client_of", "dripping_server", "free_port", "new_token", "running_gateway"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+__all__ = ["client_of", "dripping_server", "new_token", "running_gateway"]
 
 
 @contextmanager
 def running_gateway(environment: dict[str, str], log: Path, **more: str) -> Iterator[str]:
     """Run a gateway until the block ends; yields its address."""
-    address = f"http://127.0.0.1:{(port := free_port())}"
+    address = f"http://127.0.0.1:{(port := reserved_port())}"
     with log.open("w") as output:
         process = subprocess.Popen(
             [*AII, "serve"], env=environment | more | {"AII_GATEWAY_PORT": str(port)}, stdout=output, stderr=output

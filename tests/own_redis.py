@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from deploy.local.redis_server import choose_server
 from tests.ports import reserved_port
@@ -15,16 +16,17 @@ class OwnRedis:
     """Keeps everything it was told over a kill. Not running yet; give it `stop` at the end."""
 
     def __init__(self, folder: Path) -> None:
+        self._sockets = TemporaryDirectory(prefix="aii-", dir="/tmp")  # no more than 107 bytes fit into its address
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._port = reserved_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"redis://127.0.0.1:{self._port}/0"
-        self.socket_url = f"unix://{folder}/redis.sock?db=1"
+        self.socket_url = f"unix://{self._sockets.name}/redis?db=1"
 
     def start(self) -> None:
         options = [
-            "--bind", "127.0.0.1", "--port", str(self._port), "--unixsocket", f"{self._folder}/redis.sock",
+            "--bind", "127.0.0.1", "--port", str(self._port), "--unixsocket", f"{self._sockets.name}/redis",
             "--dir", str(self._folder), "--appendonly", "yes", "--appendfsync", "always", "--save", "",
         ]  # fmt: skip
         server = choose_server(self._folder).path

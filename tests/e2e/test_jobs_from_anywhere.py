@@ -18,8 +18,9 @@ from deploy.local.instance import running
 from tasks.connection import connect_redis
 from tasks.settings import Settings
 from tests.buckets import made_bucket
-from tests.gateway import client_of, free_port, new_token
+from tests.gateway import client_of, new_token
 from tests.photographs import crops
+from tests.ports import reserved_port
 from tests.receiver import Receiver
 from tests.stack import aii, running_stack, settings_of
 from tests.waiting import wait_for
@@ -27,7 +28,7 @@ from tests.waiting import wait_for
 
 @pytest.fixture(scope="module")
 def receiver() -> Iterator[Receiver]:
-    receiver = Receiver(free_port())
+    receiver = Receiver(reserved_port())
     with receiver.listening():
         yield receiver
 

@@ -36,6 +36,7 @@ from tests.photographs import crops
 from tests.stack import aii
 from workers.index.maintenance import starter
 
+_IMAGES = itertools.count()
 SMALL_LIMIT = 6 * 2**20  # more than the part of an image that the gateway holds in memory
 WAIT = {"Prefer": "wait=300"}
 
@@ -101,10 +102,10 @@ def client(settings: Settings, environment: dict[str, str], address: str) -> Ite
 
 
 @pytest.fixture
-def image(request: pytest.FixtureRequest) -> bytes:
+def image() -> bytes:
     """A photograph that no other test uses."""
-    number = int(hashlib.sha256(request.node.nodeid.encode()).hexdigest(), 16) % 200
-    return crops(200, side=160)[number]
+    number = next(_IMAGES)
+    return crops(number + 1, side=160)[number]
 
 
 def code_of(answer: httpx.Response) -> str:

@@ -28,7 +28,8 @@ from tasks.ledger.ledger import Ledger
 from tasks.ledger.states import JobState
 from tasks.messages import QueryRequest, Source
 from tasks.settings import Settings
-from tests.gateway import dripping_server, free_port
+from tests.gateway import dripping_server
+from tests.ports import reserved_port
 from tests.receiver import Receiver
 from tests.stack import AII, aii
 from tests.waiting import LIMIT_S, wait_for
@@ -39,7 +40,7 @@ AWAY_S = float(os.environ.get("AII_HOOK_AWAY_S", "0"))
 
 @pytest.fixture
 def receiver() -> Receiver:
-    return Receiver(free_port())
+    return Receiver(reserved_port())
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from tasks.results import ActivationResult, FailureResult, QueryResult, Result
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.buckets import made_bucket
-from tests.conftest import empty_redis
+from tests.conftest import forget_jobs
 from tests.photographs import crops
 from tests.stack import WorkerProcess
 from tests.waiting import LIMIT_S, wait_for
@@ -35,7 +35,7 @@ def worker(
     shared_settings: Settings, stack_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WorkerProcess]:
     """One that may read from the inbox."""
-    empty_redis(shared_settings)
+    forget_jobs(shared_settings)
     log = tmp_path_factory.mktemp("worker") / "worker.log"
     worker = WorkerProcess(
         stack_environment | {"AII_SOURCE_BUCKETS": f"other,{INBOX}"}, shared_settings, log, "query,activate"
