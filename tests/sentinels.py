@@ -18,6 +18,7 @@ __all__ = ["SentinelSet"]
 _PASSWORD = "of-the-set"
 _SENTINELS_PASSWORD = "of-the-sentinels"
 NAME = "aii-primary"
+_PERIODS = ("publish-period", 200, "info-period", 500, "ask-period", 200, "slave-reconf-timeout", 1_000)
 
 
 class SentinelSet:
@@ -46,6 +47,8 @@ class SentinelSet:
                 f"sentinel monitor {NAME} 127.0.0.1 {first} 2\nsentinel auth-pass {NAME} {_PASSWORD}\n"
                 f"sentinel down-after-milliseconds {NAME} 3000\nsentinel failover-timeout {NAME} 10000\n",
                 "--sentinel")  # fmt: skip
+        for port in self.sentinels:
+            wait_for(lambda: self._hastened(port), "a sentinel does not answer")  # noqa: B023  # called at once
         wait_for(self._complete, "the sentinels did not find each other and the replica")
 
     def primary(self) -> int:
@@ -89,6 +92,15 @@ class SentinelSet:
     def asked(self, port: int, password: str = _PASSWORD) -> redis.Redis:
         """A client of one process of the set."""
         return redis.Redis(port=port, password=password, decode_responses=True, socket_timeout=10)
+
+    def _hastened(self, port: int) -> bool:
+        """Let a sentinel ask and tell several times a second, where it is new enough: else it takes seconds to notice
+        anything."""
+        with suppress(redis.ConnectionError), self.asked(port, _SENTINELS_PASSWORD) as sentinel:
+            with suppress(redis.ResponseError):
+                sentinel.execute_command("SENTINEL", "DEBUG", *_PERIODS)
+            return True
+        return False
 
     def _complete(self) -> bool:
         """Whether every sentinel knows the two others and the replica."""
