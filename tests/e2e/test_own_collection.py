@@ -29,19 +29,9 @@ def test_a_folder_becomes_a_collection_that_a_worker_serves(
     weights = images.parent / "resnet18.pth"
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), weights)
     extractor = f"resnet18+gem@{weights}#size=64"
-    name = f"own-{images.parent.name.strip('_').replace('_', '-').lower()[:20].strip('-')}"
-    arguments = (
-        name,
-        "--images",
-        str(images),
-        "--extractor",
-        extractor,
-        "--factory",
-        "IVF16,PQ8x4",
-        "--nprobe",
-        "12",
-        "--here",
-    )
+    name = f"own-{uuid.uuid4().hex[:12]}"
+    options = ("--extractor", extractor, "--factory", "IVF16,PQ8x4", "--nprobe", "12", "--here")
+    arguments = (name, "--images", str(images), *options)
     done = aii(stack_environment, "index", "build", *arguments)
     assert done.returncode == 0, done.stderr
     assert "300 images (1 skipped)" in done.stdout
