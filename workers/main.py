@@ -17,6 +17,7 @@ from tasks.connection import connect_redis
 from tasks.errors import JobMissing
 from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.ledger import Ledger
+from tasks.ledger.operations import Operations
 from tasks.machine import memory_bytes as memory_limit
 from tasks.monitoring.metrics import Metrics
 from tasks.monitoring.presence import WorkerNote
@@ -39,6 +40,7 @@ from workers.delivery.leases import Leases
 from workers.delivery.pulse import Pulse
 from workers.delivery.reconciler import LostPlaces, Reconciler
 from workers.delivery.retry_policy import JobRetryPolicy
+from workers.delivery.revoked import cancel_revoked
 from workers.delivery.set_aside import SetAside
 from workers.delivery.stopping import StopDeadline
 from workers.device.device import Device
@@ -106,6 +108,7 @@ class _Worker:
             **{thread.name: thread.check_alive for thread in background},
         }
         StopDeadline(self._settings.stop_timeout_s, self._leases.count, self._give_up_waiting).watch()
+        cancel_revoked(Operations.connect(self._settings), self._store)
         kinds = kinds_of_jobs(self._resources, self._settings)
         make_app = partial(worker_app, self._settings, self._runner, kinds, self._set_aside, self._pulse)
         lanes = lanes_for(self._queues, self._settings)

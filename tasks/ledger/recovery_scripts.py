@@ -24,7 +24,7 @@ redis.call('HSET', KEYS[1], 'state', 'queued', 'seq', seq)
 redis.call('HDEL', KEYS[1], 'token', 'alone')
 redis.call('ZADD', KEYS[3], seq, ARGV[1])
 redis.call('ZADD', KEYS[6], job[6], ARGV[1])
-redis.call('HINCRBY', KEYS[5], 'resent_lease', 1)
+redis.pcall('HINCRBY', KEYS[5], 'resent_lease', 1)
 return {job[2], job[3], job[4]}
 """
 )
@@ -54,7 +54,7 @@ if job[5] ~= ARGV[2] then redis.call('ZADD', KEYS[2], job[5], ARGV[1]) return ni
 local seq = redis.call('INCR', KEYS[3])
 redis.call('HSET', KEYS[1], 'seq', seq)
 redis.call('ZADD', KEYS[2], seq, ARGV[1])
-redis.call('HINCRBY', KEYS[4], 'resent_lost', 1)
+redis.pcall('HINCRBY', KEYS[4], 'resent_lost', 1)
 return {job[2], job[3], job[4]}
 """
 )

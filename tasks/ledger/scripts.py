@@ -134,7 +134,7 @@ for n, job in ipairs(opened) do
 end
 redis.call('ZADD', KEYS[1], unpack(places))
 redis.call('ZADD', KEYS[4], unpack(ages))
-redis.call('HINCRBY', KEYS[3], 'submitted', #opened)
+redis.pcall('HINCRBY', KEYS[3], 'submitted', #opened)
 return answers
 """
 )
@@ -151,7 +151,7 @@ local state, seq, queue = job[1], tonumber(job[2]), job[8] or ARGV[6]
 if not state then return 'missing' end
 if state ~= 'queued' and state ~= 'running' then return 'closed' end
 local head = 'aii:head:' .. queue
-if seq > tonumber(redis.call('GET', head) or 0) then redis.call('SET', head, seq) end
+if seq > (tonumber(redis.pcall('GET', head)) or 0) then redis.call('SET', head, seq) end
 local deaths, alone = job[6], job[7]
 if state == 'running' then
   local expiry = redis.call('ZSCORE', KEYS[2], ARGV[1])
@@ -246,7 +246,7 @@ if string.sub(ARGV[1], -1) == '0' then
   redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - ARGV[6] * 1000)
   redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - ARGV[7])
 end
-redis.call('HINCRBY', KEYS[4], ARGV[3], 1)
+redis.pcall('HINCRBY', KEYS[4], ARGV[3], 1)
 redis.call('EXPIRE', KEYS[1], ARGV[6])
 return 1
 """
@@ -293,7 +293,7 @@ redis.call('ZREM', KEYS[6], ARGV[1])
 redis.call('ZADD', KEYS[4], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now - ARGV[2] * 1000)
 redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - ARGV[3])
-redis.call('HINCRBY', KEYS[5], 'cancelled', 1)
+redis.pcall('HINCRBY', KEYS[5], 'cancelled', 1)
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 local job = redis.call('HMGET', KEYS[1], 'task', 'seq')
 return {state, commits, job[1] or '', job[2] or 0}

@@ -10,17 +10,19 @@ from typing import Any
 import pytest
 
 from producer import Producer
+from tasks.app import Sender, create_app
 from tasks.connection import RedisClient, connect_redis
 from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.states import JobState
+from tasks.messages import QueryRequest, Source
 from tasks.names import QUEUE_ACTIVATE, QUEUE_INDEX, QUEUE_QUERY, QUEUES, TASK_ACTIVATE, TASK_QUERY
 from tasks.results import FailureResult
 from tasks.settings import Settings
 from tests.odd_messages import good_message, some_odd_elements
 from tests.photographs import crops
 from tests.stack import WorkerProcess, aii_here
-from tests.waiting import wait_for
+from tests.waiting import LIMIT_S, wait_for
 
 OF_EACH_QUEUE = 120
 
@@ -100,6 +102,18 @@ def test_messages_that_stopped_workers_end_with_a_document_or_as_dead_letters(
         assert isinstance(result, FailureResult)
         assert result.code == "invalid_request"
     assert DeadLetters(client).count() == 3 + 5 + 16 + 2  # the time limit is left out, and the rest can be read
+
+
+def test_a_waiting_job_that_is_revoked_by_celerys_remote_control_is_cancelled(
+    shared_worker: WorkerProcess, ledger: Ledger, settings: Settings
+) -> None:
+    made = QueryRequest(collection="starter", source=Source(sha256=uuid.uuid4().hex * 2))
+    app = create_app(settings)
+    assert app.control.revoke(made.job_id, reply=True, limit=2, timeout=LIMIT_S)
+    ledger.submit([made])
+    Sender(app, settings).send(made.job_id, made.task, made.queue, made.message())
+    wait_for(lambda: ledger.get(made.job_id).state is JobState.CANCELLED, "it is not cancelled")
+    assert shared_worker.alive()
 
 
 def test_dead_letters_can_be_listed_sent_again_and_forgotten(

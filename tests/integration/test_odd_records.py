@@ -13,7 +13,7 @@ import pytest
 from tasks.app import Sender, create_app
 from tasks.connection import RedisClient, connect_redis
 from tasks.ledger.dead_letters import DeadLetters
-from tasks.ledger.keys import LEASES, closed_key, job_key, later_key, open_key
+from tasks.ledger.keys import LEASES, closed_key, head_key, job_key, later_key, open_key
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.operations import Operations
 from tasks.ledger.states import Claim, JobState
@@ -116,6 +116,15 @@ def test_one_odd_lease_costs_no_other_lease(ledger: Ledger, client: RedisClient)
     assert claim(ledger, good) is Claim.CLAIMED
     odd = odd_job(client, uuid.uuid4().hex, "no hash")
     assert ledger.renew({odd: "t", good: "t"}) == [odd]
+
+
+def test_counters_and_places_that_make_no_sense_keep_no_job_from_its_end(ledger: Ledger, client: RedisClient) -> None:
+    client.hset("aii:counts", mapping=dict.fromkeys(("submitted", "done"), "many"))
+    client.set(head_key(QUEUE), "far")
+    good = submitted(ledger)
+    assert claim(ledger, good) is Claim.CLAIMED
+    assert client.get(head_key(QUEUE)) == client.hget(job_key(good), "seq")
+    assert ledger.close(good, "t", JobState.DONE)
 
 
 def test_figures_that_make_no_sense_are_left_out(client: RedisClient) -> None:

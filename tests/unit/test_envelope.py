@@ -57,7 +57,21 @@ def test_what_a_job_does_not_need_is_left_behind(changes: dict[str, Any]) -> Non
     assert read(**changes) == Envelope(JOB, TASK_QUERY, REQUEST)
 
 
-@pytest.mark.parametrize("body", [None, 5, {}, [], "no base64!", encoded(7), encoded([]), encoded({"a": 1}), ""])
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        5,
+        {},
+        [],
+        "no base64!",
+        encoded(7),
+        encoded([]),
+        encoded({"a": 1}),
+        "",
+        encoded([[], {"request": "\ud800"}, {}]),
+    ],
+)
 def test_a_body_that_cannot_be_read_is_refused_in_the_name_of_its_job(body: Any) -> None:
     with pytest.raises(Unusable) as refused:
         read(body=body)

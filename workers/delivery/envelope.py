@@ -106,7 +106,12 @@ def _body(message: dict[str, Any], headers: dict[str, Any], job_id: str | None) 
         data = base64.b64decode(body, validate=True) if encoding == "base64" else body.encode()
     except ValueError:
         raise Unusable("The message's body is no base64.", job_id) from None
-    return _json(data, "The message's body", job_id)
+    value = _json(data, "The message's body", job_id)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except ValueError:
+        raise Unusable("The message's body has text that is no Unicode.", job_id) from None
+    return value
 
 
 def _request(body: Any, job_id: str | None) -> Any:
