@@ -10,7 +10,7 @@ from tasks.command_line import EXIT_INTERRUPTED, EXIT_UNAVAILABLE, Command
 
 
 @click.command(cls=Command)
-@click.option("--workers", type=click.IntRange(0), help="How many; default: one for each core, or for each GPU.")
+@click.option("--workers", type=click.IntRange(0), help="How many; default: one for each core.")
 @click.option("--no-flower", is_flag=True, help="Start no dashboard.")
 @click.option(
     "--check", is_flag=True, help="Start nothing; report whether the stack is up. Exit status 3 when it is not."

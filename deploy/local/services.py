@@ -34,6 +34,7 @@ PACKAGES = Path(deploy.__file__).resolve().parent.parent
 _OURS = ("AII_", "RCLONE_", "FLOWER_", "CELERY_")
 _ANSWER_TIMEOUT_S = 5
 _MOST_WORKERS = 8
+_MOST_WORKERS_OF_GPUS = 16
 _WORKER_STOP_MARGIN_S = 5.0  # it ends by itself before
 _STORE_STOP_S = 10.0
 _OWN_SWEEP_S = 5
@@ -130,11 +131,12 @@ def _worker_service(stack: Stack, state: Path, number: int, *, alone: bool) -> S
 
 
 def workers_here(settings: Settings) -> int:
-    """How many workers suit this machine, within the limits of a container: one for each GPU, which computes batches;
-    else one for each core, as far as there is memory, and no more than one producer and one S3 server keep busy."""
-    if settings.device != "cpu" and (found := gpus()):
-        return 1 if ":" in settings.device else len(found)
-    return max(1, min(cores(), memory_bytes() // _WORKER_BYTES, _MOST_WORKERS))
+    """How many workers suit this machine, within the limits of a container: one for each core, as far as there is
+    memory, and no more than one producer and one S3 server keep busy. On a GPU too, which several share: what is done
+    with an image's pixels takes a core twenty times as long as its optimisation takes a GPU."""
+    on_gpus = settings.device != "cpu" and bool(gpus())
+    most = _MOST_WORKERS_OF_GPUS if on_gpus else _MOST_WORKERS
+    return max(1, min(cores(), memory_bytes() // _WORKER_BYTES, most))
 
 
 def find_worker(settings: Settings, pid: int) -> None:

@@ -7,11 +7,16 @@ runs. Without a GPU it runs on the CPU, and what only a GPU can tell is `not mea
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is loaded, as in workers
+
 import itertools
 import json
 import multiprocessing
-import os
 import statistics
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +31,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tasks.messages import ActivationOptions
-from tests.benchmarks.activation import Subject, drain, make_subject
+from tests.benchmarks.activation import RESNET, Subject, drain, make_subject
 from tests.photographs import crops
 from workers.activation.compose import compose, prepare
 from workers.activation.engine import BATCH_IMAGES, Engine, Work
@@ -38,6 +43,7 @@ from workers.device.device import Device
 from workers.extractors.agreement import Form, compare
 from workers.extractors.prepare import _forms
 from workers.extractors.probes import probes
+from workers.extractors.registry import load_extractor
 from workers.images import Limits, decode, encode
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Codec, one_thread, search
@@ -91,6 +97,7 @@ class Bench:
         self.extractor = self.subject.extractor
         self._engine = Engine(self.extractor)  # one for all, since it keeps its captured steps
         self.files = crops(max(plan.sizes), side=_SIDE if min(plan.images, 64) == 64 else 128)
+        torch.set_num_threads(1)  # as in handlers
 
     def card(self) -> Iterator[tuple[str, str]]:
         yield "device", torch.cuda.get_device_name(self.device) if self.cuda else "cpu"
@@ -114,11 +121,24 @@ class Bench:
 
     def agreement(self) -> Iterator[tuple[str, str]]:
         images = probes(self.extractor.input_size, self.device)
-        exact = Form(self.subject.loop._net)
+        exact = Form(self.subject.loop.net)
         for dtype in (torch.float16, torch.bfloat16):
             for kind, form in zip(("all layers", "last layers in float32"), _forms(exact.net, dtype), strict=False):
                 yield f"{dtype}, {kind}", str(compare(form, exact, images))
         yield "chosen", f"optimises {'in another form than' if self.extractor.half_guides else 'as'} it registers"
+
+    def forms(self) -> Iterator[tuple[str, str]]:
+        """Of the network: what registers, and what guides the optimiser."""
+        side = self.extractor.input_size
+        for name, run in (("registers", self.extractor), ("guides", self.extractor.guide)):
+            for size in self.plan.sizes:
+                images = torch.rand(size, 3, side, side, device=self.device, requires_grad=True)
+                forwards = self.seconds(torch.no_grad()(partial(run, images)))
+                both = self.seconds(lambda run=run, images=images: torch.autograd.grad(run(images).sum(), images))
+                yield (
+                    f"{name}, {size} images",
+                    f"{1000 * forwards / size:.3f} ms an image, with its gradient {1000 * both / size:.3f}",
+                )
 
     def engine(self) -> Iterator[tuple[str, str]]:
         for size, steps in itertools.product(self.plan.sizes, (10, 1)):
@@ -245,6 +265,14 @@ class Bench:
         target = self.subject.codec.target(self.subject.codec.encode(features))
         return State.of(batch, Objective.of(target, device))
 
+    def _save(self, folder: Path) -> _Saved:
+        extractor, codec = self.name, folder / "codec.faiss"
+        if self.name == RESNET:
+            extractor = str(folder / "random.torchvision.pt")
+            torch.save(self.subject.loop.net.state_dict(), extractor)
+        self.subject.codec.write(codec)
+        return _Saved(extractor, codec, self.subject.codec.factory)
+
     def _runners(self) -> dict[str, Runner]:
         plain = Runner(self.extractor)
         runners = {"one operation after the other": plain}
@@ -258,13 +286,24 @@ class Bench:
 
     def _workers(self, processes: int, in_flight: int) -> tuple[float, float, float]:
         """Images a second, the share of time that the device was busy, and the mean batch."""
-        arguments = (self.name, str(self.device), in_flight, self.files, self.plan.images)
         context = multiprocessing.get_context("spawn")  # CUDA cannot be forked
-        with context.Pool(processes, initializer=_share_cores, initargs=(processes,)) as pool:
+        with tempfile.TemporaryDirectory() as folder, context.Pool(processes) as pool:
+            saved = self._save(Path(folder))
+            together = context.Manager().Barrier(processes)
+            arguments = (saved, str(self.device), in_flight, self.files, self.plan.images, together)
             found = pool.starmap(_work_alone, [arguments] * processes, chunksize=1)
         seconds = max(end for _, end, _, _ in found) - min(begin for begin, _, _, _ in found)
         busy = sum(ms for _, _, ms, _ in found) / 1000 / seconds
         return processes * self.plan.images / seconds, busy, statistics.mean(batch for *_, batch in found)
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """An extractor and a codec for other processes."""
+
+    extractor: str
+    codec: Path
+    factory: str
 
 
 class _Small:
@@ -300,19 +339,20 @@ class _Compiled(_Small):
         return self._guide(images)  # type: ignore[no-any-return]
 
 
-def _share_cores(processes: int) -> None:
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
-
-
-def _work_alone(name: str, device: str, in_flight: int, files: list[bytes], count: int) -> tuple[float, ...]:
+def _work_alone(
+    saved: _Saved, device: str, in_flight: int, files: list[bytes], count: int, together: threading.Barrier
+) -> tuple[float, ...]:
     """Beginning, end, milliseconds that the device worked, and the mean batch, in a process of its own."""
-    subject = make_subject(name, torch.device(device), None)
-    served = Device(subject.extractor, batch_images=BATCH_IMAGES[torch.device(device).type])
+    extractor = load_extractor(saved.extractor, torch.device(device))
+    codec = Codec.read(saved.codec, saved.factory)
+    served = Device(extractor, batch_images=BATCH_IMAGES[torch.device(device).type])
+    served.warm(codec)
     served.start()
-    handle = partial(_handle, served, subject.codec, subject.extractor.input_size)
+    handle = partial(_handle, served, codec, extractor.input_size)
     chosen = list(itertools.islice(itertools.cycle(files), count))
-    with ThreadPoolExecutor(in_flight) as pool:
+    with ThreadPoolExecutor(in_flight, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         list(pool.map(handle, chosen[:in_flight]))
+        together.wait()
         began = time.time()
         found = list(pool.map(handle, chosen))
         ended = time.time()
@@ -331,7 +371,7 @@ def _handle(device: Device, codec: Codec, side: int, data: bytes) -> tuple[float
     return found.device_ms, found.batch_images
 
 
-PARTS = ("card", "ceilings", "agreement", "engine", "variants", "codecs", "worker", "out_of_memory", "search")
+PARTS = ("card", "ceilings", "agreement", "forms", "engine", "variants", "codecs", "worker", "out_of_memory", "search")
 
 
 @click.command(help=__doc__)

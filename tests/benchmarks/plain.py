@@ -21,7 +21,7 @@ class PlainLoop:
     """`net` takes colour-normalised squares of `side` pixels and gives embeddings of any norm."""
 
     def __init__(self, net: nn.Module, side: int, codec: Codec, device: torch.device) -> None:
-        self._net = net.to(device).eval().requires_grad_(False)
+        self.net = net.to(device).eval().requires_grad_(False)
         self._side = side
         self._codec = codec
         self._device = device
@@ -53,4 +53,4 @@ class PlainLoop:
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         square = F.interpolate(images, (self._side, self._side), mode="bilinear", antialias=True)
-        return F.normalize(self._net((square - self._mean) / self._std), dim=1)
+        return F.normalize(self.net((square - self._mean) / self._std), dim=1)

@@ -41,7 +41,7 @@ def batch() -> Batch:
     prepared = [prepare(pixels(name), 112, 3.0) for name in NAMES]
     return Batch(
         images=torch.stack([p.image for p in prepared]),
-        masks=torch.stack([p.mask for p in prepared]),
+        masks=torch.stack([torch.tensor(p.weights)[:, None, None] * p.mask for p in prepared]),
         rows=torch.stack([p.rows for p in prepared]),
         columns=torch.stack([p.columns for p in prepared]),
         aspects=torch.tensor([p.aspect for p in prepared]),

@@ -7,10 +7,18 @@ import logging
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from tasks.errors import CorruptExtractor, InvalidSetting
-from workers.extractors.agreement import LEAST_COSINE, LEAST_EQUAL_CODES, LEAST_GRADIENT_COSINE, Form, compare
+from workers.extractors.agreement import (
+    LEAST_COSINE,
+    LEAST_EQUAL_CODES,
+    LEAST_GRADIENT_COSINE,
+    Form,
+    _gradients,
+    compare,
+)
 from workers.extractors.compact import CompactNet
 from workers.extractors.network import embed
 from workers.extractors.prepare import _forms, prepare
@@ -117,3 +125,15 @@ def test_a_network_that_fails_or_gives_no_numbers_is_refused(net: CompactNet) ->
     nn.init.constant_(net.project.weight, float("inf"))
     with pytest.raises(CorruptExtractor, match="no numbers"):
         prepare("spoilt", net, 64, CPU, "float32")
+
+
+def test_gradients_too_small_for_float16_lead_the_optimiser_all_the_same() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8))
+    with torch.no_grad():
+        net[1].weight.mul_(0.1)
+        net[1].bias.add_(20_000)  # a feature so long that the gradient of its direction is below float16's least
+    exact, half = Form(net.requires_grad_(False)), Form(copy.deepcopy(net).half(), torch.float16)
+    images, targets = torch.rand(4, 3, 16, 16), torch.rand(4, 8)
+    found, expected = (_gradients(form, images, targets) for form in (half, exact))
+    assert F.cosine_similarity(found, expected).min() > 0.99

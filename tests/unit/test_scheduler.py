@@ -85,7 +85,8 @@ def endless(codec: Codec, until: threading.Event) -> Work:
 def test_activation_brings_the_feature_nearer_to_its_target(device: Device, codec: Codec) -> None:
     job = work(0, codec)
     found = device.activate(job)
-    moved = job.prepared.image + job.prepared.mask * (job.prepared.rows @ found.change @ job.prepared.columns.mT)
+    masks = torch.tensor(job.prepared.weights)[:, None, None] * job.prepared.mask
+    moved = job.prepared.image + masks * (job.prepared.rows @ found.change @ job.prepared.columns.mT)
     feature = device.extract(moved.clamp(0, 1))
     loss = Objective.of(found.target, torch.device("cpu")).loss
     assert loss(torch.from_numpy(feature[None])) < loss(torch.from_numpy(found.feature[None]))

@@ -102,14 +102,16 @@ def test_a_processor_gets_a_worker_for_each_core_that_may_be_used(
     assert workers_here(plan_stack({}).settings) == 1
 
 
-def test_every_gpu_gets_a_worker_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_for_each_core_share_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr("deploy.local.services._WORKER_BYTES", 1)
+    monkeypatch.setattr("deploy.local.services.cores", lambda: 12)
     stack = plan_stack({})
-    assert workers_here(stack.settings) == 2
+    assert workers_here(stack.settings) == 12
     environments = [s.environment for s in worker_services(stack, tmp_path, 3)]
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["0", "1", "0"]
-    monkeypatch.setenv("AII_DEVICE", "cuda:1")
-    assert workers_here(plan_stack({}).settings) == 1
+    monkeypatch.setattr("deploy.local.services.cores", lambda: 64)
+    assert workers_here(stack.settings) == 16
 
 
 def test_the_redis_configuration_is_readable_by_its_owner_only(stack: Stack, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ class PreparedImage:
     """One image ready for the optimiser: see :class:`workers.activation.step.Batch` for the shapes, without B.
 
     Attributes:
+        mask: (1, S, S) float32, how far a value may move, before `weights`.
         visibility: (H, W) float32 at the image's own size, or (1, 1): by how much a value may change, in parts of
             the full range, before `weights`.
         weights: of the three channels, alpha included.
@@ -64,7 +65,7 @@ def prepare(
     weights = (alpha * relative[0], alpha * relative[1], alpha * relative[2])
     return PreparedImage(
         image=image,
-        mask=torch.tensor(weights)[:, None, None] * small,
+        mask=small,
         rows=round_trip_matrix(input_size, height),
         columns=round_trip_matrix(input_size, width),
         aspect=width / height,

@@ -83,7 +83,8 @@ def _use_whole_float32(device: torch.device) -> None:
     if device.type == "cuda":
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
         torch.backends.cuda.matmul.fp32_precision = "ieee"
-        torch.backends.cudnn.benchmark = True  # shapes are few, and warmed
+        # Chosen by the shape and not by a stopwatch, so that all workers compute alike: on an H100 it takes as long.
+        torch.backends.cudnn.benchmark = False
 
 
 def _candidates(device: torch.device, precision: str) -> list[torch.dtype]:
