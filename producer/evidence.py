@@ -78,8 +78,7 @@ def _pictures(s: Submission, result: QueryResult, explanation: ExplanationResult
     aligned: list[str] = []
     if result.matches:
         first, picture = result.matches[0], asset(result, explanation)
-        named = " · ".join(filter(None, [first.name, first.asset_id]))
-        figures.append(images.figure(picture, f"asset: {named}"))
+        figures.append(images.figure(picture, f"asset: {_asset(first)}"))
         if picture and explanation and (place := explanation.alignment):
             aligned = [
                 images.figure(query, f"query, {_oriented(place)}", _transform(place)),
@@ -130,11 +129,17 @@ def _meaning(result: QueryResult) -> Rows:
         if facts.nearest_distractor is not None:
             yield "nearest image of no asset", f"distance {facts.nearest_distractor:.3f}"
     for rank, match in enumerate(result.matches[1:], 2):
-        yield f"match {rank}", f"{match.asset_id}, distance {match.distance:.3f}"
+        yield f"match {rank}", f"{_asset(match)}, distance {match.distance:.3f}"
+
+
+def _asset(match: Match) -> str:
+    """Its file's own name, and its id."""
+    return " · ".join(filter(None, [match.name, match.asset_id]))
 
 
 def _figures(first: Match, facts: Assessment | None) -> Rows:
-    yield "distance", f"{first.distance:.4f} between the query's feature and the asset's code"
+    kept = "code" if facts is None or facts.reranked is None else "stored feature"
+    yield "distance", f"{first.distance:.4f} between the query's feature and the asset's {kept}"
     if first.score is not None:
         limit = f"; the verdict match ends at {facts.threshold:.4f}" if facts and facts.threshold is not None else ""
         yield "score", f"{first.score:.4f}, where 0 is a perfect copy and 1 no nearer than other images{limit}"

@@ -10,7 +10,7 @@ from producer.batch import Submission
 from producer.search import Search, summary
 from tasks.command_line import echo, one_line, printable
 from tasks.errors import NotFound
-from tasks.results import ActivationResult, LookupAnswer, QueryResult
+from tasks.results import ActivationResult, LookupAnswer, Match, QueryResult
 
 __all__ = ["Report", "activation_line", "answer_line", "note", "query_line"]
 
@@ -122,15 +122,23 @@ def answer_line(answer: QueryResult | LookupAnswer) -> str:
     if not answer.matches:
         return _NOTHING_FOUND.get(answer.verdict, "no match")
     first = answer.matches[0]
-    facts = [f"{_short(first.asset_id)} at distance {first.distance:.3f}"]
+    facts = [f"{_named(first)} at distance {first.distance:.3f}"]
     if answer.threshold is not None:
         facts.append(f"threshold {answer.threshold:.3f}")
+        more = sum(match.distance <= answer.threshold for match in answer.matches[1:])
+        if answer.verdict == "match" and more:
+            facts.append(f"{more} more within it")
     if first.probability is not None:
         facts.append(f"probability {first.probability:.2f}")
     if answer.assessment and answer.assessment.view != "as_is":
         facts.append(f"view {answer.assessment.view}")
     words, end = _VERDICTS[answer.verdict]
     return f"{words} {', '.join(facts)}{end}"
+
+
+def _named(match: Match) -> str:
+    """An asset, with its file's own name."""
+    return _short(match.asset_id) + (f" ({one_line(match.name)})" if match.name not in ("", match.asset_id) else "")
 
 
 def _short(asset_id: str) -> str:

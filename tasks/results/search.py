@@ -39,7 +39,8 @@ class Assessment(Frozen):
     Attributes:
         reason: in words.
         assets: how many assets the first match was the best of; thresholds follow their number.
-        false_match_rate: the share of unrelated images that find a first match of this score or a better one.
+        false_match_rate: the share of unrelated images that find a first match of this score or a better one; None
+            beyond the scores that were measured, which end where a match is no nearer than other images.
         margin: by how much the second match's distance exceeds the first's.
         nearest_distractor: the distance of the nearest image that belongs to no asset; a first match beyond it comes
             first among assets only.

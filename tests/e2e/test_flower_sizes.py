@@ -43,6 +43,12 @@ _OVERLAPS = """(() => {
     return found;
 })()"""
 
+# Names of images beside which the verification does not stand on the right.
+_BESIDE_NAMES = """[...document.querySelectorAll('.aii .shot .name')]
+    .map(e => [e.querySelector('a'), [...e.querySelectorAll('span')].find(s => /verified|passive/.test(s.textContent))])
+    .filter(([name, said]) => said && said.getBoundingClientRect().left < name.getBoundingClientRect().right - 1)
+    .map(([name]) => name.textContent)"""
+
 
 def looks(browser: Browser, flower: Flower, path: str, name: str, ready: str) -> Iterator[tuple[str, object]]:
     """What is wrong at any size, with its picture's name; keep the pictures where that is wished.
@@ -82,7 +88,8 @@ def test_a_page_with_work_fits_every_screen(
 ) -> None:
     start_worker()
     photos = crops(6, side=160)
-    names = ["a very long name of a file with many words " * 4 + ".jpg", *(f"photo-{i}.jpg" for i in range(5))]
+    odd = ["a very long name of a file with many words " * 4 + ".jpg", "תמונה 12.jpg", "to the left \u202egpj.exe"]
+    names = [*(f"photo-{i}.jpg" for i in range(3)), *odd]
     done = [producer.activate(photo, name=name) for photo, name in zip(photos, names, strict=True)]
     bad = producer.activate(photos[0][:700])
     for job in done:
@@ -96,10 +103,15 @@ def test_a_page_with_work_fits_every_screen(
         "": ("work", f"{_FILLED} && {with_queries}"),
         "?kiosk": ("kiosk", f"{_FILLED} && {with_queries}"),
         "/jobs": ("jobs", "document.querySelectorAll('tbody tr').length === 9"),
-        f"/job/{done[0].job_id}": ("job", "document.querySelectorAll('.waterfall tr').length > 0"),
+        f"/job/{done[3].job_id}": ("job", "document.querySelectorAll('.waterfall tr').length > 0"),
         f"/job/{asked[0].job_id}": ("query-job", "document.querySelectorAll('.waterfall tr').length > 0"),
         "/operations": ("operations", "document.querySelectorAll('h2').length > 0"),
     }
     wrong = [w for path, (name, ready) in pages.items() for w in looks(browser, flower, path, name, ready)]
     assert wrong == []
+    browser.open(f"{flower.url}/activations", Authorization=flower.authorization)
+    wait_for(
+        lambda: browser.script("document.querySelectorAll('.shot .name').length > 4"), "the images did not come back"
+    )
+    assert browser.script(_BESIDE_NAMES) == []
     assert browser.errors == []

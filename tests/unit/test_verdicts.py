@@ -210,11 +210,22 @@ def test_without_a_shard_a_verdict_claims_less_and_says_how_much_was_not_searche
 
 def test_views_share_the_rate_of_one_query() -> None:
     calibration = starter.read_card().calibration
-    one, eight = (judge(_evidence(0.5, calibration), views=count).assessment for count in (1, 8))
+    one, eight = (judge(_evidence(0.5, calibration, views=count)).assessment for count in (1, 8))
     assert eight.threshold == pytest.approx(calibration.threshold(0.01 / 8, 16, 1_000))
     assert one.threshold is not None
     assert eight.threshold is not None
     assert eight.threshold < one.threshold
+    likely = [_evidence(None, calibration, views=count).probability(0.8) for count in (1, 8)]
+    assert likely[0] is not None
+    assert likely[1] is not None
+    assert likely[1] < likely[0]
+
+
+def test_no_rate_is_named_for_a_score_that_is_worse_than_any_that_was_measured() -> None:
+    calibration = starter.read_card().calibration
+    worst, beyond = (judge(_evidence(distance, calibration)).assessment for distance in (1.0, 1.01))
+    assert worst.false_match_rate == pytest.approx(calibration.rate(1.0, 16, 1_000))
+    assert beyond.false_match_rate is None
 
 
 def test_a_collection_of_version_0_1_0_is_judged_by_distance_as_before() -> None:

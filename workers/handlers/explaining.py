@@ -17,6 +17,7 @@ from tasks.messages import QueryOptions
 from tasks.results import Alignment, ExplainedAsset, Placement, Verdict
 from tasks.storage import Bucket
 from workers.delivery.job import Running
+from workers.handlers.query_views import among_views
 from workers.handlers.resources import Resources
 from workers.images.alignment import align, thumbnail
 from workers.index.codec.codec import Codes, Features
@@ -68,12 +69,12 @@ class Explaining:
     def searched(self, feature: Features, query: Placement, options: QueryOptions, views: int) -> Searched:
         """Search as many cells as it takes to meet the asset's code."""
         nprobe = query.cell_rank or 1
-        answer = self._collection.search(feature, _DEPTH, nprobe)
+        answer = among_views(self._collection.search(feature, _DEPTH, nprobe), views)
         check_searched(answer.evidence)
         rank = next((i for i, match in enumerate(answer.matches) if match.asset_id == self._asset_id), None)
         if rank is None:
             return Searched()
-        match, judgement = answer.matches[rank], judge(answer.evidence, options.fpr, options.threshold, views)
+        match, judgement = answer.matches[rank], judge(answer.evidence, options.fpr, options.threshold)
         first = rank == 0
         return Searched(
             rank + 1, nprobe if first else None, match.score, match.probability, judgement.threshold,

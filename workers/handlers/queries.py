@@ -153,5 +153,5 @@ class QueryHandlers:
             )
             answers = dict(zip(features, found, strict=True))
             view, answer = best_of(answers)
-            judgement = judge(answer.evidence, options.fpr, options.threshold, len(views))
+            judgement = judge(answer.evidence, options.fpr, options.threshold)
         return _Asked(collection, options, data, digest, features, rejected, view, answer, judgement)

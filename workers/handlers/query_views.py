@@ -10,7 +10,7 @@ import torch
 from tasks.messages import View
 from workers.index.collection.answers import Answer
 
-__all__ = ["AS_IS", "best_of", "views_of"]
+__all__ = ["AS_IS", "among_views", "best_of", "views_of"]
 
 AS_IS = "as_is"
 
@@ -37,4 +37,14 @@ def best_of(answers: Mapping[str, Answer]) -> tuple[str, Answer]:
     may be a better match."""
     view = min(answers, key=lambda name: answers[name].evidence.rank)
     unsearched = max(answer.evidence.unsearched for answer in answers.values())
-    return view, replace(answers[view], evidence=replace(answers[view].evidence, unsearched=unsearched))
+    best = among_views(answers[view], len(answers))
+    return view, replace(best, evidence=replace(best.evidence, unsearched=unsearched))
+
+
+def among_views(answer: Answer, count: int) -> Answer:
+    """The same where it is of one of several views: any of them could have given an unrelated image such a match."""
+    evidence = replace(answer.evidence, views=count)
+    probable = [None if match.score is None else evidence.probability(match.score) for match in answer.matches]
+    pairs = zip(answer.matches, probable, strict=True)
+    matches = [match.model_copy(update={"probability": probability}) for match, probability in pairs]
+    return replace(answer, matches=matches, evidence=evidence)

@@ -13,7 +13,7 @@ export const count = (value) => value.toLocaleString("en");
 export const counted = (value, word) => count(value) + " " + word + (value === 1 ? "" : "s");
 export const time = (s) => s == null ? "–" : s < 90 ? Math.round(s) + " s" : s < 5400 ? Math.round(s / 60) + " min" : figure(s / 3600) + " h";
 export const clock = (s) => s == null ? "" : new Date(1000 * s).toLocaleTimeString("en-GB");
-export const short = (name) => name.length > 24 ? name.slice(0, 12) + "…" : name;
+export const short = (name) => name.length > 24 ? [...name].slice(0, 12).join("") + "…" : name;
 export const memory = (bytes) => count(Math.round(bytes / 2 ** 20)) + " MiB";
 export const percent = (share) => share == null ? "–" : Math.round(100 * share) + " %";
 export const unique = (words) => [...new Set(words)].join("; ");

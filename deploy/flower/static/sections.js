@@ -76,7 +76,7 @@ const failedJob = (job) => {
   const told = element("div", "soft message", job.error_message);
   told.title = job.error_message;
   const text = element("div", "", link(job.job_id, job.job_id.slice(0, 8)), " ", element("span", "bad", job.error_code), " ",
-    element("span", "soft", name + ", " + clock(job.failed_at) + ", " + counted(job.attempts, "attempt")), told);
+    element("span", "soft", element("bdi", "", name), ", " + clock(job.failed_at) + ", " + counted(job.attempts, "attempt")), told);
   const useless = readOnly || !job.retry_helps;
   return element("div", "job", text, useless ? null : action("retry", "Retry " + job.job_id.slice(0, 8), "retry/" + job.job_id,
     "Try job " + job.job_id + " again?\n\n" + job.error_message));

@@ -135,14 +135,14 @@ class Calibration(Frozen):
         part = (rate - low) / (high - low)
         return float(self.scores[passed - 1] + part * (self.scores[passed] - self.scores[passed - 1]))
 
-    def probability(self, score: float, nprobe: int, assets: int) -> float | None:
+    def probability(self, score: float, nprobe: int, assets: int, views: int = 1) -> float | None:
         """How likely a copy is, where copies and unrelated images are asked for equally often: the share of copies that
-        look this bad or worse, beside the share of unrelated images that look this good or better."""
+        look this bad or worse, beside the share of unrelated images that look this good or better in one of `views`."""
         found = self.curve(nprobe).copies
         if not found or found[-1] <= 0:
             return None
         worse = 1.0 - float(np.interp(score, self.scores, found, left=0.0)) / found[-1]
-        better = self.rate(score, nprobe, assets)
+        better = min(1.0, views * self.rate(score, nprobe, assets))
         return worse / (worse + better) if worse + better > 0 else 0.5
 
     def _rates(self, nprobe: int, assets: int) -> np.ndarray:

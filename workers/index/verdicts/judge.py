@@ -38,6 +38,7 @@ class Evidence:
         calibration: None for collections of version 0.1.0, which have `threshold`, a distance, instead.
         reranked: how the features are stored whose distances these are; None where they are those of codes.
         unsearched: the share (0..1) of its cells that were not searched.
+        views: how many versions of the query were searched, each of which could have given a false match.
     """
 
     distances: Sequence[float]
@@ -51,6 +52,7 @@ class Evidence:
     threshold: float | None
     reranked: FeatureType | None = None
     unsearched: float = 0.0
+    views: int = 1
 
     @property
     def scores(self) -> list[float] | None:
@@ -70,7 +72,7 @@ class Evidence:
     def probability(self, score: float) -> float | None:
         if self.calibration is None:
             return None
-        return self.calibration.probability(score, self.nprobe, self.assets)
+        return self.calibration.probability(score, self.nprobe, self.assets, self.views)
 
 
 @dataclass(frozen=True)
@@ -82,16 +84,15 @@ class Judgement:
     assessment: Assessment
 
 
-def judge(evidence: Evidence, fpr: float | None = None, threshold: float | None = None, views: int = 1) -> Judgement:
+def judge(evidence: Evidence, fpr: float | None = None, threshold: float | None = None) -> Judgement:
     """Judge a query by its first match.
 
     Args:
         fpr: the false-match rate to keep; the collection's by default.
         threshold: a distance to use in place of a calibrated score.
-        views: how many versions of the query were searched, each of which could have given a false match.
     """
     if threshold is None and evidence.calibration is not None:
-        by_score = _by_score(evidence, evidence.calibration, fpr or evidence.calibration.fpr, views)
+        by_score = _by_score(evidence, evidence.calibration, fpr or evidence.calibration.fpr)
         return _partial(by_score, evidence.unsearched, {"match": "possible", "no_match": "incomplete"})
     return _partial(_by_distance(evidence, threshold), evidence.unsearched, {"no_match": "incomplete"})
 
@@ -129,7 +130,8 @@ def _by_distance(evidence: Evidence, threshold: float | None) -> Judgement:
     return Judgement("match" if near else "no_match", limit, Assessment(reason=reason, **facts))
 
 
-def _by_score(evidence: Evidence, calibration: Calibration, fpr: float, views: int) -> Judgement:
+def _by_score(evidence: Evidence, calibration: Calibration, fpr: float) -> Judgement:
+    views = evidence.views
     possible_fpr = max(fpr, min(_POSSIBLE_TIMES * fpr, _MOST_POSSIBLE))
     limit, possible = (calibration.threshold(r / views, evidence.nprobe, evidence.assets) for r in (fpr, possible_fpr))
     scores = evidence.scores or []
@@ -138,7 +140,7 @@ def _by_score(evidence: Evidence, calibration: Calibration, fpr: float, views: i
     facts = _facts(evidence) | {
         "fpr": fpr, "threshold": limit, "threshold_high": between and between[1],
         "possible_fpr": possible_fpr, "possible_threshold": possible,
-        "false_match_rate": None if first is None
+        "false_match_rate": None if first is None or first > calibration.scores[-1]
         else min(1.0, views * calibration.rate(first, evidence.nprobe, evidence.assets)),
     }  # fmt: skip
     verdict, reason = _banded(evidence, first, limit, possible, fpr)
