@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _CHUNK: Final = 1 << 20
 _CREATION_TIMEOUT_S: Final = 10
+_READINGS: Final = 2  # of an object with a digest: what was changed on its way arrives whole the next time
 _FIRST_REGION: Final = "us-east-1"
 _PROBED_KEY: Final = "nothing-is-ever-stored-here"
 
@@ -178,23 +179,28 @@ class ObjectStore:
 
     def get_verified(self, bucket: Bucket, key: str, sha256: str, max_bytes: int) -> bytes:
         """Read one object and check its digest; raises DigestMismatch as well."""
-        data = self.get(bucket, key, max_bytes)
-        if sha256_hex(data) != sha256:
-            raise DigestMismatch(f"The bytes at {key} are not those that were submitted: submit the image again.")
-        return data
+        for _ in range(_READINGS):
+            data = self.get(bucket, key, max_bytes)
+            if sha256_hex(data) == sha256:
+                return data
+        raise DigestMismatch(f"The bytes at {key} are not those that were submitted: submit the image again.")
 
     def get_file(self, bucket: Bucket, key: str, sha256: str, path: Path) -> Path:
         """Download to `path`, which appears only when it is whole and its digest is right; raises DigestMismatch."""
-        digest = hashlib.sha256()
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path, mode=0o600) as part:
-            with part.open("wb") as file:
-                for chunk in self.stream(bucket, key, None):
-                    digest.update(chunk)
-                    file.write(chunk)
-            if digest.hexdigest() != sha256:
+            if not any(self._download(bucket, key, part) == sha256 for _ in range(_READINGS)):
                 raise DigestMismatch(f"{key} is damaged: its digest is not {sha256}.")
         return path
+
+    def _download(self, bucket: Bucket, key: str, path: Path) -> str:
+        """Write an object to a file; returns its digest."""
+        digest = hashlib.sha256()
+        with path.open("wb") as file:
+            for chunk in self.stream(bucket, key, None):
+                digest.update(chunk)
+                file.write(chunk)
+        return digest.hexdigest()
 
     def name_of(self, bucket: Bucket) -> str:
         """The bucket's actual name."""

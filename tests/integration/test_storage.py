@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -40,6 +44,41 @@ def test_other_bytes_than_promised_are_refused(store: ObjectStore, tmp_path: Pat
     with pytest.raises(DigestMismatch):
         store.get_file(Bucket.ORIGINALS, "other", sha256_hex(b"promised"), tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def answering(*bodies: bytes) -> Iterator[str]:
+    """A server that answers each GET with the next of these bodies; yields its address."""
+    left = iter(bodies)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = next(left)
+            self.send_response(200)
+            headers = {
+                "Content-Length": str(len(body)),
+                "ETag": '"1"',
+                "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT",
+            }
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_bytes_that_were_changed_on_their_way_are_read_again(settings: Settings, tmp_path: Path) -> None:
+    with answering(b"same bytes", DATA, b"", DATA) as address:
+        store = ObjectStore.connect(settings.model_copy(update={"s3_endpoint": address}))
+        assert store.get_verified(Bucket.ORIGINALS, "a", sha256_hex(DATA), 100) == DATA
+        file = store.get_file(Bucket.ORIGINALS, "a", sha256_hex(DATA), tmp_path / "file")
+        assert file.read_bytes() == DATA
 
 
 @pytest.mark.parametrize("key", ["../x", "/x", "a//b", "a/../b", "", "nul\0", "ä", "a/", "x" * 600])
