@@ -10,6 +10,7 @@ second compaction in the very process that is asked without a pause meanwhile, a
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -187,7 +188,10 @@ def added_compacted_and_swapped(place: Place, codes: Codes) -> dict[str, Any]:
 
 @contextmanager
 def asking(collection: Collection, query: Features) -> Iterator[list[float]]:
-    """Ask from another thread without a pause; the seconds that each query took."""
+    """Ask from another thread without a pause; the seconds that each query took. Garbage collections leave out what
+    there was before, as they do in a worker."""
+    gc.collect()
+    gc.freeze()
     taken: list[float] = []
     done = threading.Event()
 
@@ -200,6 +204,7 @@ def asking(collection: Collection, query: Features) -> Iterator[list[float]]:
     yield taken
     done.set()
     thread.join()
+    gc.unfreeze()
 
 
 def timed(call: Callable[..., object], *arguments: object) -> float:
