@@ -1,13 +1,12 @@
 """Repair after Redis was emptied: ``python -m tests.benchmarks.repair [--count 20000]``.
 
 Documents and S3 are real, and all assets have to be registered again. `read_per_s` is how many documents a second are
-read, `repaired_per_s` how many assets are repaired a second in all; `bytes_an_image` is what the process takes more of
-memory at its peak, for each document.
+read, `repaired_per_s` how many assets are repaired a second in all, and `cpu_ms` what each takes of a core in this
+process; `more_mb` is how much more memory it takes at its peak.
 """
 
 from __future__ import annotations
 
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Final
 import click
 
 from tasks.bounded_map import bounded_map
+from tests.benchmarks.scale import memory_taken
 from tests.collections import Place, trained_codec, unit_vectors
 from tests.stack import running_stack, settings_of
 
@@ -42,18 +42,20 @@ def main(count: int) -> None:
 
 
 def measure(place: Place, count: int) -> None:
-    read_s, before, began = 0.0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    read_s = 0.0
+    began, cpu_before = time.perf_counter(), time.process_time()
 
     def progress(done: int, total: int) -> None:
         nonlocal read_s
         read_s = time.perf_counter() - began if done == total else read_s
 
-    assert place.repair(progress).registered == count
+    with memory_taken() as taken_mb:
+        assert place.repair(progress).registered == count
     whole_s = time.perf_counter() - began
-    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    cpu_ms = 1000 * (time.process_time() - cpu_before) / count
     click.echo(
         f"documents={count}  read_per_s={count / read_s:.0f}  repaired_per_s={count / whole_s:.0f}  "
-        f"bytes_an_image={more / count:.0f}"
+        f"cpu_ms={cpu_ms:.2f}  more_mb={max(taken_mb):.1f}"
     )
 
 

@@ -29,7 +29,7 @@ from workers.index.maintenance.documents import READERS, Activation, Read, docum
 __all__ = ["Activations", "OnRecord", "activations_of"]
 
 _DOCUMENTS_AT_ONCE: Final = 500
-_ASSETS_AT_ONCE: Final = 10_000
+_ASSETS_AT_ONCE: Final = 2_000
 
 # State of a document: not read yet; of something else; unreadable; an activation of the collection.
 _UNREAD, _OTHER, _UNREADABLE, _COUNTED = range(4)

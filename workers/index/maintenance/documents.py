@@ -30,7 +30,7 @@ Read = list[Result | None]
 
 
 class Activation(Frozen):
-    """What maintenance needs of a document, a twelfth of it; the fields are those of :class:`ActivationResult`."""
+    """What maintenance needs of a document; the fields are those of :class:`ActivationResult`."""
 
     asset_id: str
     name: str
