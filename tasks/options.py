@@ -54,7 +54,7 @@ class ActivationOptions(Options):
     min_psnr_db: float | None = Field(
         default=None, ge=20, le=80, description="weaken the change until the published file keeps this floor"
     )
-    robust: bool = Field(default=False, description="optimise over edited views, at about fourteen times the time")
+    robust: bool = Field(default=False, description="optimise over edited views, at three to four times the time")
     metadata: Literal["all", "rights", "none"] = Field(
         default="all", description="what of EXIF, IPTC and XMP is published: all, who owns the image, or nothing"
     )

@@ -79,7 +79,7 @@ def _activation_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--min-psnr", "min_psnr_db", type=click.FloatRange(20, 80), help="Floor in dB that every file has to keep."
         ),
         click.option(
-            "--robust", is_flag=True, help="Optimise for edited copies: finds more, in about fourteen times the time."
+            "--robust", is_flag=True, help="Optimise for edited copies: finds more, in three to four times the time."
         ),
         click.option(
             "--metadata",

@@ -7,6 +7,11 @@ batches, composition). PSNR and R@1 of both are measured on what they made, so t
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy and torch are loaded, as in workers
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import gc
 import io
 import json
@@ -255,7 +260,7 @@ def run_engine(
     engine, options = Engine(subject.extractor), ActivationOptions(steps=steps, robust=robust)
     shrink = partial(prepare, input_size=subject.extractor.input_size, alpha=options.alpha)
     made, codes, device_ms = [], [], []
-    with ThreadPoolExecutor(torch.get_num_threads()) as handlers:
+    with ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)) as handlers:
         for start in range(0, len(photos), batch):
             part = photos[start : start + batch]
             prepared = list(handlers.map(shrink, part))

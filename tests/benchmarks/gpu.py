@@ -39,6 +39,7 @@ from workers.activation.objective import Objective
 from workers.activation.optimiser import Runner
 from workers.activation.quality import quality
 from workers.activation.step import Batch, Schedule, State
+from workers.activation.views import in_turn
 from workers.device.device import Device
 from workers.extractors.agreement import Form, compare
 from workers.extractors.prepare import _forms
@@ -162,7 +163,7 @@ class Bench:
         ceiling = 2 * len(matrix) ** 3 / self.seconds(partial(torch.mm, matrix, matrix))
         yield "roofline of a step", f"{1000 * step_flops / ceiling:.3f} ms an image ({step_flops / 1e9:.1f} GFLOP)"
         for name, runner in self._runners().items():
-            state, take_step = runner.bind(self._state(size), Schedule(10, 1.0), np.random.default_rng(0))
+            state, take_step = runner.bind(self._state(size), Schedule(10, 1.0), in_turn())
             yield f"{name}, batch {len(state.active)}", f"{1000 * self.seconds(take_step) / size:.3f} ms an image"
 
     def codecs(self) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,8 @@
 """What activation buys on every family of index: ``python -m tests.benchmarks.recall --images DIR --references TAR…``.
 
-R@1 over the fourteen edits by nprobe, and PSNR, for originals (passive) and for what the engine makes of them: ten
-steps, one step, an L-infinity bound at the same PSNR, and robust mode. Published files are JPEGs of quality 95.
+R@1 over the fourteen edits by nprobe, PSNR, and milliseconds of a core for an image, from pixels to a JPEG of quality
+95, for originals (passive) and for what the engine makes of them: ten steps, one step, an L-infinity bound at the same
+PSNR, and robust mode.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +93,8 @@ def main(  # one parameter an option
             rows.append(row)
             edits = " ".join(f"{name}={value:.2f}" for name, value in row["recall_at_1"].items())
             mode = f"{row['mode']}, nprobe {row['nprobe']}"
-            click.echo(f"{factory:<22}{mode:<21}{row['average']:.4f}  {row['psnr_db'] or 0:.2f} dB  {edits}")
+            cost = f"{row['psnr_db'] or 0:.2f} dB  {row['core_ms'] or 0:5.0f} ms"
+            click.echo(f"{factory:<22}{mode:<21}{row['average']:.4f}  {cost}  {edits}")
     if json_path:
         json_path.write_text(json.dumps(rows, indent=2) + "\n")
 
@@ -116,11 +119,15 @@ def measure(
     codes = codec.encode(setting.references)
     inputs = [to_input(pixels, setting.engine.extractor.input_size) for pixels in setting.originals]
     own = codec.encode(setting.engine.features(torch.stack(inputs)))
-    rows = _rows(factory, "passive", None, recall(setting, codec, codes, own, setting.originals, nprobes))
+    shares = recall(setting, codec, codes, own, setting.originals, nprobes)
+    rows = _rows({"factory": factory, "mode": "passive", "psnr_db": None, "core_ms": None}, shares)
     for mode, options in variants.items():
+        began = time.process_time()
         published, registered = activate(setting, codec, options)
+        core_ms = 1000 * (time.process_time() - began) / len(published)
         psnr = float(np.mean([psnr_db(a, b) for a, b in zip(setting.originals, published, strict=True)]))
-        rows += _rows(factory, mode, psnr, recall(setting, codec, codes, registered, published, nprobes))
+        shares = recall(setting, codec, codes, registered, published, nprobes)
+        rows += _rows({"factory": factory, "mode": mode, "psnr_db": psnr, "core_ms": core_ms}, shares)
     return rows
 
 
@@ -161,14 +168,11 @@ def recall(
     return shares
 
 
-def _rows(factory: str, mode: str, psnr: float | None, shares: dict[int, dict[str, float]]) -> list[dict[str, Any]]:
+def _rows(said: dict[str, Any], shares: dict[int, dict[str, float]]) -> list[dict[str, Any]]:
     return [
-        {
-            "factory": factory, "mode": mode, "nprobe": nprobe, "psnr_db": psnr,
-            "average": float(np.mean(list(by_edit.values()))), "recall_at_1": by_edit,
-        }
+        said | {"nprobe": nprobe, "average": float(np.mean(list(by_edit.values()))), "recall_at_1": by_edit}
         for nprobe, by_edit in shares.items()
-    ]  # fmt: skip
+    ]
 
 
 if __name__ == "__main__":

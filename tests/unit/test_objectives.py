@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from tasks.messages import ActivationOptions
 from tests.photographs import pixels
 from workers.activation.compose import prepare
+from workers.activation.engine import Work
 from workers.activation.objective import Objective
 from workers.activation.optimiser import Optimised, Pace, Runner, optimise
 from workers.activation.step import Batch, Forward, Schedule, changed, forward
-from workers.activation.views import edited, mean_views
+from workers.activation.views import in_turn, mean_views
 from workers.extractors.base import Extractor
 from workers.extractors.registry import load_extractor
 from workers.index.codec.codec import Codec, Features, search
@@ -189,18 +192,32 @@ def test_the_same_image_gets_the_same_change_in_robust_mode_too(
     features: Features, extractor: Extractor, batch: Batch
 ) -> None:
     objective = objective_of(Codec.train("IVF16,PQ4x4", features), extractor, batch)
-    schedule = Schedule(2, 1.0, views=2)
+    schedule = Schedule(2, 1.0, views=True)
     together, _ = run(extractor, batch, objective, schedule)
     one = torch.tensor([1])
     alone, _ = run(extractor, batch.take(one), objective.take(one), schedule)
     assert (alone.change[0] - together.change[1]).abs().mean() < 0.01
 
 
+def test_robust_mode_takes_few_steps_unless_the_options_say_how_many(features: Features) -> None:
+    prepared, codec = prepare(pixels(NAMES[0]), 112, 3.0), Codec.train("PQ4x4", features)
+
+    def schedule(steps: int, learning_rate: float | None = None) -> Schedule:
+        options = ActivationOptions(robust=True, steps=steps, learning_rate=learning_rate)
+        return Work(prepared, codec, options, steps).schedule
+
+    default = schedule(10)
+    assert default.views
+    assert default.steps < 10
+    assert [schedule(7).steps, schedule(20).steps, schedule(10, 1.0).steps] == [7, 20, 10]
+    again = Work(prepared, codec, ActivationOptions(robust=True), 20, take_all_steps=True)
+    assert again.schedule.steps == 20
+
+
 def test_views_are_images_of_the_same_shape_that_carry_a_gradient(batch: Batch, extractor: Extractor) -> None:
-    random = np.random.default_rng(3)
-    for _ in range(20):
+    for see in islice(in_turn(), 10):
         images = batch.images.clone().requires_grad_(True)
-        view = edited(images, batch.aspects, random)
+        view = see(images, batch.aspects)
         assert view.shape == images.shape
         assert 0 <= float(view.detach().min()) <= float(view.detach().max()) <= 1 + 1e-6
         view.sum().backward()

@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import torch
 
 from workers.activation.step import Schedule, State, forward, step
@@ -85,5 +84,4 @@ class CapturedSteps:
         return state, graph
 
     def _step(self, state: State, schedule: Schedule) -> None:
-        random: Any = np.random.default_rng(0)  # draws nothing: schedules with views are not captured
-        step(self._extractor, state, schedule, random, forward(self._extractor, state.batch, state.delta))
+        step(state, schedule, forward(self._extractor, state.batch, state.delta))

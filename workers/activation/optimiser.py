@@ -5,16 +5,16 @@ It is a generator that yields after every step, so that the device can serve a w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-import numpy as np
 import torch
 
 from workers.activation.captured import CapturedSteps, TakeStep
 from workers.activation.objective import Objective
-from workers.activation.step import Batch, Forward, Schedule, State, forward, step
+from workers.activation.step import Batch, Forward, Schedule, State, Viewed, forward, step
+from workers.activation.views import View, in_turn
 from workers.extractors.base import Extractor
 
 __all__ = ["PACES", "Optimised", "Pace", "Runner", "optimise"]
@@ -51,18 +51,21 @@ class Runner:
         self.pace = pace or PACES[extractor.device.type]
         self._captured = CapturedSteps(extractor) if extractor.device.type == "cuda" else None
 
-    def bind(self, state: State, schedule: Schedule, random: np.random.Generator) -> tuple[State, TakeStep]:
+    def bind(self, state: State, schedule: Schedule, views: Iterator[View]) -> tuple[State, TakeStep]:
         """The state to use from now on, and a call that takes a step from it."""
-        # Robust steps are not captured: their views are drawn anew each time.
+        # Robust steps are not captured: each is of another view.
         if self._captured and not schedule.views and (bound := self._captured.bind(state, schedule)):
             return bound
         stopped = None if self.pace.late else lambda: not bool(state.active.any())
 
         def take_step(seen: Forward | None = None) -> None:
             seen = seen or forward(self.extractor, state.batch, state.delta)
-            step(self.extractor, state, schedule, random, seen, stopped)
+            step(state, schedule, seen, self._viewed(state.batch, next(views)) if schedule.views else None, stopped)
 
         return state, take_step
+
+    def _viewed(self, batch: Batch, view: View) -> Viewed:
+        return lambda images: self.extractor.guide(view(images, batch.aspects))
 
 
 class Optimised(NamedTuple):
@@ -105,7 +108,7 @@ class _Moving:
     """The images that still move, in a batch that shrinks to the size they need, and what was found of the others."""
 
     def __init__(self, runner: Runner, batch: Batch, objective: Objective, schedule: Schedule) -> None:
-        self._runner, self._schedule, self._random = runner, schedule, np.random.default_rng(0)
+        self._runner, self._schedule, self._views = runner, schedule, in_turn()
         self._count = len(batch.images)
         whole = State.of(batch, objective)
         self._change, self._steps = torch.zeros_like(whole.delta), torch.zeros_like(whole.taken)
@@ -120,7 +123,7 @@ class _Moving:
             padded = rows + [rows[0]] * (size - len(rows))
             state = state.take(_indexes(padded, state))
             state.active[len(rows) :] = False
-        self.state, self.take_step = self._runner.bind(state, self._schedule, self._random)
+        self.state, self.take_step = self._runner.bind(state, self._schedule, self._views)
         self._late = _LateFlags(len(rows)) if self._runner.pace.late else None
         self._stopped: set[int] = set()
 

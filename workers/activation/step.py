@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
-import numpy as np
 import torch
 
 from workers.activation.objective import Objective
-from workers.activation.views import edited
 from workers.extractors.base import Extractor
 from workers.extractors.network import colour_std
 
-__all__ = ["Batch", "Forward", "Schedule", "State", "changed", "forward", "step"]
+__all__ = ["Batch", "Forward", "Schedule", "State", "Viewed", "changed", "forward", "step"]
 
 _IMAGE_WEIGHT: Final = 0.01  # of the mean squared change of the image beside the loss of features (section 4.1)
 # Of what the gradient promises, a second step brings 0.6 (ResNet-50) to 0.95 (PQ8x8): measured on 40 photographs.
@@ -26,6 +24,7 @@ _KEPT: Final = 0.6
 _BETAS: Final = (0.9, 0.999)
 _EPSILON: Final = 1e-8
 _T = TypeVar("_T")
+Viewed: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,14 @@ class Schedule:
     Attributes:
         steps: of Adam, at most.
         learning_rate: of Adam.
-        views: edited views a step, beside the image itself (robust mode).
+        views: whether each step is for an edited view too, beside the image itself (robust mode).
         settle: an image stops once its last step brought, or was sure to bring, less than this part of all that was
             gained; 0 to go on.
     """
 
     steps: int
     learning_rate: float
-    views: int = 0
+    views: bool = False
     settle: float = 0.0
 
 
@@ -152,24 +151,23 @@ def changed(batch: Batch, change: torch.Tensor) -> torch.Tensor:
 
 
 def step(
-    extractor: Extractor,
     state: State,
     schedule: Schedule,
-    random: np.random.Generator,
     seen: Forward,
+    viewed: Viewed | None = None,
     stopped: Callable[[], bool] | None = None,
 ) -> None:
     """Change `state` by one step from what was `seen` of it.
 
     Args:
-        random: draws the edited views.
+        viewed: gives the features (B, D) of edited views of images (B, 3, S, S), which count as much as the images'.
         stopped: asked once it is known which images go on; the step ends there where none does.
     """
     losses = state.objective.loss(seen.features)
     _note_losses(state, losses.detach(), schedule.settle)
     if stopped is not None and stopped():
         return
-    gradient = _gradient(extractor, state, seen, losses, schedule.views, random)
+    gradient = _gradient(state, seen, losses, viewed)
     before = state.delta.clone()
     _adam(state, gradient, schedule.learning_rate)
     state.taken.add_(state.active)
@@ -201,19 +199,14 @@ def _settling(state: State, before: torch.Tensor, gradient: torch.Tensor, part: 
     return (coming < part * (gained + coming)) & (gained > 0)
 
 
-def _gradient(
-    extractor: Extractor, state: State, seen: Forward, losses: torch.Tensor, views: int, random: np.random.Generator
-) -> torch.Tensor:
+def _gradient(state: State, seen: Forward, losses: torch.Tensor, viewed: Viewed | None) -> torch.Tensor:
     """Of the loss with respect to delta (B, 3, S, S)."""
     images, batch = seen.images, state.batch
+    if viewed:
+        losses = (losses + state.objective.loss(viewed(images))) / 2
     # The paper measures the change on normalised pixel values.
-    loss = _IMAGE_WEIGHT * ((images - batch.images) / colour_std(images.device)).square().mean(dim=(1, 2, 3)).sum()
-    loss = loss + losses.sum() / (1 + views)
-    (gradient,) = torch.autograd.grad(loss, seen.delta, retain_graph=views > 0)
-    # One view after the other, and not all in one batch: activations of a view are freed before the next is made.
-    for _ in range(views):
-        view = state.objective.loss(extractor.guide(edited(images, batch.aspects, random)))
-        gradient += torch.autograd.grad(view.sum() / (1 + views), seen.delta, retain_graph=True)[0]
+    moved = ((images - batch.images) / colour_std(images.device)).square().mean(dim=(1, 2, 3))
+    (gradient,) = torch.autograd.grad((_IMAGE_WEIGHT * moved + losses).sum(), seen.delta)
     return torch.where(batch.grey[:, None, None, None], gradient.mean(dim=1, keepdim=True), gradient)
 
 
