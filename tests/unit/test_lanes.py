@@ -42,6 +42,9 @@ class Channel:
     def can_consume_max_estimate(self) -> int:
         return self._free
 
+    def reconsider(self) -> bool:
+        return False
+
 
 class Connection:
     def __init__(self) -> None:

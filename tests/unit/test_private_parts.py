@@ -115,3 +115,12 @@ def test_the_transport_and_the_handler_of_messages_can_be_put_in_the_place_of_ce
 
 def test_the_last_of_kombus_connection_errors_is_the_one_that_is_no_error_of_a_connection() -> None:
     assert Transport.connection_errors[-1] is KeyError
+
+
+def test_a_wait_for_messages_asks_the_queues_that_the_channels_cycle_gives() -> None:
+    source = inspect.getsource(Channel._brpop_start)
+    assert "self._queue_cycle.consume(len(self.active_queues))" in source
+    assert "self._in_poll = self.client.connection" in source
+    assert "self._queue_cycle.update(self.active_queues)" in inspect.getsource(Channel._update_queue_cycle)
+    assert "self._quick_append = self._delivered.__setitem__" in inspect.getsource(QoS.__init__)
+    assert "self._quick_ack = self._dirty.add" in inspect.getsource(QoS.__init__)

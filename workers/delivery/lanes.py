@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 _EXIT_FAILURE: Final = 70
 _LONGEST_WAIT_S, _LONGEST_IDLE_WAIT_S = 0.02, 0.5
 _SHORTEST_WAIT_S: Final = 0.001
+_DIVIDED_WAIT_S: Final = 0.005
 _EVENTS_EVERY_S: Final = 0.25
 _MOST_EVENTS: Final = 1_000  # in one message to Flower
 _LANES: Final = {"query": (QUEUE_QUERY,), "activate": (QUEUE_ACTIVATE, QUEUE_INDEX)}
@@ -149,6 +150,8 @@ class ShortPollConnection:
         if most and not free:
             self._freed.wait(min(timeout, _LONGEST_WAIT_S))
             longest_s = _SHORTEST_WAIT_S
+        elif self._channel.reconsider():  # a job that ends may make room for one of the clients that are left out
+            longest_s = _DIVIDED_WAIT_S
         self._connection.drain_events(timeout=min(timeout, longest_s))
 
     def __getattr__(self, name: str) -> Any:

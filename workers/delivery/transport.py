@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from queue import Empty
 from typing import Any, TypeAlias
 
@@ -11,7 +13,9 @@ from kombu import Connection
 from kombu.transport.redis import Channel, Transport
 from kombu.transport.virtual import QoS
 from kombu.utils.encoding import bytes_to_str
-from redis import ResponseError
+from redis.exceptions import ResponseError
+
+from workers.delivery.turns import Turns
 
 __all__ = ["OddQueue", "Screen", "screened_connection"]
 
@@ -48,6 +52,11 @@ class _InMemory(QoS):  # type: ignore[misc]
     stops. kombu would keep them in Redis too, for eight commands each; if the process dies, the ledger knows which jobs
     are unfinished."""
 
+    def taken(self) -> Counter[str]:
+        """How many messages of each queue are at work."""
+        at_work = [message for tag, message in self._delivered.items() if tag not in self._dirty]
+        return Counter(message.delivery_info["routing_key"] for message in at_work)
+
     def restore_unacked(self) -> list[Any]:
         for error, _ in super().restore_unacked():
             logger.warning("A message could not be put back; the ledger sends it again: %s", error)
@@ -62,6 +71,39 @@ class _ScreenedChannel(Channel):  # type: ignore[misc]
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.QoS = _InMemory
+        self._divided = True  # the threads among the clients, if this user of Redis may end a wait
+        self.turns = self._queue_cycle = Turns(self.qos.taken, self._threads)
+        self._waits_as: tuple[object, int] | None = None  # the connection that waits for messages, and its id
+
+    def reconsider(self) -> bool:
+        """End a wait for messages that leaves out a queue which should be asked now; returns whether one goes on that
+        leaves out some."""
+        if not (self._in_poll and self._waits_as and self.turns.left_out):
+            return False
+        if not self.turns.outdated():
+            return True
+        with self._if_allowed(), self.conn_or_acquire() as client:
+            client.client_unblock(self._waits_as[1])
+        self.turns.left_out = frozenset()  # the wait ends, and the next one asks others
+        return False
+
+    def _threads(self) -> int:
+        return self.qos.prefetch_count if self._divided else 0
+
+    @contextmanager
+    def _if_allowed(self) -> Iterator[None]:
+        try:
+            yield
+        except ResponseError as error:  # rights of an earlier version of deploy/security
+            logger.warning("Clients take turns, but threads are not kept free for them: %s", error)
+            self._divided = False
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        if self._divided and (self._waits_as is None or self._waits_as[0] is not self.client.connection._sock):
+            with self._if_allowed():
+                number = self.client.client_id()
+                self._waits_as = self.client.connection._sock, number
+        super()._brpop_start(timeout)
 
     def _brpop_read(self, **options: Any) -> bool:
         """kombu's method of this name (5.7), which delivers whatever it can read as JSON and raises what it cannot;
