@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
-from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
-from kombu import Consumer, Queue
-from pydantic import SecretStr
 
 from producer import AsyncProducer, Producer
 from tasks.app import Sender, create_app, submit
-from tasks.connection import broker_url, connect_redis
+from tasks.connection import connect_redis
 from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.events import EventLog, subject_of
 from tasks.ledger.keys import open_key
@@ -38,7 +32,6 @@ from tests.stack import WorkerProcess, aii
 from tests.waiting import LIMIT_S, wait_for
 from workers.delivery.reconciler import LostPlaces, Reconciler
 from workers.delivery.set_aside import SetAside
-from workers.delivery.transport import screened_connection
 
 BUSY, SHOP = "agency", "shop"
 SHARE = share_queue(QUEUE, SHOP)
@@ -220,75 +213,3 @@ def test_a_job_submitted_again_for_another_client_leaves_the_queue_it_was_in(
     assert ledger.recovery.waiting_up_to(QUEUE, 99) == []
     assert [place for _, place in ledger.recovery.waiting_up_to(SHARE, 99)] == [2]
     assert operations.waiting(QUEUE)[0] == 1
-
-
-class Lane:
-    """What a worker's lane takes from its queues; its jobs end when they are told to."""
-
-    def __init__(self, settings: Settings, stack: ExitStack, threads: int = 4) -> None:
-        letters = DeadLetters(stack.enter_context(connect_redis(settings)))
-        aside = SetAside(letters)
-        kind = screened_connection(aside.screen, aside.odd_queue)
-        self._connection = stack.enter_context(kind(broker_url(settings)))
-        self.channel = self._connection.channel()
-        self.channel.basic_qos(0, threads, False)
-        self.at_work: list[Any] = []
-        queues = [Queue(name) for name in queues_of(QUEUE)]
-        consumer = Consumer(self.channel, queues, callbacks=[lambda _, message: self.at_work.append(message)])
-        consumer.consume()
-
-    def take(self) -> None:
-        self.channel.reconsider()
-        with suppress(TimeoutError):
-            self._connection.drain_events(timeout=0.01)
-
-    def counts(self) -> dict[str, int]:
-        """How many jobs of each queue are at work."""
-        return dict(Counter(message.delivery_info["routing_key"] for message in self.at_work))
-
-    def has(self, **counts: int) -> None:
-        wanted = {share_queue(QUEUE, client): count for client, count in counts.items()}
-        wait_for(lambda: self.take() or self.counts() == wanted, lambda: f"{self.counts()} are at work")
-
-    def leaves_out(self, client: str) -> bool:
-        """Whether it waits for messages now, but not for those of `client`."""
-        self.take()
-        return bool(self.channel.reconsider()) and share_queue(QUEUE, client) in self.channel.turns.left_out
-
-    def end_one(self, client: str) -> None:
-        queue = share_queue(QUEUE, client)
-        message = next(one for one in self.at_work if one.delivery_info["routing_key"] == queue)
-        self.at_work.remove(message)
-        message.ack()
-
-
-def test_a_backlog_leaves_half_of_the_threads_to_another_client(
-    ledger: Ledger, sender: Sender, settings: Settings
-) -> None:
-    for name, client in [(f"a{n}", BUSY) for n in range(9)] + [("b", SHOP)]:
-        assert submit(ledger, sender, request(name), client=client)
-    with ExitStack() as stack:
-        lane = Lane(settings, stack)
-        lane.has(agency=2, shop=1)
-        wait_for(lambda: lane.leaves_out(BUSY), "the backlog is not left out")
-        lane.end_one(BUSY)
-        lane.has(agency=2, shop=1)
-        assert submit(ledger, sender, request("b2"), client=SHOP)
-        lane.has(agency=2, shop=2)
-        assert messages(settings) == {share_queue(QUEUE, BUSY): 9 - 3}
-
-
-def test_a_redis_that_lets_no_wait_be_ended_is_asked_for_all_queues(
-    ledger: Ledger, sender: Sender, settings: Settings
-) -> None:
-    for name, client in [(f"a{n}", BUSY) for n in range(9)] + [("b", SHOP)]:
-        assert submit(ledger, sender, request(name), client=client)
-    with ExitStack() as stack, connect_redis(settings) as redis:
-        user = uuid.uuid4().hex
-        redis.execute_command("ACL", "SETUSER", user, "on", ">x", "~*", "&*", "+@all", "-client|unblock")
-        stack.callback(redis.execute_command, "ACL", "DELUSER", user)
-        url = settings.redis_url.get_secret_value().replace("://", f"://{user}:x@")
-        lane = Lane(settings.model_copy(update={"redis_url": SecretStr(url)}), stack)
-        lane.has(agency=2, shop=1)
-        lane.end_one(BUSY)
-        lane.has(agency=3, shop=1)
