@@ -274,11 +274,17 @@ def test_copies_that_are_not_used_are_deleted_after_a_week(place: Place) -> None
         (place.cache / name).write_bytes(b"x")
         os.utime(place.cache / name, (time.time() - days * 86_400,) * 2)
     (place.cache / ".part-new").write_bytes(b"x")
+    place.files.reading.mkdir(parents=True)
+    read = [place.files.reading / name for name in ("new.sqlite", "old.sqlite")]
+    for path in read:
+        path.write_bytes(b"x")
+    os.utime(read[1], (time.time() - 8 * 86_400,) * 2)
     for name in used:
         os.utime(place.cache / name, (0, 0))
     place.open()
     prune(place.cache)
     assert {path.name for path in place.cache.iterdir() if path.is_file()} == used | {".part-new"}
+    assert list(place.files.reading.iterdir()) == read[:1]
 
 
 def test_a_copy_is_read_again_only_when_it_is_another_file_than_was_checked(tmp_path: Path) -> None:

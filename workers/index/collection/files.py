@@ -45,6 +45,7 @@ _MAX_FEATURES: Final = 64 * 2**20
 KEPT_GENERATIONS: Final = 3
 _UNUSED_S: Final = 7 * 86_400
 _HALF_DONE_S: Final = 3_600
+_READING: Final = ".reading"
 _CHECKED: Final = CheckedFiles()  # of this process, whose stores are many
 
 
@@ -66,7 +67,7 @@ class CollectionStore:
     @property
     def reading(self) -> Path:
         """A folder for what was read of result documents; see :mod:`workers.index.maintenance.activations`."""
-        return self._cache / ".reading" / self._name
+        return self._cache / _READING / self._name
 
     def upload(self, path: Path) -> str:
         """Store a file under its digest, which is returned; not sent again when it is stored already with this size."""
@@ -285,12 +286,13 @@ def _note_use(path: Path) -> None:
 
 
 def prune(cache: Path) -> None:
-    """Delete local copies that were not opened for a week, and downloads that ended halfway.
+    """Delete local copies that were not opened for a week, what an interrupted repair has read and not gone on with in
+    that time, and downloads that ended halfway.
 
     A process that has one mapped can still read it, and fetches it again when it opens it next.
     """
     now = time.time()
-    for path in cache.glob("*") if cache.exists() else ():
+    for path in [*cache.glob("*"), *cache.glob(f"{_READING}/*/*")] if cache.exists() else ():
         kept_s = _HALF_DONE_S if path.name.startswith(PART_PREFIX) else _UNUSED_S
         try:
             if path.is_file() and now - max(path.stat().st_atime, path.stat().st_mtime) > kept_s:
