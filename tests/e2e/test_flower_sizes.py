@@ -43,10 +43,11 @@ _OVERLAPS = """(() => {
     return found;
 })()"""
 
-# Names of images beside which the verification does not stand on the right.
+# Names of images beside which the verification does not stand on the right, or is cut off.
 _BESIDE_NAMES = """[...document.querySelectorAll('.aii .shot .name')]
     .map(e => [e.querySelector('a'), [...e.querySelectorAll('span')].find(s => /verified|passive/.test(s.textContent))])
-    .filter(([name, said]) => said && said.getBoundingClientRect().left < name.getBoundingClientRect().right - 1)
+    .filter(([name, said]) => said && (said.getBoundingClientRect().left < name.getBoundingClientRect().right - 1 ||
+            said.getBoundingClientRect().right > name.parentElement.getBoundingClientRect().right + 1))
     .map(([name]) => name.textContent)"""
 
 
