@@ -92,10 +92,17 @@ def test_an_object_of_a_bucket_becomes_a_protected_file_that_another_bucket_find
 
 
 def kill_bridges() -> None:
-    bridges = [one for one in psutil.Process().children(recursive=True) if "ingest" in one.cmdline()]
+    bridges = [one for one in psutil.Process().children(recursive=True) if "ingest" in command_line(one)]
     assert len(bridges) == 2
     for bridge in bridges:
         bridge.kill()
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # another test's, which has ended
+        return []
 
 
 def answered(client: httpx.Client, receiver: Receiver) -> dict[str, Any] | None:

@@ -74,10 +74,14 @@ def test_many_jobs_are_done_once_each_although_the_primary_is_killed(
             command = subprocess.Popen(
                 [*AII, "activate", str(folder), "--steps", "1"], env=environment, stdout=out, stderr=err
             )
-            wait_for(lambda: done(behind_sentinels) >= JOBS // 10, "the jobs did not begin")
-            killed = redis_set.kill_primary()
-            status = command.wait(LIMIT_S)
-        assert status == 0, (tmp_path / "err").read_text()
+            try:
+                wait_for(lambda: done(behind_sentinels) >= JOBS // 10, "the jobs did not begin")
+                killed = redis_set.kill_primary()
+                wait_for(lambda: command.poll() is not None, (tmp_path / "err").read_text)
+            finally:
+                command.kill()
+                command.wait()
+        assert command.returncode == 0, (tmp_path / "err").read_text()
         assert redis_set.primary() != killed
         with connect_redis(behind_sentinels) as client:
             entries = client.xrange(journal_stream("starter"))
