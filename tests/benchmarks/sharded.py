@@ -5,17 +5,22 @@ real; each shard is a process with one searching thread. The same queries are as
 cells (`alone`), of one shard for its own part (`part`), and of all shards together (`sharded`): milliseconds at the
 median and at the 95th percentile, of `Collection.search_many`, and of `Collection.find` for the part. Extraction, the
 queue and the document, which a query has besides, are not in it. `lists_mb` is what each of the other processes has of
-the inverted lists in memory after that, of `lists_mb_alone` in their file. Answers are compared before.
+the inverted lists in memory after that, of `lists_mb_alone` in their file. `alone_cpu_ms`, `part_cpu_ms` and
+`sharded_cpu_ms` are what a query takes of a core in this process, `others_cpu_ms` in each of the others: processes that
+share cores wait for each other, hosts do not. Answers are compared before.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -66,12 +71,16 @@ def main(
 
 
 def measured(place: Place, folder: Path, shards: int, nprobes: tuple[int, ...]) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     own = Shard(1, shards)
     together = opened(place, own)
     queries = together.codec.decode(random_codes(together.codec, QUERIES, 3))
     with serving(place, folder, own.all[1:]) as processes:
-        rows = [compared(place, together, own, queries, nprobe) for nprobe in nprobes]
+        for nprobe in nprobes:
+            before = [cpu_s(process.pid) for process in processes]
+            rows.append(compared(place, together, own, queries, nprobe))
+            spent = [cpu_s(process.pid) - of_it for process, of_it in zip(processes, before, strict=True)]
+            rows[-1]["others_cpu_ms"] = 1000 * float(np.mean(spent)) / (COMPARED + len(queries))
         lists = place.cache / together.manifest.segments[0].index
         memory = [resident_mb(process.pid, lists) for process in processes]
     for row in rows:
@@ -92,13 +101,20 @@ def compared(place: Place, together: Collection, own: Shard, queries: Features, 
         one, other = (c.search_many(query, 10, nprobe)[0] for c in (alone, together))
         assert (one.matches, one.evidence) == (other.matches, other.evidence)
     taken: dict[str, list[float]] = {"alone": [], "part": [], "sharded": []}
+    cpu_ms = dict.fromkeys(taken, 0.0)
     for query in queries[:, None]:
-        taken["alone"].append(timed(alone.search_many, query, 10, nprobe))
-        taken["part"].append(timed(part.search, query))
-        taken["sharded"].append(timed(together.search_many, query, 10, nprobe))
+        for name, call in (
+            ("alone", partial(alone.search_many, query, 10, nprobe)),
+            ("part", partial(part.search, query)),
+            ("sharded", partial(together.search_many, query, 10, nprobe)),
+        ):
+            before = time.process_time()
+            taken[name].append(timed(call))
+            cpu_ms[name] += 1000 * (time.process_time() - before) / len(queries)
     row: dict[str, Any] = {"codes": len(alone), "shards": own.count, "nprobe": nprobe}
     for name, times in taken.items():
         row |= {f"{name}_ms": 1000 * float(np.median(times)), f"{name}_p95_ms": 1000 * float(np.quantile(times, 0.95))}
+    row |= {f"{name}_cpu_ms": spent for name, spent in cpu_ms.items()}
     return row | {"p95_to_alone": row["sharded_p95_ms"] / row["alone_p95_ms"]}
 
 
@@ -143,6 +159,12 @@ def answer_others(shard: Shard, name: str, folder: Path) -> NoReturn:
     server = ShardServer(place.redis, collections, shard)
     while True:
         server.serve_once()
+
+
+def cpu_s(pid: int) -> float:
+    """What a process has taken of a core so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mb(pid: int, file: Path) -> float:
