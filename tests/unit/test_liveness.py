@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 
@@ -10,6 +11,7 @@ from tasks.errors import NotReady, RedisUnavailable
 from tasks.monitoring.metrics import Counters
 from tasks.periodic import PeriodicThread
 from tests.health import probe
+from tests.waiting import LIMIT_S
 from workers.delivery.pulse import Pulse
 from workers.monitoring.health import HealthServer, Readiness
 
@@ -26,6 +28,14 @@ def test_a_worker_that_is_stuck_says_so_where_it_is_asked_whether_it_lives() -> 
     assert live(server.port) == (200, {"live": True, "stuck": {}})
     stuck["lanes"] = "It is stuck."
     assert live(server.port) == (503, {"live": False, "stuck": stuck})
+    server.stop()
+
+
+def test_a_connection_that_says_nothing_is_closed() -> None:
+    server = HealthServer("127.0.0.1", 0, Readiness(), Counters, silent_s=0.1)
+    server.start()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT_S) as silent:
+        assert silent.recv(1) == b""
     server.stop()
 
 

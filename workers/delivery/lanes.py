@@ -8,8 +8,10 @@ wait for one to end; across processes, the device could not serve a query betwee
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +20,10 @@ from typing import Any, Final
 import torch
 from celery import Celery
 from celery.events import EventDispatcher
+from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import WorkController, state
 from celery.worker.consumer import Consumer
+from redis import ResponseError
 
 from tasks.app import create_app
 from tasks.names import QUEUE_ACTIVATE, QUEUE_INDEX, QUEUE_QUERY
@@ -39,6 +43,7 @@ _EXIT_FAILURE: Final = 70
 _LONGEST_WAIT_S, _LONGEST_IDLE_WAIT_S = 0.02, 0.5
 _SHORTEST_WAIT_S: Final = 0.001
 _DIVIDED_WAIT_S: Final = 0.005
+_REFUSED_PAUSE_S: Final = (1.0, 2.0)
 _EVENTS_EVERY_S: Final = 0.25
 _MOST_EVENTS: Final = 1_000  # in one message to Flower
 _LANES: Final = {"query": (QUEUE_QUERY,), "activate": (QUEUE_ACTIVATE, QUEUE_INDEX)}
@@ -196,10 +201,14 @@ class _Consumer(Consumer):  # type: ignore[misc]  # celery has no types
         it, that fails with errors that Celery takes for the end of the worker (an AttributeError inside kombu, in one
         of thirty losses). Nothing depends on it: the ledger knows what is unfinished.
         """
+        # Each time, that a setting will have another default; Celery's logging turns such warnings on.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
         try:
             super().on_connection_error_after_connected(exc)
         except Exception:
             logger.warning("A lost connection could not be closed in order", exc_info=True)
+        if isinstance(exc, ResponseError):  # a Redis that is there and refuses would be asked again at once
+            time.sleep(random.uniform(*_REFUSED_PAUSE_S))
 
 
 def worker_app(

@@ -13,7 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -25,8 +25,6 @@ from tasks.monitoring.prometheus import CountersCollector
 __all__ = ["Check", "HealthServer", "Readiness", "failed_checks"]
 
 logger = logging.getLogger(__name__)
-
-_SILENT_S: Final = 10.0
 
 # Raises an error that says what is missing.
 Check = Callable[[], object]
@@ -62,6 +60,7 @@ class HealthServer:
         port: where to listen; 0 takes a free one, see :attr:`port`.
         liveness: by name, why the process is to be restarted; empty when it gets on.
         counters: the figures of this process.
+        silent_s: after which a connection that says nothing is closed, so that it keeps no thread.
 
     Raises:
         InvalidRequest: the address cannot be listened on.
@@ -74,11 +73,12 @@ class HealthServer:
         readiness: Readiness,
         counters: Callable[[], Counters],
         liveness: Callable[[], Mapping[str, str]] = dict,
+        silent_s: float = 10.0,
     ) -> None:
         registry = CollectorRegistry()
         registry.register(CountersCollector(counters))
         try:
-            self._server = ThreadingHTTPServer((address, port), _handler(readiness, registry, liveness))
+            self._server = ThreadingHTTPServer((address, port), _handler(readiness, registry, liveness, silent_s))
         except OSError as error:
             text = f"Nothing can listen on {address}:{port} ({error.strerror}): set AII_METRICS_PORT to another one."
             raise InvalidRequest(text) from error
@@ -99,10 +99,10 @@ class HealthServer:
 
 
 def _handler(
-    readiness: Readiness, registry: CollectorRegistry, liveness: Callable[[], Mapping[str, str]]
+    readiness: Readiness, registry: CollectorRegistry, liveness: Callable[[], Mapping[str, str]], silent_s: float
 ) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        timeout = _SILENT_S  # of a socket: who connects and says nothing keeps no thread
+        timeout = silent_s  # of its socket
 
         def do_GET(self) -> None:
             if self.path == "/live":
