@@ -221,6 +221,14 @@ def test_views_share_the_rate_of_one_query() -> None:
     assert likely[1] < likely[0]
 
 
+def test_where_nothing_is_found_the_reason_names_the_metadata_that_were_asked_for() -> None:
+    for calibration, threshold in ((starter.read_card().calibration, None), (None, 0.5)):
+        for by_metadata in (True, False):
+            judged = judge(_evidence(None, calibration, threshold=threshold, by_metadata=by_metadata))
+            assert judged.verdict == "no_match"
+            assert ("with this metadata" in judged.assessment.reason) == by_metadata
+
+
 def test_no_rate_is_named_for_a_score_that_is_worse_than_any_that_was_measured() -> None:
     calibration = starter.read_card().calibration
     worst, beyond = (judge(_evidence(distance, calibration)).assessment for distance in (1.0, 1.01))

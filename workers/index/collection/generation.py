@@ -154,6 +154,7 @@ def evidence_of(
         threshold=manifest.threshold,
         reranked=manifest.features,
         unsearched=finder.unsearched(asked.around),
+        by_metadata=asked.by_metadata,
     )
 
 

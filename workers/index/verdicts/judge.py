@@ -39,6 +39,7 @@ class Evidence:
         reranked: how the features are stored whose distances these are; None where they are those of codes.
         unsearched: the share (0..1) of its cells that were not searched.
         views: how many versions of the query were searched, each of which could have given a false match.
+        by_metadata: whether only assets with some metadata were wanted.
     """
 
     distances: Sequence[float]
@@ -53,6 +54,7 @@ class Evidence:
     reranked: FeatureType | None = None
     unsearched: float = 0.0
     views: int = 1
+    by_metadata: bool = False
 
     @property
     def scores(self) -> list[float] | None:
@@ -61,6 +63,12 @@ class Evidence:
             return None
         scale = self.calibration.curve(self.nprobe).scale
         return [score(distance, self.cohort, scale) for distance in self.distances]
+
+    @property
+    def nothing(self) -> str:
+        """Why there is no match, where there is none."""
+        wanted = "No asset with this metadata" if self.by_metadata else "No asset"
+        return f"{wanted} was found in the searched cells: a higher nprobe searches more."
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -124,7 +132,7 @@ def _by_distance(evidence: Evidence, threshold: float | None) -> Judgement:
     if limit is None:
         return Judgement("uncalibrated", None, Assessment(reason="The collection has no threshold.", **facts))
     if first is None:
-        return Judgement("no_match", limit, Assessment(reason="No asset was found in the searched cells.", **facts))
+        return Judgement("no_match", limit, Assessment(reason=evidence.nothing, **facts))
     near = first <= limit
     reason = f"The distance {first:.3f} is {'within' if near else 'beyond'} the threshold {limit:.3f}."
     return Judgement("match" if near else "no_match", limit, Assessment(reason=reason, **facts))
@@ -162,7 +170,7 @@ def _banded(
     if evidence.crowded and evidence.hidden:
         return "uninformative", _UNINFORMATIVE
     if first is None:
-        return "no_match", "No asset was found in the searched cells: a higher nprobe searches more."
+        return "no_match", evidence.nothing
     if limit is None:
         return "uncalibrated", ""
     assets = "one asset" if evidence.assets == 1 else f"{evidence.assets:,} assets"
