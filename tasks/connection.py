@@ -12,9 +12,12 @@ from urllib.parse import quote
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.client import Pipeline
+from redis.commands.core import Script
+from redis.exceptions import NoScriptError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
+from tasks.errors import RedisUnavailable
 from tasks.failover import FAILOVER_WAIT_S, NO_FAILOVER, Failover
 from tasks.redis_address import RedisAddress, redis_address_of
 from tasks.redis_errors import named_errors, refuse_other_services
@@ -48,6 +51,9 @@ class RedisClient(redis.Redis):  # type: ignore[misc]  # mypy does not follow re
         pipe.address, pipe.failover = self.address, self.failover
         return pipe
 
+    def register_script(self, script: str) -> Script:
+        return _NamedScript(self, script)
+
     def check(self) -> None:
         """Ask for an answer.
 
@@ -60,6 +66,16 @@ class RedisClient(redis.Redis):  # type: ignore[misc]  # mypy does not follow re
         if isinstance(told, list):  # by the older of the two protocols
             told = dict(zip(told[::2], told[1::2], strict=False))
         refuse_other_services(self.address, told)
+
+
+class _NamedScript(Script):  # type: ignore[misc]
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """redis-py loads a script that the server does not know, once: in between, another server may have become the
+        primary, or someone may have removed all scripts."""
+        try:
+            return super().__call__(*args, **options)
+        except NoScriptError as error:
+            raise RedisUnavailable("Redis has just forgotten a script: try again.") from error
 
 
 class _NamedPipeline(Pipeline):  # type: ignore[misc]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from tasks.app import Sender, create_app
 from tasks.connection import RedisClient, connect_redis
+from tasks.errors import RedisUnavailable
 from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.keys import LEASES, closed_key, head_key, job_key, later_key, open_key
 from tasks.ledger.ledger import Ledger
@@ -125,6 +128,29 @@ def test_counters_and_places_that_make_no_sense_keep_no_job_from_its_end(ledger:
     assert claim(ledger, good) is Claim.CLAIMED
     assert client.get(head_key(QUEUE)) == client.hget(job_key(good), "seq")
     assert ledger.close(good, "t", JobState.DONE)
+
+
+def test_a_redis_that_forgets_its_scripts_is_asked_again_and_condemns_no_job(
+    client: RedisClient, settings: Settings
+) -> None:
+    script, forgetting = client.register_script("return 1"), threading.Event()
+
+    def forget() -> None:
+        with connect_redis(settings) as other:
+            while forgetting.is_set():
+                other.script_flush()
+
+    forgetting.set()
+    thread = threading.Thread(target=forget)
+    thread.start()
+    try:
+        for _ in range(300):
+            with suppress(RedisUnavailable):
+                assert script() == 1
+    finally:
+        forgetting.clear()
+        thread.join()
+    assert script() == 1
 
 
 def test_figures_that_make_no_sense_are_left_out(client: RedisClient) -> None:
