@@ -35,6 +35,7 @@ _OURS = ("AII_", "RCLONE_", "FLOWER_", "CELERY_")
 _ANSWER_TIMEOUT_S = 5
 _MOST_WORKERS = 8
 _MOST_WORKERS_OF_GPUS = 16
+_GPU_BYTES = 4 * 2**30  # of a worker that shares one: its context, the network in two forms, batches of sixteen
 _WORKER_STOP_MARGIN_S = 5.0  # it ends by itself before
 _STORE_STOP_S = 10.0
 _OWN_SWEEP_S = 5
@@ -132,11 +133,27 @@ def _worker_service(stack: Stack, state: Path, number: int, *, alone: bool) -> S
 
 def workers_here(settings: Settings) -> int:
     """How many workers suit this machine, within the limits of a container: one for each core, as far as there is
-    memory, and no more than one producer and one S3 server keep busy. On a GPU too, which several share: what is done
-    with an image's pixels takes a core twenty times as long as its optimisation takes a GPU."""
-    on_gpus = settings.device != "cpu" and bool(gpus())
-    most = _MOST_WORKERS_OF_GPUS if on_gpus else _MOST_WORKERS
-    return max(1, min(cores(), memory_bytes() // _WORKER_BYTES, most))
+    memory, and no more than one producer and one S3 server keep busy. Several share a GPU, as far as there is memory on
+    it: what is done with an image's pixels takes a core four to ten times as long as a GPU takes to optimise it."""
+    if settings.device != "cpu" and (found := gpus()):
+        used = found if ":" not in settings.device else [settings.device.partition(":")[2]]
+        sharing = len(used) * (gpu_memory_bytes(used[0]) // _GPU_BYTES)
+        return max(len(used), min(cores(), memory_bytes() // (2 * _WORKER_BYTES), sharing, _MOST_WORKERS_OF_GPUS))
+    return max(1, min(cores(), memory_bytes() // _WORKER_BYTES, _MOST_WORKERS))
+
+
+def gpu_memory_bytes(name: str) -> int:
+    """Of the GPU that ``CUDA_VISIBLE_DEVICES`` names so; 0 where the driver does not say."""
+    try:
+        import pynvml  # noqa: PLC0415  # loads the driver's library: only where there is one
+    except ImportError:
+        return 0
+    try:
+        pynvml.nvmlInit()
+        by_index, by_id = pynvml.nvmlDeviceGetHandleByIndex, pynvml.nvmlDeviceGetHandleByUUID
+        return int(pynvml.nvmlDeviceGetMemoryInfo(by_index(int(name)) if name.isdigit() else by_id(name)).total)
+    except pynvml.NVMLError:
+        return 0
 
 
 def find_worker(settings: Settings, pid: int) -> None:

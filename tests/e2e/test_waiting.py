@@ -152,6 +152,7 @@ def test_a_command_waits_for_redis_to_start_and_to_come_back(
         assert command.says("2 failed").count("[cancelled]") == 2
 
 
+@pytest.mark.usefixtures("settings")  # no documents of jobs that are the same
 def test_redis_behind_a_unix_socket_serves_commands_and_a_worker(
     own_redis: OwnRedis, stack_environment: dict[str, str], shared_settings: Settings, photos: Path, tmp_path: Path
 ) -> None:

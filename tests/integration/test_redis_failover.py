@@ -59,6 +59,7 @@ def done(settings: Settings) -> int:
         return int(client.zcard("aii:closed:done"))
 
 
+@pytest.mark.usefixtures("settings")  # no documents of jobs that are the same
 def test_many_jobs_are_done_once_each_although_the_primary_is_killed(
     redis_set: SentinelSet, behind_sentinels: Settings, stack_environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -210,8 +210,9 @@ def test_robust_mode_takes_few_steps_unless_the_options_say_how_many(features: F
     assert default.views
     assert default.steps < 10
     assert [schedule(7).steps, schedule(20).steps, schedule(10, 1.0).steps] == [7, 20, 10]
-    again = Work(prepared, codec, ActivationOptions(robust=True), 20, take_all_steps=True)
-    assert again.schedule.steps == 20
+    for steps in (5, 10):
+        again = Work(prepared, codec, ActivationOptions(robust=True, steps=steps), 2 * steps, take_all_steps=True)
+        assert again.schedule.steps == 2 * steps
 
 
 def test_views_are_images_of_the_same_shape_that_carry_a_gradient(batch: Batch, extractor: Extractor) -> None:

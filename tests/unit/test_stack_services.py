@@ -106,12 +106,17 @@ def test_workers_for_each_core_share_the_gpus(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setattr("deploy.local.services._WORKER_BYTES", 1)
     monkeypatch.setattr("deploy.local.services.cores", lambda: 12)
+    monkeypatch.setattr("deploy.local.services.gpu_memory_bytes", lambda name: 0)
     stack = plan_stack({})
+    assert workers_here(stack.settings) == 2  # no driver says what memory they have
+    monkeypatch.setattr("deploy.local.services.gpu_memory_bytes", lambda name: 80 * 2**30)
     assert workers_here(stack.settings) == 12
     environments = [s.environment for s in worker_services(stack, tmp_path, 3)]
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["0", "1", "0"]
     monkeypatch.setattr("deploy.local.services.cores", lambda: 64)
     assert workers_here(stack.settings) == 16
+    monkeypatch.setattr("deploy.local.services.gpu_memory_bytes", lambda name: 8 * 2**30)
+    assert workers_here(stack.settings) == 4
 
 
 def test_the_redis_configuration_is_readable_by_its_owner_only(stack: Stack, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from tasks.results import ExtractorIdentity
 from workers.activation.objective import Objective
-from workers.activation.optimiser import Pace, Runner, optimise
+from workers.activation.optimiser import PACES, Pace, Runner, optimise
 from workers.activation.step import Batch, Schedule, State, forward, step
 from workers.extractors import network
 from workers.extractors.compact import CompactNet
@@ -102,3 +102,9 @@ def test_the_loop_reads_once_a_step_at_most() -> None:
     assert len(counts) > 2
     assert max(counts) <= 1
     assert sum(counts) > 0
+
+
+def test_a_gpu_knows_few_sizes_of_batches() -> None:
+    sizes = {PACES["cuda"].size(images) for images in range(1, 257)}
+    assert sizes == {1, 4, 16, 64, 128, 192, 256}
+    assert all(PACES["cpu"].size(images) == images for images in (1, 3, 100))

@@ -66,7 +66,8 @@ class Work:
     @property
     def schedule(self) -> Schedule:
         robust = self.options.robust  # its views differ from step to step: nothing settles
-        few = robust and self.steps == _DEFAULTS.steps and self.options.learning_rate is None
+        asked = self.options.learning_rate is not None or self.options.steps != _DEFAULTS.steps
+        few = robust and not asked and not self.take_all_steps
         return Schedule(
             _ROBUST_STEPS if few else self.steps,
             self.options.effective_learning_rate,
@@ -117,8 +118,8 @@ class Engine:
             The largest size that the device has memory for (0: not even one image), or None when all sizes ran.
         """
         side, options = self.extractor.input_size, ActivationOptions()
-        if not self._runner.pace.buckets:  # every size is one of its own
-            most = min(most, BATCH_IMAGES[self.extractor.device.type])
+        if self.extractor.device.type == "cpu":  # every size is one of its own
+            most = min(most, BATCH_IMAGES["cpu"])
         grey = prepare(np.full((side, side, 3), 128, np.uint8), side, options.alpha)
         work = Work(grey, codec, options, options.steps) if codec else None
         ran = 0

@@ -34,8 +34,11 @@ class Pace:
     late: bool = False
 
     def size(self, images: int) -> int:
-        """Of a batch for so many images."""
-        return next((bucket for bucket in self.buckets if bucket >= images), images)
+        """Of a batch for so many images; beyond the largest bucket, a multiple of it."""
+        if not self.buckets:
+            return images
+        largest = self.buckets[-1]
+        return next((bucket for bucket in self.buckets if bucket >= images), -(-images // largest) * largest)
 
 
 # On a CPU a decision costs nothing to read, and no work is done for images that are done. A GPU takes hardly longer for

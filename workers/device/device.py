@@ -100,7 +100,10 @@ class Device:
         if fitting is None:
             return
         if not fitting:
-            raise DeviceFull("The device has no memory for a single image: stop what else uses it, or use another one.")
+            raise DeviceFull(
+                "The device has no memory for a single image: stop what else uses it, let fewer workers share it "
+                "(`aii up --workers N`), or use another one."
+            )
         _free_memory()
         logger.warning("The device has memory for %d images at a time, not for %d", fitting, self._batch_images)
         self._batch_images = fitting

@@ -12,7 +12,8 @@ __all__ = ["IMAGENET_STD", "GeM", "colour_std", "embed"]
 # Colour statistics of natural photographs, which torchvision's models and SSCD were trained with.
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
-# Cosine of the gradients of real SSCD weights in float16 with those in float32: 0.930 as they are, 0.988 from 64 on.
+# Cosine of the gradients of real SSCD weights in float16 with those in float32: 0.930 as they are, 0.988
+# from 64 on; 0.986 on an H100.
 _GRADIENTS_ENLARGED: Final = 1024.0
 
 

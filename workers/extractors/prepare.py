@@ -127,6 +127,8 @@ def _cast(module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, 
 def _agreement(form: Form, exact: Form, images: torch.Tensor) -> Agreement:
     try:
         return compare(form, exact, images)
+    except torch.OutOfMemoryError:  # a RuntimeError that says nothing of the form
+        raise
     except RuntimeError as error:
         logger.info("%s cannot be computed here: %s", form.dtype, error)
         return Agreement(-1.0, -1.0, 0.0)
@@ -159,6 +161,8 @@ def _checked_dimension(name: str, plain: Form, images: torch.Tensor) -> int:
     try:
         with torch.no_grad():
             features = plain.features(images)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise CorruptExtractor(f"Extractor {name} fails on an image of side {images.shape[-1]}: {error}") from error
     if features.ndim != 2 or not torch.isfinite(features).all():

@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from tasks.errors import ExtractorMismatch, InvalidSetting
+from tasks.errors import DeviceFull, ExtractorMismatch, InvalidSetting
 from tasks.machine import gpus
 from tasks.results import ExtractorIdentity
 from tasks.state_folder import state_dir
@@ -124,10 +124,17 @@ def load_extractor(
         ExtractorMismatch: the weights are not the ones pinned.
         CorruptExtractor: the weights are damaged, or another network's.
         InvalidSetting: the network does not agree with itself in this precision.
+        DeviceFull: the device has no memory for it.
     """
     spec, net, digest = _found(name, store)
     side = spec.side or INPUT_SIZE
-    prepared = prepare(spec.name, net, side, device, precision)
+    try:
+        prepared = prepare(spec.name, net, side, device, precision)
+    except torch.OutOfMemoryError as error:
+        raise DeviceFull(
+            f"The device has no memory for the extractor {spec.name}: stop what else uses it, let fewer workers share "
+            "it (`aii up --workers N`), or use another one."
+        ) from error
     logger.info(
         "Extractor %s (sha256 %s…) from %s: %d-d, side %d, on %s; registers in %s, optimises in %s (%s)",
         spec.name, digest[:12], spec.address, prepared.dimension, side, device,

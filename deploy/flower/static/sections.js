@@ -27,7 +27,7 @@ const shot = (result, outdated) => {
   const trio = element("div", "trio", ...["original", "protected", "difference"].map((which) =>
     picture("/picture/" + which + "/" + result.job_id + "?commit=" + result.commit, which)));
   const good = result.status === "activated";
-  const steps = result.steps > result.steps_asked ? counted(result.steps, "step") : result.steps + " of " + counted(result.steps_asked, "step");
+  const steps = result.robust || result.steps > result.steps_asked ? counted(result.steps, "step") : result.steps + " of " + counted(result.steps_asked, "step");
   const name = element("div", "name", link(result.job_id, result.name || short(result.asset_id)), " ",
     element("span", good ? "good" : "bad", good ? "✓ verified" : "✗ passive"));
   name.title = result.name ? result.name + "\n" + result.asset_id : result.asset_id;
