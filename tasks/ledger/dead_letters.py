@@ -3,7 +3,8 @@
 aii:dead         stream of the last thousand: what it was, where it came from, why it could not be used
 aii:dead:known   sorted set of what is noted once although every worker meets it, by the time (s) it was noted
 aii:counts       its field `dead` counts all there ever were
-aii:aside:{key}  what was found under the key of a queue and is no list, as it was found
+aii:aside:{key}  what was found under a key of the broker and is of another type, as it was found; the next one of the
+                 same key is kept as aii:aside:{key}:2, and so on
 """
 
 from __future__ import annotations
@@ -38,12 +39,18 @@ redis.call('HINCRBY', KEYS[3], 'dead', 1)
 return 1
 """
 
-# KEYS key, its name aside.  Returns 1 if it was renamed. In one step, as a good list may take its place at any moment.
+# KEYS key, its name aside; ARGV type.  Returns the new name, if it was renamed. In one step, as a key of the right type
+# may take its place at any moment.
 _RENAME: Final = """
-local kind = redis.call('TYPE', KEYS[1]).ok
-if kind == 'list' or kind == 'none' then return 0 end
-redis.call('RENAME', KEYS[1], KEYS[2])
-return 1
+local found = redis.call('TYPE', KEYS[1]).ok
+if found == ARGV[1] or found == 'none' then return false end
+local aside, number = KEYS[2], 1
+while redis.call('EXISTS', aside) == 1 do
+  number = number + 1
+  aside = KEYS[2] .. ':' .. number
+end
+redis.call('RENAME', KEYS[1], aside)
+return aside
 """
 
 
@@ -99,10 +106,10 @@ class DeadLetters:
         said = [origin, reason[:_REASON_BOUND], kept, len(content), self._worker]
         return bool(self._add(keys=[_STREAM, _KNOWN, COUNTS], args=[_BOUND, once, *said]))
 
-    def move_aside(self, key: str) -> str | None:
-        """Rename the key of a queue that is no list; returns its new name, None where it is one or is missing."""
-        aside = f"aii:aside:{key}"
-        return aside if self._rename(keys=[key, aside]) else None
+    def move_aside(self, key: str, wanted: str = "list") -> str | None:
+        """Rename a key that is not of the type `wanted`; returns its new name, None where it is or is missing."""
+        aside: str | None = self._rename(keys=[key, f"aii:aside:{key}"], args=[wanted])
+        return aside
 
     def count(self) -> int:
         """How many are kept."""

@@ -67,9 +67,11 @@ def test_a_queue_that_is_no_list_is_renamed_and_keeps_no_message_of_another_queu
 ) -> None:
     client.set("activate.5", "odd")
     client.hset("query\x06\x163", "odd", "1")
+    asides = "aii:aside:activate.5", "aii:aside:query\x06\x163"
+    wait_for(lambda: client.exists(*asides) == 2, "they are not renamed")  # until then a producer cannot send either
     does_good_jobs(producer, shared_worker, 2)
-    assert client.get("aii:aside:activate.5") == "odd"
-    assert client.hgetall("aii:aside:query\x06\x163") == {"odd": "1"}
+    assert client.get(asides[0]) == "odd"
+    assert client.hgetall(asides[1]) == {"odd": "1"}
     reasons = [letter.reason for letter in DeadLetters(client).newest(9)]
     assert sum("was no list" in reason for reason in reasons) == len(reasons) == 2
 

@@ -39,7 +39,7 @@ class Lane:
     def __init__(self, settings: Settings, stack: ExitStack, threads: int = 4) -> None:
         self._redis = stack.enter_context(connect_redis(settings))
         aside = SetAside(DeadLetters(self._redis))
-        kind = screened_connection(aside.screen, aside.odd_queue)
+        kind = screened_connection(aside.screen, aside.odd_keys)
         self._connection = stack.enter_context(kind(broker_url(settings)))
         self.channel = self._connection.channel()
         self.channel.basic_qos(0, threads, False)

@@ -216,7 +216,7 @@ def worker_app(
 ) -> Celery:
     """A Celery application whose tasks give their jobs to `runner`; every lane needs one of its own."""
     app = create_app(settings)
-    app.amqp.Connection = screened_connection(set_aside.screen, set_aside.odd_queue)
+    app.amqp.Connection = screened_connection(set_aside.screen, set_aside.odd_keys)
     app.set_aside, app.pulse = set_aside, pulse
     for kind in kinds:
         _register(app, runner, kind)

@@ -45,15 +45,15 @@ class SetAside:
         self.add(queue, reason, element)
         return Envelope(job_id, REFUSED_TASK, reason).for_celery(queue) if job_id else None
 
-    def odd_queue(self, keys: Sequence[str]) -> None:
-        """Rename those keys of queues that are no lists: Redis gives out no message of the others because of them.
+    def odd_keys(self, keys: Sequence[str], wanted: str) -> None:
+        """Rename those keys of the broker that are not of the type `wanted`: no queue can be read because of them.
 
         Raises:
             RedisUnavailable
         """
         for key in keys:
-            if aside := self._letters.move_aside(key):
-                self.add("redis", f"The key {key!r} was no list, as a queue is, and is called {aside!r} now.", b"")
+            if aside := self._letters.move_aside(key, wanted):
+                self.add("redis", f"The key {key!r} was no {wanted}, and is called {aside!r} now.", b"")
 
     def message(self, message: Any, error: Exception) -> None:
         """Set aside and acknowledge a message, screened before, that Celery stumbled over with `error`."""

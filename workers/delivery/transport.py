@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from queue import Empty
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from kombu import Connection
 from kombu.transport.redis import Channel, Transport
@@ -15,31 +15,34 @@ from kombu.transport.virtual import QoS
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ResponseError
 
+from tasks.errors import AiiError
 from workers.delivery.turns import Turns
 
-__all__ = ["OddQueue", "Screen", "screened_connection"]
+__all__ = ["OddKeys", "Screen", "screened_connection"]
 
 logger = logging.getLogger(__name__)
 
 # From an element of a list and the queue's name to the message for Celery; None for one that was set aside.
 Screen: TypeAlias = Callable[[bytes, str], dict[str, Any] | None]
-# Is given the keys of the queues, when one of them is no list.
-OddQueue: TypeAlias = Callable[[Sequence[str]], None]
+# Is given keys, and the type that one of them is not of.
+OddKeys: TypeAlias = Callable[[Sequence[str], str], None]
+
+_WRONG_TYPE: Final = "WRONGTYPE"
 
 
-def screened_connection(screen: Screen, odd_queue: OddQueue) -> type[Connection]:
+def screened_connection(screen: Screen, odd_keys: OddKeys) -> type[Connection]:
     """Connections whose messages go through `screen`: a class for the attribute `Connection` of an app's `amqp`."""
 
     class ScreenedConnection(Connection):  # type: ignore[misc]  # kombu has no types
         def get_transport_cls(self) -> type[Transport]:
-            return _screened(super().get_transport_cls(), screen, odd_queue)
+            return _screened(super().get_transport_cls(), screen, odd_keys)
 
     return ScreenedConnection
 
 
-def _screened(transport: type[Transport], screen: Screen, odd_queue: OddQueue) -> type[Transport]:
+def _screened(transport: type[Transport], screen: Screen, odd_keys: OddKeys) -> type[Transport]:
     class ScreenedChannel(_ScreenedChannel, transport.Channel):  # type: ignore[misc, name-defined]
-        screen_element, set_odd_queue_aside = staticmethod(screen), staticmethod(odd_queue)
+        screen_element, set_aside = staticmethod(screen), staticmethod(odd_keys)
 
     class ScreenedTransport(transport):  # type: ignore[misc, valid-type]
         Channel = ScreenedChannel
@@ -65,7 +68,7 @@ class _InMemory(QoS):  # type: ignore[misc]
 
 class _ScreenedChannel(Channel):  # type: ignore[misc]
     screen_element: Screen
-    set_odd_queue_aside: OddQueue
+    set_aside: OddKeys
     ack_emulation = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -115,10 +118,7 @@ class _ScreenedChannel(Channel):  # type: ignore[misc]
                 self.client.connection.disconnect()
                 raise
             except ResponseError as error:
-                if "WRONGTYPE" not in str(error):
-                    raise
-                queues = self.active_queues
-                self.set_odd_queue_aside([self._q_for_pri(q, step) for q in queues for step in self.priority_steps])
+                self._rename_odd_keys(error, self._keys_of(self.active_queues), "list")
                 raise Empty from error
             if not answer:
                 raise Empty
@@ -132,6 +132,35 @@ class _ScreenedChannel(Channel):  # type: ignore[misc]
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
+
+    def _size(self, queue: str) -> int:
+        """kombu's, which is asked for each queue whenever a lane starts or reconnects."""
+        try:
+            return int(super()._size(queue))
+        except ResponseError as error:
+            self._rename_odd_keys(error, self._keys_of([queue]), "list")
+        return int(super()._size(queue))
+
+    def _queue_bind(self, exchange: str, *binding: Any) -> None:
+        """kombu's, which notes in Redis which queues an exchange has."""
+        try:
+            super()._queue_bind(exchange, *binding)
+        except ResponseError as error:
+            notes = [self.keyprefix_queue % (exchange,), self.keyprefix_binding_permanent % (exchange,)]
+            self._rename_odd_keys(error, notes, "set")
+            super()._queue_bind(exchange, *binding)
+
+    def _keys_of(self, queues: Iterable[str]) -> list[str]:
+        return [self._q_for_pri(queue, step) for queue in queues for step in self.priority_steps]
+
+    def _rename_odd_keys(self, error: ResponseError, keys: Sequence[str], wanted: str) -> None:
+        """Raises `error`, unless it says that a key is of another type than `wanted`."""
+        if _WRONG_TYPE not in str(error):
+            raise error
+        try:
+            self.set_aside(keys, wanted)
+        except AiiError as unavailable:  # Celery would take it for the end of the lane; it is tried again
+            logger.warning("A key that is no %s could not be renamed yet: %s", wanted, unavailable)
 
     def _receive_one(self, c: Any) -> Any:
         """A broadcast of Celery's remote control that makes no sense belongs to no job, and is left out."""
