@@ -41,7 +41,7 @@ from workers.delivery.leases import Leases
 from workers.delivery.pulse import Pulse
 from workers.delivery.reconciler import LostPlaces, Reconciler
 from workers.delivery.retry_policy import JobRetryPolicy
-from workers.delivery.revoked import cancel_revoked
+from workers.delivery.revoked import Revocations
 from workers.delivery.set_aside import SetAside
 from workers.delivery.stopping import StopDeadline
 from workers.device.device import Device
@@ -109,7 +109,7 @@ class _Worker:
             **{thread.name: thread.check_alive for thread in background},
         }
         StopDeadline(self._settings.stop_timeout_s, self._leases.count, self._give_up_waiting).watch()
-        cancel_revoked(Operations.connect(self._settings), self._store)
+        Revocations(Operations.connect(self._settings), self._store).replace_celerys()
         kinds = kinds_of_jobs(self._resources, self._settings)
         make_app = partial(worker_app, self._settings, self._runner, kinds, self._set_aside, self._pulse)
         lanes = lanes_for(self._queues, self._settings)

@@ -14,6 +14,7 @@ from tasks.app import Sender, create_app
 from tasks.connection import RedisClient, connect_redis
 from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.ledger import Ledger
+from tasks.ledger.operations import Operations
 from tasks.ledger.states import JobState
 from tasks.messages import QueryRequest, Source
 from tasks.names import QUEUE_ACTIVATE, QUEUE_INDEX, QUEUE_QUERY, QUEUES, TASK_ACTIVATE, TASK_QUERY
@@ -106,15 +107,16 @@ def test_messages_that_stopped_workers_end_with_a_document_or_as_dead_letters(
     assert DeadLetters(client).count() == 3 + 5 + 16 + 2  # the time limit is left out, and the rest can be read
 
 
-def test_a_waiting_job_that_is_revoked_by_celerys_remote_control_is_cancelled(
+def test_a_queued_job_that_is_revoked_by_celerys_remote_control_is_cancelled_and_can_be_retried(
     shared_worker: WorkerProcess, ledger: Ledger, settings: Settings
 ) -> None:
     made = QueryRequest(collection="starter", source=Source(sha256=uuid.uuid4().hex * 2))
     app = create_app(settings)
+    ledger.submit([made])  # its message is not sent yet
     assert app.control.revoke(made.job_id, reply=True, limit=2, timeout=LIMIT_S)
-    ledger.submit([made])
-    Sender(app, settings).send(made.job_id, made.task, made.queue, made.message())
     wait_for(lambda: ledger.get(made.job_id).state is JobState.CANCELLED, "it is not cancelled")
+    Sender(app, settings).send_again(Operations.connect(settings).retry(made.job_id))
+    wait_for(lambda: ledger.get(made.job_id).state is JobState.FAILED, "it does not run")  # its image is missing
     assert shared_worker.alive()
 
 

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 from celery import Celery
 from celery.events import EventDispatcher
-from celery.worker import WorkController, loops, state
+from celery.worker import WorkController, control, loops, pidbox, state
 from celery.worker.consumer import Consumer
 from celery.worker.consumer.gossip import Gossip
 from celery.worker.consumer.mingle import Mingle
@@ -124,3 +124,8 @@ def test_a_wait_for_messages_asks_the_queues_that_the_channels_cycle_gives() -> 
     assert "self._queue_cycle.update(self.active_queues)" in inspect.getsource(Channel._update_queue_cycle)
     assert "self._quick_append = self._delivered.__setitem__" in inspect.getsource(QoS.__init__)
     assert "self._quick_ack = self._dirty.add" in inspect.getsource(QoS.__init__)
+
+
+def test_the_commands_of_the_remote_control_are_looked_up_in_one_registry() -> None:
+    assert "handlers=control.Panel.data" in inspect.getsource(pidbox.Pidbox.__init__)
+    assert list(inspect.signature(control.revoke).parameters) == ["state", "task_id", "terminate", "signal", "kwargs"]
