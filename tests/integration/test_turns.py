@@ -88,6 +88,19 @@ def test_a_backlog_leaves_half_of_the_threads_to_another_client(ledger: Ledger, 
         assert lane.waiting(BUSY) == 9 - 3
 
 
+def test_a_wait_that_redis_did_not_end_is_still_one_that_leaves_out_a_client(
+    ledger: Ledger, settings: Settings
+) -> None:
+    with ExitStack() as stack:
+        lane = Lane(settings, stack)
+        lane.has(agency=2, shop=1)
+        wait_for(lambda: lane.leaves_out(BUSY), "the backlog is not left out")
+        assert submit(ledger, Sender(create_app(settings), settings), request("b2"), client=SHOP)  # ends the wait
+        lane.end_one(BUSY)
+        assert lane.channel.reconsider()
+        assert share_queue(QUEUE, BUSY) in lane.channel.turns.left_out
+
+
 def test_a_redis_that_lets_no_wait_be_ended_is_asked_for_all_queues(settings: Settings) -> None:
     with ExitStack() as stack, connect_redis(settings) as redis:
         user = uuid.uuid4().hex

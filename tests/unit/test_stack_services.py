@@ -117,6 +117,8 @@ def test_workers_for_each_core_share_the_gpus(tmp_path: Path, monkeypatch: pytes
     assert workers_here(stack.settings) == 16
     monkeypatch.setattr("deploy.local.services.gpu_memory_bytes", lambda name: 8 * 2**30)
     assert workers_here(stack.settings) == 4
+    monkeypatch.setattr("deploy.local.services.cores", lambda: 1)
+    assert workers_here(stack.settings) == 2  # no GPU is left without one
 
 
 def test_the_redis_configuration_is_readable_by_its_owner_only(stack: Stack, tmp_path: Path) -> None:

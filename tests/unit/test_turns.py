@@ -79,3 +79,16 @@ def test_a_wait_is_outdated_once_a_client_that_it_leaves_out_may_have_a_thread()
     assert not lane.turns.outdated()
     lane.taken["query.1"] -= 1
     assert lane.turns.outdated()
+
+
+def test_a_job_of_an_index_is_no_clients_and_takes_no_threads_from_one() -> None:
+    lane = Lane(4)
+    lane.turns.update(["index", "query.1", "query.2"])
+    lane.taken["index"] = 1
+    lane.turns.rotate("index")
+    for _ in range(3):
+        assert "query.1" in lane.turns.consume(3)
+        lane.turns.rotate("query.1")
+        lane.taken["query.1"] += 1
+    lane.turns.rotate("query.2")
+    assert lane.turns.consume(3) == ["query.2"]

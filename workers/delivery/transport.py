@@ -81,14 +81,14 @@ class _ScreenedChannel(Channel):  # type: ignore[misc]
     def reconsider(self) -> bool:
         """End a wait for messages that leaves out a queue which should be asked now; returns whether one goes on that
         leaves out some."""
-        if not (self._in_poll and self._waits_as and self.turns.left_out):
+        if not (self._divided and self._in_poll and self._waits_as and self.turns.left_out):
             return False
         if not self.turns.outdated():
             return True
         with self._if_allowed(), self.conn_or_acquire() as client:
-            client.client_unblock(self._waits_as[1])
-        self.turns.left_out = frozenset()  # the wait ends, and the next one asks others
-        return False
+            if client.client_unblock(self._waits_as[1]):  # else it has not begun yet, or has ended
+                self.turns.left_out = frozenset()  # the wait ends, and the next one asks others
+        return self._divided and bool(self.turns.left_out)
 
     def _threads(self) -> int:
         return self.qos.prefetch_count if self._divided else 0

@@ -13,6 +13,8 @@ from typing import Final
 
 from kombu.utils.scheduling import round_robin_cycle
 
+from tasks.names import QUEUE_INDEX
+
 __all__ = ["Turns"]
 
 _ACTIVE_S: Final = 5.0  # for so long after its latest job, threads are kept free of others for a client
@@ -59,7 +61,8 @@ class Turns(round_robin_cycle):  # type: ignore[misc]  # kombu has no types
         """The queues that have as many messages at work as they may have."""
         taken, most = self._taken(), self._most()
         lately = self._clock() - _ACTIVE_S
-        active = {queue for queue, at in self._gave.items() if at > lately or taken[queue]}
+        asked = {queue for queue, at in self._gave.items() if at > lately or taken[queue]}
+        active = asked - {QUEUE_INDEX}  # its jobs are no client's, and one may take an hour
         if len(active) < 2 or not most:
             return frozenset()
         half, last_free = (most + 1) // 2, taken.total() >= most - 1
