@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ Screen: TypeAlias = Callable[[bytes, str], dict[str, Any] | None]
 OddKeys: TypeAlias = Callable[[Sequence[str], str], None]
 
 _WRONG_TYPE: Final = "WRONGTYPE"
+_NOT_RENAMED_PAUSE_S: Final = 0.5  # until then Redis gives out no message anyway
 
 
 def screened_connection(screen: Screen, odd_keys: OddKeys) -> type[Connection]:
@@ -161,6 +163,7 @@ class _ScreenedChannel(Channel):  # type: ignore[misc]
             self.set_aside(keys, wanted)
         except AiiError as unavailable:  # Celery would take it for the end of the lane; it is tried again
             logger.warning("A key that is no %s could not be renamed yet: %s", wanted, unavailable)
+            time.sleep(_NOT_RENAMED_PAUSE_S)
 
     def _receive_one(self, c: Any) -> Any:
         """A broadcast of Celery's remote control that makes no sense belongs to no job, and is left out."""
