@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -190,9 +191,59 @@ def test_a_question_about_a_collection_that_is_being_downloaded_is_answered_late
         server.serve_once()  # comes back at once
         assert not answer.done()
         away.told.set()
-        wait_for(lambda: place.redis.llen(other.queue), "the question was not taken again")
-        server.serve_once()
+
+        def served() -> bool:
+            server.serve_once()
+            return answer.done()
+
+        wait_for(served, "the question was not taken again")
         assert all(map(same, answer.result(LIMIT_S), place.open().search_many(QUERIES, 5, 16)))
+
+
+def test_a_question_is_left_to_a_worker_of_the_shard_that_has_the_collection_open(place: Place) -> None:
+    with shards(place, serving=0) as opened:
+        collection, other = opened[0].get(place.name), Shard(2, COUNT)
+        opened[1].get(place.name)
+        away = Downloading(place.store, place.redis, place.cache, EXTRACTOR)
+        away.told = threading.Event()
+        number = uuid.uuid4().hex
+        question = Question.of(scope_of(collection), [Sought(collection.codec.probe(QUERIES[0], 16), 5)])
+        place.redis.set(question_key(number), question.model_dump_json(), ex=60)
+        place.redis.rpush(other.queue, number)
+        downloading = ShardServer(place.redis, away, other)
+        try:
+            for _ in range(3):  # however often it is that worker's turn
+                downloading.serve_once()
+            ShardServer(place.redis, opened[1], other).serve_once()
+            assert place.redis.llen(answer_key(number)) == 1
+        finally:
+            away.told.set()
+            wait_for(lambda: away.if_open(place.name), "the collection was not opened")
+
+
+def test_a_collection_that_no_thread_could_be_started_for_is_opened_by_the_next_question(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collections = OpenCollections(place.store, place.redis, place.cache, EXTRACTOR)
+    server, shard = ShardServer(place.redis, collections, Shard(2, COUNT)), Shard(2, COUNT)
+    collection, number = place.open(), uuid.uuid4().hex
+    question = Question.of(scope_of(collection), [Sought(collection.codec.probe(QUERIES[0], 16), 5)])
+    place.redis.set(question_key(number), question.model_dump_json(), ex=60)
+    place.redis.rpush(shard.queue, number)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            server.serve_once()
+
+    def answered() -> bool:
+        server.serve_once()
+        return bool(place.redis.llen(answer_key(number)))
+
+    wait_for(answered, "the collection was not opened")
 
 
 def test_the_previous_generation_is_let_go_after_a_while(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

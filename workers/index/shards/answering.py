@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 
 from pydantic import ValidationError
 
@@ -23,19 +22,19 @@ logger = logging.getLogger(__name__)
 
 _POLL_S = 0.5
 _PAUSE_S = 0.5
+_LEFT_TO_OTHERS_S = 0.02
 _ANSWER_LIFE_S = 60
-_MOST_POSTPONED = 1_000
 
 
 class ShardServer:
     """Takes one question after the other; several threads may. None of them opens a collection, which may have to be
-    downloaded: questions about one that is not open are taken again when it is, if someone still waits for them."""
+    downloaded: questions about one that is not open stay in the shard's queue, for workers that have it open."""
 
     def __init__(self, client: RedisClient, collections: OpenCollections, shard: Shard) -> None:
         self._client = client
         self._collections = collections
         self._shard = shard
-        self._postponed: dict[str, deque[str]] = {}  # by the collection that is being opened
+        self._opening: set[str] = set()
         self._lock = threading.Lock()
 
     def threads(self, count: int) -> list[PeriodicThread]:
@@ -70,7 +69,9 @@ class ShardServer:
         question = Question.model_validate_json(text)
         collection = self._collections.if_open(question.collection)
         if collection is None:
-            self._postpone(question.collection, number)
+            self._give_back(number)
+            self._start_opening(question.collection)
+            time.sleep(_LEFT_TO_OTHERS_S)
             return
         answer = self._answer(collection, question)
         pipe = self._client.pipeline(transaction=False)
@@ -83,14 +84,23 @@ class ShardServer:
         pointer, found = collection.find(question.pointer, sought, self._shard)
         return Answer.of(self._shard.number, pointer, found)
 
-    def _postpone(self, collection: str, number: str) -> None:
-        """Leave a question to others until its collection is open here."""
-        self._client.delete(taken_key(number, self._shard.number))
+    def _give_back(self, number: str) -> None:
+        """Leave a question to the shard's other workers; it comes back until it is answered, or no one waits for it."""
+        pipe = self._client.pipeline()
+        pipe.delete(taken_key(number, self._shard.number))
+        pipe.rpush(self._shard.queue, number)
+        pipe.execute()
+
+    def _start_opening(self, collection: str) -> None:
         with self._lock:
-            opening = collection in self._postponed
-            self._postponed.setdefault(collection, deque(maxlen=_MOST_POSTPONED)).append(number)
-        if not opening:
+            if collection in self._opening:
+                return
+            self._opening.add(collection)
+        try:
             threading.Thread(target=self._open, args=(collection,), name=f"open-{collection}", daemon=True).start()
+        except RuntimeError:  # the host has no thread left
+            self._opening.discard(collection)
+            raise
 
     def _open(self, collection: str) -> None:
         try:
@@ -98,7 +108,4 @@ class ShardServer:
         except AiiError as error:
             logger.warning("Collection %s cannot be opened, which another shard asks about: %s", collection, error)
         finally:
-            with self._lock:
-                numbers = self._postponed.pop(collection)
-        if self._collections.if_open(collection):
-            self._client.rpush(self._shard.queue, *numbers)
+            self._opening.discard(collection)
