@@ -87,6 +87,7 @@ class ObjectStore:
         self._stores = stores
         self._sources = sources
         self._names = names
+        self._url = url
         self._s3_errors = S3Errors(url)
         self._region = region
 
@@ -105,6 +106,10 @@ class ObjectStore:
             with self._errors(f"bucket {name}"):
                 if not _exists(store):
                     _create(store, self._region)
+
+    def address(self, bucket: Bucket) -> str:
+        """Service and name of a bucket."""
+        return f"{self._url}/{self._names[bucket]}"
 
     def check(self) -> None:
         """Raise StorageUnavailable unless the store answers, lets us in and has a bucket for results."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import uuid
@@ -219,6 +220,61 @@ def test_a_document_that_is_gone_since_an_interruption_does_not_count(place: Pla
     entry = collection_entry(place, "new-0")
     assert entry is not None
     assert entry.code.tobytes() == CODES[0].tobytes()
+
+
+def read_only(place: Place) -> None:
+    """Read what is on record, and leave the file to the next repair."""
+    with activations_of(place.files, place.files.current(), "repair") as documents:
+        documents.read(place.store, place.files.removals, lambda _: False, lambda *_: None)
+
+
+def test_a_removal_whose_note_is_gone_since_an_interruption_is_not_repeated(place: Place) -> None:
+    place.remove("old-1")
+    read_only(place)
+    (note,) = place.store.list_keys(Bucket.COLLECTIONS, f"{place.name}/removed/")
+    place.store.delete(Bucket.COLLECTIONS, note)  # S3 was set back
+    place.redis.flushall()
+    assert place.repair().removed == 0
+    assert collection_entry(place, "old-1") is not None
+
+
+def test_a_document_that_was_away_when_it_was_to_be_read_is_read_when_it_is_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = uuid.uuid4().hex
+    key = result_key(job_id)
+    place.document("new-0", CODES[0], place.journal.add("new-0", CODES[0], {}), job_id=job_id)
+    place.redis.flushall()
+    listed, data = list(place.store.list_tags(Bucket.RESULTS)), place.store.get(Bucket.RESULTS, key, 2**20)
+    place.store.delete(Bucket.RESULTS, key)
+    with monkeypatch.context() as patched:
+        patched.setattr(place.store, "list_tags", lambda _: listed)
+        read_only(place)
+    place.store.put(Bucket.RESULTS, key, data, "application/json")
+    assert place.repair().registered == 1
+
+
+def test_stores_and_formats_have_files_of_their_own(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_only(place)
+    with monkeypatch.context() as patched:
+        patched.setattr("workers.index.maintenance.activations._FORMAT", 0)
+        read_only(place)
+    with monkeypatch.context() as patched:
+        patched.setattr(place.store, "_url", "http://staging.example")
+        read_only(place)
+    assert len(list(place.files.reading.iterdir())) == 3
+
+
+def test_what_was_read_goes_after_a_week_or_with_the_collection(place: Place) -> None:
+    read_only(place)
+    (old,) = place.files.reading.iterdir()
+    old = old.rename(old.with_name("retrain-0.sqlite"))
+    os.utime(old, (0, 0))
+    read_only(place)
+    assert not old.exists()
+    assert list(place.files.reading.iterdir())
+    upkeep.delete(place.files, place.journal, lambda: None)
+    assert not place.files.reading.exists()
 
 
 def collection_entry(place: Place, asset_id: str) -> Entry | None:

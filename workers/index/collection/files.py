@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -68,6 +69,15 @@ class CollectionStore:
     def reading(self) -> Path:
         """A folder for what was read of result documents; see :mod:`workers.index.maintenance.activations`."""
         return self._cache / _READING / self._name
+
+    @property
+    def addresses(self) -> list[str]:
+        """Of the buckets that hold a collection and its result documents."""
+        return [self._store.address(bucket) for bucket in (Bucket.COLLECTIONS, Bucket.RESULTS)]
+
+    def prune(self) -> None:
+        """Delete what is not used any more of all collections' local files: see :func:`prune`."""
+        prune(self._cache)
 
     def upload(self, path: Path) -> str:
         """Store a file under its digest, which is returned; not sent again when it is stored already with this size."""
@@ -228,10 +238,12 @@ class CollectionStore:
             raise CorruptSegment(f"Collection {self._name!r}: {self._object(digest)} is damaged in the store.")
 
     def delete_all(self) -> None:
-        """Delete all that is stored of the collection; the pointer first, so that no reader sees half a collection."""
+        """Delete all that is stored of the collection; the pointer first, so that no reader sees half a collection.
+        What was read here of its documents goes too."""
         self._store.delete(Bucket.COLLECTIONS, self._pointer)
         for key in list(self._store.list_keys(Bucket.COLLECTIONS, f"{self._name}/")):
             self._store.delete(Bucket.COLLECTIONS, key)
+        shutil.rmtree(self.reading, ignore_errors=True)
 
     def forget(self, digests: Iterable[str]) -> None:
         """Delete local copies; a process that has one mapped can still read it."""

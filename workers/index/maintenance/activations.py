@@ -28,6 +28,7 @@ from workers.index.maintenance.documents import READERS, Activation, Read, docum
 
 __all__ = ["Activations", "OnRecord", "activations_of"]
 
+_FORMAT: Final = 1  # of the file; another one for other tables, or another meaning of them
 _DOCUMENTS_AT_ONCE: Final = 500
 _ASSETS_AT_ONCE: Final = 2_000
 
@@ -79,7 +80,8 @@ def activations_of(files: CollectionStore, manifest: Manifest, purpose: str) -> 
         DiskUnavailable: the file cannot be written, or is damaged.
     """
     codecs = [manifest.codec, *(known.digest for known in manifest.codecs)]
-    pinned = sha256_hex(canonical_json([manifest.extractor.model_dump(), codecs]))
+    pinned = sha256_hex(canonical_json([_FORMAT, files.addresses, manifest.extractor.model_dump(), codecs]))
+    files.prune()
     path = files.reading / f"{purpose}-{pinned[:16]}.sqlite"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,6 +131,7 @@ class Activations:
             done += len(some)
             progress(done, total)
         with self._database as database:
+            database.execute("DELETE FROM assets WHERE activation IS NULL")  # of a removal that may be gone by now
             database.execute("UPDATE assets SET removed = ''")
             database.executemany(_REMOVE, ((asset, _sortable(entry)) for asset, entry in removals.each()))
 
@@ -151,6 +154,8 @@ class Activations:
     def _note(self, some: list[tuple[str, Read]], belongs: Callable[[ActivationResult], bool]) -> None:
         states, rows = [], []
         for name, read in some:
+            if not read:  # deleted since it was listed: read later, if it is listed again
+                continue
             state = _UNREADABLE if None in read else _OTHER
             for result in read:
                 if isinstance(result, ActivationResult) and belongs(result):
