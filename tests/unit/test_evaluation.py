@@ -27,7 +27,7 @@ from workers.evaluation.released import RELEASES, released
 from workers.evaluation.report.paper import average_by_edit, main_search, same_kind
 from workers.evaluation.report.report import write_report
 from workers.evaluation.report.sheet import Shown
-from workers.evaluation.run import FLAT, EvaluationPlan
+from workers.evaluation.run import FLAT, EvaluationPlan, _key
 from workers.evaluation.searching import Candidates, FirstMatches, Index, exact_first_matches, recall_by_edit
 from workers.evaluation.setting import check_note, write_note
 from workers.evaluation.subject import Photograph, Sources, read_photographs
@@ -115,6 +115,11 @@ def test_an_image_at_the_third_place_counts_for_r_at_10_and_not_for_r_at_1() -> 
     positions = np.array([[0, 5, 1], [5, 6, 1]])  # of photographs 0 and 1
     rows = list(rank_rows("PQ", 1, Candidates(positions, np.ones((2, 3), np.float32)), 2, activated=False))
     assert [(row.k, row.recall) for row in rows] == [(1, 0.5), (10, 1.0), (100, 1.0)]
+
+
+def test_what_robust_mode_published_by_its_former_schedule_is_not_gone_on_with() -> None:
+    plain, robust = (_key("IVF512,PQ8x8", ActivationOptions(robust=on)) for on in (False, True))
+    assert robust not in (plain, f"{plain}-robust")
 
 
 def test_all_pairs_are_ranked_at_once_and_pairs_of_one_distance_pass_together() -> None:

@@ -40,6 +40,9 @@ _TABLE_NPROBES: Final = (1, 16)
 # Chosen so that the two curves overlap in PSNR, in SSIM and in R@1.
 _STRENGTHS: Final = (("jnd", (2.0, 3.0, 4.5, 7.0)), ("linf", (1.0, 2.0, 3.5, 5.0)))
 _PLAIN: Final = ActivationOptions()
+# Names what robust mode published: to be changed with its schedule, so that no run goes on with files of a former one.
+# Ten steps of four views each were "-robust".
+_ROBUST: Final = "-robust-2"
 
 
 class Progress(Protocol):
@@ -329,7 +332,7 @@ def _digest(names: Iterable[str]) -> str:
 
 def _key(factory: str, options: ActivationOptions) -> str:
     """A folder's name for a codec and activation options."""
-    chosen = f"{options.steps}-{options.attenuation}-{options.alpha:g}{'-robust' if options.robust else ''}"
+    chosen = f"{options.steps}-{options.attenuation}-{options.alpha:g}{_ROBUST if options.robust else ''}"
     return f"{_named(factory)}-{chosen}"
 
 
