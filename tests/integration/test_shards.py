@@ -246,6 +246,21 @@ def test_a_collection_that_no_thread_could_be_started_for_is_opened_by_the_next_
     wait_for(answered, "the collection was not opened")
 
 
+def test_a_collection_that_cannot_be_opened_is_not_tried_again_at_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("workers.index.shards.answering.time", SimpleNamespace(sleep=pauses.append))
+    collection, shard, number = place.open(), Shard(2, COUNT), uuid.uuid4().hex
+    question = Question.of(scope_of(collection), [Sought(collection.codec.probe(QUERIES[0], 16), 5)])
+    question = question.model_copy(update={"collection": f"missing-{number}"})
+    place.redis.set(question_key(number), question.model_dump_json(), ex=60)
+    place.redis.rpush(shard.queue, number)
+    collections = OpenCollections(place.store, place.redis, place.cache, EXTRACTOR)
+    ShardServer(place.redis, collections, shard).serve_once()
+    wait_for(lambda: 0.5 in pauses, "it would be tried again at once")
+
+
 def test_the_previous_generation_is_let_go_after_a_while(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.index.collection.collection._KEPT_S", -1.0)
     with shards(place, serving=0) as opened:

@@ -107,5 +107,6 @@ class ShardServer:
             self._collections.get(collection)
         except AiiError as error:
             logger.warning("Collection %s cannot be opened, which another shard asks about: %s", collection, error)
+            time.sleep(_PAUSE_S)  # the question comes back at once, and would have it tried again
         finally:
             self._opening.discard(collection)
