@@ -81,7 +81,6 @@ def test_the_page_agrees_with_the_result_documents_and_shows_what_failed(
     assert json.loads(flower.get(f"/activations/result/{results[0].job_id}")[1])["status"] == "activated"
     for counted in ('aii_activation_seconds_count{stage="total"} 8.0', 'aii_failures_total{code="truncated"} 1.0'):
         wait_for(lambda line=counted: line in flower.get("/metrics")[1].decode(), "the totals do not follow")
-    metrics = flower.get("/metrics")[1].decode()
 
     assert flower.get(f"/activations/retry/{bad.job_id}", method="POST")[0] == 200
     wait_for(lambda: producer.ledger.get(bad.job_id).attempts == 1 and bad.state().closed, "it was not tried again")
