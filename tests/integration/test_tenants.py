@@ -127,7 +127,7 @@ def test_an_image_is_taken_down_wherever_it_is(
     photo, another = crops(2, side=117)  # no other test's
     results = [producer.activate(photo, asset_id=name).wait(LIMIT_S) for name in ("one", "two")]
     results.append(producer.activate(photo).wait(LIMIT_S))
-    producer.activate(another, asset_id="kept").wait(LIMIT_S)
+    producer.activate(another, asset_id="taken-down-too").wait(LIMIT_S)
     (file := tmp_path / "photo.jpg").write_bytes(photo)
 
     listed = aii(environment, "takedown", str(file), "--dry-run")
@@ -135,13 +135,13 @@ def test_an_image_is_taken_down_wherever_it_is(
     assert sorted(listed.stdout.split()) == sorted([*names, *["starter"] * 3]), listed.stderr
     with client_of(address, new_token(environment, "--scope", "remove", "--collection", "other")) as client:
         assert client.post("/v1/takedowns", json={"sha256": sha256_hex(photo)}).json() == {"removed": []}
-    assert aii(environment, "takedown", sha256_hex(another)).stdout == "starter\tkept\n"
+    assert aii(environment, "takedown", sha256_hex(another)).stdout == "starter\ttaken-down-too\n"
     with client_of(address, new_token(environment, "--scope", "admin")) as client:
         removed = client.post("/v1/takedowns", json={"sha256": results[0].protected_sha256}).json()["removed"]
         assert sorted(one["asset_id"] for one in removed) == sorted(names)
         assert client.post("/v1/takedowns", json={"sha256": "../x"}).status_code == 400
-        assert {client.get(f"/v1/assets/{name}").status_code for name in (*names, "kept")} == {404}
+        assert {client.get(f"/v1/assets/{name}").status_code for name in (*names, "taken-down-too")} == {404}
     taken = [entry["asset"] for entry in logged(environment) if entry["action"] == "takedown"]
-    assert sorted(taken) == sorted([*names, "kept"])
+    assert sorted(taken) == sorted([*names, "taken-down-too"])
     assert aii(environment, "takedown", sha256_hex(photo)).stdout == ""
     assert aii(environment, "takedown", str(tmp_path / "missing")).returncode == 1
