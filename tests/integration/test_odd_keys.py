@@ -49,26 +49,24 @@ def drain(connection: Connection) -> None:
             connection.drain_events(timeout=0.01)
 
 
-@pytest.mark.parametrize("key", [QUEUE, f"{QUEUE}\x06\x163"])
-def test_a_lane_starts_although_the_key_of_a_queue_is_no_list(
-    connection: Connection, client: RedisClient, key: str
+@pytest.mark.parametrize(
+    ("key", "then"),
+    [
+        (QUEUE, "none"),
+        (f"{QUEUE}\x06\x163", "none"),
+        (f"_kombu.binding.{EXCHANGE}", "set"),
+        (f"_kombu.binding_permanent.{EXCHANGE}", "set"),
+    ],
+)
+def test_a_lane_starts_although_a_key_of_the_broker_is_of_another_type(
+    connection: Connection, client: RedisClient, key: str, then: str
 ) -> None:
     client.set(key, "odd")
     with ExitStack() as stack:
         serve(connection, stack)
     assert client.get(f"aii:aside:{key}") == "odd"
+    assert client.type(key) == then
     assert DeadLetters(client).count() == 1
-
-
-@pytest.mark.parametrize("key", [f"_kombu.binding.{EXCHANGE}", f"_kombu.binding_permanent.{EXCHANGE}"])
-def test_a_lane_starts_although_the_key_of_an_exchange_is_no_set(
-    connection: Connection, client: RedisClient, key: str
-) -> None:
-    client.set(key, "odd")
-    with ExitStack() as stack:
-        serve(connection, stack)
-    assert client.get(f"aii:aside:{key}") == "odd"
-    assert client.type(key) == "set"
 
 
 @pytest.fixture
