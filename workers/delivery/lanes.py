@@ -201,7 +201,8 @@ class _Consumer(Consumer):  # type: ignore[misc]  # celery has no types
         it, that fails with errors that Celery takes for the end of the worker (an AttributeError inside kombu, in one
         of thirty losses). Nothing depends on it: the ledger knows what is unfinished.
         """
-        # Each time, that a setting will have another default; Celery's logging turns such warnings on.
+        # Each time, about a default to come: our jobs end by themselves, and the ledger knows them. Here and not at the
+        # start of the process, since Celery's logging, set up later, turns such warnings on.
         warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
         try:
             super().on_connection_error_after_connected(exc)
