@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from tasks.files import write_atomically
 from tasks.names import DIGEST_PATTERN
 from tasks.settings import load_settings
 from tasks.state_folder import state_dir
+from workers.commands.index_published import published
 from workers.index.collection.opened import Opened, open_collection
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _digests(opened: Opened, manifest: Manifest) -> dict[str, str]:
     """The digest of the original of each asset: its activation's source, or its name; "" where neither is known."""
     from workers.index.maintenance.listing import assets  # noqa: PLC0415
 
-    with _activations(opened, manifest) as activated:
+    with published(opened, manifest, "retrain") as activated:
 
         def digest(asset_id: str) -> str:
             if activation := activated.get(asset_id):
@@ -125,22 +125,6 @@ def _digests(opened: Opened, manifest: Manifest) -> dict[str, str]:
             return asset_id if re.fullmatch(DIGEST_PATTERN, asset_id) else ""
 
         return {asset.asset_id: digest(asset.asset_id) for asset in assets(opened.files, opened.journal)}
-
-
-@contextmanager
-def _activations(opened: Opened, manifest: Manifest) -> Iterator[Activations]:
-    """The assets' activations. What an earlier call has read is not read again."""
-    from workers.index.codec.codec import Codec  # noqa: PLC0415
-    from workers.index.collection.translation import Translation  # noqa: PLC0415
-    from workers.index.maintenance.activations import activations_of  # noqa: PLC0415
-    from workers.index.maintenance.documents import belonging  # noqa: PLC0415
-
-    codec = Codec.read(opened.files.fetch(manifest.codec), manifest.factory)
-    belongs = belonging(manifest, Translation(opened.files, manifest, codec))
-    with activations_of(opened.files, manifest, "retrain") as activations:
-        with progress_bar("result documents") as progress:
-            activations.read(opened.store, opened.files.removals, belongs, progress)
-        yield activations
 
 
 def _from_originals(opened: Opened, manifest: Manifest) -> Originals:
@@ -186,7 +170,7 @@ def _retrained(opened: Opened, factory: str, originals: Originals, asked: _Asked
         with opened.write_lock() as lock:
             manifest = upkeep.compact(opened.files, opened.journal, lock.check)
             current = retraining.Current.open(opened.files, manifest)
-            with _activations(opened, manifest) as activated:
+            with published(opened, manifest, "retrain") as activated:
                 sources = ((one.asset_id, one.source_sha256) for one in activated.current())
                 features, lost = current.write_features(path, originals.still_of(sources))
                 _tell_both(manifest, factory, lost)

@@ -11,6 +11,7 @@ import click
 
 from tasks.command_line import EXIT_FAILED, Command, FilePath, FiniteRange, progress_bar
 from tasks.settings import load_settings
+from workers.commands.index_published import published
 from workers.index.collection.opened import open_collection
 
 __all__ = ["audit", "compact", "delete", "duplicates", "repair", "rollback", "verify"]
@@ -163,9 +164,6 @@ def audit(name: str, candidate: str, csv_path: Path | None) -> None:
     from workers.images import Limits  # noqa: PLC0415
     from workers.index.codec.codec import Codec  # noqa: PLC0415
     from workers.index.collection.loading import check_extractor  # noqa: PLC0415
-    from workers.index.collection.translation import Translation  # noqa: PLC0415
-    from workers.index.maintenance.activations import activations_of  # noqa: PLC0415
-    from workers.index.maintenance.documents import belonging  # noqa: PLC0415
 
     settings = load_settings()
     opened, other = open_collection(settings, name), open_collection(settings, candidate)
@@ -174,15 +172,10 @@ def audit(name: str, candidate: str, csv_path: Path | None) -> None:
     for pinned in (opened.files.current(), manifest):
         check_extractor(pinned.collection, pinned.extractor, extractor.identity)
     codec = Codec.read(other.files.fetch(manifest.codec), manifest.factory)
-    limits, current = Limits.of(settings), opened.files.current()
-    own = Codec.read(opened.files.fetch(current.codec), current.factory)
-    belongs = belonging(current, Translation(opened.files, current, own))
-    with activations_of(opened.files, current, "audit") as published:
-        with progress_bar("result documents") as progress:
-            published.read(opened.store, opened.files.removals, belongs, progress)
-        with progress_bar("published images") as progress:
-            seen = list(audit_collection(opened.store, opened.files, published, codec, extractor, limits, progress))
-    published.delete()
+    limits = Limits.of(settings)
+    with published(opened, opened.files.current(), "audit") as activated, progress_bar("published images") as progress:
+        seen = list(audit_collection(opened.store, opened.files, activated, codec, extractor, limits, progress))
+    activated.delete()
     if csv_path:
         with csv_path.open("w", newline="") as file:
             rows = csv.writer(file)
