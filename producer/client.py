@@ -99,10 +99,11 @@ class Producer(ProducerCore):
         if isinstance(wanted, Query):
             query = wanted.message(fields, self._upload(Bucket.QUERIES, wanted.image)[0])
             return QueryJob(query.job_id, self._submitted(query, query.job_id), query, self)
-        source, seen = self._upload(Bucket.ORIGINALS, wanted.image)
-        activation = wanted.message(fields, source)
-        job_id = (self._earlier_id(activation) if seen else None) or activation.job_id
-        return ActivationJob(job_id, self._submitted(activation, job_id), activation, self)
+        with self.ledger.company.job():
+            source, seen = self._upload(Bucket.ORIGINALS, wanted.image)
+            activation = wanted.message(fields, source)
+            job_id = (self._earlier_id(activation) if seen else None) or activation.job_id
+            return ActivationJob(job_id, self._submitted(activation, job_id), activation, self)
 
     def submit_many(
         self, wanted: Iterable[Activation | Query | Image], *, window: int = DEFAULT_WINDOW

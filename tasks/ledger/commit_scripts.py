@@ -12,10 +12,11 @@ from tasks.ledger.scripts import HELD, NOW
 # The current change of an asset, by the journal's live changes, or as the caller found it in S3 when there is none:
 # then nothing may have left the journal since the caller looked.
 _CURRENT: Final = """
-local function current(live, state, asset, announcements, entry, job, source)
-  local known = redis.call('HGET', live, asset)
+local announced
+local function current(known, state, announcements, entry, job, source)
   if not known then
-    if (redis.call('HGET', state, 'announcements') or '0') ~= announcements then return nil end
+    announced = announced or redis.call('HGET', state, 'announcements') or '0'
+    if announced ~= announcements then return nil end
     return {entry = entry, job = job, source = source}
   end
   local found = {entry = string.match(known, '^(%S+)'), op = string.match(known, '^%S+ (%S+)'), job = '', source = ''}
@@ -28,10 +29,15 @@ local function current(live, state, asset, announcements, entry, job, source)
   end
   return found
 end
-local function add(stream, live, asset, op, code, meta, facts)
+-- Returns the new entry, and the change as `live` holds it.
+local function append(stream, asset, op, code, meta, facts)
   local entry = redis.call('XADD', stream, '*', 'op', op, 'asset', asset, 'code', code, 'meta', meta, 'facts', facts)
   local change = entry .. ' ' .. op .. ' ' .. code .. ' ' .. meta
   if facts ~= '' then change = change .. '\\n' .. facts end
+  return entry, change
+end
+local function add(stream, live, asset, ...)
+  local entry, change = append(stream, asset, ...)
   redis.call('HSET', live, asset, change)
   return entry
 end
@@ -46,34 +52,76 @@ local function later(one, other)
 end
 """
 
-# KEYS job, and the journal's five; ARGV id, token, commits found in S3, document up to the entry, document after it,
-# asset ('' when the job registers none), code, meta, facts, source, replace, and what the caller saw before it stored
-# the file: announcements, entry, job, source, purges.
-# Returns {'lost'}; {'moved'}: read the asset's state again, and store the file again; {'conflict', source, job};
-# or {'committed', document, number}: the same when it is called again.
+# KEYS the journal's five, job…, none twice, and no two that register the same asset; ARGV of each job id, token,
+# commits found in S3, document up to the entry, document after it, asset ('' when the job registers none), code, meta,
+# facts, source, replace, and what the caller saw before it stored the file: announcements, entry, job, source, purges.
+# Returns of each {'lost'}; {'moved'}: read the asset's state again, and store the file again; {'conflict', source,
+# job}; or {'committed', document, number}: the same when it is called again.
+# All are decided before anything is written; the jobs' records are written last.
 COMMIT: Final = (
     _CURRENT
     + HELD
     + """
-local own = held(KEYS[1], ARGV[2], 'document', 'commits', 'replace', 'superseded_by', 'removed_ms')
-if not own then return {'lost'} end
-if own[3] then return {'committed', own[3], own[4]} end
-local entry = ''
-if ARGV[6] ~= '' then
-  local before = current(KEYS[3], KEYS[4], ARGV[6], ARGV[12], ARGV[13], ARGV[14], ARGV[15])
-  local purges = redis.call('HGET', KEYS[6], ARGV[6]) or '0'
-  if not before or purges ~= ARGV[16] or purges % 2 == 1 then return {'moved'} end
-  local other = before.source ~= '' and before.source ~= ARGV[10]
-  if other and ARGV[11] == '' and not own[5] then return {'conflict', before.source, before.job} end
-  entry = add(KEYS[2], KEYS[3], ARGV[6], 'add', ARGV[7], ARGV[8], ARGV[9])
-  redis.call('HSET', KEYS[5], ARGV[6], entry)
-  if before.job ~= ARGV[1] then mark(before.job, 'superseded_by', ARGV[1]) end
-  if own[6] or own[7] then redis.call('HDEL', KEYS[1], 'superseded_by', 'removed_ms') end
+local answers, jobs, assets = {}, {}, {}
+local names = {'id', 'token', 'found', 'head', 'tail', 'asset', 'code', 'meta', 'facts', 'source', 'replace',
+               'announcements', 'entry', 'by', 'of', 'purges'}
+for n = 1, #KEYS - 5 do
+  local job = {key = KEYS[n + 5]}
+  for i, name in ipairs(names) do job[name] = ARGV[16 * (n - 1) + i] end
+  local own = held(job.key, job.token, 'document', 'commits', 'replace', 'superseded_by', 'removed_ms')
+  if not own then
+    answers[n] = {'lost'}
+  elseif own[3] then
+    answers[n] = {'committed', own[3], own[4]}
+  else
+    job.n, job.outdated, job.number = n, own[6] or own[7], math.max(tonumber(own[4] or 0), tonumber(job.found)) + 1
+    if own[5] then job.replace = '1' end
+    table.insert(jobs, job)
+    if job.asset ~= '' then table.insert(assets, job.asset) end
+  end
 end
-local number = tostring(math.max(tonumber(own[4] or 0), tonumber(ARGV[3])) + 1)
-local document = ARGV[4] .. entry .. ARGV[5]
-redis.call('HSET', KEYS[1], 'document', document, 'commits', number, 'publishing', 1)
-return {'committed', document, number}
+local changes, purges = {}, {}
+if #assets > 0 then
+  local said, numbers = redis.call('HMGET', KEYS[2], unpack(assets)), redis.call('HMGET', KEYS[5], unpack(assets))
+  for i, asset in ipairs(assets) do changes[asset], purges[asset] = said[i], numbers[i] or '0' end
+end
+local granted = {}
+for _, job in ipairs(jobs) do
+  if job.asset ~= '' then
+    job.before = current(changes[job.asset], KEYS[3], job.announcements, job.entry, job.by, job.of)
+    local other = job.before and job.before.source ~= '' and job.before.source ~= job.source
+    if not job.before or purges[job.asset] ~= job.purges or job.purges % 2 == 1 then
+      answers[job.n] = {'moved'}
+    elseif other and job.replace == '' then
+      answers[job.n] = {'conflict', job.before.source, job.before.job}
+    end
+  end
+  if not answers[job.n] then table.insert(granted, job) end
+end
+local live, unrecorded = {}, {}
+for _, job in ipairs(granted) do
+  job.entry = ''
+  if job.asset ~= '' then
+    local change
+    job.entry, change = append(KEYS[1], job.asset, 'add', job.code, job.meta, job.facts)
+    table.insert(live, job.asset)
+    table.insert(live, change)
+    table.insert(unrecorded, job.asset)
+    table.insert(unrecorded, job.entry)
+  end
+end
+if #live > 0 then
+  redis.call('HSET', KEYS[2], unpack(live))
+  redis.call('HSET', KEYS[4], unpack(unrecorded))
+end
+for _, job in ipairs(granted) do
+  if job.before and job.before.job ~= job.id then mark(job.before.job, 'superseded_by', job.id) end
+  if job.before and job.outdated then redis.call('HDEL', job.key, 'superseded_by', 'removed_ms') end
+  local document = job.head .. job.entry .. job.tail
+  redis.call('HSET', job.key, 'document', document, 'commits', job.number, 'publishing', 1)
+  answers[job.n] = {'committed', document, tostring(job.number)}
+end
+return answers
 """
 )
 
@@ -85,7 +133,7 @@ RESTORE: Final = (
     + HELD
     + """
 if not held(KEYS[1], ARGV[2]) then return {'lost'} end
-local before = current(KEYS[3], KEYS[4], ARGV[4], ARGV[9], ARGV[8], ARGV[1], '')
+local before = current(redis.call('HGET', KEYS[3], ARGV[4]), KEYS[4], ARGV[9], ARGV[8], ARGV[1], '')
 if not before then return {'moved'} end
 local registered = before.job == ARGV[1] and before.op
 if not registered and (before.op == 'remove' or later(before.entry, ARGV[8])) then return {'other'} end
@@ -112,7 +160,7 @@ if known then
   if old == change then return entry end
   if ARGV[6] ~= '' and later(entry, ARGV[6]) then return '' end
 end
-local before = current(KEYS[2], KEYS[3], ARGV[1], ARGV[7], '', ARGV[8], '')
+local before = current(known, KEYS[3], ARGV[7], '', ARGV[8], '')
 if not before and ARGV[7] ~= '' then return 'moved' end
 local entry = add(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5])
 if ARGV[2] == 'remove' then

@@ -1,8 +1,8 @@
 """Calls that several threads make at about the same time, made as one: one round trip, and what is the same for all of
 them once.
 
-No thread waits for company. Calls that come while one is under way are made together, by the first of their threads,
-once it has ended.
+Calls that come while one is under way are made together, by the first of their threads, once it has ended. A thread
+that has time may wait for others before that: for as long as it says, or until one that has less time makes the call.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class _Group(Generic[_Item, _Answer]):
     def __init__(self) -> None:
         self.items: list[_Item] = []
         self.answers: list[_Answer | Exception] | None = None
+        self.answered = threading.Event()
 
 
 class Gathering(Generic[_Item, _Answer]):
@@ -46,22 +47,34 @@ class Gathering(Generic[_Item, _Answer]):
         self._next: _Group[_Item, _Answer] | None = None
         self._pid = os.getpid()  # last: another thread of the child may look at it meanwhile
 
-    def __call__(self, item: _Item) -> _Answer:
-        """The answer to one item; raises what `work` raises for it."""
+    def __call__(self, item: _Item, wait_s: float = 0.0) -> _Answer:
+        """The answer to one item; raises what `work` raises for it.
+
+        Args:
+            wait_s: how long others may join.
+        """
         if self._pid != os.getpid():  # locks and group are the parent's
             self._begin()
         with self._lock:
             group = self._next = self._next or _Group()
             place = len(group.items)
             group.items.append(item)
-        with self._calling:
-            if group.answers is None:
-                self._close(group)
-                group.answers = self._tried(group.items)
+        if wait_s > 0:
+            group.answered.wait(wait_s)
+        if group.answers is None:
+            self._call(group)
+        assert group.answers is not None
         answer = group.answers[place]
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def _call(self, group: _Group[_Item, _Answer]) -> None:
+        with self._calling:
+            if group.answers is None:
+                self._close(group)
+                group.answers = self._tried(group.items)
+                group.answered.set()
 
     def _close(self, group: _Group[_Item, _Answer]) -> None:
         """Let no more items in."""

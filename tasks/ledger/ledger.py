@@ -14,21 +14,14 @@ from typing import Any, Final
 from tasks.connection import RedisClient, connect_redis
 from tasks.errors import JobMissing, LeaseLost
 from tasks.ledger import commit_scripts, scripts
-from tasks.ledger.commits import Commit, Registration, Seen, conflict_of, registration_args, seen_args
+from tasks.ledger.commits import Commit, Registration, Seen, conflict_of
+from tasks.ledger.company import Company
 from tasks.ledger.events import EventLog
 from tasks.ledger.gathering import Gathering
-from tasks.ledger.keys import (
-    CLOSED_BOUND,
-    COUNTS,
-    EVENTS,
-    LEASES,
-    JournalKeys,
-    closed_key,
-    job_key,
-    submit_keys,
-)
+from tasks.ledger.keys import LEASES, JournalKeys, job_key, submit_keys
 from tasks.ledger.records import JobRecord, Resend, record_of, submit_args
 from tasks.ledger.recovery import Recovery
+from tasks.ledger.shared_calls import ClaimCall, CloseCall, CommitCall, PublishCall, SharedCalls
 from tasks.ledger.states import Claim, JobState
 from tasks.ledger.waiting import Completions
 from tasks.messages import Request
@@ -41,6 +34,10 @@ _OPENED_AT_ONCE: Final = 100  # a script keeps all others waiting
 # Between two attempts at a job that is put off; the longest is what it waits at most once a service is back.
 _FIRST_DELAY_MS: Final = 1_000
 _LONGEST_DELAY_MS: Final = 30_000
+# How long a call may wait for those of other jobs, of the time that a job takes. The ends of several let as many begin
+# together, so that those calls need not wait for long.
+_CLAIM_SHARE, _SHARE, _CLOSE_SHARE = 1 / 32, 1 / 16, 1 / 8
+_SUBMIT_SHARE: Final = 1 / 4
 
 
 class Ledger:
@@ -55,16 +52,14 @@ class Ledger:
         self._keep_closed_s = keep_closed_s
         self._keep_done_s = min(keep_done_s, keep_closed_s)
         self._submit = client.register_script(scripts.SUBMIT)
-        self._claim = client.register_script(scripts.CLAIM)
         self._renew = client.register_script(scripts.RENEW)
-        self._publish = client.register_script(scripts.PUBLISH)
-        self._close = client.register_script(scripts.CLOSE)
-        self._commit = client.register_script(commit_scripts.COMMIT)
         self._restore = client.register_script(commit_scripts.RESTORE)
         self._run_alone = client.register_script(scripts.RUN_ALONE)
         self._survived = client.register_script(scripts.SURVIVED)
         self._postpone = client.register_script(scripts.POSTPONE)
         self._states = client.register_script(scripts.STATES)
+        self._shared = SharedCalls(client, self._lease_ms, self.deaths_alone)
+        self.company = Company()
         # One for each queue, so that a group is opened by one script.
         self._gathered = {queue: Gathering(self._open) for queue in queues_of(QUEUE_ACTIVATE)}
         self.recovery = Recovery(client, keep_closed_s)
@@ -112,7 +107,7 @@ class Ledger:
         ]
         # Activations come by the thousand; nothing else may wait for its neighbours.
         if [job.task for job in jobs] == [TASK_ACTIVATE]:
-            return [self._gathered[jobs[0].queue](jobs[0])]
+            return [self._gathered[jobs[0].queue](jobs[0], self.company.wait_s(_SUBMIT_SHARE))]
         return self._open(jobs)
 
     def _open(self, jobs: Sequence[Resend]) -> list[bool]:
@@ -151,10 +146,8 @@ class Ledger:
     def claim(self, job_id: str, queue: str, token: str, worker: str) -> Claim:
         """Try to start a job of a queue, or of one of its share queues: counts the attempt and takes the lease under
         `token`."""
-        answer = self._claim(
-            keys=[job_key(job_id), LEASES], args=[job_id, token, self._lease_ms, self.deaths_alone, worker, queue]
-        )
-        return Claim(answer)
+        call = ClaimCall(job_id, token, queue, worker)
+        return Claim(self._shared.claim(call, self.company.wait_s(_CLAIM_SHARE)))
 
     def run_alone(self, job_id: str, token: str) -> bool:
         """Note that a suspect runs in a process without other jobs: if the worker dies now, it died of this one. False
@@ -211,7 +204,7 @@ class Ledger:
     def begin_publishing(self, job_id: str, token: str) -> bool:
         """Ask to make effects that others see: from now on the job cannot be cancelled. False when it no longer runs
         under that token."""
-        return bool(self._publish(keys=[job_key(job_id)], args=[token]))
+        return self._shared.publish(PublishCall(job_id, token), self.company.wait_s(_SHARE))
 
     def commit(
         self, job_id: str, token: str, document: tuple[str, str], registration: Registration | None, seen: Seen | None,
@@ -234,9 +227,8 @@ class Ledger:
             LeaseLost: the job does not run under that token any more; nothing was changed.
             AssetConflict: the asset is of another source, and is not to be replaced.
         """
-        keys = JournalKeys.of(registration.collection).all if registration else []
-        args = [job_id, token, found, *document, *registration_args(registration), *seen_args(seen)]
-        answer, *rest = self._commit(keys=[job_key(job_id), *keys], args=args)
+        call = CommitCall(job_id, token, document, registration, seen, found)
+        answer, *rest = self._shared.commit(call, self.company.wait_s(_SHARE))
         if answer == "moved":
             return None
         if answer == "conflict" and registration:
@@ -286,14 +278,9 @@ class Ledger:
             found_in_s3: a job that ended well need not be kept for long: the same request is never made again, or finds
                 the document in S3.
         """
-        collection, asset_id, entry = recorded or ("", "", "")
         keep_s = self._keep_done_s if found_in_s3 and state is JobState.DONE else self._keep_closed_s
-        args = [job_id, token, state, code, message[:_MESSAGE_BOUND], keep_s, CLOSED_BOUND]
-        answer = self._close(
-            keys=[job_key(job_id), LEASES, closed_key(state), COUNTS, JournalKeys.of(collection).unrecorded, EVENTS],
-            args=[*args, asset_id, entry],
-        )
-        return bool(answer)
+        call = CloseCall(job_id, token, state, (code, message[:_MESSAGE_BOUND]), keep_s, recorded or ("", "", ""))
+        return self._shared.close(call, self.company.wait_s(_CLOSE_SHARE))
 
 
 _STATES: Final = frozenset(JobState)

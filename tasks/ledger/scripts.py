@@ -63,6 +63,7 @@ end
 # that delivers it. Returns the time (ms), which is in the entry's own name: a script that announces need not ask for
 # it.
 ANNOUNCE_FUNCTION: Final = """
+local hooked
 local function announce(events, id, state, task, document, place, code)
   local subject = redis.sha1hex(id)
   local data = {state = state, task = task or '', document = tonumber(document) or 0, place = tonumber(place) or 0,
@@ -71,7 +72,8 @@ local function announce(events, id, state, task, document, place, code)
                            subject .. '-' .. data.document .. '-' .. state, 'source', '/aii/ledger',
                            'type', 'aii.job.' .. state, 'subject', subject, 'datacontenttype', 'application/json',
                            'data', cjson.encode(data))
-  if redis.call('EXISTS', 'aii:hooks') == 1 then
+  if hooked == nil then hooked = redis.call('EXISTS', 'aii:hooks') == 1 end
+  if hooked then
     redis.call('XADD', 'aii:hooks:outbox', 'MAXLEN', '~', 100000, '*', 'job', id, 'id',
                subject .. '-' .. data.document .. '-' .. state, 'state', state, 'task', data.task,
                'document', data.document, 'error_code', data.error_code)
@@ -139,36 +141,75 @@ return answers
 """
 )
 
-# KEYS job, leases; ARGV id, token, lease_ms, most deaths alone, worker, queue of its kind.
-# Returns claimed | suspect | missing | closed | leased | exhausted | committed.
+# KEYS job…, leases; ARGV lease_ms, most deaths alone, and of each job id, token, queue of its kind, worker.
+# Returns claimed | suspect | missing | closed | leased | exhausted | committed of each.
+# All are read before any is claimed: one that makes no sense fails the script without effect. A claim whose answer got
+# lost is granted again. SET with GET: mostly the place is the furthest, and known to be by one command.
 CLAIM: Final = (
     NOW
     + MARK_DEATH
     + """
-local job = redis.call('HMGET', KEYS[1], 'state', 'seq', 'attempts', 'document', 'later', 'deaths', 'died_alone',
-                       'queue')
-local state, seq, queue = job[1], tonumber(job[2]), job[8] or ARGV[6]
-if not state then return 'missing' end
-if state ~= 'queued' and state ~= 'running' then return 'closed' end
-local head = 'aii:head:' .. queue
-if seq > (tonumber(redis.pcall('GET', head)) or 0) then redis.call('SET', head, seq) end
-local deaths, alone = job[6], job[7]
-if state == 'running' then
-  local expiry = redis.call('ZSCORE', KEYS[2], ARGV[1])
-  if expiry and tonumber(expiry) > now then return 'leased' end
-  mark_death(KEYS[1])
-  deaths, alone = unpack(redis.call('HMGET', KEYS[1], 'deaths', 'died_alone'))
+local answers, granted, taken, heads = {}, {}, {}, {}
+for n = 1, #KEYS - 1 do
+  local id, token, queue, worker = unpack(ARGV, 4 * n - 1, 4 * n + 2)
+  local job = redis.call('HMGET', KEYS[n], 'state', 'seq', 'attempts', 'document', 'later', 'deaths', 'died_alone',
+                         'queue', 'token')
+  local state, seq = job[1], tonumber(job[2])
+  if not state then
+    answers[n] = 'missing'
+  elseif state ~= 'queued' and state ~= 'running' then
+    answers[n] = 'closed'
+  else
+    queue = job[8] or queue
+    heads[queue] = math.max(heads[queue] or 0, seq)
+    local dead = state == 'running' and job[9] ~= token
+    local expiry = dead and redis.call('ZSCORE', KEYS[#KEYS], id)
+    answers[n] = 'leased'
+    if not taken[id] and not (expiry and tonumber(expiry) > now) then
+      taken[id] = true
+      table.insert(granted, {n = n, id = id, token = token, queue = queue, worker = worker, dead = dead,
+                             attempts = (job[3] or 0) + 1, later = job[5], document = job[4],
+                             deaths = job[6], alone = job[7]})
+    end
+  end
 end
-if job[5] then redis.call('HDEL', KEYS[1], 'later') end
-redis.call('ZREM', 'aii:open:' .. queue, ARGV[1])
-redis.call('ZREM', 'aii:since:' .. queue, ARGV[1])
-redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[1])
-redis.call('HSET', KEYS[1], 'state', 'running', 'token', ARGV[2], 'worker', ARGV[5], 'started_ms', now,
-           'attempts', tonumber(job[3] or 0) + 1)
-if job[4] then return 'committed' end
-if tonumber(alone or 0) >= tonumber(ARGV[4]) then return 'exhausted' end
-if tonumber(deaths or 0) > 0 then return 'suspect' end
-return 'claimed'
+for queue, seq in pairs(heads) do
+  local before = redis.pcall('SET', 'aii:head:' .. queue, seq, 'GET')
+  if type(before) == 'table' then
+    redis.call('SET', 'aii:head:' .. queue, seq)
+  elseif (tonumber(before) or 0) > seq then
+    redis.call('SET', 'aii:head:' .. queue, before)
+  end
+end
+if #granted == 0 then return answers end
+local leases, ids = {}, {}
+for n, job in ipairs(granted) do
+  if job.dead then
+    mark_death(KEYS[job.n])
+    job.deaths, job.alone = unpack(redis.call('HMGET', KEYS[job.n], 'deaths', 'died_alone'))
+  end
+  if job.later then redis.call('HDEL', KEYS[job.n], 'later') end
+  redis.call('HSET', KEYS[job.n], 'state', 'running', 'token', job.token, 'worker', job.worker, 'started_ms', now,
+             'attempts', job.attempts)
+  leases[2 * n - 1], leases[2 * n] = now + ARGV[1], job.id
+  ids[job.queue] = ids[job.queue] or {}
+  table.insert(ids[job.queue], job.id)
+  if job.document then
+    answers[job.n] = 'committed'
+  elseif tonumber(job.alone or 0) >= tonumber(ARGV[2]) then
+    answers[job.n] = 'exhausted'
+  elseif tonumber(job.deaths or 0) > 0 then
+    answers[job.n] = 'suspect'
+  else
+    answers[job.n] = 'claimed'
+  end
+end
+for queue, some in pairs(ids) do
+  redis.call('ZREM', 'aii:open:' .. queue, unpack(some))
+  redis.call('ZREM', 'aii:since:' .. queue, unpack(some))
+end
+redis.call('ZADD', KEYS[#KEYS], unpack(leases))
+return answers
 """
 )
 
@@ -195,60 +236,100 @@ RENEW: Final = (
     NOW
     + HELD
     + """
-local lost = {}
+local lost, renewed = {}, {}
 for i = 2, #KEYS do
   local id, token = ARGV[2 * i - 2], ARGV[2 * i - 1]
   if held(KEYS[i], token) then
-    redis.call('ZADD', KEYS[1], now + ARGV[1], id)
+    table.insert(renewed, now + ARGV[1])
+    table.insert(renewed, id)
   else
     table.insert(lost, id)
   end
 end
+if #renewed > 0 then redis.call('ZADD', KEYS[1], unpack(renewed)) end
 return lost
 """
 )
 
-# KEYS job; ARGV token.  Returns 1 if the caller may publish: it holds the job, which cannot be cancelled from now on.
-# The mark outlives a requeue, as what was published before the worker died is not taken back.
+# KEYS job…; ARGV the token of each.  Returns 1 for each that the caller may publish: it holds the job, which cannot be
+# cancelled from now on. The mark outlives a requeue, as what was published before the worker died is not taken back.
 PUBLISH: Final = (
     HELD
     + """
-if not held(KEYS[1], ARGV[1]) then return 0 end
-redis.call('HSET', KEYS[1], 'publishing', 1)
-return 1
+local answers = {}
+for n, key in ipairs(KEYS) do
+  answers[n] = held(key, ARGV[n]) and 1 or 0
+  if answers[n] == 1 then redis.call('HSET', key, 'publishing', 1) end
+end
+return answers
 """
 )
 
-# KEYS job, leases, closed, counts, unrecorded, events; ARGV id, token, state, error code, error message, keep_s, bound,
-# and of an activation asset and entry: its record is in S3 now.  Returns 1 if closed.
+# KEYS events, leases, counts, and of each job job, closed, unrecorded; ARGV bound, and of each job id, token, state,
+# error code, error message, keep_s, and of an activation asset and entry: its record is in S3 now.
+# Returns 1 for each that is closed. All are read before any is closed.
 # The list of closed jobs is cut once in sixteen times, by chance of the job's id.
 CLOSE: Final = (
     ANNOUNCE_FUNCTION
     + HELD
     + """
-local job = held(KEYS[1], ARGV[2], 'task', 'commits', 'seq')
-if not job then return 0 end
-local now = announce(KEYS[6], ARGV[1], ARGV[3], job[3], job[4], job[5], ARGV[4])
-if ARGV[4] ~= '' then
-  redis.call('HSET', KEYS[1], 'state', ARGV[3], 'finished_ms', now, 'error_code', ARGV[4], 'error_message', ARGV[5])
-else
-  redis.call('HSET', KEYS[1], 'state', ARGV[3], 'finished_ms', now)
+local answers, ended, recorded, seen = {}, {}, {}, {}
+for n = 1, (#KEYS - 3) / 3 do
+  local key, closed, unrecorded = unpack(KEYS, 3 * n + 1, 3 * n + 3)
+  local id, token, state, code, message, keep_s, asset, entry = unpack(ARGV, 8 * n - 6, 8 * n + 1)
+  local job = not seen[key] and held(key, token, 'task', 'commits', 'seq')
+  answers[n] = job and 1 or 0
+  if job then
+    seen[key] = true
+    table.insert(ended, {key = key, id = id, closed = closed, state = state, code = code, message = message,
+                         keep_s = keep_s, task = job[3], document = job[4], place = job[5]})
+    if asset ~= '' then
+      recorded[unrecorded] = recorded[unrecorded] or {assets = {}, entries = {}}
+      table.insert(recorded[unrecorded].assets, asset)
+      table.insert(recorded[unrecorded].entries, entry)
+    end
+  end
 end
-if ARGV[3] == 'done' then
-  redis.call('HDEL', KEYS[1], 'token', 'document', 'payload')
-else
-  redis.call('HDEL', KEYS[1], 'token', 'document')
+if #ended == 0 then return answers end
+for key, changes in pairs(recorded) do
+  changes.left = {}
+  for i, entry in ipairs(redis.call('HMGET', key, unpack(changes.assets))) do
+    if entry == changes.entries[i] then table.insert(changes.left, changes.assets[i]) end
+  end
 end
-if ARGV[8] ~= '' and redis.call('HGET', KEYS[5], ARGV[8]) == ARGV[9] then redis.call('HDEL', KEYS[5], ARGV[8]) end
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('ZADD', KEYS[3], now, ARGV[1])
-if string.sub(ARGV[1], -1) == '0' then
-  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - ARGV[6] * 1000)
-  redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - ARGV[7])
+local leases, lists, counts = {}, {}, {}
+for n, job in ipairs(ended) do
+  local now = announce(KEYS[1], job.id, job.state, job.task, job.document, job.place, job.code)
+  if job.code ~= '' then
+    redis.call('HSET', job.key, 'state', job.state, 'finished_ms', now, 'error_code', job.code, 'error_message',
+               job.message)
+  else
+    redis.call('HSET', job.key, 'state', job.state, 'finished_ms', now)
+  end
+  if job.state == 'done' then
+    redis.call('HDEL', job.key, 'token', 'document', 'payload')
+  else
+    redis.call('HDEL', job.key, 'token', 'document')
+  end
+  redis.call('EXPIRE', job.key, job.keep_s)
+  leases[n] = job.id
+  local list = lists[job.closed] or {}
+  list[#list + 1], list[#list + 2] = now, job.id
+  lists[job.closed], counts[job.state] = list, (counts[job.state] or 0) + 1
 end
-redis.pcall('HINCRBY', KEYS[4], ARGV[3], 1)
-redis.call('EXPIRE', KEYS[1], ARGV[6])
-return 1
+for key, changes in pairs(recorded) do
+  if #changes.left > 0 then redis.call('HDEL', key, unpack(changes.left)) end
+end
+redis.call('ZREM', KEYS[2], unpack(leases))
+for key, list in pairs(lists) do redis.call('ZADD', key, unpack(list)) end
+for _, job in ipairs(ended) do
+  if string.sub(job.id, -1) == '0' then
+    redis.call('ZREMRANGEBYSCORE', job.closed, '-inf', lists[job.closed][1] - job.keep_s * 1000)
+    redis.call('ZREMRANGEBYRANK', job.closed, 0, -1 - ARGV[1])
+  end
+end
+for state, count in pairs(counts) do redis.pcall('HINCRBY', KEYS[3], state, count) end
+return answers
 """
 )
 

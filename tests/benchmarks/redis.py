@@ -35,8 +35,8 @@ _OWN: Final = frozenset(("info", "monitor", "client", "hello", "auth", "select",
 # The beginnings of what is sent for a single job. Everything else is sent once in a while: notes of presence, figures,
 # renewals of leases, searches for lost jobs, readings of journals.
 _OF_JOBS: Final = re.compile(
-    r"EVALSHA \w+ \d+ aii:(job|open):|LPUSH (query|activate|index)(\.\d+)? |HGET aii:journal:\S+ \S*|HMGET aii:job:"
-    r"|HGETALL aii:job:"
+    r"EVALSHA \w+ \d+ aii:(job:|open:|events |journal:[^: ]+ )|LPUSH (query|activate|index)(\.\d+)? "
+    r"|HGET aii:journal:\S+ \S*|HMGET aii:job:|HGETALL aii:job:"
 )
 
 

@@ -103,3 +103,20 @@ def test_those_that_waited_for_an_interrupted_thread_call_by_themselves() -> Non
     answers = at_once(Gathering(interrupted_once), [1, 2, 3])
     assert answers.count("interrupted") == 1
     assert all(answer in ("interrupted", 2 * number) for number, answer in zip([1, 2, 3], answers, strict=True))
+
+
+def test_a_call_that_has_time_is_made_with_the_next_one_that_has_none() -> None:
+    work = Work()
+    gathering = Gathering(work)
+    with ThreadPoolExecutor(1) as pool:
+        patient = pool.submit(gathering, 1, LONG_S)
+        wait_for(lambda: gathering._next is not None, "the call does not wait")
+        assert gathering(2) == 4
+        assert patient.result(LONG_S) == 2
+    assert work.calls == [[1, 2]]
+
+
+def test_a_call_for_which_no_other_comes_is_made_when_its_time_is_over() -> None:
+    work = Work()
+    assert Gathering(work)(1, 0.001) == 2
+    assert work.calls == [[1]]

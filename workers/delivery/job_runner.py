@@ -15,6 +15,7 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ from tasks.ledger.commits import Commit
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.states import Claim
 from tasks.messages import validated
+from tasks.names import QUEUE_ACTIVATE
 from tasks.results import FailureResult, Result
 from tasks.shares import base_queue
 from tasks.storage import ObjectStore
@@ -107,7 +109,7 @@ class JobRunner:
         """
         token, message = uuid.uuid4().hex, _Message(payload, problem)
         try:
-            with self._isolation.shared():
+            with self._isolation.shared(), self._in_company(kind):
                 claim = self._claim(kind, job_id, payload, token)
                 if not claim.granted:
                     return claim.value
@@ -125,6 +127,10 @@ class JobRunner:
             return "set aside"
         finally:
             self._leases.drop(job_id, token)
+
+    def _in_company(self, kind: Kind[Any]) -> AbstractContextManager[None]:
+        """Activations come by the thousand, and their calls of the ledger may wait for each other's; nothing else's."""
+        return self._ledger.company.job() if kind.queue == QUEUE_ACTIVATE else nullcontext()
 
     def refuse(self, job_id: str, queue: str, reason: str, kinds: Sequence[Kind[Any]]) -> str:
         """End the job of a message that could not be used (`reason`), unless the ledger knows what the job really is:
