@@ -12,7 +12,7 @@ from tasks.ledger import commit_scripts
 from tasks.ledger.commits import AssetState, Seen
 from tasks.ledger.keys import JournalKeys
 
-__all__ = ["BEGINNING", "MOVED", "AssetJournal", "Live", "entry_order", "next_entry"]
+__all__ = ["BEGINNING", "MOVED", "AssetJournal", "Live", "entry_order", "next_entry", "removal"]
 
 BEGINNING: Final = "0-0"
 MOVED: Final = "moved"
@@ -41,6 +41,7 @@ class AssetJournal:
         self._client = client
         self._keys = JournalKeys.of(collection)
         self._register = client.register_script(commit_scripts.REGISTER)
+        self._written_keys = [self._keys.stream, self._keys.live, self._keys.state, self._keys.unrecorded]
         self._recorded = client.register_script(commit_scripts.RECORDED)
         self._announcements: str | None = None  # when they were last read
 
@@ -74,7 +75,7 @@ class AssetJournal:
             seen: the asset's state before, for one that may have left the journal. When that is out of date, nothing is
                 written and MOVED returned.
         """
-        return self._write([asset_id, "remove", "", "", "", unless_after], seen)
+        return self._write(removal(asset_id, unless_after), seen)
 
     def last_entry(self) -> str:
         """The newest entry there ever was, even if it was trimmed."""
@@ -88,8 +89,12 @@ class AssetJournal:
 
     def _write(self, change: list[str], seen: Seen | None) -> str:
         job_id = seen.state.job_id if seen and seen.state else ""
-        keys = [self._keys.stream, self._keys.live, self._keys.state, self._keys.unrecorded]
-        return str(self._register(keys=keys, args=[*change, seen.announcements if seen else "", job_id]))
+        return str(self._register(keys=self._written_keys, args=[*change, seen.announcements if seen else "", job_id]))
+
+
+def removal(asset_id: str, unless_after: str) -> list[str]:
+    """A removal as the script that registers takes it; see :meth:`AssetJournal.remove`."""
+    return [asset_id, "remove", "", "", "", unless_after]
 
 
 def entry_order(entry: str) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from tasks.assets.feedback import feedback_keys
-from tasks.assets.journal import BEGINNING, MOVED, AssetJournal, entry_order, next_entry
+from tasks.assets.journal import BEGINNING, MOVED, AssetJournal, entry_order, next_entry, removal
 from tasks.connection import RedisClient
 from tasks.ledger import commit_scripts
 from tasks.ledger.commits import JobFacts, joined_code
@@ -40,6 +40,7 @@ __all__ = [
     "Change",
     "Journal",
     "Page",
+    "addition",
     "decode_code",
     "encode_code",
     "entry_order",
@@ -47,6 +48,7 @@ __all__ = [
     "name_in",
     "named",
     "next_entry",
+    "removal",
 ]
 
 # Under this key, which no user's metadata can have, the file's own name is kept among an asset's metadata.
@@ -115,9 +117,16 @@ class Journal(AssetJournal):
             feature: stored feature (row_bytes,), for a collection that keeps features.
             codec: which one the code is of; see :meth:`Manifest.tag_of`.
         """
-        text = facts.text() if facts else ""
-        joined = joined_code(encode_code(code), None if feature is None else encode_code(feature), codec)
-        return self._write([asset_id, "add", joined, journal_meta(meta), text, unless_after], None)
+        return self._write(addition(asset_id, code, meta, unless_after, facts, feature, codec), None)
+
+    def write_all(self, changes: Sequence[list[str]]) -> list[str]:
+        """Make some changes (:func:`addition`, :func:`tasks.assets.journal.removal`); returns the entry of each, ""
+        where the asset has changed since `unless_after`. When an error is raised, some may have been made: they can be
+        repeated."""
+        pipe = self._client.pipeline(transaction=False)
+        for change in changes:
+            self._register(keys=self._written_keys, args=[*change, "", ""], client=pipe)
+        return [str(entry) for entry in pipe.execute()]
 
     def begin_purge(self, asset_id: str, keys: Sequence[str]) -> list[str]:
         """Keep an asset's activations from being committed while protected files of it are deleted; returns those of
@@ -191,6 +200,16 @@ class Journal(AssetJournal):
 
     def delete(self) -> None:
         self._client.delete(*self._keys.all, *self._feedback, self._manifests)
+
+
+def addition(
+    asset_id: str, code: Codes, meta: Mapping[str, str], unless_after: str, facts: JobFacts | None,
+    feature: Rows | None, codec: str,
+) -> list[str]:  # fmt: skip
+    """An addition for :meth:`Journal.write_all`; see :meth:`Journal.add`."""
+    text = facts.text() if facts else ""
+    joined = joined_code(encode_code(code), None if feature is None else encode_code(feature), codec)
+    return [asset_id, "add", joined, journal_meta(meta), text, unless_after]
 
 
 def journal_meta(meta: Mapping[str, str]) -> str:

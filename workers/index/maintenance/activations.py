@@ -7,7 +7,7 @@ and by their tags in the store; where one that counted is not there any more, al
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,12 +24,13 @@ from tasks.storage import Bucket, ObjectStore
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import BEGINNING, entry_order
 from workers.index.collection.manifest import Manifest
-from workers.index.maintenance.documents import READERS, Activation, Read, documents_at
+from workers.index.maintenance.documents import Activation, Read, documents_at
 
 __all__ = ["Activations", "OnRecord", "activations_of"]
 
 _FORMAT: Final = 1  # of the file; another one for other tables, or another meaning of them
 _DOCUMENTS_AT_ONCE: Final = 500
+_READERS: Final = 64  # they mostly wait for S3
 _ASSETS_AT_ONCE: Final = 2_000
 
 # State of a document: not read yet; of something else; unreadable; an activation of the collection.
@@ -115,19 +116,21 @@ class Activations:
 
     def read(
         self, store: ObjectStore, removals: Removals, belongs: Callable[[ActivationResult], bool],
-        progress: Callable[[int, int], None],
+        progress: Callable[[int, int], None], counted: Callable[[Sequence[ActivationResult]], None] | None = None,
     ) -> None:  # fmt: skip
         """Read what is new in the store, and all removals.
 
         Args:
             belongs: whether a document counts, see :func:`workers.index.maintenance.documents.belonging`.
             progress: called with the number of documents read, and of all that are new.
+            counted: is given those documents that count, some at a time, before they do; after an interruption some
+                come again.
         """
         self._list(store)
         total, done = self._count("documents", f"state = {_UNREAD}"), 0
-        read = bounded_map(partial(_read, store), self._unread(), READERS)
+        read = bounded_map(partial(_read, store), self._unread(), _READERS)
         while some := list(islice(read, _DOCUMENTS_AT_ONCE)):
-            self._note(some, belongs)
+            self._note(some, belongs, counted)
             done += len(some)
             progress(done, total)
         with self._database as database:
@@ -151,8 +154,11 @@ class Activations:
             yield from (name for (name,) in names)
             (last,) = names[-1]
 
-    def _note(self, some: list[tuple[str, Read]], belongs: Callable[[ActivationResult], bool]) -> None:
-        states, rows = [], []
+    def _note(
+        self, some: list[tuple[str, Read]], belongs: Callable[[ActivationResult], bool],
+        counted: Callable[[Sequence[ActivationResult]], None] | None,
+    ) -> None:  # fmt: skip
+        states, results = [], []
         for name, read in some:
             if not read:  # deleted since it was listed: read later, if it is listed again
                 continue
@@ -160,9 +166,12 @@ class Activations:
             for result in read:
                 if isinstance(result, ActivationResult) and belongs(result):
                     state = _COUNTED
-                    kept = Activation.of(result)
-                    rows.append((kept.asset_id, _sortable(kept.journal_entry), kept.model_dump_json()))
+                    results.append(result)
             states.append((state, name))
+        if counted:
+            counted(results)
+        kept = map(Activation.of, results)
+        rows = [(one.asset_id, _sortable(one.journal_entry), one.model_dump_json()) for one in kept]
         with self._database as database:
             database.executemany(_ADD, rows)
             database.executemany("UPDATE documents SET state = ? WHERE name = ?", states)
@@ -188,6 +197,11 @@ class Activations:
         """The last entry of the journal that an activation or a removal names."""
         ((entry,),) = self._database.execute("SELECT max(max(activated, removed)) FROM assets")
         return _entry(entry)
+
+    def newest(self, asset_id: str) -> Activation | None:
+        """The newest activation of an asset, which may have been removed since."""
+        found = self._database.execute("SELECT activation FROM assets WHERE asset_id = ?", (asset_id,)).fetchone()
+        return Activation.model_validate_json(found[0]) if found and found[0] else None
 
     def get(self, asset_id: str) -> Activation | None:
         """The current activation of an asset."""

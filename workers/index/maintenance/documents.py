@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Final
 
 from pydantic import ValidationError
 
 from tasks.assets.records import facts_of
-from tasks.bounded_map import bounded_map
-from tasks.documents import document_keys, read_document_at
+from tasks.documents import read_document_at
 from tasks.errors import ObjectMissing, TooLarge
 from tasks.ledger.commits import JobFacts
 from tasks.messages import Frozen
 from tasks.results import ActivationResult, Result, parse_result
 from tasks.storage import ObjectStore
 from workers.index.codec.codec import Codes
-from workers.index.collection.journal import decode_code, entry_order
+from workers.index.collection.journal import decode_code
 from workers.index.collection.manifest import Manifest
 from workers.index.collection.translation import Translation
 
-__all__ = ["READERS", "Activation", "Documents", "Read", "belonging", "code_in", "documents_at", "newest_activations"]
-
-READERS: Final = 16
+__all__ = ["Activation", "Read", "belonging", "code_in", "documents_at"]
 
 # A document in a list; None in place of one that cannot be read; no item for one that was deleted meanwhile.
 Read = list[Result | None]
@@ -57,46 +52,6 @@ class Activation(Frozen):
     @property
     def facts(self) -> JobFacts:
         return JobFacts(self.job_id, self.source_sha256, self.protected_key, self.protected_sha256, self.options_sha256)
-
-
-@dataclass
-class Documents:
-    """The documents of a collection's activations.
-
-    Attributes:
-        newest: the newest of each asset.
-        older: the others.
-    """
-
-    newest: dict[str, ActivationResult] = field(default_factory=dict)
-    older: list[ActivationResult] = field(default_factory=list)
-
-    def add(self, result: ActivationResult) -> None:
-        known = self.newest.get(result.asset_id)
-        if known is None or entry_order(result.journal_entry) > entry_order(known.journal_entry):
-            self.newest[result.asset_id], result = result, known or result
-        if known is not None:
-            self.older.append(result)
-
-    @property
-    def superseded(self) -> dict[str, str]:
-        """Jobs whose asset was activated by another job since, and that job."""
-        pairs = ((result.job_id, self.newest[result.asset_id].job_id) for result in self.older)
-        return {job_id: by for job_id, by in pairs if job_id != by}
-
-
-def newest_activations(store: ObjectStore, manifest: Manifest, translation: Translation) -> Documents:
-    """Read all result documents.
-
-    Args:
-        translation: reads the collection's codes; documents with other codes are left out.
-    """
-    documents, belongs = Documents(), belonging(manifest, translation)
-    for read in bounded_map(lambda key: documents_at(store, key), document_keys(store), READERS):
-        for result in read:
-            if isinstance(result, ActivationResult) and belongs(result):
-                documents.add(result)
-    return documents
 
 
 def documents_at(store: ObjectStore, key: str) -> Read:

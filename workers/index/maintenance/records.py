@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 from tasks.assets.protected_digests import ProtectedDigests
@@ -15,13 +16,14 @@ from tasks.results import ActivationResult
 from tasks.storage import ObjectStore
 from workers.index.codec.codec import Codec
 from workers.index.collection.files import CollectionStore
-from workers.index.collection.journal import BEGINNING, entry_order
+from workers.index.collection.journal import entry_order
 from workers.index.collection.lock import write_lock
 from workers.index.collection.manifest import Manifest
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.collection.opened import Opened
 from workers.index.collection.translation import Translation
-from workers.index.maintenance.documents import newest_activations
+from workers.index.maintenance.activations import Activations, OnRecord, activations_of
+from workers.index.maintenance.documents import Activation, belonging
 
 __all__ = ["record_for_command", "record_old_assets"]
 
@@ -62,22 +64,43 @@ def record_for_command(opened: Opened) -> None:
 def _record(store: ObjectStore, client: RedisClient, files: CollectionStore, manifest: Manifest, codec: Codec) -> None:
     """Write every document as a record of its asset, the newest of which counts, and note the files' digests; say of
     jobs that are outdated that they are."""
-    documents = newest_activations(store, manifest, Translation(files, manifest, codec))
-    digests = ProtectedDigests(store)
+    belongs, digests = belonging(manifest, Translation(files, manifest, codec)), ProtectedDigests(store)
 
     def write(result: ActivationResult) -> None:
         files.assets.put(AssetRecord.of(result, 1))
         digests.note(result)
 
-    for _ in bounded_map(write, [*documents.older, *documents.newest.values()], _WRITERS):
-        pass
-    removals = files.removals.entries()
-    removed = {
-        result.job_id: entry_order(removals[asset_id])[0]
-        for asset_id, result in documents.newest.items()
-        if entry_order(removals.get(asset_id, BEGINNING)) > entry_order(result.journal_entry)
+    with activations_of(files, manifest, "records") as documents:
+
+        def record(some: Sequence[ActivationResult]) -> None:
+            for _ in bounded_map(write, some, _WRITERS):
+                pass
+            mark_outdated(client, _superseded(documents, some), {})
+
+        documents.read(store, files.removals, belongs, lambda *_: None, record)
+        for some in documents.each():
+            mark_outdated(client, {}, _removed(some))
+        files.assets.mark_complete()
+        if documents:
+            logger.info("Collection %s: %d assets are on record now", manifest.collection, len(documents))
+    documents.delete()
+
+
+def _superseded(documents: Activations, some: Sequence[ActivationResult]) -> dict[str, str]:
+    """Jobs whose asset was activated by a later one, and that one, as far as these documents tell, which are not among
+    the others yet."""
+    newest, superseded = dict[str, Activation](), dict[str, str]()
+    for activation in map(Activation.of, some):
+        known = newest.get(activation.asset_id) or documents.newest(activation.asset_id) or activation
+        older, newer = sorted((known, activation), key=lambda one: entry_order(one.journal_entry))
+        newest[activation.asset_id] = newer
+        if older.job_id != newer.job_id:
+            superseded[older.job_id] = newer.job_id
+    return superseded
+
+
+def _removed(some: Sequence[OnRecord]) -> dict[str, int]:
+    """Jobs whose asset was removed since, and when (ms)."""
+    return {
+        one.activation.job_id: entry_order(one.removal)[0] for one in some if one.activation and one.current is None
     }
-    mark_outdated(client, documents.superseded, removed)
-    files.assets.mark_complete()
-    if documents.newest:
-        logger.info("Collection %s: %d assets are on record now", manifest.collection, len(documents.newest))

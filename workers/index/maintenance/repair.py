@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Collection as AnyCollection
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, Literal
 
 from tasks.assets.feedback import Feedback
-from tasks.bounded_map import bounded_map
 from tasks.storage import ObjectStore
 from workers.index.codec.codec import Codec
 from workers.index.collection.changes import decode_feature
 from workers.index.collection.files import CollectionStore
-from workers.index.collection.journal import Journal, entry_order, named
+from workers.index.collection.journal import Journal, addition, entry_order, named, removal
 from workers.index.collection.manifest import Manifest
 from workers.index.collection.pinned import pin_current
 from workers.index.collection.segment import Segment, meta_text
@@ -25,9 +25,9 @@ from workers.index.maintenance.documents import Activation, belonging, code_in
 
 __all__ = ["Repaired", "repair"]
 
-_WRITERS: Final = 8
+_CHANGES_AT_ONCE: Final = 500
 
-_Done = Literal["registered", "removed", "as it was"]
+_Done = Literal["registered", "removed"]
 _Entry = tuple[bytes, str]  # code, and metadata as :func:`meta_text` writes them
 
 
@@ -87,24 +87,25 @@ class _Repair:
         }
 
     def each(self, some: Sequence[OnRecord]) -> Iterator[_Done]:
-        """What was done for each of some assets."""
+        """What was done for those of some assets that were not as documented."""
         present = self._present([one.asset_id for one in some])
-        yield from bounded_map(lambda one: self._one(one, present.get(one.asset_id)), some, _WRITERS)
+        needed = filter(None, (self._needed(one, present.get(one.asset_id)) for one in some))
+        while changes := list(islice(needed, _CHANGES_AT_ONCE)):
+            entries = self._journal.write_all([change for _, change in changes])
+            yield from (what for (what, _), entry in zip(changes, entries, strict=True) if entry)
 
-    def _one(self, asset: OnRecord, present: _Entry | None) -> _Done:
+    def _needed(self, asset: OnRecord, present: _Entry | None) -> tuple[_Done, list[str]] | None:
+        """The change of the journal that an asset needs, if any."""
         activation = asset.current
         if activation is None:
-            gone = present and self._journal.remove(asset.asset_id, unless_after=asset.removal)
-            return "removed" if gone else "as it was"
+            return ("removed", removal(asset.asset_id, asset.removal)) if present else None
         if self._is_as_documented(present, activation):
-            return "as it was"
+            return None
         code, of_codec = code_in(activation, self._manifest)
         meta = named(activation.meta, activation.name)
         feature = decode_feature(activation.feature) if self._manifest.features else None
-        entry = self._journal.add(
-            asset.asset_id, code, meta, activation.journal_entry, activation.facts, feature, of_codec
-        )
-        return "registered" if entry else "as it was"
+        entry, facts = activation.journal_entry, activation.facts
+        return "registered", addition(asset.asset_id, code, meta, entry, facts, feature, of_codec)
 
     def _is_as_documented(self, present: _Entry | None, activation: Activation) -> bool:
         """Whether an entry, if any, is that of a document. Of one with a code of a former codec, the segments hold a
