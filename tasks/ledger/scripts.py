@@ -162,14 +162,15 @@ for n = 1, #KEYS - 1 do
   else
     queue = job[8] or queue
     heads[queue] = math.max(heads[queue] or 0, seq)
-    local dead = state == 'running' and job[9] ~= token
-    local expiry = dead and redis.call('ZSCORE', KEYS[#KEYS], id)
+    local running = state == 'running'
+    local expiry = running and redis.call('ZSCORE', KEYS[#KEYS], id)
+    local leased = expiry and tonumber(expiry) > now
     answers[n] = 'leased'
-    if not taken[id] and not (expiry and tonumber(expiry) > now) then
+    if not taken[id] and (not leased or job[9] == token) then
       taken[id] = true
-      table.insert(granted, {n = n, id = id, token = token, queue = queue, worker = worker, dead = dead,
-                             attempts = (job[3] or 0) + 1, later = job[5], document = job[4],
-                             deaths = job[6], alone = job[7]})
+      table.insert(granted, {n = n, id = id, token = token, queue = queue, worker = worker,
+                             dead = running and not leased, attempts = (job[3] or 0) + 1, later = job[5],
+                             document = job[4], deaths = job[6], alone = job[7]})
     end
   end
 end

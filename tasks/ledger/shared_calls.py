@@ -106,7 +106,7 @@ class SharedCalls:
         return [answers[call] for call in calls]
 
     def _close_all(self, calls: Sequence[CloseCall]) -> Sequence[bool]:
-        keys, args = [EVENTS, LEASES, COUNTS], [CLOSED_BOUND]
+        keys, args = [EVENTS, LEASES, COUNTS], list[Any]([CLOSED_BOUND])
         for call in calls:
             collection, *change = call.recorded
             keys += [job_key(call.job_id), closed_key(call.state), JournalKeys.of(collection).unrecorded]
