@@ -93,7 +93,9 @@ class PictureBook:
         data = self._store.get_verified(bucket, key, sha256, 4 * self._max_bytes)
         try:
             return _reduced(data)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except AiiError:
+            raise
+        except Exception as error:  # Pillow names no closed set of what its readers raise
             raise BadInput(f"{key} cannot be shown: {type(error).__name__}.") from error
 
 

@@ -17,7 +17,6 @@ from tasks.messages import QueryOptions
 from tasks.results import ActivationResult, LookupResult
 from tasks.settings import Settings
 from tests.collections import Place, add, unit_vectors
-from tests.integration.test_tiers import grown
 from tests.photographs import crops
 from tests.stack import aii
 from tests.waiting import LIMIT_S
@@ -85,6 +84,8 @@ def test_vectors_of_another_kind_are_refused(producer: Producer, shared_worker: 
         producer.query_vectors(good[:, 1:]).wait(LIMIT_S)
     with pytest.raises(InvalidRequest, match="no finite number"):
         producer.query_vectors(Vectors((good * np.nan).astype("<f4").tobytes(), 1, dimension)).wait(LIMIT_S)
+    with pytest.raises(InvalidRequest, match="above 1,000,000"):
+        producer.query_vectors(good * 1e30).wait(LIMIT_S)
     with pytest.raises(ExtractorMismatch, match="extract them with that one"):
         producer.query_vectors(good, extractor="0" * 64).wait(LIMIT_S)
 
@@ -101,9 +102,7 @@ def test_many_searches_at_once_are_those_of_plain_faiss(place: Place, nprobe: in
         assert (distances[len(found) :] > 1e30).all()
 
 
-@pytest.mark.parametrize("segments", [1, 4])
-def test_many_searches_at_once_see_changes_and_filters_as_single_ones_do(place: Place, segments: int) -> None:
-    grown(place, segments - 1)
+def test_many_searches_at_once_see_changes_and_filters_as_single_ones_do(place: Place) -> None:
     collection, queries = place.open(), unit_vectors(20, 0)
     for i, feature in enumerate(unit_vectors(5, 9)):
         add(collection, f"new-{i}", feature, licence="free")

@@ -69,7 +69,10 @@ def test_the_extractor_sees_of_a_composed_image_what_the_optimiser_foresaw(name:
     assert (seen - foreseen.clamp(0, 1)).norm() < 0.35 * wanted
 
 
-@pytest.mark.parametrize(("source", "target"), [(300, 112), (4000, 112), (113, 112), (112, 112), (50, 112), (112, 777)])
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [(300, 112), (4000, 112), (113, 112), (112, 112), (50, 112), (112, 777), (60_000, 112), (112, 60_000)],
+)
 def test_rows_are_scaled_as_by_torch(source: int, target: int) -> None:
     columns = torch.rand(1, source, 5)
     scaled = torch.from_numpy(row_weights(source, target)) @ columns

@@ -302,6 +302,21 @@ def test_a_tiff_is_published_as_a_png_of_its_depth(
     assert image.source_format == "TIFF"
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_s_extra_channel_is_what_the_file_says_it_is(dtype: type[np.unsignedinteger]) -> None:
+    most = np.iinfo(dtype).max
+    colours = zoo.photo().astype(dtype) * dtype(most // 255)
+    alpha = np.full((48, 64), most // 2, dtype)
+    multiplied = np.dstack([(colours.astype(np.float64) * (most // 2) / most).round().astype(dtype), alpha])
+    image = decode(tiff(multiplied, photometric="rgb", extrasamples=["assocalpha"]), zoo.LIMITS)
+    assert (image.alpha == alpha).all()
+    assert np.abs(image.samples.astype(int) - colours).max() <= 2
+    image = decode(tiff(np.dstack([colours, alpha]), photometric="rgb", extrasamples=["unspecified"]), zoo.LIMITS)
+    assert image.alpha is None
+    assert (image.samples == colours).all()
+    assert "channels that are neither colour nor transparency" in image.blocks.lost
+
+
 def test_a_tiff_s_metadata_orientation_and_resolution_are_carried_over() -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
     tags = {0x02BC: xmp, COPYRIGHT: "(c) Example", zoo.ORIENTATION: 6}
@@ -328,6 +343,7 @@ REFUSED_TIFFS = {
     "floats": tiff(zoo.photo().astype(np.float32), photometric="rgb"),
     "a raw file": tiff(zoo.photo(), photometric="rgb", subfiletype=1),
     "five channels": tiff(np.zeros((40, 60, 5), np.uint16), photometric="rgb"),
+    "several layers": tiff(np.stack([zoo.photo().astype(np.uint16)] * 4), photometric="rgb", volumetric=True),
 }
 
 

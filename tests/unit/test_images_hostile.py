@@ -73,6 +73,13 @@ def test_a_vast_header_spends_no_memory() -> None:
     assert int(done.stdout) < 16 * 1024  # KiB; the smallest of them would take a gigabyte
 
 
+@pytest.mark.parametrize("size", [(16, 6_000_000), (6_000_000, 16)])
+def test_sides_are_bounded_for_memory_is_needed_along_them(size: tuple[int, int]) -> None:
+    with pytest.raises(BadInput, match="65,535") as refusal:
+        decode(zoo.png(size, 1, 0, b""), Limits(max_bytes=2**24, max_pixels=10**8))
+    assert refusal.value.code == "too_large"
+
+
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
 def test_a_file_cut_anywhere_is_truncated(file_format: str) -> None:
     data = zoo.saved(zoo.photo(), file_format)

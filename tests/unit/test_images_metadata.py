@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import zlib
 
 import imagecodecs
@@ -225,11 +226,16 @@ def test_exif_s_orientation_goes_before_xmp_s() -> None:
     assert b'tiff:Orientation="1"' in xmp_of(image)
 
 
-@pytest.mark.parametrize("packet", [XMP.decode().encode("utf-16"), b'<!DOCTYPE x [<!ENTITY a "b">]>' + XMP])
+MANY_NAMES = b"".join(b'<a xmlns:p%d="http://ns.adobe.com/tiff/1.0/"/>' % number for number in range(1000))
+
+
+@pytest.mark.parametrize(
+    "packet", [XMP.decode().encode("utf-16"), b'<!DOCTYPE x [<!ENTITY a "b">]>' + XMP, XMP + MANY_NAMES]
+)
 def test_xmp_that_cannot_be_cleaned_is_lost_and_named(packet: bytes) -> None:
     image, lost = published(jpeg_with(zoo.segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + packet)))
     assert "xmp" not in image.info
-    assert lost == ("XMP: too long, not UTF-8, or with a document type",)
+    assert lost == ("XMP: too long, not UTF-8, with a document type, or with many names for one namespace",)
 
 
 def test_iptc_is_published_data_set_by_data_set_and_photoshop_s_thumbnail_is_not() -> None:
@@ -351,9 +357,41 @@ def test_xmp_too_long_for_a_jpeg_is_published_with_its_rights_alone() -> None:
     assert any("XMP: too long for this format" in line for line in lost)
 
 
-def test_rights_that_cannot_be_found_in_damaged_xmp_are_said_to_be_lost() -> None:
-    packet = XMP.replace(b"</rdf:RDF>", b"")
-    assert any("XMP: damaged" in line for line in published(zoo.saved(zoo.photo(), "JPEG", xmp=packet), "rights")[1])
+RIGHTS_HIDDEN = {
+    "damaged": XMP.replace(b"</rdf:RDF>", b""),
+    "deep": XMP.replace(b"<dc:rights>", b"<dc:rights>" + b"<a>" * 3000 + b"</a>" * 3000),
+    "of many nodes": XMP.replace(b"<dc:rights>", b"<dc:rights>" + b"<a/>" * 200_000),
+}
+
+
+@pytest.mark.parametrize("name", RIGHTS_HIDDEN)
+def test_rights_that_cannot_be_found_in_xmp_are_said_to_be_lost(name: str) -> None:
+    lost = published(zoo.saved(zoo.photo(), "WEBP", xmp=RIGHTS_HIDDEN[name]), "rights")[1]
+    assert any("its rights were not found" in line for line in lost)
+
+
+def test_what_describes_a_gain_map_is_found_in_one_pass_however_many_names_it_has() -> None:
+    names = b"".join(b"<c:n%d>1</c:n%d><c:n%d />" % (number, number, number) for number in range(20_000))
+    space = b'<c:all xmlns:c="http://ns.google.com/photos/1.0/container/"/>'
+    packet = XMP.replace(b"<dc:rights>", space + names + b"<dc:rights>")
+    start = time.thread_time()
+    image, _ = published(zoo.saved(zoo.photo(), "WEBP", xmp=packet))
+    assert b"<c:" not in image.info["xmp"]
+    assert b"<dc:rights>" in image.info["xmp"]
+    assert time.thread_time() - start < 20  # name by name it takes minutes
+
+
+def test_a_png_s_texts_that_hold_much_are_carried_and_not_read() -> None:
+    bomb = zlib.compress(bytes(4 << 20))
+    texts = [
+        raw_profile(b"iptc", RESOURCES),
+        *(zoo.chunk(b"zTXt", b"Raw profile type x%d\0\0" % number + bomb) for number in range(100)),
+        *(zoo.chunk(b"zTXt", b"Raw profile type exif\0\0" + bomb) for _ in range(50)),
+    ]
+    blocks = decode(zoo.with_png_chunks(zoo.saved(zoo.photo(), "PNG"), *texts), zoo.LIMITS).blocks
+    assert len(blocks.texts) == 100
+    assert blocks.photoshop == RESOURCES
+    assert any("'Raw profile type exif'" in line for line in blocks.lost)
 
 
 def test_a_gif_s_comment_and_xmp_are_published() -> None:
@@ -364,6 +402,13 @@ def test_a_gif_s_comment_and_xmp_are_published() -> None:
     assert image.info["Comment"] == "by Anna"
     assert b"dc:rights" in image.info["xmp"]
     assert not lost
+
+
+def test_a_gif_of_many_packets_without_an_end_is_read_at_once() -> None:
+    data = zoo.saved(Image.fromarray(zoo.photo()), "GIF") + b"!\xff\x0bXMP DataXMP" * 50_000
+    start = time.thread_time()
+    assert decode(data, zoo.LIMITS).blocks.xmp is None
+    assert time.thread_time() - start < 20  # from each of them to the end it takes half an hour
 
 
 def test_a_gain_map_that_is_not_published_is_not_announced_either() -> None:

@@ -112,9 +112,9 @@ def compose(
     weights = torch.tensor(prepared.weights)[:, None, None] * (most * strength)
     planes = resize((change * weights)[: 1 if samples.ndim == 2 else 3], change.shape[1], width)
     wide = planes.permute(1, 2, 0).contiguous().numpy()
-    result = np.empty_like(samples)
+    result, weights_of_rows = np.empty_like(samples), row_weights(len(wide), height)
     for rows in strips(height, width):
-        changed = _rows_enlarged(wide, rows, height)
+        changed = _rows_enlarged(wide, weights_of_rows[rows])
         visibility = prepared.visibility if prepared.visibility.size == 1 else prepared.visibility[rows]
         changed *= np.repeat(visibility, changed.shape[2], axis=1).reshape(len(visibility), -1, changed.shape[2])
         part = samples[rows].reshape(len(changed), width, -1)
@@ -136,9 +136,9 @@ def _as_inks(inks: Samples, change: Floats, most: int) -> Floats:
     return np.dstack([change * (-most / left), np.zeros_like(left)])
 
 
-def _rows_enlarged(image: Floats, rows: slice, height: int) -> Floats:
-    """Some rows of an image (S, W, C) after it is scaled to (height, W, C); see :func:`resize`."""
-    weights = row_weights(len(image), height)[rows]
+def _rows_enlarged(image: Floats, weights: Floats) -> Floats:
+    """Some rows (h, W, C) of an image (S, W, C) after it is scaled in height, by their weights (h, S) of
+    :func:`row_weights`."""
     used = np.flatnonzero(weights.any(axis=0))
     first, last = used[0], used[-1] + 1
     enlarged: Floats = weights[:, first:last] @ image[first:last].reshape(last - first, -1)

@@ -16,8 +16,9 @@ from workers.index.codec.codec import Features
 from workers.index.collection.answers import Answer
 from workers.index.verdicts.judge import judge
 
-__all__ = ["LookupHandler", "judged"]
+__all__ = ["LookupHandler"]
 
+_LARGEST: Final = 1_000_000  # its square, times all dimensions, is a float32
 _MOST_BYTES: Final = 2 * 2**20  # half of what is read as a document; Redis holds it for a moment
 
 
@@ -46,7 +47,7 @@ class LookupHandler:
         vectors = vectors_of(data, request, collection.codec.dimension)
         with running.watch.stage("search"):
             answers = collection.search_many(vectors, options.top_k, options.nprobe, options.where)
-            found = [judged(answer, request) for answer in answers]
+            judged = [_answer(answer, request) for answer in answers]
         result = LookupResult(
             job_id=running.job_id,
             collection=request.collection,
@@ -54,7 +55,7 @@ class LookupHandler:
             journal_entry=answers[0].journal_entry,
             source_sha256=request.source.sha256,
             extractor=resources.extractor,
-            answers=found,
+            answers=judged,
             options=options,
             provenance=running.provenance(),
         )
@@ -78,11 +79,12 @@ def vectors_of(data: bytes, request: LookupRequest, dimension: int) -> Features:
     vectors = np.frombuffer(data, dtype="<f4").reshape(-1, dimension).astype(np.float32)
     if not np.isfinite(vectors).all():
         raise InvalidRequest("A vector has a value that is no finite number.")
+    if np.abs(vectors).max() > _LARGEST:
+        raise InvalidRequest(f"A vector has a value above {_LARGEST:,}; extractors give vectors of length 1.")
     return vectors
 
 
-def judged(answer: Answer, request: LookupRequest) -> LookupAnswer:
-    """What is said of one vector."""
+def _answer(answer: Answer, request: LookupRequest) -> LookupAnswer:
     judgement = judge(answer.evidence, request.options.fpr, request.options.threshold)
     return LookupAnswer(
         matches=answer.matches,

@@ -15,7 +15,7 @@ from workers.images import png_blocks
 from workers.images.coding import LOSSLESS_PNG, as_png
 from workers.images.colour import alpha_of, own_samples
 from workers.images.deep import Deep, divided
-from workers.images.metadata import Blocks, Density
+from workers.images.metadata import Blocks, Density, xmp
 from workers.images.metadata import photoshop as resources
 from workers.images.metadata import tiff as block
 from workers.images.opened import Opened
@@ -26,18 +26,25 @@ Size = tuple[int, int]
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 0x100, 0x101, 0x102, 0x103, 0x106, 0x115
 _TILE_WIDTH, _TILE_HEIGHT, _ACROSS, _DOWN, _UNIT, _SAMPLE_FORMAT = 0x142, 0x143, 0x11A, 0x11B, 0x128, 0x153
-# None, fax, LZW, JPEG, deflate, PackBits, LZMA, Zstandard, WebP.
-_COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000, 50001})
+_EXTRA_SAMPLES, _IMAGE_DEPTH, _TILE_DEPTH = 0x152, 0x80E5, 0x80E6
+# What an extra sample is (TIFF 6.0, section 18): not said, or alpha that the colours are multiplied with.
+_UNSPECIFIED, _ASSOCIATED = 0, 1
+# None, fax, LZW, JPEG, deflate, PackBits, LZMA, Zstandard.
+_COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000})
 # A tile is decoded whole, also where the image is smaller.
 _MAX_TILE_PIXELS: Final = 1 << 24
 _DEPTHS: Final = frozenset({1, 2, 4, 8, 16})
 _WHITE_IS_ZERO: Final = 0
 # Cameras' raw files are TIFFs whose first page is a preview.
 _SUBFILE, _REDUCED = 0xFE, 1
+_FORM: Final = frozenset(
+    {_SUBFILE, _BITS, _SAMPLE_FORMAT, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT, _EXTRA_SAMPLES}
+    | {_IMAGE_DEPTH, _TILE_DEPTH}
+)
 _MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"})
 _EXIF_LIMIT: Final = 16 << 20
 # XMP specification, part 3, 1.1.2: the packet is no chain of blocks, and a trailer leads readers of such to its end.
-_GIF_XMP: Final = re.compile(rb"(?s)!\xff\x0bXMP DataXMP(.{1,4194304}?)\x01\xff\xfe\xfd")
+_GIF_XMP, _GIF_XMP_END = b"!\xff\x0bXMP DataXMP", b"\x01\xff\xfe\xfd"
 # A graphic control extension: one precedes each frame of an animation.
 _GIF_FRAME: Final = re.compile(rb"(?s)\x21\xf9\x04.{4}\x00")
 
@@ -57,12 +64,11 @@ def gif_size(data: bytes) -> Size:
 
 def open_tiff(data: bytes, size: Size) -> Opened:
     """The first page of a TIFF: grey, RGB or palette of 8 or 16 bits, CMYK of 8."""
-    wanted = frozenset(
-        {_SUBFILE, _BITS, _SAMPLE_FORMAT, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT}
-    )
-    numbers = {tag: values for tag, values in block.numbers_of(data, wanted).items() if values}
+    numbers = {tag: values for tag, values in block.numbers_of(data, _FORM).items() if values}
     _check_tiff(numbers)
     blocks = _tiff_blocks(data)
+    if _UNSPECIFIED in numbers.get(_EXTRA_SAMPLES, ()):
+        blocks = blocks.without("channels that are neither colour nor transparency")
     bits = set(numbers.get(_BITS, (1,)))
     if bits == {16}:
         return Opened(*_sixteen_bits(data, size, numbers), blocks, LOSSLESS_PNG)
@@ -89,6 +95,8 @@ def _check_tiff(numbers: dict[int, tuple[int, ...]]) -> None:
         raise UnsupportedFormat("The TIFF's samples are no whole numbers of 8 or 16 bits. Save it with such.")
     if numbers.get(_TILE_WIDTH, (1,))[0] * numbers.get(_TILE_HEIGHT, (1,))[0] > _MAX_TILE_PIXELS:
         raise UnsupportedFormat("The TIFF's tiles are larger than any program writes. Save it in strips.")
+    if any(numbers.get(tag, (1,))[0] != 1 for tag in (_IMAGE_DEPTH, _TILE_DEPTH)):
+        raise UnsupportedFormat("The TIFF is a picture of three dimensions. Save one layer of it.")
 
 
 def _sixteen_bits(data: bytes, size: Size, numbers: dict[int, tuple[int, ...]]) -> Deep:
@@ -107,7 +115,12 @@ def _sixteen_bits(data: bytes, size: Size, numbers: dict[int, tuple[int, ...]]) 
     if samples.shape[1::-1] != size or samples.dtype != np.uint16:
         raise TruncatedImage("The TIFF states two sizes. Export the image again and resubmit it.")
     found = divided(samples.reshape(*samples.shape[:2], -1))
-    return found._replace(colours=np.uint16(65_535) - found.colours) if photometric == _WHITE_IS_ZERO else found
+    if photometric == _WHITE_IS_ZERO:
+        found = found._replace(colours=np.uint16(65_535) - found.colours)
+    extra = numbers.get(_EXTRA_SAMPLES, (None,))[0]
+    if extra == _UNSPECIFIED:
+        return found._replace(alpha=None)
+    return found.straight() if extra == _ASSOCIATED else found
 
 
 def _tiff_blocks(data: bytes) -> Blocks:
@@ -158,6 +171,14 @@ def open_gif(data: bytes, size: Size) -> Opened:
 
 def _gif_blocks(image: GifImageFile, data: bytes, lost: tuple[str, ...]) -> Blocks:
     """Its comment and its XMP."""
-    comment, packet = image.info.get("comment"), _GIF_XMP.search(data)
+    comment = image.info.get("comment")
     texts = ((b"Comment", png_blocks.comment(comment)),) if isinstance(comment, bytes) else ()
-    return Blocks(xmp=packet[1] if packet else None, texts=texts, lost=lost)
+    return Blocks(xmp=_gif_xmp(data), texts=texts, lost=lost)
+
+
+def _gif_xmp(data: bytes) -> bytes | None:
+    """The first packet. Sought twice and no more: where a regular expression tries each of many beginnings that have no
+    end, 100 kB take minutes, in which no other thread of the worker runs."""
+    start = data.find(_GIF_XMP) + len(_GIF_XMP)
+    end = data.find(_GIF_XMP_END, start, start + xmp.MAX_BYTES + len(_GIF_XMP_END))
+    return data[start:end] if start >= len(_GIF_XMP) and end > start else None

@@ -93,6 +93,10 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
         raise TooLarge(
             f"The image has {width:,} × {height:,} pixels; the limit is {limits.max_pixels:,} in all. Scale it down."
         )
+    if max(size) > limits.max_side:
+        raise TooLarge(
+            f"The image has {width:,} × {height:,} pixels; a side may have {limits.max_side:,}. Scale it down."
+        )
     if min(size) < limits.min_side:
         raise TooSmall(f"The image has {width} × {height} pixels; each side needs at least {limits.min_side}.")
 

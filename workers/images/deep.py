@@ -18,6 +18,16 @@ class Deep(NamedTuple):
     colours: Samples
     alpha: Samples | None
 
+    def straight(self) -> Deep:
+        """Of colours that were multiplied with alpha, those before that; where nothing is seen of them, as they are."""
+        if self.alpha is None:
+            return self
+        alpha = self.alpha if self.colours.ndim == 2 else self.alpha[..., np.newaxis]
+        divisor = np.maximum(alpha, 1).astype(np.uint32)
+        whole = (self.colours.astype(np.uint32) * 65_535 + divisor // 2) // divisor
+        colours = np.where(alpha > 0, np.minimum(whole, 65_535), self.colours).astype(np.uint16)
+        return self._replace(colours=colours)
+
 
 def read_png(picture: bytes) -> Deep:
     """The samples of a PNG of 16 bits; a transparent colour becomes an alpha channel.

@@ -19,7 +19,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # What people send by mistake; only used to name it in the message, so a wrong guess costs nothing.
 _LOOKS_LIKE = (
     (rb"(?s)\s*<(!doctype html|html|head|body)", "an HTML page, perhaps an error page saved under an image's name"),
-    (rb"(?s)\s*(<\?xml.{,1000})?<svg", "an SVG drawing"),
+    (rb"(?s)(\xef\xbb\xbf)?\s*(<\?xml.{,1000})?<(!doctype )?svg", "an SVG drawing"),
     (rb"\s*<\?xml", "an XML document"),
     (rb"%PDF-", "a PDF document"),
     (rb"II\+\x00|MM\x00\+", "a BigTIFF"),

@@ -23,11 +23,14 @@ ACCEPTED = "JPEG, PNG, WebP, TIFF, GIF, AVIF and HEIC"
 
 @dataclass(frozen=True)
 class Limits:
-    """What is still read: ``max_bytes`` of file, ``max_pixels`` of width × height, ``min_side`` of the shorter side."""
+    """What is still read: ``max_bytes`` of file, ``max_pixels`` of width × height, ``min_side`` of the shorter side,
+    ``max_side`` of the longer one, which is what JPEG allows: on the way to the extractor's input of S × S pixels, S
+    times as many values are in memory."""
 
     max_bytes: int
     max_pixels: int
     min_side: int = 16
+    max_side: int = 65_535
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:

@@ -19,7 +19,9 @@ _EXIF_HEADER: Final = b"Exif\0\0"
 _XMP_KEYWORD: Final = b"XML:com.adobe.xmp"
 _XMP_HEADER: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _RAW: Final = b"Raw profile type "
-_MAX_INFLATED: Final = 4 << 20
+# Texts that hold metadata, and what is read of them; any other text is carried as it is, still compressed.
+_RAW_NAMES: Final = frozenset(_RAW + kind for kind in (b"exif", b"APP1", b"xmp", b"8bim", b"iptc"))
+_MAX_INFLATED, _MAX_INFLATED_IN_ALL = 4 << 20, 16 << 20
 _TEXTS: Final = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _RAW_PROFILE: Final = re.compile(rb"\s{0,8}([\w ]{1,16})\n\s{0,16}(\d{1,9})\n([0-9a-fA-F\s]*)\Z")
 
@@ -36,6 +38,7 @@ class Found:
         self._density: Density | None = None
         self._texts: list[tuple[bytes, bytes]] = []
         self._lost: list[str] = []
+        self._to_inflate = _MAX_INFLATED_IN_ALL
 
     def note(self, kind: bytes, body: bytes) -> None:
         """One chunk's type and body."""
@@ -87,8 +90,11 @@ class Found:
         name = body[:80].split(b"\0")[0]
         if name == _XMP_KEYWORD:
             self._xmp = self._xmp or self._text(kind, name, body)
-        elif name.startswith(_RAW):
-            self._note_raw(name, self._text(kind, name, body))
+        elif name in _RAW_NAMES:
+            if name.removeprefix(_RAW) in self._raw:
+                self._lose(f"text {name.decode('latin-1')!r}: a second one")
+            else:
+                self._note_raw(name, self._text(kind, name, body))
         else:
             self._texts.append((name, chunk(kind, body)))
 
@@ -102,7 +108,7 @@ class Found:
         except ValueError:
             self._lose(f"text {name.decode('latin-1')!r}: not a profile")
             return
-        self._raw.setdefault(name.removeprefix(_RAW), data[: int(found[2])])
+        self._raw[name.removeprefix(_RAW)] = data[: int(found[2])]
 
     def _text(self, kind: bytes, name: bytes, body: bytes) -> bytes | None:
         """The text of one chunk, as bytes; None where it is damaged or too long."""
@@ -115,25 +121,29 @@ class Found:
         else:
             compressed = rest[:1] == b"\1"
             rest = rest[2:].split(b"\0", 2)[-1]
-        text = _inflated(rest, _MAX_INFLATED) if compressed else rest
+        text = self._inflated(rest) if compressed else rest
         if text is None:
             self._lose(f"text {name.decode('latin-1')!r}: damaged, or longer than {_MAX_INFLATED >> 20} MiB")
         return text
 
     def _note_profile(self, body: bytes) -> None:
         _, _, rest = body.partition(b"\0")
-        self._profile = self._profile or _inflated(rest[1:], _MAX_INFLATED)
+        self._profile = self._profile or self._inflated(rest[1:])
         if self._profile is None:
             self._lose("ICC profile: damaged; the picture was read as sRGB")
 
-
-def _inflated(data: bytes, limit: int) -> bytes | None:
-    inflater = zlib.decompressobj()
-    try:
-        text = inflater.decompress(data, limit)
-    except zlib.error:
-        return None
-    return text if inflater.eof else None
+    def _inflated(self, data: bytes) -> bytes | None:
+        """None where it is damaged or too long, by itself or with what came before."""
+        limit, inflater = min(_MAX_INFLATED, self._to_inflate), zlib.decompressobj()
+        if not limit:
+            return None
+        try:
+            text = inflater.decompress(data, limit)
+        except zlib.error:
+            self._to_inflate -= limit
+            return None
+        self._to_inflate -= len(text)
+        return text if inflater.eof else None
 
 
 def with_metadata(data: bytes, carried: Publishable, colours: Mapping[bytes, bytes]) -> bytes:

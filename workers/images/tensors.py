@@ -16,6 +16,9 @@ __all__ = ["Floats", "Shrinking", "floats", "luminance", "resize", "row_weights"
 
 Floats = NDArray[np.float32]
 
+# Those of longer sides are not kept: 32 of 65,535 pixels would take more than a gigabyte.
+_LONGEST_KEPT: Final = 16_384
+_VALUES_AT_ONCE: Final = 1 << 20
 _LUMINANCE: Final = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
@@ -62,16 +65,27 @@ class Shrinking:
         return resize(torch.from_numpy(self._sums).permute(2, 0, 1).contiguous(), size, size)
 
 
-@lru_cache(maxsize=32)
 def row_weights(source: int, target: int) -> Floats:
     """The (target, source) matrix that :func:`resize` scales a column of values with: a triangle as wide as what it
     makes one value of, and when it enlarges, as two values."""
+    if max(source, target) > _LONGEST_KEPT:
+        return _row_weights(source, target)
+    return _kept_row_weights(source, target)
+
+
+def _row_weights(source: int, target: int) -> Floats:
+    """Some rows at a time, for what is computed on the way has double precision."""
+    result = np.empty((target, source), np.float32)
     scale = source / target
-    centres = (np.arange(target)[:, np.newaxis] + 0.5) * scale
-    distances = np.abs(np.arange(source) + 0.5 - centres) / max(scale, 1.0)
-    weights = np.clip(1.0 - distances, 0.0, None)
-    normalised: Floats = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    return normalised
+    middles, together = np.arange(source) + 0.5, max(1, _VALUES_AT_ONCE // source)
+    for first in range(0, target, together):
+        centres = (np.arange(first, min(first + together, target))[:, np.newaxis] + 0.5) * scale
+        weights = np.clip(1.0 - np.abs(middles - centres) / max(scale, 1.0), 0.0, None)
+        result[first : first + together] = weights / weights.sum(axis=1, keepdims=True)
+    return result
+
+
+_kept_row_weights = lru_cache(maxsize=32)(_row_weights)
 
 
 def luminance(pixels: NDArray[np.unsignedinteger[Any]] | Floats) -> Floats:

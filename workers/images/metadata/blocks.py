@@ -153,7 +153,7 @@ class Blocks:
         if self.xmp is None:
             return None, ()
         if not xmp.readable(self.xmp):
-            lost.append("XMP: too long, not UTF-8, or with a document type")
+            lost.append("XMP: too long, not UTF-8, with a document type, or with many names for one namespace")
             return None, ()
         if keep == "rights":
             return self._rights(self.xmp, lost), ()
@@ -169,7 +169,7 @@ class Blocks:
 
     def _rights(self, packet: bytes, lost: list[str]) -> bytes | None:
         if not xmp.parses(packet):
-            lost.append("XMP: damaged; its rights were not found")
+            lost.append("XMP: damaged, or too large to be searched; its rights were not found")
             return None
         return xmp.rights_only(packet)
 

@@ -211,10 +211,21 @@ def write(directories: Directories, limit: int) -> bytes | None:
         block = _laid_out(directories)
         if len(block) <= limit:
             return block
-        longest = max((e for es in directories.entries.values() for e in es), key=lambda e: len(e.value))
-        directories.lost.append(f"EXIF 0x{longest.tag:04x}: too long for this format ({len(longest.value):,} bytes)")
-        directories = directories.changed(lambda _, e, longest=longest: None if e is longest else e)  # type: ignore[misc]
+        directories = _shortened(directories, len(block) - limit)
     return None
+
+
+def _shortened(directories: Directories, excess: int) -> Directories:
+    """Without the longest values, which are so many bytes or more, and noted as lost."""
+    entries = [entry for some in directories.entries.values() for entry in some]
+    left_out = set[int]()
+    for entry in sorted(entries, key=lambda entry: len(entry.value), reverse=True):
+        if excess <= 0:
+            break
+        directories.lost.append(f"EXIF 0x{entry.tag:04x}: too long for this format ({len(entry.value):,} bytes)")
+        left_out.add(id(entry))
+        excess -= len(entry.value)
+    return directories.changed(lambda _, entry: None if id(entry) in left_out else entry)
 
 
 class _Layout:

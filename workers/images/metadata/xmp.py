@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 from xml.dom import Node, minidom
-from xml.parsers.expat import ExpatError
+from xml.parsers.expat import ExpatError, ParserCreate
 
 __all__ = [
     "MAX_BYTES",
@@ -19,6 +19,10 @@ __all__ = [
 ]
 
 MAX_BYTES: Final = 1 << 22
+# Each name of a namespace is sought in the whole packet; writers use one.
+_MAX_PREFIXES: Final = 8
+# A document of more would take hundreds of megabytes, and one as deep as Python's stack could not be written.
+_MAX_NODES, _MAX_DEPTH = 100_000, 100
 
 _TIFF = b"http://ns.adobe.com/tiff/1.0/"
 _XMP = b"http://ns.adobe.com/xap/1.0/"
@@ -46,8 +50,11 @@ _RDF: Final = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 
 
 def readable(packet: bytes) -> bool:
-    """Whether this is UTF-8, of a bounded length, and without a document type, which could make a reader expand it."""
-    return len(packet) <= MAX_BYTES and b"\0" not in packet and b"<!DOCTYPE" not in packet and b"<!ENTITY" not in packet
+    """Whether this is UTF-8, of a bounded length, without a document type, which could make a reader expand it, and
+    without many names for one namespace."""
+    if len(packet) > MAX_BYTES or any(part in packet for part in (b"\0", b"<!DOCTYPE", b"<!ENTITY")):
+        return False
+    return all(len(_prefixes(packet, n)) <= _MAX_PREFIXES for n in (_TIFF, _XMP, _GAIN_MAP, _CONTAINER, _CAMERA))
 
 
 def orientation_of(packet: bytes) -> int | None:
@@ -71,31 +78,42 @@ def cleaned(packet: bytes) -> bytes:
     for pattern in _orientations(packet):
         packet = pattern.sub(rb"\g<1>1", packet)
     for prefix in _prefixes(packet, _XMP):
-        packet = _without_elements(packet, prefix + b":Thumbnails")
+        packet = _without_elements(packet, re.escape(prefix) + b":Thumbnails")
     for prefix in [*_prefixes(packet, _GAIN_MAP), *_prefixes(packet, _CONTAINER)]:
-        packet = _without_attributes(packet, prefix)
-        for name in set(re.findall(rb"<(" + re.escape(prefix) + rb":[\w.-]{1,64})[\s/>]", packet)):
-            packet = _without_elements(packet, name)
+        packet = _without_elements(_without_attributes(packet, prefix), re.escape(prefix) + rb":[\w.-]{1,64}")
     for prefix in _prefixes(packet, _CAMERA):
         packet = _without_attributes(packet, prefix)
     return packet
 
 
 def parses(packet: bytes) -> bool:
-    """Whether it is well-formed XML."""
+    """Whether it is well-formed XML, of a bounded number of nodes and depth."""
+    nodes = depth = deepest = 0
+
+    def opened(_: str, attributes: dict[str, str]) -> None:
+        nonlocal nodes, depth, deepest
+        nodes, depth = nodes + 1 + len(attributes), depth + 1
+        deepest = max(deepest, depth)
+        if nodes > _MAX_NODES or deepest > _MAX_DEPTH:
+            raise ValueError
+
+    def closed(_: str) -> None:
+        nonlocal depth
+        depth -= 1
+
+    parser = ParserCreate(namespace_separator=" ")
+    parser.StartElementHandler, parser.EndElementHandler = opened, closed
     try:
-        minidom.parseString(packet)
+        parser.Parse(packet, True)
     except (ExpatError, ValueError):
         return False
     return True
 
 
 def rights_only(packet: bytes) -> bytes | None:
-    """A packet with the properties that say whose picture it is, and what may be done with it; None without one."""
-    try:
-        document = minidom.parseString(packet)
-    except (ExpatError, ValueError):
-        return None
+    """Of a packet that parses, one with the properties that say whose picture it is, and what may be done with it; None
+    without any."""
+    document = minidom.parseString(packet)
     kept = 0
     for description in document.getElementsByTagNameNS(_RDF, "Description"):
         if description.parentNode is None or description.parentNode.localName != "RDF":
@@ -158,12 +176,12 @@ def _without_attributes(packet: bytes, prefix: bytes) -> bytes:
     return re.sub(rb"\s" + re.escape(prefix) + rb":[\w.-]{1,64}\s{0,64}=\s{0,64}(?:\"[^\"]*\"|'[^']*')", b"", packet)
 
 
-def _without_elements(packet: bytes, name: bytes) -> bytes:
-    """Without the elements of that name; one that has no end stays, with all behind it."""
-    kept, position, closing = [], 0, b"</" + name + b">"
-    start = re.compile(rb"<" + re.escape(name) + rb"(?=[\s/>])")
+def _without_elements(packet: bytes, names: bytes) -> bytes:
+    """Without the elements whose names match a pattern; one that has no end stays, with all behind it."""
+    kept, position = [], 0
+    start = re.compile(rb"<(" + names + rb")(?=[\s/>])")
     while found := start.search(packet, position):
-        end = packet.find(b">", found.end())
+        end, closing = packet.find(b">", found.end()), b"</" + found[1] + b">"
         if end > 0 and packet[end - 1] != ord("/"):
             end = packet.find(closing, end)
             end += len(closing) - 1 if end > 0 else 0
