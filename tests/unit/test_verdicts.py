@@ -273,8 +273,8 @@ def test_plain_images_are_crowded_and_photographs_are_not() -> None:
 def test_a_match_that_is_far_nearer_than_the_crowd_is_told_from_it() -> None:
     crowded = [f for f in shipped().plain[::40] if shipped().uninformative(f)]
     for exact in (True, False):
-        assert not any(shipped().around(feature[None])[0].hide(0.0, exact) for feature in crowded)
-        assert all(shipped().around(feature[None])[0].hide(1.0, exact) for feature in crowded)
+        assert not any(shipped().around(feature).hide(0.0, exact) for feature in crowded)
+        assert all(shipped().around(feature).hide(1.0, exact) for feature in crowded)
 
 
 def test_plain_images_are_the_same_for_the_same_seed() -> None:
@@ -308,15 +308,17 @@ def judged(
     new: NewCollection, codes: np.ndarray, features: Features, known: Background | None = None
 ) -> list[tuple[int, str]]:
     """The first asset and the verdict of each query, at nprobe 1."""
-    assert new.distractors is not None
-    assets, others = new.codec.filled(codes), new.codec.filled(new.distractors)
+    assets, others = (
+        new.codec.filled(codes),
+        new.codec.filled(codes[:0] if new.distractors is None else new.distractors),
+    )
     answers = []
     for feature in features:
         around = new.codec.probe(feature, COHORT_CELLS)
         probe = around.of_nearest(1)
         hits, distractors = search(assets, probe, 60), search(others, around, COHORT + 1)
         distances, beside_them = ([d for _, d in found] for found in (hits, search(assets, around, 60)))
-        beside = (known or background()).around(feature[None])[0]
+        beside = (known or background()).around(feature)
         evidence = Evidence(
             distances[:2], cohort([d for _, d in distractors], beside_them), None, len(codes), probe.nprobe,
             beside.crowded, beside.hide(distances[0] if distances else math.inf, new.codec.keeps_features),
@@ -341,6 +343,16 @@ def test_near_duplicates_in_an_archive_of_any_size_spoil_no_threshold(count: int
     assert sum(matched) >= 0.9 * sum(right) > 0
     unrelated = judged(new, codes, unrelated_features(count))
     assert sum(verdict == "match" for _, verdict in unrelated) <= 12  # 1 % of 400 is 4
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("times", [12, 30, 100])
+def test_a_picture_that_an_archive_holds_many_times_is_found_and_matched(times: int, known: bool) -> None:
+    pictures = _unrelated_to_each_other(1_000)[:700]
+    features = np.concatenate([pictures, np.repeat(pictures[:1], times, axis=0)])
+    new, codes = train_collection("archive", "Flat", EXTRACTOR, features, FPR, background() if known else None)
+    asked = np.concatenate([pictures[:1], moved(np.repeat(pictures[:1], 9, axis=0), 0.45, 2)])
+    assert [verdict for _, verdict in judged(new, codes, asked)] == ["match"] * 10
 
 
 def test_pages_of_text_in_an_archive_match_no_other_pages() -> None:

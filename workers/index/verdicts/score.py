@@ -23,6 +23,8 @@ COHORT: Final = 30
 COHORT_CELLS: Final = 16
 # The nearest assets may be versions of the first match, which says nothing against it.
 LEFT_OUT: Final = 10
+# So is whatever is as far as the first match, but for rounding: an archive may hold one file a hundred times.
+_AS_FAR: Final = 1 + 1e-5
 
 
 def cohort(distractors: Sequence[float], assets: Sequence[float]) -> list[float]:
@@ -30,9 +32,10 @@ def cohort(distractors: Sequence[float], assets: Sequence[float]) -> list[float]
 
     Args:
         distractors: distances of the nearest distractors, ascending.
-        assets: distances of the nearest assets, ascending; the first ones are left out.
+        assets: distances of the nearest assets, ascending; the first ones are left out, and those as near as the first.
     """
-    return sorted([*distractors[: COHORT + 1], *assets[LEFT_OUT : LEFT_OUT + COHORT + 1]])[: COHORT + 1]
+    rest = [distance for distance in assets[LEFT_OUT : LEFT_OUT + COHORT + 1] if distance > assets[0] * _AS_FAR]
+    return sorted([*distractors[: COHORT + 1], *rest])[: COHORT + 1]
 
 
 def score(distance: float, others: Sequence[float], scale: float) -> float:
@@ -47,4 +50,4 @@ def score(distance: float, others: Sequence[float], scale: float) -> float:
         rest.remove(distance)
     rest = rest[:COHORT]
     mean = sum(rest) / len(rest) if rest else scale
-    return distance / mean if mean > 0 else 1.0
+    return distance / mean if mean > 0 else float(distance > 0)
