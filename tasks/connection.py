@@ -100,16 +100,15 @@ class _NamedPipeline(Pipeline):  # type: ignore[misc]
             return super().immediate_execute_command(*args, **options)
 
 
-def connect_redis(settings: Settings, *, any_bytes: bool = False) -> RedisClient:
+def connect_redis(settings: Settings) -> RedisClient:
     """A thread-safe client that answers in `str`. Does not connect yet.
 
-    Args:
-        any_bytes: bytes that are no UTF-8 are read too, as lone surrogates, which are written back as those bytes.
-            Without, they raise UnicodeDecodeError.
+    Bytes that are no UTF-8 are read as lone surrogates, and written back as those bytes: one odd record, among many in
+    an answer, is that record's trouble.
     """
     address = _address(settings)
     login = {"db": address.database, "username": address.username, "password": address.password}
-    answers = {"decode_responses": True, "encoding_errors": "surrogateescape" if any_bytes else "strict"}
+    answers = {"decode_responses": True, "encoding_errors": "surrogateescape"}
     options = {**login, **_tls_options(address), **answers, "retry": _once_more()}
     if address.primary:
         client: RedisClient = _behind_sentinels(address, options)

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import Final
 from urllib.parse import urlsplit
 
-from obstore.exceptions import BaseError, UnauthenticatedError
+from obstore.exceptions import BaseError, InvalidPathError, UnauthenticatedError
 
-from tasks.errors import ObjectMissing, StorageRefused, StorageUnavailable
+from tasks.errors import InvalidKey, ObjectMissing, StorageRefused, StorageUnavailable
 from tasks.network import clock_offset_s, proxy_of
 
 __all__ = ["MISSING", "S3Errors", "code_in"]
@@ -46,6 +46,12 @@ class S3Errors:
             raise self._error("", what, error) from error
 
     def _error(self, code: str, what: str, error: Exception) -> Exception:
+        if isinstance(error, InvalidPathError):
+            named = re.search(r'[Pp]ath "(.*?)"', str(error))
+            return InvalidKey(
+                f"{what} cannot be listed: the S3 client reads no key like {named[1][:140] if named else ''!r}, with "
+                "an empty part, '.' or '..'. Rename that object."
+            )
         if code in MISSING:
             return ObjectMissing(f"There is no object {what} in the store.")
         if code == "NoSuchBucket":

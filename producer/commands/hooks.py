@@ -97,7 +97,7 @@ def _hooks() -> Hooks:
     from tasks.connection import connect_redis  # noqa: PLC0415
     from tasks.settings import load_settings  # noqa: PLC0415
 
-    return Hooks(connect_redis(load_settings(), any_bytes=True))
+    return Hooks(connect_redis(load_settings()))
 
 
 def _deliveries() -> Deliveries:
@@ -105,4 +105,4 @@ def _deliveries() -> Deliveries:
     from tasks.connection import connect_redis  # noqa: PLC0415
     from tasks.settings import load_settings  # noqa: PLC0415
 
-    return Deliveries(connect_redis(load_settings(), any_bytes=True))
+    return Deliveries(connect_redis(load_settings()))

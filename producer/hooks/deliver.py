@@ -45,7 +45,7 @@ async def _run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end.set)
     limits = httpx.Limits(max_connections=None)
-    with connect_redis(settings, any_bytes=True) as redis:
+    with connect_redis(settings) as redis:
         async with httpx.AsyncClient(timeout=_TIMEOUT_S, limits=limits) as client:
             await Deliverer(Hooks(redis), Deliveries(redis), client).run(end)
 

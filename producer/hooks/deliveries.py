@@ -160,9 +160,6 @@ class Delivery:
 class Deliveries:
     """Thread-safe, and shared by all processes that deliver; raises RedisUnavailable. A record that no sense can be
     made of becomes a dead letter.
-
-    Args:
-        client: reads bytes that are no UTF-8 as well (`connect_redis(settings, any_bytes=True)`).
     """
 
     def __init__(self, client: RedisClient) -> None:

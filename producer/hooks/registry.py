@@ -68,11 +68,7 @@ class Hook(Frozen):
 
 
 class Hooks:
-    """Thread-safe; raises RedisUnavailable.
-
-    Args:
-        client: reads bytes that are no UTF-8 as well (`connect_redis(settings, any_bytes=True)`).
-    """
+    """Thread-safe; raises RedisUnavailable."""
 
     def __init__(self, client: RedisClient) -> None:
         self._client = client

@@ -59,7 +59,9 @@ class SourceStore(ObjectStore):
         with self._errors(f"s3://{bucket}"):
             for batch in self._sources[bucket].list(folder or None):
                 for item in batch:
-                    if item["path"].startswith(prefix):
+                    # A folder's own entry: the client leaves out the slash at its end.
+                    is_folder = not item["size"] and "." not in item["path"].rpartition("/")[2]
+                    if item["path"].startswith(prefix) and not is_folder:
                         yield Uploaded(bucket, item["path"], (item["e_tag"] or "").strip('"'))
 
 
@@ -85,7 +87,7 @@ class Bridge:
             raise InvalidSetting(
                 f"AII_SOURCE_BUCKETS does not name {wanted.bucket}: set it here and for the workers, which read it."
             )
-        client = connect_redis(settings, any_bytes=True)
+        client = connect_redis(settings)
         self._wanted = wanted
         self._client = settings.client or f"ingest:{wanted.bucket}"
         self._store = SourceStore.connect(settings)
@@ -103,7 +105,7 @@ class Bridge:
                     self._notifications.put_back()
                     put_back = True
                 if time.monotonic() >= next_sweep:
-                    self.sweep()
+                    self._sweep_or_tell()
                     next_sweep = time.monotonic() + self._wanted.sweep_s if self._wanted.sweep_s else float("inf")
                 if not self.step() and self._wanted.once:
                     return
@@ -119,6 +121,15 @@ class Bridge:
                 logger.exception("Nothing can be submitted at the moment")
                 put_back = False
                 end.wait(_PAUSE_S)
+
+    def _sweep_or_tell(self) -> None:
+        """A bucket that cannot be listed is one whose objects notifications alone tell of."""
+        try:
+            self.sweep()
+        except BadInput as error:
+            if self._wanted.once:
+                raise
+            logger.error("%s Until then only notifications tell of new objects.", error.message)
 
     def step(self) -> int:
         """Submit what some notifications tell of; returns how many there were."""

@@ -110,5 +110,5 @@ def _event_of(entry: str, fields: Mapping[str, str]) -> JobEvent | None:
             place=int(data["place"]),
             error_code=data["error_code"],
         )
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         return None

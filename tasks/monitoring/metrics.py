@@ -303,7 +303,7 @@ def _failure_of(text: str) -> Failure | None:
     try:
         failure = Failure(**json.loads(text))
         return failure if isinstance(failure.at, int | float) else None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
 
 

@@ -122,7 +122,16 @@ def _marks(note: WorkerNote) -> Iterable[tuple[str, str]]:
 def marks_since(client: RedisClient, since_s: float) -> list[Mark]:
     """What happened since then, oldest first."""
     found: list[Any] = client.zrangebyscore(_MARKS, since_s, "+inf", withscores=True)
-    return [Mark(at=at, kind=kind, text=text) for said, at in found for kind, text in [json.loads(said)]]
+    return [mark for said, at in found if (mark := _mark_of(said, at))]
+
+
+def _mark_of(said: str, at: float) -> Mark | None:
+    """None for what is no such record, or one of another version."""
+    try:
+        kind, text = json.loads(said)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return Mark(at=at, kind=str(kind), text=str(text))
 
 
 def withdraw(client: RedisClient, worker: str) -> None:

@@ -45,7 +45,7 @@ def receiver() -> Receiver:
 
 @pytest.fixture
 def deliveries(settings: Settings) -> Iterator[Deliveries]:
-    with connect_redis(settings, any_bytes=True) as client:
+    with connect_redis(settings) as client:
         yield Deliveries(client)
 
 

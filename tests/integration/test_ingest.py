@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import quote_plus
 
 import pytest
 from obstore.store import S3Store
 
+from producer.ingest.bridge import Bridge, Wanted
 from producer.ingest.notifications import Notifications, list_key, uploads
 from tasks.connection import connect_redis
 from tasks.ledger.dead_letters import DeadLetters
@@ -102,6 +105,51 @@ def test_objects_can_be_queried_instead(settings: Settings, environment: dict[st
     assert aii(environment, "ingest", "--bucket", INBOX, "--query", "--once").returncode == 0
     (job,) = Operations.connect(settings).jobs(JobState.QUEUED, 10)
     assert job.task == "aii.query"
+
+
+class Listing(BaseHTTPRequestHandler):
+    """An S3 server whose bucket has a folder's own entry, and a key that the client cannot read."""
+
+    keys = ("folder/", "photo.jpg")
+
+    def do_GET(self) -> None:
+        contents = "".join(
+            f"<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00Z</LastModified><ETag>x</ETag>"
+            f"<Size>{int(key[-1] != '/')}</Size></Contents>"
+            for key in self.keys
+        )
+        body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class OddListing(Listing):
+    keys = ("a//b.jpg", "photo.jpg")
+
+
+@pytest.mark.parametrize(("listing", "swept"), [(Listing, ["photo.jpg"]), (OddListing, [])])
+def test_a_key_that_the_client_cannot_read_keeps_no_notification_waiting(
+    settings: Settings, listing: type[Listing], swept: list[str]
+) -> None:
+    end = threading.Event()
+    with HTTPServer(("127.0.0.1", 0), listing) as server, connect_redis(settings) as client:
+        endpoint = f"127.0.0.1:{server.server_port}"
+        other = settings.model_copy(update={"s3_endpoint": endpoint, "source_buckets": (INBOX,)})
+        threads = [
+            threading.Thread(target=server.serve_forever),
+            threading.Thread(target=Bridge(other, Wanted(INBOX, "starter")).run, args=(end,)),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            Notifications(client, list_key(INBOX)).append(told("told.jpg", "y"))
+            wait_for(lambda: waiting(settings) == sorted([*swept, "told.jpg"]), "it was not submitted")
+        finally:
+            end.set()
+            threads[1].join()
+            server.shutdown()
 
 
 @pytest.mark.usefixtures("inbox")

@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tasks.app import Sender, create_app
@@ -28,6 +29,7 @@ from tests.collections import Place, unit_vectors
 from tests.integration.test_ledger import QUEUE, claim, submitted
 from workers.delivery.reconciler import LostPlaces, Reconciler
 from workers.delivery.set_aside import SetAside
+from workers.index.collection.changes import encode_code
 
 
 @pytest.fixture
@@ -54,6 +56,9 @@ def odd_job(client: RedisClient, job_id: str, fields: dict[str, Any] | str) -> s
 GOOD = {"state": "running", "task": "aii.activate", "queue": QUEUE, "payload": "{}", "submitted_ms": "1", "token": "t"}
 ODD = [
     GOOD | {"queue": "elsewhere"},
+    GOOD | {"payload": b"\xff"},
+    GOOD | {"payload": "[" * 50_000},
+    GOOD | {"queue": b"\xff"},
     GOOD | {"payload": "no JSON"},
     {name: value for name, value in GOOD.items() if name != "payload"},
     {name: value for name, value in GOOD.items() if name != "submitted_ms"},
@@ -162,8 +167,8 @@ def test_figures_that_make_no_sense_are_left_out(client: RedisClient) -> None:
     assert metrics.failures() == []
 
 
-ENTRIES = [
-    {},
+ENTRIES: list[dict[Any, Any]] = [
+    {"x": "1"},
     {"op": "add"},
     {"op": "add", "asset": "a"},
     {"op": "merge", "asset": "a", "code": "", "meta": "{}"},
@@ -171,6 +176,11 @@ ENTRIES = [
     {"op": "add", "asset": "a", "code": "no base64!", "meta": "{}"},
     {"op": "add", "asset": "", "code": "AAAA", "meta": "{}"},
     {"op": "add", "asset": "a", "code": "AAAA", "meta": "[]"},
+    {"op": "add", "asset": "a", "code": "{code in no cell}", "meta": "{}"},
+    {"op": "add", "asset": b"\xff", "code": "{code}", "meta": "{}"},
+    {"op": "add", "asset": "a", "code": "{code}", "meta": '{"a": "\\ud800"}'},
+    {"op": "add", "asset": "a", "code": "{code}", "meta": "[" * 50_000},
+    {"op": b"\xfe", b"\xff": b"\xff"},
     {"op": "remove", "asset": "a", "v": "9"},
     {"op": "remove"},
 ]
@@ -181,8 +191,9 @@ def test_odd_entries_of_a_journal_are_left_out_once_noted_and_queries_go_on(plac
     code = place.open().codec.encode(feature[None])[0]
     with connect_redis(settings) as client:
         letters, stream = DeadLetters(client), journal_stream(place.name)
+        codes = {"{code}": encode_code(code), "{code in no cell}": encode_code(np.full_like(code, 255))}
         for fields in ENTRIES:
-            client.xadd(stream, fields or {"x": "1"})
+            client.xadd(stream, {name: codes.get(text, text) for name, text in fields.items()})
         client.hset(f"{stream}:live", "odd", "no entry")
         place.open().register("late", code, {})
         client.xadd(stream, {"op": "?"})

@@ -136,7 +136,7 @@ def test_a_job_that_is_put_off_goes_back_to_its_share_queue(
 
 
 def test_a_dead_letter_goes_back_to_its_share_queue(settings: Settings) -> None:
-    with connect_redis(settings, any_bytes=True) as client:
+    with connect_redis(settings) as client:
         letters = DeadLetters(client)
         letters.add(SHARE, "odd", b"x")
         assert letters.resend(letters.newest(1)[0].entry) == SHARE

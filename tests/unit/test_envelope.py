@@ -70,6 +70,7 @@ def test_what_a_job_does_not_need_is_left_behind(changes: dict[str, Any]) -> Non
         encoded({"a": 1}),
         "",
         encoded([[], {"request": "\ud800"}, {}]),
+        base64.b64encode(b'[[], {"request": ' + b"[" * 150 + b"]" * 150 + b"}, {}]").decode(),
     ],
 )
 def test_a_body_that_cannot_be_read_is_refused_in_the_name_of_its_job(body: Any) -> None:

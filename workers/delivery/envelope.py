@@ -29,6 +29,7 @@ __all__ = ["REFUSED_TASK", "Envelope", "Unusable", "read_envelope"]
 # Ends a job whose message cannot be used with a document that says so. Sent by no producer.
 REFUSED_TASK: Final = "aii.refused"
 _MOST_BYTES: Final = 2**20  # the largest request, an extraction of 1,000 images, has a tenth
+_DEEPEST: Final = 100  # a request is nested five times
 _SHOWN: Final = 1_000  # characters of the request in Flower
 
 
@@ -145,10 +146,20 @@ def _id_of(task: str, request: Any) -> str:
 
 
 def _json(data: bytes, what: str, job_id: str | None = None) -> Any:
-    """Whatever is nested too deeply is refused too: nothing after this could read it."""
+    """Whatever is nested too deeply is refused too: what comes after this may have less of the stack left."""
     try:
         value = json.loads(data)
-        json.dumps(value)
     except (ValueError, RecursionError) as error:
         raise Unusable(f"{what} cannot be read as JSON ({type(error).__name__}).", job_id) from None
+    if not _is_shallow(value):
+        raise Unusable(f"{what} is nested more than {_DEEPEST} times.", job_id)
     return value
+
+
+def _is_shallow(value: Any) -> bool:
+    inside = [value]
+    for _ in range(_DEEPEST):
+        parts = (part.values() if isinstance(part, dict) else part for part in inside if isinstance(part, dict | list))
+        if not (inside := [one for some in parts for one in some]):
+            return True
+    return False

@@ -217,9 +217,7 @@ class JobRunner:
             self._ledger.recovery.set_aside(job_id, reason)
         except Exception:
             logger.exception("The job's record could not be set aside", extra={"job_id": job_id})
-        self._set_aside.add(
-            "ledger", reason, json.dumps({"job_id": job_id, "task": kind.task, "payload": payload}).encode()
-        )
+        self._set_aside.add("ledger", reason, _content(job_id, kind.task, payload))
 
     def _claim(self, kind: Kind[Any], job_id: str, payload: Any, token: str) -> Claim:
         """Claim the job. One that the ledger does not know (Redis was emptied, or the message was sent
@@ -271,5 +269,13 @@ def _failure(job: HeldJob, code: str, message: str) -> FailureResult:
 def _parsed(payload: str) -> Any:
     try:
         return json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
+
+
+def _content(job_id: str, task: str, payload: Any) -> bytes:
+    """A job as it is kept for an operator; without its request where that is nested too deeply."""
+    try:
+        return json.dumps({"job_id": job_id, "task": task, "payload": payload}).encode()
+    except RecursionError:
+        return json.dumps({"job_id": job_id, "task": task}).encode()

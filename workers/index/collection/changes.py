@@ -67,7 +67,7 @@ def read_changes(
     for entry, fields in rows:
         try:
             changes.append(_change(entry, fields, translation))
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
             _set_aside(client, stream, entry, fields, f"{type(error).__name__}: {error}")
     return changes
 
@@ -78,7 +78,7 @@ def _change(entry: str, fields: Mapping[str, Any], translation: Translation | No
         raise ValueError(f"unknown operation {op[:40]!r}")
     if fields.get("v", "1") != "1":
         raise ValueError(f"unknown version {fields['v'][:40]!r}")
-    if not 0 < len(asset_id) <= _LONGEST_ASSET:
+    if not 0 < len(asset_id.encode()) <= _LONGEST_ASSET:  # UnicodeEncodeError, a ValueError, where it is no text
         raise ValueError("no asset id")
     if op == "remove":
         return Change(entry, asset_id, None, {})
@@ -88,6 +88,7 @@ def _change(entry: str, fields: Mapping[str, Any], translation: Translation | No
         code = translation.read(code, codec)
     if not all(isinstance(part, str) for pair in meta.items() for part in pair):
         raise ValueError("metadata that are no text")
+    "".join(part for pair in meta.items() for part in pair).encode()
     return Change(entry, asset_id, code, meta, decode_feature(feature))
 
 

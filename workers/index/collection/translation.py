@@ -51,6 +51,8 @@ class Translation:
         codec = self._codec_of(tag)
         if len(code) != codec.code_size:
             raise ValueError(f"a code of {len(code)} instead of {codec.code_size} bytes")
+        if codec.has_cells and (cell := int(codec.cells_of(code[None])[0])) >= codec.cells:  # FAISS may crash over it
+            raise ValueError(f"a code of the cell {cell}, and there are {codec.cells}")
         if codec is self._codec:
             return code
         (translated,) = self._codec.encode(codec.decode(code[None]))
