@@ -107,8 +107,8 @@ def _print_table(rows: Sequence[Row], photos: Sequence[Photographed], among: str
         click.echo(f"  {row.edit:16}{passive:11.3f}{activated:11.3f}{matched:13.3f}{strictly:13.3f}")
     intervals = [f"{low:.2f}-{high:.2f}" for low, high in (wilson(*counts) for counts in rows[-1].counts)]
     click.echo(f"  {'95 % interval':16}{intervals[0]:>11}{intervals[1]:>11}{intervals[2]:>13}{intervals[3]:>13}")
-    click.echo("\n  Found and matched: the right asset comes first and is called a match, where 1 % or 0.1 % of")
-    click.echo("  unrelated images would be. Intervals (Wilson's) take all copies for independent.")
+    click.echo("\n  Found and matched: the right asset comes first, and is called a match at a threshold that")
+    click.echo("  1 % or 0.1 % of unrelated images pass. Intervals are Wilson's, as if all copies were independent.")
     psnr = [result.quality.psnr_db for *_, result in photos if result.quality.psnr_db is not None]
     passive = sum(1 for *_, result in photos if result.status == "passive")
     if psnr:
