@@ -28,6 +28,7 @@ import numpy as np
 from tasks.results import ExtractorIdentity
 from tests.collections import Place, anyway
 from tests.stack import running_stack, settings_of
+from workers.commands.worker import SWITCH_S
 from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.collection.collection import Collection
 from workers.index.collection.segment import Hit
@@ -189,9 +190,11 @@ def added_compacted_and_swapped(place: Place, codes: Codes) -> dict[str, Any]:
 @contextmanager
 def asking(collection: Collection, query: Features) -> Iterator[list[float]]:
     """Ask from another thread without a pause; the seconds that each query took. Garbage collections leave out what
-    there was before, as they do in a worker."""
+    there was before, and threads wait for each other for as long, as they do in a worker."""
     gc.collect()
     gc.freeze()
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
     taken: list[float] = []
     done = threading.Event()
 
@@ -204,6 +207,7 @@ def asking(collection: Collection, query: Features) -> Iterator[list[float]]:
     yield taken
     done.set()
     thread.join()
+    sys.setswitchinterval(usual)
     gc.unfreeze()
 
 

@@ -17,6 +17,7 @@ from tasks.messages import QueryOptions
 from tasks.results import ActivationResult, LookupResult
 from tasks.settings import Settings
 from tests.collections import Place, add, unit_vectors
+from tests.integration.test_tiers import grown
 from tests.photographs import crops
 from tests.stack import aii
 from tests.waiting import LIMIT_S
@@ -102,7 +103,9 @@ def test_many_searches_at_once_are_those_of_plain_faiss(place: Place, nprobe: in
         assert (distances[len(found) :] > 1e30).all()
 
 
-def test_many_searches_at_once_see_changes_and_filters_as_single_ones_do(place: Place) -> None:
+@pytest.mark.parametrize("segments", [1, 4])
+def test_many_searches_at_once_see_changes_and_filters_as_single_ones_do(place: Place, segments: int) -> None:
+    grown(place, segments - 1)
     collection, queries = place.open(), unit_vectors(20, 0)
     for i, feature in enumerate(unit_vectors(5, 9)):
         add(collection, f"new-{i}", feature, licence="free")

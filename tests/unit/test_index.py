@@ -79,7 +79,7 @@ def test_an_index_of_any_family_finds_an_entry_by_its_own_reconstruction(feature
     codes = codec.encode(features[:1])
     delta = Delta(codec)
     delta.apply([added("it", codes[0])])
-    (hit,) = delta.search(codec.probe(codec.decode(codes)[0], 1), 1, {})
+    ((hit,),) = delta.nearest([codec.probe(codec.decode(codes)[0], 1)], 1, {})
     assert hit
     assert hit.asset_id == "it"
 
@@ -121,11 +121,14 @@ def test_many_cells_are_searched_in_two_stages_with_the_result_of_one() -> None:
     quantiser = faiss.IndexFlatL2(256)
     quantiser.add(centroids)
     cells = Cells(quantiser)
-    for centroid, noise in zip(centroids, random.standard_normal((100, 256), dtype=np.float32) / 16, strict=False):
-        feature = (centroid + noise)[None] / np.sqrt(2)
+    features = (centroids[:100] + random.standard_normal((100, 256), dtype=np.float32) / 16) / np.float32(np.sqrt(2))
+    for feature in features[:, None]:
         distances, numbers = quantiser.search(feature, 1)
         assert cells.nearest(feature, 1) == (pytest.approx(distances, rel=1e-4), numbers)
         assert set(cells.nearest(feature, 100)[1][0]) == set(quantiser.search(feature, 100)[1][0])
+    distances, numbers = cells.nearest(features, 16)
+    assert distances == pytest.approx(quantiser.search(features, 16)[0], rel=1e-4)
+    assert ((features[:, None] - centroids[numbers]) ** 2).sum(axis=2) == pytest.approx(distances, rel=1e-4)
 
 
 def test_too_few_features_are_refused_with_the_reason(features: Features) -> None:
@@ -166,7 +169,7 @@ def test_an_asset_added_twice_answers_once_under_its_last_code(codec: Codec, fea
     delta = Delta(codec)
     first, second = codec.encode(features[:2])
     delta.apply([added("a", first), added("a", second)])
-    (hit,) = filter(None, delta.search(codec.probe(codec.decode(second[None])[0], 16), 5, {}))
+    ((hit,),) = delta.nearest([codec.probe(codec.decode(second[None])[0], 16)], 5, {})
     assert (hit.asset_id, hit.distance) == ("a", pytest.approx(0, abs=1e-5))
 
 
@@ -174,7 +177,7 @@ def test_a_removed_asset_is_not_found_and_masks_older_segments(codec: Codec, fea
     delta = Delta(codec)
     code = codec.encode(features[:1])[0]
     delta.apply([added("a", code), Change("2-0", "a", None, {})])
-    assert not any(delta.search(codec.probe(features[0], 16), 5, {}))
+    assert delta.nearest([codec.probe(features[0], 16)], 5, {}) == [[]]
     assert delta.supersedes("a", delta.changes)
     assert not delta.supersedes("a", 0)
     assert not delta.supersedes("b", delta.changes)

@@ -273,8 +273,8 @@ def test_plain_images_are_crowded_and_photographs_are_not() -> None:
 def test_a_match_that_is_far_nearer_than_the_crowd_is_told_from_it() -> None:
     crowded = [f for f in shipped().plain[::40] if shipped().uninformative(f)]
     for exact in (True, False):
-        assert not any(shipped().around(feature).hide(0.0, exact) for feature in crowded)
-        assert all(shipped().around(feature).hide(1.0, exact) for feature in crowded)
+        assert not any(shipped().around(feature[None])[0].hide(0.0, exact) for feature in crowded)
+        assert all(shipped().around(feature[None])[0].hide(1.0, exact) for feature in crowded)
 
 
 def test_plain_images_are_the_same_for_the_same_seed() -> None:
@@ -318,7 +318,7 @@ def judged(
         probe = around.of_nearest(1)
         hits, distractors = search(assets, probe, 60), search(others, around, COHORT + 1)
         distances, beside_them = ([d for _, d in found] for found in (hits, search(assets, around, 60)))
-        beside = (known or background()).around(feature)
+        beside = (known or background()).around(feature[None])[0]
         evidence = Evidence(
             distances[:2], cohort([d for _, d in distractors], beside_them), None, len(codes), probe.nprobe,
             beside.crowded, beside.hide(distances[0] if distances else math.inf, new.codec.keeps_features),

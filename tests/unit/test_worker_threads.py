@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 _CODE = """
-import os
-from workers.commands.worker import share_cores
+import os, sys
+from workers.commands.worker import SWITCH_S, share_cores
 share_cores()
+assert abs(sys.getswitchinterval() - SWITCH_S) < 1e-5
 import numpy as np
 np.ones((512, 512), np.float32) @ np.ones((512, 512), np.float32)
 print(len(os.listdir("/proc/self/task")))

@@ -16,7 +16,7 @@ from workers.index.codec.codec import Features
 from workers.index.collection.answers import Answer
 from workers.index.verdicts.judge import judge
 
-__all__ = ["LookupHandler"]
+__all__ = ["LookupHandler", "judged"]
 
 _LARGEST: Final = 1_000_000  # its square, times all dimensions, is a float32
 _MOST_BYTES: Final = 2 * 2**20  # half of what is read as a document; Redis holds it for a moment
@@ -47,7 +47,7 @@ class LookupHandler:
         vectors = vectors_of(data, request, collection.codec.dimension)
         with running.watch.stage("search"):
             answers = collection.search_many(vectors, options.top_k, options.nprobe, options.where)
-            judged = [_answer(answer, request) for answer in answers]
+            found = [judged(answer, request) for answer in answers]
         result = LookupResult(
             job_id=running.job_id,
             collection=request.collection,
@@ -55,7 +55,7 @@ class LookupHandler:
             journal_entry=answers[0].journal_entry,
             source_sha256=request.source.sha256,
             extractor=resources.extractor,
-            answers=judged,
+            answers=found,
             options=options,
             provenance=running.provenance(),
         )
@@ -84,7 +84,8 @@ def vectors_of(data: bytes, request: LookupRequest, dimension: int) -> Features:
     return vectors
 
 
-def _answer(answer: Answer, request: LookupRequest) -> LookupAnswer:
+def judged(answer: Answer, request: LookupRequest) -> LookupAnswer:
+    """What is said of one vector."""
     judgement = judge(answer.evidence, request.options.fpr, request.options.threshold)
     return LookupAnswer(
         matches=answer.matches,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ Positions = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Probe:
-    """A query, prepared for comparison with codes.
+    """A query, prepared for comparison with codes; or Q of them, see :func:`together`.
 
     Attributes:
         query: (1, T) float32, the feature in the space of the index.
@@ -55,6 +55,19 @@ class Probe:
             return self
         chosen = (self.cells[0] >= cells.start) & (self.cells[0] < cells.stop)
         return Probe(self.query, self.cells[:, chosen], self.distances[:, chosen])
+
+
+def together(probes: Sequence[Probe]) -> Probe:
+    """Some queries of an index with cells as one of Q rows; those of fewer cells than others have cells of −1, in which
+    FAISS searches nothing."""
+    if len(probes) == 1:
+        return probes[0]
+    query, most = np.concatenate([probe.query for probe in probes]), max(probe.nprobe for probe in probes)
+    cells, distances = np.full((len(probes), most), -1, np.int64), np.zeros((len(probes), most), np.float32)
+    for row, probe in enumerate(probes):
+        assert probe.cells is not None
+        cells[row, : probe.nprobe], distances[row, : probe.nprobe] = probe.cells[0], probe.distances
+    return Probe(query, cells, distances)
 
 
 class Codec:
@@ -275,9 +288,8 @@ def search(index: Any, probe: Probe, k: int) -> Sequence[tuple[int, float]]:
     Search parameters are passed with the call: the index is shared by threads and never changed.
     """
     inner = Family(index).inner
-    if probe.cells is None:
-        return _pairs(*inner.search(probe.query, k))
-    return _pairs(*search_cells(inner, probe, k))
+    distances, positions = inner.search(probe.query, k) if probe.cells is None else search_cells(inner, probe, k)
+    return pairs_of(distances[0], positions[0])
 
 
 def search_many(codec: Codec, index: Any, features: Features, nprobe: int, k: int) -> tuple[Features, Positions]:
@@ -301,15 +313,18 @@ def search_among(codec: Codec, index: Any, probe: Probe, k: int, positions: Posi
     chosen = np.zeros(index.ntotal, dtype=bool)
     chosen[positions] = True
     bits = np.packbits(chosen, bitorder="little")
-    return _pairs(*search_cells(inner, probe, k, faiss.IDSelectorBitmap(bits)))
+    distances, found = search_cells(inner, probe, k, faiss.IDSelectorBitmap(bits))
+    return pairs_of(distances[0], found[0])
 
 
-def _pairs(distances: Any, positions: Any) -> Sequence[tuple[int, float]]:
-    return [(int(p), float(d)) for p, d in zip(positions[0], distances[0], strict=True) if p >= 0]
+def pairs_of(distances: Features, positions: Positions) -> Sequence[tuple[int, float]]:
+    """What was found for one query, (k,) each, in which −1 stands for nothing."""
+    return [(p, d) for p, d in zip(positions.tolist(), distances.tolist(), strict=True) if p >= 0]
 
 
 def search_cells(inner: Any, probe: Probe, k: int, selector: Any = None, *, pairs: bool = False) -> tuple[Any, Any]:
-    """Distances and positions (1, k) of the nearest entries in the probe's cells, −1 where there are fewer.
+    """Distances and positions (Q, k) of the nearest entries in the cells of Q queries, −1 where there are fewer; by the
+    calling thread, which lets go of Python's lock once for all of them.
 
     This is the FAISS method behind its Python wrapper: the wrapper reads `nprobe` from the index, this one takes it
     from the call.
@@ -318,10 +333,12 @@ def search_cells(inner: Any, probe: Probe, k: int, selector: Any = None, *, pair
         pairs: name an entry by its cell, in the upper 32 bits, and its place in the cell's list, not by its position.
     """
     assert probe.cells is not None, "an index with cells is searched by them"
-    distances, positions = np.empty((1, k), dtype=np.float32), np.empty((1, k), dtype=np.int64)
+    count, nprobe = probe.cells.shape
+    distances, positions = np.empty((count, k), dtype=np.float32), np.empty((count, k), dtype=np.int64)
     query, cells, coarse, *found = map(
         faiss.swig_ptr, (probe.query, probe.cells, probe.distances, distances, positions)
     )
-    asked = faiss.SearchParametersIVF(nprobe=probe.cells.shape[1], sel=selector)
-    inner.search_preassigned_c(1, query, k, cells, coarse, *found, pairs, asked)
+    asked = faiss.SearchParametersIVF(nprobe=nprobe, sel=selector)
+    with one_thread() if count > 1 else nullcontext():
+        inner.search_preassigned_c(count, query, k, cells, coarse, *found, pairs, asked)
     return distances, positions

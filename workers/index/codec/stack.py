@@ -7,14 +7,15 @@ for each index, and finds what plain FAISS finds in one index of the same codes 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
-from workers.index.codec.codec import Codec, Features, Positions, Probe, search, search_cells
-from workers.index.codec.family import Family
+from workers.index.codec.codec import Codec, Features, Positions, Probe, search, search_cells, together
+from workers.index.codec.listed import Listed
 
 __all__ = ["Found", "Stack", "columns", "merged"]
 
@@ -26,50 +27,53 @@ Found = tuple[npt.NDArray[np.int64], Positions, Features]
 
 
 class Stack:
-    """Searches indexes of one codec together. Thread-safe; they stay open as long as it does."""
+    """Searches indexes of one codec together. Thread-safe; they stay open as long as it does.
 
-    def __init__(self, codec: Codec, indexes: Sequence[Any]) -> None:
+    Args:
+        listed: their inverted lists, for a codec with cells.
+    """
+
+    def __init__(self, codec: Codec, indexes: Sequence[Any], listed: Sequence[Listed]) -> None:
         self._indexes = list(indexes)
-        self._lists = [Family(index).inner.invlists for index in indexes] if codec.has_cells else []
-        self._starts: dict[int, npt.NDArray[np.int64]] = {}
+        self._listed = list(listed)
         self.index: Any = None  # of all entries; None where there is no cell, or no index, to search together
-        if self._lists:
-            self._stacked = _behind_each_other(self._lists)
+        if self._listed:
+            self._stacked = _behind_each_other([listed.lists for listed in self._listed])
             self.index = codec.shells.over(self._stacked)
+        if len(self._listed) > 1:
+            for one in self._listed:
+                one.warm()
 
-    def search(self, probe: Probe, k: int) -> Found:
-        """The `k` nearest entries; of equal distances, those of earlier indexes and positions first."""
+    def search(self, probes: Sequence[Probe], k: int) -> list[Found]:
+        """For each probe, the `k` nearest entries; of equal distances, those of earlier indexes and positions first.
+        Where there are cells, all probes are searched for by one call of FAISS."""
         if self.index is None:
-            return merged([self._each(probe, k)], k)
-        if len(self._indexes) == 1:
-            pairs = search(self.index, probe, k)
-            return columns([(0, position, distance) for position, distance in pairs])
-        distances, labels = search_cells(self.index, probe, k, pairs=True)
-        found = labels[0] >= 0
-        return merged([self._resolved(labels[0][found], distances[0][found])], k)
+            return [merged([self._each(probe, k)], k) for probe in probes]
+        distances, labels = search_cells(self.index, together(probes), k, pairs=len(self._indexes) > 1)
+        rows, places = np.nonzero(labels >= 0)
+        numbers, positions, found = self._resolved(labels[rows, places], distances[rows, places])
+        order = np.lexsort((positions, numbers, found, rows))
+        ends = np.cumsum(np.bincount(rows, minlength=len(probes))).tolist()
+        of_each = [order[start:end] for start, end in pairwise([0, *ends])]
+        return [(numbers[one], positions[one], found[one]) for one in of_each]
 
     def _each(self, probe: Probe, k: int) -> Found:
         found = [(n, p, d) for n, index in enumerate(self._indexes) for p, d in search(index, probe, k)]
         return columns(found)
 
     def _resolved(self, labels: Positions, distances: Features) -> Found:
-        """Numbers of indexes and positions in them, of entries named by their cell and their place in its lists."""
+        """Numbers of indexes and positions in them, of entries that FAISS named: by their positions, where there is one
+        index, else by their cell and their place in its lists."""
+        if len(self._indexes) == 1:
+            return np.zeros_like(labels), labels, distances
         cells, places = labels >> _PLACE_BITS, labels & ((1 << _PLACE_BITS) - 1)
-        numbers, positions = np.empty_like(labels), np.empty_like(labels)
-        for i, (cell, place) in enumerate(zip(cells.tolist(), places.tolist(), strict=True)):
-            starts = self._starts_in(cell)
-            number = int(starts.searchsorted(place, "right")) - 1
-            numbers[i] = number
-            positions[i] = self._lists[number].get_single_id(cell, place - int(starts[number]))
+        numbers, positions = np.zeros_like(labels), np.empty_like(labels)
+        for number, listed in enumerate(self._listed):
+            sizes = listed.sizes[cells]
+            here = (places >= 0) & (places < sizes)
+            numbers[here], positions[here] = number, listed.at(cells[here], places[here])
+            places = places - sizes  # in the lists of the indexes that follow; less than none where it was found
         return numbers, positions, distances
-
-    def _starts_in(self, cell: int) -> npt.NDArray[np.int64]:
-        """Where each index' entries begin in a cell's list (one number for each index); computed once, then kept."""
-        starts = self._starts.get(cell)
-        if starts is None:
-            sizes = [lists.list_size(cell) for lists in self._lists]
-            starts = self._starts[cell] = np.cumsum([0, *sizes[:-1]], dtype=np.int64)
-        return starts
 
 
 def _behind_each_other(lists: Sequence[Any]) -> Any:

@@ -69,8 +69,13 @@ def answers_of(query: Query, depth: int, snapshot: Snapshot, finder: Finder) -> 
     generation, where = snapshot.generation, query.where
     finder.prepare(sought for asked in snapshot.asked for sought in generation.sought(asked, depth, where))
 
+    any_wanted = not query.without and not snapshot.changes
+
     def wanted(hit: Hit) -> bool:
-        return hit.asset_id not in query.without and not generation.delta.supersedes(hit.asset_id, snapshot.changes)
+        if any_wanted:  # without reading whose it is
+            return True
+        asset_id = hit.asset_id
+        return asset_id not in query.without and not generation.delta.supersedes(asset_id, snapshot.changes)
 
     def nearest(feature: Features, probe: Probe, of_delta: list[Hit], where: Mapping[str, str]) -> list[Hit]:
         hits = [hit for hit in of_delta if hit.asset_id not in query.without]
@@ -78,11 +83,13 @@ def answers_of(query: Query, depth: int, snapshot: Snapshot, finder: Finder) -> 
         hits += finder.best(Sought(probe, depth, where), wanted)
         return generation.ranked(feature, hits)
 
+    background = generation.background
+    around = background.around(query.features) if background else [None] * len(query.features)
     answers = []
-    for feature, asked in zip(query.features, snapshot.asked, strict=True):
+    for feature, asked, surroundings in zip(query.features, snapshot.asked, around, strict=True):
         hits = nearest(feature, asked.probe, asked.hits, where)
         others = hits if asked.others is asked.hits else nearest(feature, asked.around, asked.others, {})
-        evidence = evidence_of(generation, finder, asked, feature, (hits, others), query.k)
+        evidence = evidence_of(generation, finder, asked, feature, (hits, others), query.k, surroundings)
         matches = matches_of(hits[: query.k], evidence)
         answers.append(Answer(matches, generation.manifest.generation, snapshot.entry, evidence))
     return answers

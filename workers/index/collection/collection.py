@@ -207,7 +207,7 @@ class Collection:
         if any(one.probe.query.shape[1] != generation.codec.inner_dimension for one in sought):
             raise InvalidRequest("What another shard seeks has another dimension than the collection.")
         cells = shard.cells(generation.codec.cells)
-        return pointer, [generation.contents.find(one.among(cells)) for one in sought]
+        return pointer, generation.contents.find([one.among(cells) for one in sought])
 
     def entry_of(self, asset_id: str) -> Entry | None:
         """The entry of an asset, as far as the journal was read; None when it is not registered."""
@@ -235,7 +235,7 @@ class Collection:
             with generation.lock:
                 if self._caught_up(generation):
                     delta = generation.delta
-                    found = [asked_of(delta, probe, cells, k, query.where) for probe in probes]
+                    found = asked_of(delta, probes, cells, k, query.where)
                     return Snapshot(generation, found, delta.changes, generation.read_up_to)
             if of:
                 raise OtherGeneration

@@ -7,14 +7,27 @@ skips. This works the same for every index family, whereas deleting shifts posit
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
-from workers.index.codec.codec import Codec, Positions, Probe, append, search, search_among
+from workers.index.codec.codec import (
+    Codec,
+    Positions,
+    Probe,
+    append,
+    pairs_of,
+    search,
+    search_among,
+    search_cells,
+    together,
+)
+from workers.index.codec.family import Family
 from workers.index.codec.stored import FeatureFormat, Rows
 from workers.index.collection.feature_table import rows_of
 from workers.index.collection.journal import Change
 from workers.index.collection.segment import Entry, Hit
+from workers.index.collection.segments import best
 
 
 class Delta:
@@ -24,6 +37,8 @@ class Delta:
         self._codec = codec
         self._stored = stored
         self._index = codec.filled(np.empty((0, codec.code_size), dtype=np.uint8))
+        # Over the same lists, which grow, with the table that makes searches faster.
+        self._searched = codec.shells.over(Family(self._index).inner.invlists) if codec.has_cells else self._index
         self._entries: list[Change] = []
         self._features: list[Rows] = []  # by position too, where the collection keeps features
         self._position_of: dict[str, int] = {}
@@ -66,20 +81,39 @@ class Delta:
             return None
         return Entry(code, self._features[position] if self._stored else None)
 
-    def search(self, probe: Probe, k: int, where: Mapping[str, str]) -> Iterator[Hit | None]:
+    def nearest(self, probes: Sequence[Probe], k: int, where: Mapping[str, str]) -> list[list[Hit]]:
+        """For each probe, the `k` nearest entries that have the metadata `where`, nearest first."""
+        if not self._position_of:
+            return [[] for _ in probes]
+        if where or not self._codec.has_cells:
+            return [best(partial(self._search, probe, where=where), k, _any) for probe in probes]
+        at_once = zip(probes, *search_cells(self._searched, together(probes), k), strict=True)
+        return [self._deep_enough(probe, k, pairs_of(distances, positions)) for probe, distances, positions in at_once]
+
+    def _deep_enough(self, probe: Probe, k: int, found: Sequence[tuple[int, float]]) -> list[Hit]:
+        """The same of what was found at first, unless so many of that are dead that it takes a deeper search."""
+        live = [hit for hit in self._hits(found) if hit]
+        deep_enough = len(live) == k or len(found) < k
+        return live if deep_enough else best(partial(self._search, probe, where={}), 4 * k, _any)[:k]
+
+    def _search(self, probe: Probe, k: int, where: Mapping[str, str]) -> Iterator[Hit | None]:
         """The `k` nearest entries that have the metadata `where`, nearest first; None in place of a dead one."""
-        found = (
-            search_among(self._codec, self._index, probe, k, self._positions_with(where))
-            if where
-            else search(self._index, probe, k)
-        )
+        if where:
+            return self._hits(search_among(self._codec, self._index, probe, k, self._positions_with(where)))
+        return self._hits(search(self._searched, probe, k))
+
+    def _hits(self, found: Sequence[tuple[int, float]]) -> Iterator[Hit | None]:
         for position, distance in found:
             entry = self._entries[position]
             live = self._position_of.get(entry.asset_id) == position
             feature = self._features[position] if self._stored else None
-            yield Hit(entry.asset_id, distance, entry.meta, feature) if live else None
+            yield Hit(entry, distance, feature) if live else None
 
     def _positions_with(self, where: Mapping[str, str]) -> Positions:
         wanted = where.items()
         live = (p for p in self._position_of.values() if wanted <= self._entries[p].meta.items())
         return np.fromiter(live, dtype=np.int64)
+
+
+def _any(_: Hit) -> bool:
+    return True

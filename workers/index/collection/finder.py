@@ -52,12 +52,20 @@ class Contents:
     assets: Segments
     distractors: Segments
 
-    def find(self, sought: Sought) -> Found:
-        """Search here."""
-        probe, k = sought.probe, sought.k
-        if probe.cells is not None and not probe.nprobe:
-            return columns([])
-        return (self.distractors if sought.distractors else self.assets).found(probe, k, sought.where)
+    def find(self, sought: Sequence[Sought]) -> list[Found]:
+        """Search here: at once for all that differ in their probes only."""
+        found: list[Found] = [columns([])] * len(sought)
+        alike: dict[tuple[int, tuple[tuple[str, str], ...], bool], list[int]] = {}
+        for number, one in enumerate(sought):
+            if one.probe.nprobe:
+                alike.setdefault((one.k, tuple(one.where.items()), one.distractors), []).append(number)
+        for numbers in alike.values():
+            first = sought[numbers[0]]
+            segments = self.distractors if first.distractors else self.assets
+            of_them = segments.found([sought[number].probe for number in numbers], first.k, first.where)
+            for number, of_it in zip(numbers, of_them, strict=True):
+                found[number] = of_it
+        return found
 
 
 @dataclass(frozen=True)
@@ -113,20 +121,16 @@ class Finder:
         self._silent: set[Shard] = set()
 
     def prepare(self, sought: Iterable[Sought]) -> None:
-        """Ask other shards at once for all that is going to be sought: a message each for many searches."""
-        if self._peers:
-            asked = list(sought)
-            for start in range(0, len(asked), _MOST_AT_ONCE):
-                some = asked[start : start + _MOST_AT_ONCE]
-                found = self._together(self._peers, some)
-                self._found |= {one.key: of_it for one, of_it in zip(some, found, strict=True)}
+        """Search at once for all that is going to be sought, and ask other shards by a message for many searches."""
+        asked = list(sought)
+        for start in range(0, len(asked), _MOST_AT_ONCE):
+            some = asked[start : start + _MOST_AT_ONCE]
+            self._found |= {one.key: of_it for one, of_it in zip(some, self._all(some), strict=True)}
 
     def find(self, sought: Sought) -> Found:
         """What is sought; without the entries of shards that do not answer."""
-        if self._peers is None:
-            return self._contents.find(sought)
         known = self._found.get(sought.key)
-        return self._together(self._peers, [sought])[0] if known is None else known
+        return self._all([sought])[0] if known is None else known
 
     def best(self, sought: Sought, wanted: Wanted) -> list[Hit]:
         """The nearest wanted entries of the assets that are sought, nearest first."""
@@ -140,12 +144,16 @@ class Finder:
         missing = sum(probe.among(shard.cells(self._scope.cells)).nprobe for shard in self._silent)
         return missing / probe.nprobe
 
+    def _all(self, sought: Sequence[Sought]) -> list[Found]:
+        """What is sought, in all cells."""
+        return self._together(self._peers, sought) if self._peers else self._contents.find(sought)
+
     def _together(self, peers: Peers, sought: Sequence[Sought]) -> list[Found]:
         """What is sought in the cells of all shards. One that was silent is not asked again for the same call."""
         own = peers.shard
         asked = [shard for shard in own.all if shard != own and self._concerns(shard, sought)]
         pending = peers.ask(self._scope, sought, [shard for shard in asked if shard not in self._silent])
-        here = [self._contents.find(one.among(own.cells(self._scope.cells))) for one in sought]
+        here = self._contents.find([one.among(own.cells(self._scope.cells)) for one in sought])
         elsewhere, silent = pending.answers()
         self._silent.update(silent)
         return [merged(parts, one.k) for one, *parts in zip(sought, here, *elsewhere, strict=True)]

@@ -6,20 +6,20 @@ import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from tasks.results import Match
 from workers.index.codec.codec import Codec, Features, Probe, search
 from workers.index.codec.stored import exact_distances
+from workers.index.collection.changes import Change
 from workers.index.collection.delta import Delta
 from workers.index.collection.finder import Contents, Finder, Sought
 from workers.index.collection.journal import name_in
 from workers.index.collection.manifest import Manifest, Pointer
 from workers.index.collection.reranking import RERANKED, reranked
 from workers.index.collection.segment import Entry, Hit, Segment
-from workers.index.collection.segments import Segments, best
+from workers.index.collection.segments import Segments
 from workers.index.collection.translation import Translation
-from workers.index.verdicts.background import Background
+from workers.index.verdicts.background import Background, Surroundings
 from workers.index.verdicts.judge import Evidence
 from workers.index.verdicts.score import COHORT, LEFT_OUT, cohort
 
@@ -116,13 +116,14 @@ def open_in(generation: Generation | None) -> dict[str, Segment]:
     return {part.name: segment for part, segment in zip(parts, segments, strict=True)}
 
 
-def asked_of(delta: Delta, around: Probe, nprobe: int, k: int, where: Mapping[str, str]) -> Asked:
-    probe = around.of_nearest(nprobe)
-    hits = best(partial(delta.search, probe, where=where), k, lambda _: True)
-    if probe is around and not where:
-        return Asked(probe, around, hits, hits, by_metadata=False)
-    others = best(partial(delta.search, around, where={}), k, lambda _: True)
-    return Asked(probe, around, hits, others, by_metadata=bool(where))
+def asked_of(delta: Delta, around: Sequence[Probe], nprobe: int, k: int, where: Mapping[str, str]) -> list[Asked]:
+    """Queries in their cells and in those `around` them, with what is in the delta."""
+    probes = [probe.of_nearest(nprobe) for probe in around]
+    hits = others = delta.nearest(probes, k, where)
+    if where or any(probe is not wider for probe, wider in zip(probes, around, strict=True)):
+        others = delta.nearest(around, k, {})
+    asked = zip(probes, around, hits, others, strict=True)
+    return [Asked(*prepared, by_metadata=bool(where)) for prepared in asked]
 
 
 def evidence_of(
@@ -132,16 +133,15 @@ def evidence_of(
     feature: Features,
     found: tuple[list[Hit], list[Hit]],
     k: int,
+    around: Surroundings | None,
 ) -> Evidence:
-    """What the verdict of a search rests on: all its hits, of which the first `k` are the answer's, and those whose
-    metadata are any."""
+    """What the verdict of a search rests on: all its hits, of which the first `k` are the answer's, those whose
+    metadata are any, and the background around the query, where there is one."""
     hits, others = found
     distances, one_search = [hit.distance for hit in hits], asked.probe is asked.around
     around_it = generation.distractor_distances(feature, asked.around, COHORT + 1, finder)
     among = around_it if one_search else generation.distractor_distances(feature, asked.probe, 1, finder)
-    manifest, background = generation.manifest, generation.background
-    first = distances[0] if distances else math.inf
-    around = background.around(feature) if background else None
+    manifest, first = generation.manifest, distances[0] if distances else math.inf
     return Evidence(
         distances=distances[:k],
         cohort=cohort(around_it, _compared(hits if asked.by_metadata else [], others)),
@@ -162,7 +162,7 @@ def _compared(hits: list[Hit], others: list[Hit]) -> list[float]:
     """The distances of the assets around a query, ascending, of which :func:`cohort` leaves out the first. The first of
     some hits, which may be versions of one picture too, are left out here wherever they are."""
     matches = {hit.asset_id for hit in hits[:LEFT_OUT]}
-    rest = [hit.distance for hit in others[LEFT_OUT:] if hit.asset_id not in matches]
+    rest = [hit.distance for hit in others[LEFT_OUT:] if not matches or hit.asset_id not in matches]
     return [*(hit.distance for hit in others[:LEFT_OUT]), *rest]
 
 
@@ -170,7 +170,8 @@ def supposed_hits(codec: Codec, probe: Probe, entries: Mapping[str, Entry]) -> I
     """Entries that are in no index, as far as a search would meet them."""
     for asset_id, entry in entries.items():
         found = search(codec.filled(entry.code[None]), probe, 1)
-        yield from (Hit(asset_id, distance, {}, entry.feature) for _, distance in found)
+        named = Change("", asset_id, entry.code, {})
+        yield from (Hit(named, distance, entry.feature) for _, distance in found)
 
 
 def matches_of(hits: list[Hit], evidence: Evidence) -> list[Match]:

@@ -24,5 +24,5 @@ def reranked(feature: Features, hits: Sequence[Hit], stored: FeatureFormat) -> l
     if not rows:
         return sorted(hits, key=lambda hit: hit.distance)
     exact = iter(exact_distances(feature, stored.decode(np.stack(rows))).tolist())
-    moved = [hit if hit.feature is None else Hit(hit.asset_id, next(exact), hit.meta, hit.feature) for hit in hits]
+    moved = [hit if hit.feature is None else hit._replace(distance=next(exact)) for hit in hits]
     return sorted(moved, key=lambda hit: hit.distance)

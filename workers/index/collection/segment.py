@@ -8,10 +8,10 @@ import os
 from collections.abc import Collection as AnyCollection
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from tasks.errors import CorruptSegment
 from workers.index.codec.codec import Codec, Codes, Positions, Probe, code_at, codes_at, codes_of, search, search_among
 from workers.index.codec.kept import Kept, Mask
+from workers.index.codec.listed import Listed
 from workers.index.codec.mapped import map_index, write_index
 from workers.index.codec.stored import Rows
 from workers.index.collection.feature_table import map_features, merge_features
@@ -26,21 +27,47 @@ from workers.index.collection.hidden import not_hidden, read_hidden
 from workers.index.collection.lookup import Lookup, Run, find_assets, merge_lookups
 from workers.index.collection.text_table import TextTable, merge_tables
 
-__all__ = ["Entries", "Entry", "Hit", "Segment", "SegmentPaths", "merge_segments", "meta_text", "write_segment"]
+__all__ = [
+    "Entries",
+    "Entry",
+    "Hit",
+    "Segment",
+    "SegmentPaths",
+    "hits_at",
+    "merge_segments",
+    "meta_text",
+    "write_segment",
+]
 
 # Pairs of metadata key and value whose positions are kept in memory.
 _MOST_METADATA: Final = 32
 
 
-@dataclass(frozen=True)
-class Hit:
+class Named(Protocol):
+    """What says whose entry was found."""
+
+    @property
+    def asset_id(self) -> str: ...
+
+    @property
+    def meta(self) -> Mapping[str, str]: ...
+
+
+class Hit(NamedTuple):
     """An entry that a search found; `distance` is squared L2, or Hamming for LSH. `feature` is its stored feature
     (row_bytes,), where the collection keeps features."""
 
-    asset_id: str
+    named: Named
     distance: float
-    meta: Mapping[str, str]
     feature: Rows | None = None
+
+    @property
+    def asset_id(self) -> str:
+        return self.named.asset_id
+
+    @property
+    def meta(self) -> Mapping[str, str]:
+        return self.named.meta
 
 
 @dataclass(frozen=True)
@@ -177,6 +204,11 @@ class Segment:
         """All codes (N, code_size) uint8, by position: a copy in memory."""
         return codes_of(self.index)
 
+    @cached_property
+    def listed(self) -> Listed:
+        """Its inverted lists; only of a codec with cells."""
+        return Listed(self.index)
+
     @property
     def stored(self) -> Rows:
         """All stored features (N, row_bytes) uint8, by position, mapped; only of a collection that keeps features."""
@@ -209,10 +241,9 @@ class Segment:
     def _entry(self, position: int) -> Entry:
         return Entry(code_at(self.index, position), None if self._features is None else self._features[position])
 
-    def hit(self, position: int, distance: float) -> Hit:
-        """The entry at a position."""
-        feature = None if self._features is None else self._features[position]
-        return Hit(self.assets[position], distance, self._meta(position), feature)
+    def feature_at(self, position: int) -> Rows | None:
+        """The stored feature (row_bytes,) of the entry at a position, where the collection keeps features."""
+        return None if self._features is None else self._features[position]
 
     def found(self, probe: Probe, k: int, where: Mapping[str, str]) -> Sequence[tuple[int, float]]:
         """Positions and distances of the `k` nearest entries that have the metadata `where`, nearest first. Without
@@ -226,7 +257,7 @@ class Segment:
         found = self.found(probe, k, where)
         hidden = set(np.intersect1d([position for position, _ in found], self.hidden).tolist())
         for position, distance in found:
-            yield None if position in hidden else self.hit(position, distance)
+            yield None if position in hidden else hits_at([self], [position], [distance])[0]
 
     def _positions_with(self, where: Mapping[str, str]) -> Positions:
         found = reduce(np.intersect1d, (self._positions_of(*pair) for pair in where.items()))
@@ -242,6 +273,29 @@ class Segment:
             self._positions_by_pair[key, value] = known
         return known
 
-    def _meta(self, position: int) -> Mapping[str, str]:
+    def meta_at(self, position: int) -> Mapping[str, str]:
+        """The metadata of the entry at a position."""
         text = self.metas[position]
         return json.loads(text) if text else {}  # type: ignore[no-any-return]
+
+
+class _Place(NamedTuple):
+    """An entry of a segment. Its name and metadata are read when they are asked for: most hits are there for their
+    distances only."""
+
+    segment: Segment
+    position: int
+
+    @property
+    def asset_id(self) -> str:
+        return self.segment.assets[self.position]
+
+    @property
+    def meta(self) -> Mapping[str, str]:
+        return self.segment.meta_at(self.position)
+
+
+def hits_at(segments: Sequence[Segment], positions: Sequence[int], distances: Sequence[float]) -> list[Hit]:
+    """The entries at some positions, each of a segment of its own."""
+    features = [segment.feature_at(position) for segment, position in zip(segments, positions, strict=True)]
+    return list(map(Hit, map(_Place, segments, positions), distances, features))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from workers.index.codec.stack import Found, Stack, columns, merged
 from workers.index.codec.stored import Rows
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.manifest import Manifest, SegmentFiles
-from workers.index.collection.segment import Entry, Hit, Segment
+from workers.index.collection.segment import Entry, Hit, Segment, hits_at
 
 __all__ = ["Segments", "Wanted", "best", "open_segments"]
 
@@ -26,7 +26,8 @@ class Segments:
 
     def __init__(self, codec: Codec, segments: Sequence[Segment]) -> None:
         self.segments = list(segments)
-        self._stack = Stack(codec, [segment.index for segment in segments])
+        listed = [segment.listed for segment in segments] if codec.has_cells else []
+        self._stack = Stack(codec, [segment.index for segment in segments], listed)
         hidden = [(number << _POSITION_BITS) + segment.hidden for number, segment in enumerate(segments)]
         self._hidden = np.concatenate([np.empty(0, dtype=np.int64), *hidden])
 
@@ -45,13 +46,15 @@ class Segments:
 
     def best(self, probe: Probe, k: int, where: Mapping[str, str], wanted: Wanted) -> list[Hit]:
         """The `k` nearest wanted entries that have the metadata `where`, nearest first."""
-        return best(lambda depth: self.hits(self.found(probe, depth, where)), k, wanted)
+        return best(lambda depth: self.hits(self.found([probe], depth, where)[0]), k, wanted)
 
-    def found(self, probe: Probe, k: int, where: Mapping[str, str]) -> Found:
-        """The `k` nearest entries that have the metadata `where`, by the number of their segment and the position
-        there; of equal distances, those of earlier segments and positions first. Hidden ones may be among them."""
-        if not where:
-            return self._stack.search(probe, k)
+    def found(self, probes: Sequence[Probe], k: int, where: Mapping[str, str]) -> list[Found]:
+        """For each probe, the `k` nearest entries that have the metadata `where`, by the number of their segment and
+        the position there; of equal distances, those of earlier segments and positions first. Hidden ones may be among
+        them."""
+        return [self._found_among(probe, k, where) for probe in probes] if where else self._stack.search(probes, k)
+
+    def _found_among(self, probe: Probe, k: int, where: Mapping[str, str]) -> Found:
         found = [(n, p, d) for n, segment in enumerate(self.segments) for p, d in segment.found(probe, k, where)]
         return merged([columns(found)], k)
 
@@ -64,21 +67,22 @@ class Segments:
             rows[chosen] = self.segments[number].stored[positions[chosen]]
         return rows
 
-    def hits(self, found: Found) -> Iterator[Hit | None]:
+    def hits(self, found: Found) -> list[Hit | None]:
         """The entries that were found, in the same order; None in place of a hidden one."""
         numbers, positions, distances = found
-        names = (numbers << _POSITION_BITS) + positions
-        hidden = self._is_hidden(names) if len(self._hidden) else np.zeros(len(names), dtype=bool)
-        columns = (numbers.tolist(), positions.tolist(), distances.tolist(), hidden.tolist())
-        for number, position, distance, is_hidden in zip(*columns, strict=True):
-            yield None if is_hidden else self.segments[number].hit(position, distance)
+        segments = [self.segments[number] for number in numbers.tolist()]
+        hits: list[Hit | None] = [*hits_at(segments, positions.tolist(), distances.tolist())]
+        if len(self._hidden):
+            for place in np.flatnonzero(self._is_hidden((numbers << _POSITION_BITS) + positions)).tolist():
+                hits[place] = None
+        return hits
 
     def _is_hidden(self, names: np.ndarray) -> np.ndarray:
         places = np.minimum(self._hidden.searchsorted(names), len(self._hidden) - 1)
         return self._hidden[places] == names  # type: ignore[no-any-return]
 
 
-def best(find: Callable[[int], Iterator[Hit | None]], k: int, wanted: Wanted) -> list[Hit]:
+def best(find: Callable[[int], Iterable[Hit | None]], k: int, wanted: Wanted) -> list[Hit]:
     """The first `k` wanted hits of a search, which goes deeper only when too few are wanted."""
     depth = k
     while True:

@@ -25,6 +25,13 @@ _PAUSE_S = 0.5
 _LEFT_TO_OTHERS_S = 0.02
 _ANSWER_LIFE_S = 60
 
+# The question, if it is still asked and no other worker of the shard has taken it: KEYS question, taken; ARGV seconds.
+_TAKE = """
+local question = redis.call('GET', KEYS[1])
+if question and redis.call('SET', KEYS[2], 1, 'NX', 'EX', ARGV[1]) then return question end
+return nil
+"""
+
 
 class ShardServer:
     """Takes one question after the other; several threads may. None of them opens a collection, which may have to be
@@ -34,6 +41,7 @@ class ShardServer:
         self._client = client
         self._collections = collections
         self._shard = shard
+        self._take = client.register_script(_TAKE)
         self._opening: set[str] = set()
         self._lock = threading.Lock()
 
@@ -62,9 +70,8 @@ class ShardServer:
             logger.warning("A question of another shard cannot be answered: %s", error)
 
     def _serve(self, number: str) -> None:
-        text = self._client.get(question_key(number))
-        taken = taken_key(number, self._shard.number)
-        if text is None or not self._client.set(taken, 1, nx=True, ex=_ANSWER_LIFE_S):
+        text = self._take(keys=[question_key(number), taken_key(number, self._shard.number)], args=[_ANSWER_LIFE_S])
+        if text is None:
             return
         question = Question.model_validate_json(text)
         collection = self._collections.if_open(question.collection)

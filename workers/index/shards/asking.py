@@ -11,9 +11,11 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
+from itertools import chain
 from typing import Final
 
 from pydantic import ValidationError
+from redis.commands.core import Script
 
 from tasks.connection import RedisClient
 from tasks.errors import InvalidRequest
@@ -30,6 +32,19 @@ _MOST_WAITING: Final = 10_000
 _QUEUE_LIFE_S: Final = 60
 _LEAST_S: Final = 0.01  # that Redis can wait; 0 is for ever
 
+# Puts a question's number into the lists of shards, and, the first time, what is asked beside it. The worker that took
+# it the first time may have died: KEYS question, then for each shard its list and who has taken it; ARGV number,
+# question or nothing, milliseconds that it lives, numbers that a list holds, seconds that it lives.
+_SEND = """
+if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+for shard = 2, #KEYS, 2 do
+  if ARGV[2] == '' then redis.call('DEL', KEYS[shard + 1]) end
+  redis.call('RPUSH', KEYS[shard], ARGV[1])
+  redis.call('LTRIM', KEYS[shard], -ARGV[4], -1)
+  redis.call('EXPIRE', KEYS[shard], ARGV[5])
+end
+"""
+
 
 class ShardPeers:
     """The other shards. Thread-safe.
@@ -43,12 +58,13 @@ class ShardPeers:
 
     def __init__(self, client: RedisClient, shard: Shard, wait_s: float, again_s: float | None = None) -> None:
         self._client = client
+        self._sender = client.register_script(_SEND)
         self.shard = shard
         self._waits_s = (wait_s / 2 if again_s is None else again_s, wait_s)
 
     def ask(self, scope: Scope, sought: Sequence[Sought], shards: Sequence[Shard]) -> Pending:
         """See :class:`workers.index.collection.finder.Peers`."""
-        return _Asked(self._client, scope, Question.of(scope, sought), shards, self._waits_s)
+        return _Asked(self._client, self._sender, scope, Question.of(scope, sought), shards, self._waits_s)
 
 
 class _Asked:
@@ -57,12 +73,14 @@ class _Asked:
     def __init__(
         self,
         client: RedisClient,
+        sender: Script,
         scope: Scope,
         question: Question,
         shards: Sequence[Shard],
         waits_s: tuple[float, float],
     ) -> None:
         self._client = client
+        self._sender = sender
         self._scope = scope
         self._parts = len(question.parts)
         self._again_s, self._wait_s = waits_s
@@ -90,16 +108,11 @@ class _Asked:
         """To all shards that have not answered; the second time, what is asked is in Redis already."""
         if not self._waiting:
             return
-        pipe = self._client.pipeline(transaction=False)
-        if question:
-            pipe.set(question_key(self._number), question, px=int(1000 * self._wait_s) + 1)
-        for shard in self._waiting.values():
-            if not question:
-                pipe.delete(taken_key(self._number, shard.number))  # the worker that took it may have died
-            pipe.rpush(shard.queue, self._number)
-            pipe.ltrim(shard.queue, -_MOST_WAITING, -1)
-            pipe.expire(shard.queue, _QUEUE_LIFE_S)
-        pipe.execute()
+        shards = ((shard.queue, taken_key(self._number, shard.number)) for shard in self._waiting.values())
+        self._sender(
+            keys=[question_key(self._number), *chain.from_iterable(shards)],
+            args=[self._number, question, int(1000 * self._wait_s) + 1, _MOST_WAITING, _QUEUE_LIFE_S],
+        )
 
     def _forget(self) -> None:
         """So that a worker that takes the question from now on does not search for no one."""
@@ -112,8 +125,13 @@ class _Asked:
         worker was searching its own cells."""
         while self._waiting:
             left_s = until - time.monotonic()
-            if popped := self._client.blpop([answer_key(self._number)], timeout=max(left_s, _LEAST_S)):
-                self._take(popped[1])
+            some = len(self._waiting)
+            popped = self._client.blmpop(
+                max(left_s, _LEAST_S), 1, answer_key(self._number), direction="LEFT", count=some
+            )
+            if popped:
+                for text in popped[1]:
+                    self._take(text)
             elif left_s <= _LEAST_S:
                 return
 

@@ -6,8 +6,10 @@ many different images do, so that a code says nothing about which of them it is.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -16,9 +18,11 @@ import numpy as np
 from tasks.errors import CorruptSegment
 from workers.index.codec.codec import Features
 
-__all__ = ["Background"]
+__all__ = ["Background", "Surroundings"]
 
 _NEIGHBOURS: Final = 10
+# Features that are compared with all of a background in one step.
+_AT_ONCE: Final = 64
 # Of photographs, one in a thousand lies in a place as crowded as those that are called uninformative.
 _CROWDED_QUANTILE: Final = 0.001
 _FEWEST: Final = 1_000
@@ -89,18 +93,24 @@ class Background:
     def __len__(self) -> int:
         return len(self.features)
 
-    def around(self, feature: Features) -> Surroundings:
-        """Of a feature (D,)."""
+    def around(self, features: Features) -> list[Surroundings]:
+        """Of features (N, D)."""
         if self._crowded is None:
-            return Surroundings(np.inf, crowded=False, plain=False)
-        distances = 2 - 2 * self.features @ feature
-        nearest = np.argpartition(distances, _NEIGHBOURS)[:_NEIGHBOURS]
-        nearness, plain = float(distances[nearest].mean()), np.count_nonzero(nearest >= self.photographs)
-        return Surroundings(nearness, nearness < self._crowded, bool(plain >= _MOSTLY_PLAIN))
+            return [Surroundings(np.inf, crowded=False, plain=False)] * len(features)
+        parts = (self._around(features[i : i + _AT_ONCE], self._crowded) for i in range(0, len(features), _AT_ONCE))
+        return list(chain.from_iterable(parts))
+
+    def _around(self, features: Features, crowded: float) -> Iterator[Surroundings]:
+        distances = 2 - 2 * features @ self.features.T
+        nearest = np.argpartition(distances, _NEIGHBOURS, axis=1)[:, :_NEIGHBOURS]
+        nearness = np.take_along_axis(distances, nearest, axis=1).mean(axis=1)
+        plain = np.count_nonzero(nearest >= self.photographs, axis=1)
+        for near, count in zip(nearness.tolist(), plain.tolist(), strict=True):
+            yield Surroundings(near, near < crowded, count >= _MOSTLY_PLAIN)
 
     def uninformative(self, feature: Features) -> bool:
         """Whether no match of a feature (D,) means anything."""
-        return self.around(feature).crowded
+        return self.around(feature[None])[0].crowded
 
     @cached_property
     def _crowded(self) -> float | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Final, Self
+from functools import lru_cache
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -98,7 +99,8 @@ class Calibration(Frozen):
 
     def rate(self, score: float, nprobe: int, assets: int) -> float:
         """Share of unrelated queries that have a match of this score or a better one."""
-        return float(np.interp(score, self.scores, self._rates(nprobe, assets), left=0.0))
+        arrays = _arrays_of(_Itself(self), nprobe, assets)
+        return float(np.interp(score, arrays.scores, arrays.rates, left=0.0))
 
     def copies(self, score: float, nprobe: int) -> float | None:
         """Share of copies found with this score or a better one; None when it was not measured."""
@@ -125,7 +127,7 @@ class Calibration(Frozen):
 
     def _reached(self, rate: float, nprobe: int, assets: int) -> float | None:
         """The highest score at which the rate's upper end is at most this."""
-        rates = self._rates(nprobe, assets)
+        rates = _arrays_of(_Itself(self), nprobe, assets).rates
         passed = int(np.searchsorted(rates, rate, side="right"))
         if passed == 0:
             return None
@@ -138,21 +140,47 @@ class Calibration(Frozen):
     def probability(self, score: float, nprobe: int, assets: int, views: int = 1) -> float | None:
         """How likely a copy is, where copies and unrelated images are asked for equally often: the share of copies that
         look this bad or worse, beside the share of unrelated images that look this good or better in one of `views`."""
-        found = self.curve(nprobe).copies
-        if not found or found[-1] <= 0:
+        arrays = _arrays_of(_Itself(self), nprobe, assets)
+        found = arrays.copies
+        if not len(found) or found[-1] <= 0:
             return None
-        worse = 1.0 - float(np.interp(score, self.scores, found, left=0.0)) / found[-1]
+        worse = 1.0 - float(np.interp(score, arrays.scores, found, left=0.0)) / float(found[-1])
         better = min(1.0, views * self.rate(score, nprobe, assets))
         return worse / (worse + better) if worse + better > 0 else 0.5
 
-    def _rates(self, nprobe: int, assets: int) -> np.ndarray:
-        """(S,) by score, ascending: between two numbers of assets, by their logarithms."""
-        rows = self.curve(nprobe).rates
-        place = np.interp(math.log(max(assets, _FEWEST_ASSETS)), np.log(self.assets), np.arange(len(self.assets)))
-        low = int(place)
-        # Only these two: a query asks a dozen times, and to convert all rows would take longer than all else.
-        fewer, more = np.asarray(rows[low]), np.asarray(rows[min(low + 1, len(rows) - 1)])
-        return np.maximum.accumulate(fewer + (place - low) * (more - fewer))
+
+class _Arrays(NamedTuple):
+    """Of a calibration at one nprobe and number of assets, by score: (S,) each, `rates` ascending, `copies` maybe
+    empty."""
+
+    scores: np.ndarray
+    rates: np.ndarray
+    copies: np.ndarray
+
+
+class _Itself:
+    """Tells calibrations apart by what they are, not by what they say, which would take long to compare."""
+
+    def __init__(self, calibration: Calibration) -> None:
+        self.calibration = calibration
+
+    def __hash__(self) -> int:
+        return id(self.calibration)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and other.calibration is self.calibration
+
+
+@lru_cache(maxsize=64)
+def _arrays_of(itself: _Itself, nprobe: int, assets: int) -> _Arrays:
+    """Kept, since an answer asks a dozen times, and many answers of one collection ask the same."""
+    known = itself.calibration
+    curve = known.curve(nprobe)
+    place = np.interp(math.log(max(assets, _FEWEST_ASSETS)), np.log(known.assets), np.arange(len(known.assets)))
+    low = int(place)  # between two numbers of assets, by their logarithms
+    fewer, more = np.asarray(curve.rates[low]), np.asarray(curve.rates[min(low + 1, len(curve.rates) - 1)])
+    rates = np.maximum.accumulate(fewer + (place - low) * (more - fewer))
+    return _Arrays(np.asarray(known.scores), rates, np.asarray(curve.copies))
 
 
 def needed_queries(fpr: float) -> int:
