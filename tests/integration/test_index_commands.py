@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from tasks.command_line import EXIT_UNAVAILABLE
 from tasks.errors import CollectionMissing
+from tasks.settings import Settings
 from tests.collections import Place, trained_codec, unit_vectors
 from workers.commands.index import index
 from workers.index.collection.journal import named
@@ -83,6 +85,14 @@ def test_a_collection_is_deleted_when_the_question_is_answered(place: Place, run
 def test_verification_says_what_it_read_and_found(place: Place, run: Callable[..., Result]) -> None:
     good = run("verify", place.name, "--sample", "50")
     assert (good.exit_code, "5 files agree with their digests: 500 images" in good.stdout) == (0, True)
+
+
+def test_verification_says_when_there_was_no_image_to_search(
+    settings: Settings, tmp_path: Path, run: Callable[..., Result]
+) -> None:
+    empty = Place.published(settings, tmp_path / "empty", count=0)
+    seen = run("verify", empty.name)
+    assert (seen.exit_code, f"none was searched; first: aii index compact {empty.name}" in seen.stdout) == (0, True)
 
 
 def test_a_repair_says_what_it_did(place: Place, run: Callable[..., Result]) -> None:

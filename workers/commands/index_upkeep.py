@@ -138,7 +138,10 @@ def verify(name: str, sample: int, least: float) -> None:
     click.echo(
         f"{seen.files} files agree with their digests: {seen.entries:,} images, {seen.journal:,} in the journal."
     )
-    click.echo(f"Found {seen.found_at_1:,} of {seen.asked:,} at nprobe 1, {seen.found_at_16:,} at nprobe 16.")
+    if seen.asked:
+        click.echo(f"Found {seen.found_at_1:,} of {seen.asked:,} at nprobe 1, {seen.found_at_16:,} at nprobe 16.")
+    else:
+        click.echo(f"No image is in the files yet, so none was searched; first: aii index compact {name}.")
     for reason in advice(Current.open(opened.files, collection.manifest)):
         click.echo(f"Retraining is advised (aii index retrain {name}): {reason}.")
     if seen.share < least:
