@@ -19,7 +19,7 @@ from typing import Final
 
 from tasks.names import QUEUE_ACTIVATE, QUEUE_QUERY, QUEUES, sha256_hex
 
-__all__ = ["ALL_QUEUES", "SHARES", "base_queue", "queues_of", "share_queue"]
+__all__ = ["ALL_QUEUES", "SHARES", "base_queue", "queues_of", "share_of", "share_queue"]
 
 SHARES: Final = 16
 _SHARED: Final = (QUEUE_QUERY, QUEUE_ACTIVATE)  # of the index there are few jobs, and no client's
@@ -44,3 +44,9 @@ _BASE: Final = {name: queue for queue in QUEUES for name in queues_of(queue)}
 def base_queue(queue: str) -> str:
     """The queue that a share queue is of; any other name as it is."""
     return _BASE.get(queue, queue)
+
+
+def share_of(queue: str) -> str:
+    """The number in a share queue's name, by which one client's queries and activations are told from another's; ""
+    for a queue itself."""
+    return queue.removeprefix(base_queue(queue)).removeprefix(".")

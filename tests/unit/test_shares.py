@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.names import QUEUES
-from tasks.shares import ALL_QUEUES, SHARES, base_queue, queues_of, share_queue
+from tasks.shares import ALL_QUEUES, SHARES, base_queue, queues_of, share_of, share_queue
 
 
 def test_a_clients_queue_stays_the_same_in_every_version() -> None:
@@ -30,3 +30,13 @@ def test_every_share_queue_is_of_one_queue() -> None:
     assert {name: base_queue(name) for name in ALL_QUEUES} == {name: q for q in QUEUES for name in queues_of(q)}
     assert len(set(ALL_QUEUES)) == 2 * (SHARES + 1) + 1
     assert base_queue("activate.99") == "activate.99"
+
+
+def test_a_clients_queries_and_activations_are_one_share() -> None:
+    assert [share_of(name) for name in ("query.12", "activate.12", "query", "activate", "index")] == [
+        "12",
+        "12",
+        "",
+        "",
+        "",
+    ]

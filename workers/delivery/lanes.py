@@ -28,13 +28,14 @@ from redis import ResponseError
 from tasks.app import create_app
 from tasks.names import QUEUE_ACTIVATE, QUEUE_INDEX, QUEUE_QUERY
 from tasks.settings import Settings
-from tasks.shares import base_queue, queues_of
+from tasks.shares import base_queue, queues_of, share_of
 from workers.delivery.envelope import REFUSED_TASK
 from workers.delivery.job import Kind
 from workers.delivery.job_runner import JobRunner
 from workers.delivery.pulse import Pulse
 from workers.delivery.set_aside import SetAside
 from workers.delivery.transport import screened_connection
+from workers.device.clients import acting_for
 from workers.device.priority import lower_priority
 
 logger = logging.getLogger(__name__)
@@ -229,7 +230,8 @@ def _register(app: Celery, runner: JobRunner, kind: Kind[Any]) -> None:
     @app.task(name=kind.task, bind=True, shared=False)  # type: ignore[untyped-decorator]  # celery has no types
     def task(self: Any, request: Any = None) -> str:
         _prepare_thread(low_priority=kind.queue != QUEUE_QUERY)
-        return runner.run(kind, self.request.id, request)
+        with acting_for(share_of(self.request.delivery_info["routing_key"])):
+            return runner.run(kind, self.request.id, request)
 
 
 def _register_refusal(app: Celery, runner: JobRunner, kinds: Sequence[Kind[Any]]) -> None:

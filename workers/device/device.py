@@ -2,8 +2,9 @@
 
 Handler threads hand over one image each and wait; the device makes batches of them. A feature, for a query or a
 verification, never waits for a whole batch of activations: on a GPU, one thread extracts features between two steps of
-a batch; on a CPU, a second thread extracts them meanwhile, and the system shares the cores. A batch that fails is
-halved until the image that fails is alone: the others are not affected.
+a batch; on a CPU, a second thread extracts them meanwhile, and the system shares the cores. Clients that ask at the
+same time share small batches (:mod:`workers.device.clients`). A batch that fails is halved until the image that fails
+is alone: the others are not affected.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from tasks.errors import DeviceFailure, DeviceFull, NotReady, WorkerStopping
 from workers.activation.engine import Activated, Engine, Work
 from workers.device.busy import BusyTime
+from workers.device.clients import FairBatches, client_now
 from workers.device.priority import lower_priority
 from workers.extractors.base import Extractor
 from workers.index.codec.codec import Codec, Features
@@ -36,10 +38,12 @@ _T = TypeVar("_T")
 
 @dataclass(eq=False)
 class _Waiting(Generic[_T]):
-    """One image that was handed over. `due`: when its batch starts at the latest, on the monotonic clock."""
+    """One image that was handed over, for the client whose job the thread runs. `due`: when its batch starts at the
+    latest, on the monotonic clock."""
 
     work: _T
     due: float = 0.0
+    client: str = field(default_factory=client_now)
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -52,6 +56,8 @@ class Device:
         max_extract_delay_s: how long a call of :meth:`extract` with `can_wait` waits for others to share its batch, at
             most. By default 50 ms on a CPU, where the images of one activation batch come back for verification
             within that time, and 5 ms on a GPU, where a whole batch takes that long.
+        most_each: images of one client in a batch while several ask. By default one on a CPU, where a batch takes
+            nearly as long as its images one by one, and any number elsewhere, where it takes little longer than one.
         alternates: whether one thread runs activations and extractions in turn; by default on all devices but a CPU.
         on_broken_device: called when the device fails on every image. A CUDA device that failed once may never work
             again in this process, so the default ends it, rather than failing one good job after the other.
@@ -64,6 +70,7 @@ class Device:
         batch_images: int,
         max_batch_delay_s: float = 0.01,
         max_extract_delay_s: float | None = None,
+        most_each: int | None = None,
         alternates: bool | None = None,
         on_broken_device: Callable[[], None] | None = None,
     ) -> None:
@@ -78,6 +85,7 @@ class Device:
         # Callers read a queue's attribute before they get the lock: it must stay the same object.
         self._extractions: Final[deque[_Waiting[torch.Tensor]]] = deque()
         self._activations: Final[deque[_Waiting[Work]]] = deque()
+        self._fair = FairBatches(most_each or (1 if on_cpu else None))
         self._optimising = False
         # What the device has memory for, where that is less than a batch: by kind of work.
         self._ceilings: dict[Hashable, int] = {}
@@ -151,6 +159,7 @@ class Device:
             if self._stopping:
                 raise WorkerStopping("This worker is stopping: the job is sent to another one.")
             queue.append(waiting)
+            self._fair.note(waiting.client)
             self._wake.notify_all()
         return waiting.future
 
@@ -188,7 +197,7 @@ class Device:
         if not self._extractions:
             return None
         idle = not (self._optimising or self._activations)
-        if idle or self._stopping or len(self._extractions) >= self._batch_images:
+        if idle or self._stopping or self._enough(len(self._extractions)):
             return 0
         return max(0, min(w.due for w in self._extractions) - time.monotonic())
 
@@ -196,8 +205,7 @@ class Device:
         """One batch only: a flood of queries slows activations down, but does not stop them."""
         with self._wake:
             most = self._ceilings.get(_EXTRACTION, _MAX_EXTRACT_BATCH)
-            count = min(most, len(self._extractions)) if self._due_in() == 0 else 0
-            batch = [self._extractions.popleft() for _ in range(count)]
+            batch = self._taken(self._extractions, most) if self._due_in() == 0 else []
         if batch:
             with self.busy.batch():
                 self._halving(batch, self._extract, _EXTRACTION)
@@ -207,7 +215,7 @@ class Device:
         waits for this thread."""
         deadline = time.monotonic() + self._max_batch_delay_s
         with self._wake:
-            while self._activations and len(self._activations) < self._batch_images:
+            while self._activations and not self._enough(len(self._activations)):
                 waited_for = self._stopping or (self._alternates and self._due_in() == 0)
                 if waited_for or not self._wake.wait(deadline - time.monotonic()):
                     break
@@ -215,11 +223,22 @@ class Device:
                 return []
             kind = self._activations[0].work.kind
             most = self._ceilings.get(kind, self._batch_images)
-            chosen = [w for w in self._activations if w.work.kind == kind][:most]
-            for w in chosen:
-                self._activations.remove(w)
+            batch = self._taken(self._activations, most, lambda w: w.work.kind == kind)
             self._optimising = True
-        return chosen
+        return batch
+
+    def _enough(self, count: int) -> bool:
+        """Whether a batch need not wait for more images than these."""
+        return count >= self._batch_images or self._fair.limited()
+
+    def _taken(
+        self, queue: deque[_Waiting[_T]], most: int, fits: Callable[[_Waiting[_T]], bool] = lambda _: True
+    ) -> list[_Waiting[_T]]:
+        """The next batch out of a queue, of images that fit."""
+        batch = self._fair.chosen((w for w in queue if fits(w)), most)
+        for w in batch:
+            queue.remove(w)
+        return batch
 
     def _end_batch(self) -> None:
         """Wake the extractions that waited for images of this batch: unless the next one begins, none will come."""
