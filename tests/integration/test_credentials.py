@@ -24,7 +24,8 @@ from tests.gateway import client_of, new_token, running_gateway
 from tests.photographs import crops
 from tests.stack import WorkerProcess, aii
 from tests.waiting import LIMIT_S
-from workers.images import Limits, decode
+from workers.handlers.credentials import Credentials, SigningKey
+from workers.images import EncodedImage, Limits, decode
 
 Start = Callable[..., WorkerProcess]
 
@@ -169,8 +170,8 @@ def test_a_file_that_is_to_say_less_keeps_no_manifest(producer: Producer, signed
     assert any(line.startswith("C2PA manifest") for line in result.metadata_lost)
 
 
-@pytest.mark.parametrize("content_type", ["image/png", "image/webp"])
-def test_the_store_of_other_formats_is_read(content_type: str, camera: SelfMade) -> None:
+@pytest.mark.parametrize("content_type", ["image/png", "image/webp", "image/tiff", "image/gif", "image/avif"])
+def test_the_store_of_other_formats_is_read_and_signed_again(content_type: str, camera: SelfMade) -> None:
     import c2pa  # noqa: PLC0415
 
     target, plain = io.BytesIO(), io.BytesIO()
@@ -181,7 +182,16 @@ def test_the_store_of_other_formats_is_read(content_type: str, camera: SelfMade)
     builder = c2pa.Builder(manifest)
     builder.set_intent(c2pa.C2paBuilderIntent.CREATE, c2pa.C2paDigitalSourceType.DIGITAL_CAPTURE)
     store = builder.sign(signer, content_type, io.BytesIO(plain.getvalue()), target)
-    assert manifest_store_of(target.getvalue()) == store
+    blocks = decode(target.getvalue(), Limits(max_bytes=2**24, max_pixels=10**7)).blocks
+    assert blocks.manifest == store
+    assert blocks.lost[0].startswith("C2PA manifest")
+    assert b"c2pa" not in (blocks.exif or b"")
+    key = SigningKey(camera.chain, camera.key, "es256")
+    published = EncodedImage(copy_of(plain.getvalue()), "png", "image/png", blocks.lost)
+    issued = Credentials(key).issue(target.getvalue(), store, published, "photo", "binding", changed=True)
+    state, said = credentials_of(issued.encoded.data, "image/png")
+    assert (state, issued.encoded.lost) == ("Valid", ())
+    assert said["ingredients"][0]["active_manifest"] == active_id(store)
 
 
 def test_what_is_no_manifest_store_has_no_manifest(signed_photo: bytes) -> None:

@@ -15,7 +15,7 @@ from workers.images import png_blocks
 from workers.images.coding import LOSSLESS_PNG, as_png
 from workers.images.colour import alpha_of, own_samples
 from workers.images.deep import Deep, divided
-from workers.images.metadata import Blocks, Density, xmp
+from workers.images.metadata import MANIFEST_LOST, Blocks, Density, xmp
 from workers.images.metadata import photoshop as resources
 from workers.images.metadata import tiff as block
 from workers.images.opened import Opened
@@ -45,6 +45,8 @@ _MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"})
 _EXIF_LIMIT: Final = 16 << 20
 # XMP specification, part 3, 1.1.2: the packet is no chain of blocks, and a trailer leads readers of such to its end.
 _GIF_XMP, _GIF_XMP_END = b"!\xff\x0bXMP DataXMP", b"\x01\xff\xfe\xfd"
+# C2PA 2.2, appendix A: an application extension, whose sub-blocks follow.
+_GIF_MANIFEST: Final = b"!\xff\x0bC2PA_GIF\x01\0\0"
 # A graphic control extension: one precedes each frame of an animation.
 _GIF_FRAME: Final = re.compile(rb"(?s)\x21\xf9\x04.{4}\x00")
 
@@ -129,6 +131,9 @@ def _tiff_blocks(data: bytes) -> Blocks:
     if parsed is None:
         raise TruncatedImage("The TIFF has no directory. Export the image again and resubmit it.")
     lost = ["further pages" if line == "EXIF thumbnail" else line for line in parsed.lost]
+    manifest = others.get(block.CREDENTIALS)
+    if manifest is not None:
+        lost.insert(0, MANIFEST_LOST)
     parsed = parsed.changed(lambda d, e: None if d == block.MAIN and e.tag in block.PIXEL_LAYOUT else e)
     photoshop = others.get(block.PHOTOSHOP, b"")
     iptc = others.get(block.IPTC, b"").rstrip(b"\0")
@@ -140,6 +145,7 @@ def _tiff_blocks(data: bytes) -> Blocks:
         photoshop=photoshop or None,
         density=_tiff_density(data, parsed),
         profile=others.get(block.PROFILE),
+        manifest=manifest,
         lost=tuple(lost[:32]),
     )
 
@@ -170,10 +176,13 @@ def open_gif(data: bytes, size: Size) -> Opened:
 
 
 def _gif_blocks(image: GifImageFile, data: bytes, lost: tuple[str, ...]) -> Blocks:
-    """Its comment and its XMP."""
+    """Its comment, its XMP and its manifest."""
     comment = image.info.get("comment")
     texts = ((b"Comment", png_blocks.comment(comment)),) if isinstance(comment, bytes) else ()
-    return Blocks(xmp=_gif_xmp(data), texts=texts, lost=lost)
+    manifest = _gif_manifest(data)
+    if manifest is not None:
+        lost = (MANIFEST_LOST, *lost)
+    return Blocks(xmp=_gif_xmp(data), texts=texts, manifest=manifest, lost=lost)
 
 
 def _gif_xmp(data: bytes) -> bytes | None:
@@ -182,3 +191,14 @@ def _gif_xmp(data: bytes) -> bytes | None:
     start = data.find(_GIF_XMP) + len(_GIF_XMP)
     end = data.find(_GIF_XMP_END, start, start + xmp.MAX_BYTES + len(_GIF_XMP_END))
     return data[start:end] if start >= len(_GIF_XMP) and end > start else None
+
+
+def _gif_manifest(data: bytes) -> bytes | None:
+    start = data.find(_GIF_MANIFEST)
+    if start < 0:
+        return None
+    parts, at = [], start + len(_GIF_MANIFEST)
+    while at < len(data) and (size := data[at]):
+        parts.append(data[at + 1 : at + 1 + size])
+        at += 1 + size
+    return b"".join(parts)

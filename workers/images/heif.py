@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from typing import Any, Final
 
@@ -37,6 +38,10 @@ _COLOURS: Final = re.compile(rb"colrnclx(..)(..)(..)", re.DOTALL)
 _BITS: Final = re.compile(rb"pixi\0\0\0\0[\x01-\x04](.)", re.DOTALL)
 _GAIN_MAPS: Final = (b"hdrgainmap", b"tmap", b"urn:iso:std:iso:ts:21496")
 _EXIF_HEADER: Final = b"Exif\0\0"
+_MOST_BOXES: Final = 256
+# C2PA 2.2, appendix A: a box of this kind, with version, flags, its purpose, the place of another one, and the store.
+_C2PA: Final = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+_FULL_BOX_BYTES, _PLACE_BYTES = 4, 8
 
 
 def heif_size(data: bytes) -> Size | None:
@@ -111,13 +116,39 @@ def _opened(image: Image.Image, data: bytes, pictures: int = 1) -> Opened:
         lost.append(f"{bits} bits a sample: the published picture has 8")
     if pictures > 1:
         lost.append("further pictures after the first one")
-    if b"c2pa" in head:
-        lost.append(MANIFEST_LOST)
+    manifest = _manifest(data)
+    if manifest is not None or b"c2pa" in head:
+        lost.insert(0, MANIFEST_LOST)
     blocks = Blocks(
         exif=exif.removeprefix(_EXIF_HEADER) if exif else None,
         xmp=xmp if isinstance(xmp, bytes) else None,
         profile=image.info.get("icc_profile") or None,
+        manifest=manifest,
         lost=tuple(lost),
     )
     coding = standard_jpeg(_QUALITY) if alpha is None else LOSSLESS_PNG
     return Opened(np.ascontiguousarray(own_samples(image)), alpha, blocks, coding)
+
+
+def _manifest(data: bytes) -> bytes | None:
+    """C2PA's manifest store."""
+    for content in _uuid_boxes(data):
+        if content.startswith(_C2PA):
+            purpose, _, rest = content[len(_C2PA) + _FULL_BOX_BYTES :].partition(b"\0")
+            if purpose == b"manifest":
+                return rest[_PLACE_BYTES:]
+    return None
+
+
+def _uuid_boxes(data: bytes) -> Iterator[bytes]:
+    """The content of each such box of the file itself (ISO 14496-12, 4.2); ends at the first box that is damaged."""
+    start = 0
+    for _ in range(_MOST_BOXES):
+        size, kind, head = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8], 8
+        if size == 1:
+            size, head = int.from_bytes(data[start + 8 : start + 16], "big"), 16
+        if size < head or start + size > len(data):  # 0, for the rest of the file, is of the pixels
+            return
+        if kind == b"uuid":
+            yield data[start + head : start + size]
+        start += size

@@ -36,8 +36,14 @@ _PICTURE_LEAST_BYTES: Final = 512
 # Offsets and sizes of pixel data, pictures, other directories: of parts of a file that are not written again.
 _STRUCTURE: Final = frozenset({0x0111, 0x0117, 0x0120, 0x0121, 0x0144, 0x0145, 0x014A, 0x015B, *range(0x0200, 0x020A)})
 # Other metadata within EXIF; of a TIFF, they are read by themselves.
-XMP, IPTC, PHOTOSHOP, PROFILE = 0x02BC, 0x83BB, 0x8649, 0x8773
-_OTHERS: Final = {XMP: "XMP", IPTC: "IPTC", PHOTOSHOP: "Photoshop resources", PROFILE: "ICC profile"}
+XMP, IPTC, PHOTOSHOP, PROFILE, CREDENTIALS = 0x02BC, 0x83BB, 0x8649, 0x8773, 0xCD41
+_OTHERS: Final = {
+    XMP: "XMP",
+    IPTC: "IPTC",
+    PHOTOSHOP: "Photoshop resources",
+    PROFILE: "ICC profile",
+    CREDENTIALS: "C2PA manifest",
+}
 # How a TIFF stores its pixels, which the published file does otherwise.
 PIXEL_LAYOUT: Final = frozenset(
     {0xFE, 0xFF, *range(0x100, 0x104), 0x106, 0x10A, 0x115, 0x116, 0x11C, 0x13D, *range(0x140, 0x144), 0x152, 0x153}
@@ -129,7 +135,7 @@ def parse(block: bytes, others: dict[int, bytes] | None = None) -> Directories |
     """Take a block apart; None when it is not one. Damage loses the entries it touches, and no others.
 
     Args:
-        others: takes XMP, IPTC, Photoshop's resources and profile, by tag, which are lost without it.
+        others: takes XMP, IPTC, Photoshop's resources, profile and C2PA's manifest, by tag, which are lost without it.
     """
     order = _order(block)
     if order is None:
