@@ -6,13 +6,13 @@ The body is one of three:
 * a form (`multipart/form-data`) with the image as its file, and the parameters as fields;
 * JSON, with the image's address as `source`: a URL, or the name of an object in S3.
 
-In a query string and in a form, `options` and `meta` are JSON.
+A form and JSON may leave parameters to the query string. There and in a form, `options` and `meta` are JSON.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -67,23 +67,23 @@ async def read_submission(
     """
     content_type = request.headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
+    query = _decoded(_each_once(request.query_params.multi_items()))
     if kind == JSON:
-        return Submission(accept(await read_json(request)))
+        return Submission(accept(_together(query, await read_json(request))))
     if kind == FORM:
-        _check_length(request, most + _FORM_MARGIN)
+        _check_head(request, most + _FORM_MARGIN)
         body = bounded(_arriving(request), most + _FORM_MARGIN, "The form")
         fields, image, filename = await _from_form(content_type, body, keep)
-        return Submission(accept(_decoded(fields)), image, filename)
+        return Submission(accept(_together(query, _decoded(fields))), image, filename)
     if kind == "application/octet-stream" or kind.startswith("image/"):
-        _check_length(request, most)
-        parameters = accept(_decoded(dict(request.query_params)))
-        return Submission(parameters, await keep(_arriving(request)))
+        _check_head(request, most)
+        return Submission(accept(query), await keep(_arriving(request)))
     raise InvalidRequest(f"The body's content type is none of {', '.join(MEDIA_TYPES)}.")
 
 
 async def read_image(request: Request, most: int, keep: Keep) -> Source:
-    """The body as an image; raises TooLarge, EmptyImage, DeadlineExceeded."""
-    _check_length(request, most)
+    """The body as an image; raises TooLarge, EmptyImage, InvalidRequest, DeadlineExceeded."""
+    _check_head(request, most)
     return await keep(_arriving(request))
 
 
@@ -98,7 +98,7 @@ async def read_json(request: Request, most: int = _MOST_JSON_BYTES, large: str =
         InvalidRequest: it is no JSON object.
         TooLarge: it has more bytes.
     """
-    _check_length(request, most)
+    _check_head(request, most)
     body = bytearray()
     async for chunk in bounded(_arriving(request), most, "The JSON"):
         body += chunk
@@ -115,6 +115,8 @@ async def _from_form(content_type: str, body: AsyncIterator[bytes], keep: Keep) 
     fields: dict[str, str] = {}
     image, filename = None, ""
     async for part in parts(content_type, body):
+        if part.filename is None and part.name in fields:
+            raise InvalidRequest(f"The form has the field {part.name[:80]!r} twice.")
         if part.filename is None:
             fields[part.name] = await _text(part.chunks)
         elif image is not None:
@@ -138,6 +140,19 @@ async def _text(chunks: AsyncIterator[bytes]) -> str:
         raise InvalidRequest("A field of the form is no UTF-8.") from None
 
 
+def _each_once(said: Sequence[tuple[str, str]]) -> dict[str, str]:
+    fields = dict(said)
+    if len(fields) < len(said):
+        raise InvalidRequest("The query string has a parameter twice.")
+    return fields
+
+
+def _together(query: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    if twice := sorted(query.keys() & body.keys()):
+        raise InvalidRequest(f"{twice[0][:80]!r} is in the query string and in the body: say it once.")
+    return query | body
+
+
 def _decoded(fields: Mapping[str, str]) -> dict[str, Any]:
     """Fields of text, those that have a structure as JSON."""
     return {name: _json(text, name) if name in _STRUCTURED else text for name, text in fields.items()}
@@ -158,7 +173,11 @@ async def _arriving(request: Request) -> AsyncIterator[bytes]:
         raise DeadlineExceeded(f"The request's body was not complete after {_BODY_S:.0f} s.") from None
 
 
-def _check_length(request: Request, most: int) -> None:
+def _check_head(request: Request, most: int) -> None:
+    """Refuse a body by what its head says of it, before it is sent."""
+    coding = request.headers.get("content-encoding", "").strip()
+    if coding.lower() not in ("", "identity"):
+        raise InvalidRequest(f"The body is encoded ({coding[:80]}): send it without Content-Encoding.")
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > most:
         raise too_large(most, "The body")

@@ -29,9 +29,10 @@ __all__ = ["JobDocument", "Prefer", "answer_of", "router", "wait_s_of"]
 router = APIRouter(tags=["jobs"])
 
 Prefer = Annotated[
-    str | None, Header(description="`wait=SECONDS` (RFC 7240): answer when the job has ended, or the time is over")
+    list[str] | None,
+    Header(description="`wait=SECONDS` (RFC 7240): answer when the job has ended, or the time is over"),
 ]
-_WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,4})\"?(?:$|[,;\s])")
+_WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?:$|[,;\s])", re.IGNORECASE)
 
 
 class JobDocument(BaseModel):
@@ -95,9 +96,9 @@ def _accepted(job: Job) -> JobDocument:
     )
 
 
-def wait_s_of(prefer: str | None, state: State) -> float:
+def wait_s_of(prefer: list[str] | None, state: State) -> float:
     """For how long a request wants to wait, as far as it may."""
-    found = _WAIT.search(prefer or "")
+    found = _WAIT.search(", ".join(prefer or ()))
     return min(float(found[1]), state.settings.gateway_max_wait_s) if found else 0.0
 
 

@@ -306,6 +306,7 @@ def test_a_token_is_answered_as_often_as_its_rate_says(environment: dict[str, st
         (b'{"unknown": 1}', {"Content-Type": "application/json"}, "invalid_request"),
         (b"{" * 70_000, {"Content-Type": "application/json"}, "too_large"),
         (b"--x\r\n", {"Content-Type": "multipart/form-data; boundary=x"}, "invalid_request"),
+        (b"x", IMAGE | {"Content-Encoding": "gzip"}, "invalid_request"),
         (b"no form", {"Content-Type": "multipart/form-data"}, "invalid_request"),
         (b"no form", {"Content-Type": "multipart/form-data; boundary=x"}, "invalid_request"),
     ],
@@ -314,6 +315,35 @@ def test_a_body_that_cannot_be_used_is_a_problem_with_a_code(
     client: httpx.Client, body: bytes, headers: dict[str, str], code: str
 ) -> None:
     assert code_of(client.post("/v1/activations", content=body, headers=headers)) == code
+
+
+def test_a_form_and_json_may_leave_parameters_to_the_query_string_and_say_none_twice(
+    client: httpx.Client, host: str, image: bytes
+) -> None:
+    file, source, asset_id = {"file": ("a.jpg", image)}, {"source": f"http://{host}/image"}, uuid.uuid4().hex
+    url = f"/v1/activations?asset_id={asset_id}"
+    options = '&options={"steps": 2}'
+    for answer in (client.post(url + options, files=file), client.post(url + options, json=source)):
+        assert (answer.status_code, answer.json()["asset_id"]) == (202, asset_id), answer.text
+    for twice in (
+        client.post(url, files=file, data={"asset_id": "other"}),
+        client.post(url, json=source | {"asset_id": "other"}),
+        client.post(f"{url}&asset_id=other", files=file),
+        client.post("/v1/activations", files=file, data={"asset_id": ["a", "b"]}),
+        client.post("/v1/activations", files=[("file", ("a.jpg", image)), ("file", ("b.jpg", image))]),
+    ):
+        assert code_of(twice) == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    "said", [[("Prefer", "respond-async"), ("prefer", "Wait = 300")], [("Prefer", 'wait="99999"')]]
+)
+@pytest.mark.usefixtures("shared_worker")
+def test_a_client_may_say_in_several_ways_that_it_waits(
+    client: httpx.Client, image: bytes, said: list[tuple[str, str]]
+) -> None:
+    answer = client.post("/v1/queries", content=image, headers=[*IMAGE.items(), *said])
+    assert (answer.status_code, answer.json()["state"]) == (200, "done")
 
 
 @pytest.mark.usefixtures("shared_worker")
