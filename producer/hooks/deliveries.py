@@ -43,6 +43,7 @@ _KEEP_S: Final = 7 * 86_400
 _FIRST_PAUSE_MS: Final = 1_000
 _LONGEST_PAUSE_MS: Final = 3_600_000
 _GIVE_UP_MS: Final = 86_400_000
+_GONE: Final = "410"  # by which a receiver says that it wants no more (Standard Webhooks, "Deliverability")
 # Longer than one try takes: what a killed process was at is tried again then.
 _CLAIM_MS: Final = 60_000
 
@@ -208,10 +209,11 @@ class Deliveries:
 
     def note(self, delivery: Delivery, delivered: bool, answer: str) -> str:
         """Note what came of a try: `done`; `later`, after a pause that doubles each time; `failed`, when that would
-        be more than a day after the first try; or `gone`."""
+        be more than a day after the first try, or at once when the receiver has gone; or `gone`."""
         pause_ms = min(_FIRST_PAUSE_MS * 2 ** min(delivery.attempts, 20), _LONGEST_PAUSE_MS)
         pause_ms = int(pause_ms * random.uniform(0.5, 1.5))
-        args = [delivery.delivery_id, "1" if delivered else "", answer, pause_ms, _GIVE_UP_MS, _KEPT, _KEEP_S]
+        give_up_ms = 0 if answer == _GONE else _GIVE_UP_MS
+        args = [delivery.delivery_id, "1" if delivered else "", answer, pause_ms, give_up_ms, _KEPT, _KEEP_S]
         return str(self._note(keys=_keys(delivery.delivery_id), args=args))
 
     def get(self, delivery_id: str) -> Delivery | None:

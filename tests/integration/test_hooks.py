@@ -165,6 +165,26 @@ def test_what_no_receiver_takes_for_a_day_is_given_up_and_kept(
     assert deliveries.counts() == {"pending": 1, "done": 0, "failed": 0}
 
 
+def test_a_receiver_that_has_gone_for_good_is_not_tried_again(
+    ledger: Ledger, stack_environment: dict[str, str], settings: Settings, deliveries: Deliveries, receiver: Receiver
+) -> None:
+    add_hook(stack_environment, receiver.url)
+    end_jobs(ledger, 1)
+    assert deliveries.note(taken(deliveries, settings), False, "410") == "failed"
+    assert deliveries.counts() == {"pending": 0, "done": 0, "failed": 1}
+
+
+def test_a_redirect_is_no_delivery_and_is_not_followed(
+    ledger: Ledger, stack_environment: dict[str, str], deliveries: Deliveries, receiver: Receiver, tmp_path: Path
+) -> None:
+    receiver.status = 307
+    add_hook(stack_environment, receiver.url)
+    end_jobs(ledger, 1)
+    with receiver.listening(), delivering(stack_environment, tmp_path / "log"):
+        wait_for(lambda: [one.answer for one in deliveries.listed("pending", 1)] == ["307"], "it is not noted")
+    assert receiver.messages == []
+
+
 def test_a_host_that_is_no_name_counts_as_a_failed_attempt(
     ledger: Ledger, deliveries: Deliveries, stack_environment: dict[str, str], tmp_path: Path
 ) -> None:
