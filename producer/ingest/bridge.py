@@ -9,7 +9,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from obstore.exceptions import InvalidPathError
 
 from producer.ingest.notifications import Notifications, Uploaded, list_key, uploads
 from tasks.app import Sender, create_app
@@ -21,6 +23,9 @@ from tasks.messages import ActivateRequest, QueryRequest, S3Object, validated
 from tasks.settings import Settings
 from tasks.shares import share_queue
 from tasks.storage import ObjectStore
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
 
 __all__ = ["Bridge", "SourceStore", "Wanted", "run"]
 
@@ -57,12 +62,33 @@ class SourceStore(ObjectStore):
         """The objects of a bucket whose keys begin with a prefix; no more than a page of them is in memory."""
         folder = prefix.rpartition("/")[0]
         with self._errors(f"s3://{bucket}"):
-            for batch in self._sources[bucket].list(folder or None):
-                for item in batch:
-                    # A folder's own entry: the client leaves out the slash at its end.
-                    is_folder = not item["size"] and "." not in item["path"].rpartition("/")[2]
-                    if item["path"].startswith(prefix) and not is_folder:
-                        yield Uploaded(bucket, item["path"], (item["e_tag"] or "").strip('"'))
+            try:
+                found = self._listed(bucket, folder)
+                yield from (one for one in found if one.key.startswith(prefix))
+            except InvalidPathError:
+                found = self._by_folder(bucket, folder)
+                yield from (one for one in found if one.key.startswith(prefix))
+
+    def _listed(self, bucket: str, folder: str) -> Iterator[Uploaded]:
+        for batch in self._sources[bucket].list(folder or None):
+            yield from (_uploaded(bucket, item) for item in batch)
+
+    def _by_folder(self, bucket: str, folder: str) -> Iterator[Uploaded]:
+        """The same where a key has an empty part, as `a//b`: the client lists no folder that such a key is in. One key
+        of that kind stands for what is directly in the folder."""
+        try:
+            found = self._sources[bucket].list_with_delimiter(folder or None)
+        except InvalidPathError:
+            yield Uploaded(bucket, f"{folder}//", "")
+            return
+        yield from (_uploaded(bucket, item) for item in found["objects"])
+        for child in found["common_prefixes"]:
+            if child and child != folder:
+                yield from self._by_folder(bucket, child)
+
+
+def _uploaded(bucket: str, item: ObjectMeta) -> Uploaded:
+    return Uploaded(bucket, item["path"], (item["e_tag"] or "").strip('"'))
 
 
 def run(settings: Settings, wanted: Wanted) -> None:

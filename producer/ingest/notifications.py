@@ -17,6 +17,7 @@ from tasks.connection import RedisClient
 __all__ = ["Notifications", "Uploaded", "list_key", "uploads"]
 
 _CREATED: Final = "s3:ObjectCreated:"
+_TEST: Final = "s3:TestEvent"  # AWS sends one when notifications are set up
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,11 @@ def _records(said: Any) -> Iterator[Any]:
     for one in said if isinstance(said, list) else [said]:
         if not isinstance(one, dict):
             raise ValueError("it is no object")
-        found = one.get("Event", one.get("Records", []))
-        yield from found if isinstance(found, list) else [found]
+        found = one.get("Event", one.get("Records"))
+        if found is None:
+            raise ValueError("it has no records")
+        if found != _TEST:
+            yield from found if isinstance(found, list) else [found]
 
 
 def _created(record: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from urllib.parse import quote_plus
 import pytest
 from obstore.store import S3Store
 
+from deploy.buckets.client import administrator
 from producer.ingest.bridge import Bridge, Wanted
 from producer.ingest.notifications import Notifications, list_key, uploads
 from tasks.connection import connect_redis
@@ -100,6 +102,24 @@ def test_new_content_of_a_key_is_a_job_of_its_own_and_only_a_prefix_is_taken(
     assert waiting(settings) == ["in/a.jpg", "in/a.jpg"]
 
 
+def test_a_key_that_no_job_can_name_keeps_no_other_folder_from_a_sweep(
+    settings: Settings, environment: dict[str, str], inbox: S3Store
+) -> None:
+    for key in ("a.jpg", "in/b.jpg", "other/c.jpg"):
+        put(inbox, key)
+    odd, client = "in//d.jpg", administrator(settings)
+    client.put_object(INBOX, odd, io.BytesIO(b"x"), 1)
+    try:
+        done = aii(environment, "ingest", "--bucket", INBOX, "--once")
+    finally:
+        client.remove_object(INBOX, odd)
+    assert done.returncode == 0, done.stderr
+    assert waiting(settings) == ["a.jpg", "other/c.jpg"]
+    with connect_redis(settings) as redis:
+        (letter,) = DeadLetters(redis).newest(10)
+    assert "in//" in letter.reason
+
+
 def test_objects_can_be_queried_instead(settings: Settings, environment: dict[str, str], inbox: S3Store) -> None:
     put(inbox, "suspect.jpg")
     assert aii(environment, "ingest", "--bucket", INBOX, "--query", "--once").returncode == 0
@@ -158,7 +178,8 @@ def test_what_is_no_notification_is_set_aside_and_removals_are_ignored(
 ) -> None:
     with connect_redis(settings) as client:
         notifications = Notifications(client, list_key(INBOX))
-        for text in ("{", "[1]", '[{"Event": [1]}]', '[{"Event": [{"eventName": "s3:ObjectCreated:Put"}]}]'):
+        notifications.append('{"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "inbox"}')
+        for text in ("{", "[1]", "{}", '[{"Event": [1]}]', '[{"Event": [{"eventName": "s3:ObjectCreated:Put"}]}]'):
             notifications.append(text)
         notifications.append('{"Records":' * 100_000)
         client.rpush(
@@ -167,7 +188,7 @@ def test_what_is_no_notification_is_set_aside_and_removals_are_ignored(
         notifications.append(told("half", "").replace("half", "\\ud800"))
         notifications.append(told("gone.jpg", "", "s3:ObjectRemoved:Delete"))
         assert aii(environment, "ingest", "--bucket", INBOX, "--once").returncode == 0
-        assert DeadLetters(client).count() == 8
+        assert DeadLetters(client).count() == 9
     assert waiting(settings) == []
 
 
