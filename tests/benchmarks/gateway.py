@@ -1,8 +1,9 @@
 """The HTTP gateway against the Python producer: ``python -m tests.benchmarks.gateway [--json FILE]``.
 
 The same photographs, each with bytes that S3 does not have yet, protected by the same workers: submitted and awaited by
-a Python producer, and by an HTTP client through a gateway, in turns, since a shared machine is now faster and now
-slower. Then what a query takes, one at a time with idle workers, asked by the one and by the other in turns too.
+a Python producer, and by an HTTP client through a gateway, which keeps some requests open that each wait for their
+result; in turns, since a shared machine is now faster and now slower. Then what a query takes, one at a time with idle
+workers, asked by the one and by the other in turns too.
 
 One machine runs client, gateway and workers, so the client is a light one, of the standard library.
 """
@@ -31,7 +32,7 @@ from tests.gateway import new_token, running_gateway
 from tests.photographs import crops
 from tests.stack import running_stack, settings_of
 
-_THREADS = 8
+_AT_ONCE = 32  # requests: more than the workers have in hand
 _LIMIT_S = 600
 
 
@@ -79,9 +80,8 @@ def _by_producer(producer: Producer, files: Sequence[bytes]) -> None:
 
 
 def _by_gateway(client: Client, files: Sequence[bytes]) -> None:
-    with ThreadPoolExecutor(_THREADS) as pool:
-        jobs = list(pool.map(client.submitted, files))
-        results = list(pool.map(client.ended, jobs))
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        results = list(pool.map(client.protected, files))
     assert all(result["result"] for result in results)
 
 
@@ -98,14 +98,11 @@ class Client:
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "image/jpeg"}
         self._local = local()
 
-    def submitted(self, data: bytes) -> str:
-        return str(self._asked("POST", "/v1/activations", data)["job_id"])
-
-    def ended(self, job_id: str) -> dict[str, Any]:
-        while True:
-            document = self._asked("GET", f"/v1/jobs/{job_id}", None, Prefer="wait=30")
-            if document["state"] not in ("queued", "running"):
-                return document
+    def protected(self, data: bytes) -> dict[str, Any]:
+        document = self._asked("POST", "/v1/activations", data, Prefer="wait=30")
+        while document["state"] in ("queued", "running"):
+            document = self._asked("GET", f"/v1/jobs/{document['job_id']}", None, Prefer="wait=30")
+        return document
 
     def answered(self, data: bytes) -> dict[str, Any]:
         return self._asked("POST", "/v1/queries", data, Prefer="wait=30")
