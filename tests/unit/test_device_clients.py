@@ -73,16 +73,14 @@ def test_a_thread_acts_for_the_client_of_its_job_and_for_none_after_it() -> None
     assert client_now() == ""
 
 
-@pytest.mark.parametrize(("most_each", "sizes"), [(None, [2, 1, 1, 1]), (64, [5])])
-def test_an_image_shares_a_batch_of_the_device_with_one_of_another_clients_backlog(
-    most_each: int | None, sizes: list[int]
-) -> None:
+def test_an_image_shares_a_batch_of_the_device_with_one_of_another_clients_backlog() -> None:
     extractor = Convolution()
-    device = Device(extractor, batch_images=8, most_each=most_each)
+    device = Device(extractor, batch_images=8, most_each=1)
+    device._fair = FairBatches(1, lambda: 0.0)  # the machine may be slow
     futures = [
         device._put(device._extractions, _Waiting(torch.rand(3, SIDE, SIDE), client=client)) for client in "aaaba"
     ]
     device.start()
     assert [len(future.result(LIMIT_S)) for future in futures] == [DIMENSION] * 5
     device.stop()
-    assert extractor.batches == sizes
+    assert extractor.batches == [2, 1, 1, 1]
