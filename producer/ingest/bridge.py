@@ -71,7 +71,7 @@ class SourceStore(ObjectStore):
 
     def _listed(self, bucket: str, folder: str) -> Iterator[Uploaded]:
         for batch in self._sources[bucket].list(folder or None):
-            yield from (_uploaded(bucket, item) for item in batch)
+            yield from _uploaded(bucket, batch)
 
     def _by_folder(self, bucket: str, folder: str) -> Iterator[Uploaded]:
         """The same where a key has an empty part, as `a//b`: the client lists no folder that such a key is in. One key
@@ -81,14 +81,17 @@ class SourceStore(ObjectStore):
         except InvalidPathError:
             yield Uploaded(bucket, f"{folder}//", "")
             return
-        yield from (_uploaded(bucket, item) for item in found["objects"])
+        yield from _uploaded(bucket, found["objects"])
         for child in found["common_prefixes"]:
             if child and child != folder:
                 yield from self._by_folder(bucket, child)
 
 
-def _uploaded(bucket: str, item: ObjectMeta) -> Uploaded:
-    return Uploaded(bucket, item["path"], (item["e_tag"] or "").strip('"'))
+def _uploaded(bucket: str, items: Sequence[ObjectMeta]) -> Iterator[Uploaded]:
+    """Without what stands for a folder: an empty object `a/`, which the client calls `a`."""
+    for item in items:
+        if item["size"] or "." in item["path"].rpartition("/")[2]:
+            yield Uploaded(bucket, item["path"], (item["e_tag"] or "").strip('"'))
 
 
 def run(settings: Settings, wanted: Wanted) -> None:
@@ -131,7 +134,7 @@ class Bridge:
                     self._notifications.put_back()
                     put_back = True
                 if time.monotonic() >= next_sweep:
-                    self._sweep_or_tell()
+                    self.sweep()
                     next_sweep = time.monotonic() + self._wanted.sweep_s if self._wanted.sweep_s else float("inf")
                 if not self.step() and self._wanted.once:
                     return
@@ -147,15 +150,6 @@ class Bridge:
                 logger.exception("Nothing can be submitted at the moment")
                 put_back = False
                 end.wait(_PAUSE_S)
-
-    def _sweep_or_tell(self) -> None:
-        """A bucket that cannot be listed is one whose objects notifications alone tell of."""
-        try:
-            self.sweep()
-        except BadInput as error:
-            if self._wanted.once:
-                raise
-            logger.error("%s Until then only notifications tell of new objects.", error.message)
 
     def step(self) -> int:
         """Submit what some notifications tell of; returns how many there were."""
@@ -185,7 +179,8 @@ class Bridge:
             self._dead.add("ingest", f"no notification of S3: {error}", text.encode(errors="surrogateescape"))
             return []
         wanted = self._wanted
-        return [one for one in told if one.bucket == wanted.bucket and one.key.startswith(wanted.prefix)]
+        ours = [one for one in told if one.bucket == wanted.bucket and one.key.startswith(wanted.prefix)]
+        return [one for one in ours if not one.key.endswith("/")]  # a folder's own entry
 
     def _submit(self, told: Sequence[Uploaded]) -> None:
         self._send([request for one in told if (request := self._request(one))])
@@ -199,7 +194,7 @@ class Bridge:
                 self._sender.send(request.job_id, request.task, queue, request.message())
 
     def _request(self, one: Uploaded) -> ActivateRequest | QueryRequest | None:
-        """The job of an object; None for one that cannot be named (a folder's own entry, for example)."""
+        """The job of an object; None for one that cannot be named."""
         try:
             source = validated(S3Object, {"bucket": one.bucket, "key": one.key, "etag": one.etag})
             if self._wanted.query:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -11,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import quote_plus
 
+import boto3
 import pytest
 from obstore.store import S3Store
 
-from deploy.buckets.client import administrator
 from producer.ingest.bridge import Bridge, Wanted
 from producer.ingest.notifications import Notifications, list_key, uploads
 from tasks.connection import connect_redis
@@ -24,6 +23,7 @@ from tasks.ledger.states import JobState
 from tasks.settings import Settings
 from tests.buckets import made_bucket
 from tests.gateway import client_of, new_token, running_gateway
+from tests.moto_server import moto_server
 from tests.stack import AII, aii
 from tests.waiting import wait_for
 
@@ -103,18 +103,18 @@ def test_new_content_of_a_key_is_a_job_of_its_own_and_only_a_prefix_is_taken(
 
 
 def test_a_key_that_no_job_can_name_keeps_no_other_folder_from_a_sweep(
-    settings: Settings, environment: dict[str, str], inbox: S3Store
+    settings: Settings, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    for key in ("a.jpg", "in/b.jpg", "other/c.jpg"):
-        put(inbox, key)
-    odd, client = "in//d.jpg", administrator(settings)
-    client.put_object(INBOX, odd, io.BytesIO(b"x"), 1)
-    try:
-        done = aii(environment, "ingest", "--bucket", INBOX, "--once")
-    finally:
-        client.remove_object(INBOX, odd)
+    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+    with moto_server(tmp_path) as address:
+        s3 = boto3.client("s3", endpoint_url=f"http://{address}", **keys)
+        s3.create_bucket(Bucket=INBOX)
+        for key in ("a.jpg", "in/b.jpg", "in//c.jpg", "in/two/d.jpg", "other/e + é.jpg", "other/"):
+            s3.put_object(Bucket=INBOX, Key=key, Body=b"" if key.endswith("/") else b"x")
+        keys = {"AII_S3_ENDPOINT": address, "AII_S3_ACCESS_KEY": "key", "AII_S3_SECRET_KEY": "secret"}
+        done = aii(environment | keys, "ingest", "--bucket", INBOX, "--once")
     assert done.returncode == 0, done.stderr
-    assert waiting(settings) == ["a.jpg", "other/c.jpg"]
+    assert waiting(settings) == ["a.jpg", "other/e + é.jpg"]
     with connect_redis(settings) as redis:
         (letter,) = DeadLetters(redis).newest(10)
     assert "in//" in letter.reason
@@ -187,6 +187,7 @@ def test_what_is_no_notification_is_set_aside_and_removals_are_ignored(
         )
         notifications.append(told("half", "").replace("half", "\\ud800"))
         notifications.append(told("gone.jpg", "", "s3:ObjectRemoved:Delete"))
+        notifications.append(told("a folder/", "d41d8cd98f00b204e9800998ecf8427e"))
         assert aii(environment, "ingest", "--bucket", INBOX, "--once").returncode == 0
         assert DeadLetters(client).count() == 9
     assert waiting(settings) == []
