@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +322,12 @@ def pairs_of(distances: Features, positions: Positions) -> Sequence[tuple[int, f
     return [(p, d) for p, d in zip(positions.tolist(), distances.tolist(), strict=True) if p >= 0]
 
 
+@lru_cache(maxsize=64)
+def _in_cells(nprobe: int) -> Any:
+    """To search so many cells; made once, since that takes as long as a third of a search."""
+    return faiss.SearchParametersIVF(nprobe=nprobe)
+
+
 def search_cells(inner: Any, probe: Probe, k: int, selector: Any = None, *, pairs: bool = False) -> tuple[Any, Any]:
     """Distances and positions (Q, k) of the nearest entries in the cells of Q queries, −1 where there are fewer; by the
     calling thread, which lets go of Python's lock once for all of them.
@@ -338,7 +344,7 @@ def search_cells(inner: Any, probe: Probe, k: int, selector: Any = None, *, pair
     query, cells, coarse, *found = map(
         faiss.swig_ptr, (probe.query, probe.cells, probe.distances, distances, positions)
     )
-    asked = faiss.SearchParametersIVF(nprobe=nprobe, sel=selector)
+    asked = faiss.SearchParametersIVF(nprobe=nprobe, sel=selector) if selector else _in_cells(nprobe)
     with one_thread() if count > 1 else nullcontext():
         inner.search_preassigned_c(count, query, k, cells, coarse, *found, pairs, asked)
     return distances, positions

@@ -50,10 +50,17 @@ class Stack:
         if self.index is None:
             return [merged([self._each(probe, k)], k) for probe in probes]
         distances, labels = search_cells(self.index, together(probes), k, pairs=len(self._indexes) > 1)
+        if len(probes) == 1:
+            found = labels[0] >= 0
+            return [merged([self._resolved(labels[0][found], distances[0][found])], k)]
+        return self._of_each(distances, labels)
+
+    def _of_each(self, distances: Features, labels: Positions) -> list[Found]:
+        """The same of what FAISS found for Q queries, (Q, k) each: ordered at once."""
         rows, places = np.nonzero(labels >= 0)
         numbers, positions, found = self._resolved(labels[rows, places], distances[rows, places])
         order = np.lexsort((positions, numbers, found, rows))
-        ends = np.cumsum(np.bincount(rows, minlength=len(probes))).tolist()
+        ends = np.cumsum(np.bincount(rows, minlength=len(labels))).tolist()
         of_each = [order[start:end] for start, end in pairwise([0, *ends])]
         return [(numbers[one], positions[one], found[one]) for one in of_each]
 
