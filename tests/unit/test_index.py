@@ -173,6 +173,19 @@ def test_an_asset_added_twice_answers_once_under_its_last_code(codec: Codec, fea
     assert (hit.asset_id, hit.distance) == ("a", pytest.approx(0, abs=1e-5))
 
 
+def test_entries_that_were_replaced_many_times_do_not_hide_those_behind_them(codec: Codec, features: Features) -> None:
+    delta = Delta(codec)
+    codes = codec.encode(features[:3])
+    delta.apply([added("a", codes[0]) for _ in range(30)])
+    delta.apply([added("a", codes[1]), added("b", codes[0]), added("c", codes[2])])
+    probes = codec.probes(codec.decode(codes[[0, 2]]), 16)
+    for asked in (probes, probes[:1], probes[1:]):
+        for k in (1, 2, 3):
+            found = [[hit.asset_id for hit in hits] for hits in delta.nearest(asked, k, {})]
+            assert [one[0] for one in found] == ["b" if probe is probes[0] else "c" for probe in asked]
+            assert [len(one) for one in found] == [k] * len(asked)
+
+
 def test_a_removed_asset_is_not_found_and_masks_older_segments(codec: Codec, features: Features) -> None:
     delta = Delta(codec)
     code = codec.encode(features[:1])[0]
