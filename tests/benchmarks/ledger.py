@@ -37,7 +37,7 @@ _COLLECTION: Final = "c"
 @click.command(help=__doc__)
 @click.option("--count", default=2_000, show_default=True, help="Images.")
 @click.option("--producer-threads", default=8, show_default=True, help="That submit at the same time.")
-@click.option("--worker-threads", default=8, show_default=True, help="That run jobs at the same time.")
+@click.option("--worker-threads", default=16, show_default=True, help="That run jobs at the same time.")
 def main(count: int, producer_threads: int, worker_threads: int) -> None:
     with tempfile.TemporaryDirectory() as state, running_stack(Path(state)):
         settings = settings_of(Path(state))
@@ -46,14 +46,17 @@ def main(count: int, producer_threads: int, worker_threads: int) -> None:
             for number in range(50):  # scripts are loaded, entities declared
                 fleet.submit(number)
                 fleet.work(number)
-            total_ms = 0.0
+            total_ms = total_commands = 0.0
             for name, act, threads in (
                 ("submission", fleet.submit, producer_threads), ("work", fleet.work, worker_threads),
             ):  # fmt: skip
-                rate, ms = _measured(client, act, count, threads)
-                total_ms += ms
-                click.echo(f"{name:<12}{ms:.3f} ms of Redis' CPU an image, at {rate:.0f} images a second")
-    click.echo(f"{'in all':<12}{total_ms:.3f} ms: {1000 / total_ms:,.0f} images a second keep one Redis busy")
+                rate, ms, commands = _measured(client, act, count, threads)
+                total_ms, total_commands = total_ms + ms, total_commands + commands
+                click.echo(f"{name:<12}{ms:.3f} ms, {commands:.1f} commands an image, at {rate:.0f} images a second")
+    busy_at = 1000 / total_ms
+    click.echo(
+        f"{'in all':<12}{total_ms:.3f} ms, {total_commands:.1f} commands: {busy_at:,.0f} a second keep Redis busy"
+    )
 
 
 class _Fleet:
@@ -71,6 +74,10 @@ class _Fleet:
 
     def work(self, _: int) -> None:
         """Take the next message and do its job, as a worker does but for the image."""
+        with self._worker.company.job():
+            self._work()
+
+    def _work(self) -> None:
         taken = self._client.brpop(list(queues_of(QUEUE_ACTIVATE)), 30)
         job_id, token = str(json.loads(taken[1])["headers"]["id"]), uuid.uuid4().hex
         self._worker.claim(job_id, QUEUE_ACTIVATE, token, "worker")
@@ -86,12 +93,18 @@ class _Fleet:
         assert self._worker.close(job_id, token, JobState.DONE, recorded=recorded, found_in_s3=True)
 
 
-def _measured(client: RedisClient, act: Callable[[int], None], count: int, threads: int) -> tuple[float, float]:
-    """Images a second, and milliseconds of Redis' CPU for each, those of its threads that write the log included."""
-    before_s, began = _cpu_s(client), time.monotonic()
+def _measured(client: RedisClient, act: Callable[[int], None], count: int, threads: int) -> tuple[float, float, float]:
+    """Images a second; and for each, milliseconds of Redis' CPU, those of its threads that write the log included, and
+    commands, those within scripts included."""
+    before_s, commands, began = _cpu_s(client), _commands(client), time.monotonic()
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(act, range(count)))
-    return count / (time.monotonic() - began), 1000 * (_cpu_s(client) - before_s) / count
+    rate = count / (time.monotonic() - began)
+    return rate, 1000 * (_cpu_s(client) - before_s) / count, (_commands(client) - commands) / count
+
+
+def _commands(client: RedisClient) -> int:
+    return sum(said["calls"] for said in client.info("commandstats").values())
 
 
 def _cpu_s(client: RedisClient) -> float:
