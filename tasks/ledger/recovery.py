@@ -52,13 +52,19 @@ class Recovery:
         return _resend_of(job_id, self._requeue(keys=keys, args=[job_id, token]))
 
     def queue_states(self, queues: Sequence[str], limit: int = 500) -> dict[str, QueuePlaces]:
-        """All of them in one answer, but for those that cannot be read: their keys hold something else."""
-        now_ms, pipe = self._now_ms(), self._client.pipeline(transaction=True)
-        for queue in queues:
-            pipe.llen(queue).get(seq_key(queue)).get(head_key(queue))
-            pipe.zrangebyscore(later_key(queue), "-inf", now_ms, start=0, num=limit)
+        """All of them, but for those that cannot be read: their keys hold something else. Most share queues never had a
+        job; of those no more is asked than that."""
+        pipe = self._client.pipeline(transaction=False)
+        # Places first: with what is read of the messages after that, no job is taken for left behind too early.
+        pipe.time().mget(map(seq_key, queues)).mget(map(head_key, queues))
+        now, *places = pipe.execute()
+        used = {queue: (seq, head) for queue, seq, head in zip(queues, *places, strict=True) if seq or head}
+        pipe = self._client.pipeline(transaction=True)
+        for queue in used:
+            pipe.llen(queue).zrangebyscore(later_key(queue), "-inf", _ms(now), start=0, num=limit)
         answers = iter(pipe.execute(raise_on_error=False))
-        found = {queue: _places_of(*islice(answers, 4)) for queue in queues}
+        read = {queue: _places_of(*used[queue], *islice(answers, 2)) for queue in used}
+        found = {queue: read[queue] if queue in used else QueuePlaces(0, 0, 0) for queue in queues}
         if odd := [queue for queue, places in found.items() if places is None]:
             logger.error("The queues %s could not be searched for lost jobs", ", ".join(odd))
         return {queue: places for queue, places in found.items() if places}
@@ -94,15 +100,19 @@ class Recovery:
         return str(value) if value is not None else None
 
     def _now_ms(self) -> int:
-        seconds, micros = self._client.time()
-        return int(seconds) * 1000 + int(micros) // 1000
+        return _ms(self._client.time())
 
 
 def _resend_of(job_id: str, answer: Any) -> Resend | None:
     return Resend(job_id, *answer) if answer else None
 
 
-def _places_of(messages: Any, seq: Any, head: Any, due: Any) -> QueuePlaces | None:
+def _ms(time: tuple[int, int]) -> int:
+    """Of seconds and microseconds."""
+    return int(time[0]) * 1000 + int(time[1]) // 1000
+
+
+def _places_of(seq: Any, head: Any, messages: Any, due: Any) -> QueuePlaces | None:
     try:
         return QueuePlaces(int(messages), int(seq or 0), int(head or 0), tuple(due))
     except (TypeError, ValueError):
