@@ -14,7 +14,7 @@ from tasks.documents import read_result
 from tasks.errors import AiiError, BadInput, NotFound, TooLarge
 from tasks.results import ActivationResult, QueryResult
 from tasks.storage import Bucket, ObjectStore
-from workers.images.difference import difference
+from workers.difference import difference
 
 __all__ = ["PictureBook", "placeholder"]
 

@@ -61,6 +61,12 @@ def test_their_commands_and_settings_exist(name: str) -> None:
     assert given - KNOWN == set()
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_no_setting_is_empty_unless_the_caller_makes_it_so(name: str) -> None:
+    """An empty setting ends the container."""
+    assert [key for key, value in OURS[name]["environment"].items() if value is not None and ":-}" in value] == []
+
+
 def test_a_worker_has_longer_to_end_than_it_takes_and_no_name_of_its_own() -> None:
     worker = SERVICES["worker"]
     assert int(worker["stop_grace_period"].removesuffix("s")) > Settings.model_fields["stop_timeout_s"].default

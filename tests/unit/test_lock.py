@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -53,3 +56,30 @@ def test_each_locked_package_has_digests_and_none_an_address(name: str) -> None:
     assert all("--hash=sha256:" in entry for entry in entries)
     assert "://" not in text
     assert not re.search(r"^-", text, re.MULTILINE)
+
+
+# What an image's command imports at its start.
+STARTED = {
+    "monitor": ("deploy.flower.install", "tasks.app"),
+    "gateway": ("producer.gateway.serve", "producer.hooks.deliver", "producer.ingest.bridge", "deploy.buckets.steps"),
+}
+_IMPORT = """
+import sys
+absent = set(sys.argv[1].split(","))
+class Absent:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent)
+for module in sys.argv[2:]:
+    __import__(module)
+"""
+
+
+@pytest.mark.parametrize("name", list(STARTED))
+def test_the_parts_of_an_image_need_no_other_package_than_are_locked_for_it(name: str) -> None:
+    there = {canonicalize_name(package) for package, _, _ in _ENTRY.findall(locked(name))} | {"active-image-indexing"}
+    absent = [top for top, of in packages_distributions().items() if not there & {canonicalize_name(one) for one in of}]
+    command = [sys.executable, "-c", _IMPORT, ",".join(absent), *STARTED[name]]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr[-1_000:]

@@ -21,9 +21,9 @@ from tasks.results.activation import Quality
 from tasks.storage import Bucket
 from workers.activation.quality import Pixels, quality
 from workers.delivery.job import Running
+from workers.difference import AMPLIFIED, difference
 from workers.handlers.resources import Resources
 from workers.images import decode, pixels_of
-from workers.images.difference import AMPLIFIED, difference
 from workers.images.tensors import to_input
 from workers.index.codec.codec import Features
 from workers.index.collection.answers import Answer

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from workers.images.difference import AMPLIFIED, difference
+from workers.difference import AMPLIFIED, difference
 
 __all__ = ["Shown", "contact_sheet"]
 

@@ -1,4 +1,4 @@
-"""The difference of two images, to be looked at."""
+"""The difference of two images, to be looked at; beside `images`, as Flower shows it and has no numpy."""
 
 from __future__ import annotations
 
