@@ -9,7 +9,6 @@ from tasks.results import Result, parse_result
 from tasks.storage import Bucket, ObjectStore
 
 __all__ = [
-    "MOST_DOCUMENT_BYTES",
     "delete_document",
     "document_keys",
     "last_commit",
@@ -20,7 +19,7 @@ __all__ = [
     "write_result",
 ]
 
-MOST_DOCUMENT_BYTES = 4 * 2**20
+_MAX_BYTES = 4 * 2**20
 
 
 def read_result(store: ObjectStore, job_id: str, commit: int | None = None) -> Result:
@@ -44,7 +43,7 @@ def read_document(store: ObjectStore, job_id: str, commit: int | None = None) ->
 
 def read_document_at(store: ObjectStore, key: str) -> bytes:
     """A result document as JSON, by its key; raises ObjectMissing."""
-    return store.get(Bucket.RESULTS, key, MOST_DOCUMENT_BYTES)
+    return store.get(Bucket.RESULTS, key, _MAX_BYTES)
 
 
 def last_commit(store: ObjectStore, job_id: str) -> int:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import json
 import re
-from contextlib import suppress
 from typing import Annotated, Final
 
 from anyio.to_thread import run_sync
@@ -22,7 +20,7 @@ from tasks.documents import read_result
 from tasks.errors import JobMissing, ObjectMissing, error_of
 from tasks.ledger.records import JobRecord, record_of_result
 from tasks.ledger.states import JobState
-from tasks.ledger.waiting import Closing, closing
+from tasks.ledger.waiting import closing
 from tasks.messages import JobId
 from tasks.results import FailureResult, Result
 
@@ -69,17 +67,19 @@ async def show_job(
     wait_s = wait_s_of(prefer, state)
     if token.collections:  # before it waits, which would tell that there is such a job
         await run_sync(_check_collection, state, token, job_id)
-    ended = await closing(state.ledger, job_id, wait_s) if wait_s else None
-    record, result = await _found(state, job_id, ended)
+    if wait_s:
+        await closing(state.ledger, job_id, wait_s)
+    record, result = await run_sync(_read, state, job_id)
     return _answer(_document(record, result), 200, wait_s)
 
 
 async def answer_of(state: State, job: Job, wait_s: float) -> Response:
     """The answer to a submission: 200 with the result when it came in time, 202 when the job goes on."""
-    if job.new and not wait_s:  # nothing to ask for
+    if wait_s:
+        await closing(state.ledger, job.job_id, wait_s)
+    elif job.new:  # nothing to ask for
         return _answer(_accepted(job), 202, wait_s)
-    ended = await closing(state.ledger, job.job_id, wait_s) if wait_s else None
-    record, result = await _found(state, job.job_id, ended)
+    record, result = await run_sync(_read, state, job.job_id)
     document = _document(record, result, job.new)
     return _answer(document, 200 if document.state.closed else 202, wait_s)
 
@@ -105,22 +105,6 @@ def wait_s_of(prefer: list[str] | None, state: State) -> float:
 def _answer(document: JobDocument, status: int, wait_s: float) -> Response:
     headers = {"Location": f"/v1/jobs/{document.job_id}"} | ({"Preference-Applied": "wait"} if wait_s else {})
     return Response(document.model_dump_json(), status, headers, "application/json")
-
-
-async def _found(state: State, job_id: str, ended: Closing | None) -> tuple[JobRecord, Result | None]:
-    """What is known of a job. Where its end told which document it has, that is read while the ledger is asked."""
-    if ended and ended.document:
-        asked, read = run_sync(_record, state, job_id), state.store.document(job_id, ended.document)
-        record, result = await asyncio.gather(asked, read)
-        if record and result and (record.state, record.commits) == (ended.state, ended.document):
-            return record, result
-    return await run_sync(_read, state, job_id)
-
-
-def _record(state: State, job_id: str) -> JobRecord | None:
-    with suppress(JobMissing):
-        return state.ledger.get(job_id)
-    return None
 
 
 def _read(state: State, job_id: str) -> tuple[JobRecord, Result | None]:

@@ -15,12 +15,10 @@ from typing import Final
 
 import obstore
 
-from tasks.documents import MOST_DOCUMENT_BYTES
-from tasks.errors import AiiError, EmptyImage, ObjectMissing, TooLarge
+from tasks.errors import AiiError, EmptyImage, TooLarge
 from tasks.formats import HEAD_BYTES, format_of
 from tasks.messages import Source
-from tasks.names import check_key, result_key
-from tasks.results import Result, parse_result
+from tasks.names import check_key
 from tasks.storage import Bucket, ObjectStore
 
 __all__ = ["STAGING", "GatewayStore", "bounded"]
@@ -94,18 +92,6 @@ class GatewayStore(ObjectStore):
             with suppress(AiiError), self._errors(staged):
                 await obstore.delete_async(store, staged)
         return Source(sha256=key, size=size)
-
-    async def document(self, job_id: str, commit: int) -> Result | None:
-        """The result document of one end of a job; None when it is not there, or is none by its size."""
-        key = result_key(job_id, commit)
-        try:
-            with self._errors(key):
-                found = await obstore.get_async(self._stores[Bucket.RESULTS], key)
-                if found.meta["size"] <= MOST_DOCUMENT_BYTES:
-                    return parse_result(bytes(await found.bytes_async()))
-        except ObjectMissing:
-            pass
-        return None
 
     def link(self, bucket: Bucket, key: str, valid_s: int) -> str:
         """A URL under which anyone can read one object for `valid_s` seconds."""
