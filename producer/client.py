@@ -99,7 +99,7 @@ class Producer(ProducerCore):
         if isinstance(wanted, Query):
             query = wanted.message(fields, self._upload(Bucket.QUERIES, wanted.image)[0])
             return QueryJob(query.job_id, self._submitted(query, query.job_id), query, self)
-        with self.ledger.company.job():
+        with self.ledger.batch_delay.job():
             source, seen = self._upload(Bucket.ORIGINALS, wanted.image)
             activation = wanted.message(fields, source)
             job_id = (self._earlier_id(activation) if seen else None) or activation.job_id

@@ -47,11 +47,11 @@ class Gathering(Generic[_Item, _Answer]):
         self._next: _Group[_Item, _Answer] | None = None
         self._pid = os.getpid()  # last: another thread of the child may look at it meanwhile
 
-    def __call__(self, item: _Item, wait_s: float = 0.0) -> _Answer:
+    def __call__(self, item: _Item, max_delay_s: float = 0.0) -> _Answer:
         """The answer to one item; raises what `work` raises for it.
 
         Args:
-            wait_s: how long others may join.
+            max_delay_s: for how long others may join, in seconds.
         """
         if self._pid != os.getpid():  # locks and group are the parent's
             self._begin()
@@ -59,8 +59,8 @@ class Gathering(Generic[_Item, _Answer]):
             group = self._next = self._next or _Group()
             place = len(group.items)
             group.items.append(item)
-        if wait_s > 0:
-            group.answered.wait(wait_s)
+        if max_delay_s > 0:
+            group.answered.wait(max_delay_s)
         if group.answers is None:
             self._call(group)
         assert group.answers is not None

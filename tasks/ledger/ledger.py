@@ -14,8 +14,8 @@ from typing import Any, Final
 from tasks.connection import RedisClient, connect_redis
 from tasks.errors import JobMissing, LeaseLost
 from tasks.ledger import commit_scripts, scripts
+from tasks.ledger.batch_delay import BatchDelay
 from tasks.ledger.commits import Commit, Registration, Seen, conflict_of
-from tasks.ledger.company import Company
 from tasks.ledger.events import EventLog
 from tasks.ledger.gathering import Gathering
 from tasks.ledger.keys import LEASES, JournalKeys, job_key, submit_keys
@@ -59,7 +59,7 @@ class Ledger:
         self._postpone = client.register_script(scripts.POSTPONE)
         self._states = client.register_script(scripts.STATES)
         self._shared = SharedCalls(client, self._lease_ms, self.deaths_alone)
-        self.company = Company()
+        self.batch_delay = BatchDelay()
         # One for each queue, so that a group is opened by one script.
         self._gathered = {queue: Gathering(self._open) for queue in queues_of(QUEUE_ACTIVATE)}
         self.recovery = Recovery(client, keep_closed_s)
@@ -107,7 +107,7 @@ class Ledger:
         ]
         # Activations come by the thousand; nothing else may wait for its neighbours.
         if [job.task for job in jobs] == [TASK_ACTIVATE]:
-            return [self._gathered[jobs[0].queue](jobs[0], self.company.wait_s(_SUBMIT_SHARE))]
+            return [self._gathered[jobs[0].queue](jobs[0], self.batch_delay.max_s(_SUBMIT_SHARE))]
         return self._open(jobs)
 
     def _open(self, jobs: Sequence[Resend]) -> list[bool]:
@@ -147,7 +147,7 @@ class Ledger:
         """Try to start a job of a queue, or of one of its share queues: counts the attempt and takes the lease under
         `token`."""
         call = ClaimCall(job_id, token, queue, worker)
-        return Claim(self._shared.claim(call, self.company.wait_s(_CLAIM_SHARE)))
+        return Claim(self._shared.claim(call, self.batch_delay.max_s(_CLAIM_SHARE)))
 
     def run_alone(self, job_id: str, token: str) -> bool:
         """Note that a suspect runs in a process without other jobs: if the worker dies now, it died of this one. False
@@ -204,7 +204,7 @@ class Ledger:
     def begin_publishing(self, job_id: str, token: str) -> bool:
         """Ask to make effects that others see: from now on the job cannot be cancelled. False when it no longer runs
         under that token."""
-        return self._shared.publish(PublishCall(job_id, token), self.company.wait_s(_SHARE))
+        return self._shared.publish(PublishCall(job_id, token), self.batch_delay.max_s(_SHARE))
 
     def commit(
         self, job_id: str, token: str, document: tuple[str, str], registration: Registration | None, seen: Seen | None,
@@ -228,7 +228,7 @@ class Ledger:
             AssetConflict: the asset is of another source, and is not to be replaced.
         """
         call = CommitCall(job_id, token, document, registration, seen, found)
-        answer, *rest = self._shared.commit(call, self.company.wait_s(_SHARE))
+        answer, *rest = self._shared.commit(call, self.batch_delay.max_s(_SHARE))
         if answer == "moved":
             return None
         if answer == "conflict" and registration:
@@ -280,7 +280,7 @@ class Ledger:
         """
         keep_s = self._keep_done_s if found_in_s3 and state is JobState.DONE else self._keep_closed_s
         call = CloseCall(job_id, token, state, (code, message[:_MESSAGE_BOUND]), keep_s, recorded or ("", "", ""))
-        return self._shared.close(call, self.company.wait_s(_CLOSE_SHARE))
+        return self._shared.close(call, self.batch_delay.max_s(_CLOSE_SHARE))
 
 
 _STATES: Final = frozenset(JobState)

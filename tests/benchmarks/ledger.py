@@ -74,7 +74,7 @@ class _Fleet:
 
     def work(self, _: int) -> None:
         """Take the next message and do its job, as a worker does but for the image."""
-        with self._worker.company.job():
+        with self._worker.batch_delay.job():
             self._work()
 
     def _work(self) -> None:

@@ -109,7 +109,7 @@ class JobRunner:
         """
         token, message = uuid.uuid4().hex, _Message(payload, problem)
         try:
-            with self._isolation.shared(), self._in_company(kind):
+            with self._isolation.shared(), self._batched(kind):
                 claim = self._claim(kind, job_id, payload, token)
                 if not claim.granted:
                     return claim.value
@@ -128,9 +128,9 @@ class JobRunner:
         finally:
             self._leases.drop(job_id, token)
 
-    def _in_company(self, kind: Kind[Any]) -> AbstractContextManager[None]:
+    def _batched(self, kind: Kind[Any]) -> AbstractContextManager[None]:
         """Activations come by the thousand, and their calls of the ledger may wait for each other's; nothing else's."""
-        return self._ledger.company.job() if kind.queue == QUEUE_ACTIVATE else nullcontext()
+        return self._ledger.batch_delay.job() if kind.queue == QUEUE_ACTIVATE else nullcontext()
 
     def refuse(self, job_id: str, queue: str, reason: str, kinds: Sequence[Kind[Any]]) -> str:
         """End the job of a message that could not be used (`reason`), unless the ledger knows what the job really is:

@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-__all__ = ["Company"]
+__all__ = ["BatchDelay"]
 
 _FEWEST: Final = 4  # jobs at work in the process; those of fewer would wait in vain
 _LONGEST_S: Final = 0.25
 _WEIGHT: Final = 0.2  # of the job that ended last in the average
 
 
-class Company:
-    """Jobs at work in this process, each in a thread of its own. Thread-safe without a lock, which a forked child could
-    inherit from a thread that it has not.
+class BatchDelay:
+    """The longest delay of a batch of calls, by how many jobs are at work in this process and how long jobs take.
+
+    Each job has a thread of its own. Thread-safe without a lock, which a forked child could inherit from a thread that
+    it has not.
 
     Args:
         clock: seconds, monotonic.
@@ -39,7 +41,7 @@ class Company:
             del self._began[thread]
             self._average_s += _WEIGHT * (self._clock() - began - self._average_s)
 
-    def wait_s(self, share: float) -> float:
+    def max_s(self, share: float) -> float:
         """For how long a call of this thread's job may wait: a share of the time that a job takes. 0 where there is no
         such job, and while few are at work."""
         began = self._began.get(threading.get_ident())

@@ -8,18 +8,18 @@ from contextlib import contextmanager
 
 import pytest
 
-from tasks.ledger.company import Company
+from tasks.ledger.batch_delay import BatchDelay
 
 LONG_S = 60.0  # only guards against hanging
 
 
 @contextmanager
-def others_at_work(company: Company, count: int) -> Iterator[None]:
+def others_at_work(batch_delay: BatchDelay, count: int) -> Iterator[None]:
     """Threads of as many other jobs, until the end of the block."""
     begun, end = threading.Barrier(count + 1), threading.Event()
 
     def work() -> None:
-        with company.job():
+        with batch_delay.job():
             begun.wait(LONG_S)
             end.wait(LONG_S)
 
@@ -37,31 +37,31 @@ def others_at_work(company: Company, count: int) -> Iterator[None]:
 
 def test_a_call_among_many_jobs_waits_for_a_share_of_a_job_and_never_for_long() -> None:
     now_s = 0.0
-    company = Company(lambda: now_s)
-    with others_at_work(company, 3), company.job():
-        assert company.wait_s(0.1) == 0
+    batch_delay = BatchDelay(lambda: now_s)
+    with others_at_work(batch_delay, 3), batch_delay.job():
+        assert batch_delay.max_s(0.1) == 0
         now_s = 1.0
-        assert company.wait_s(0.1) == pytest.approx(0.1)
+        assert batch_delay.max_s(0.1) == pytest.approx(0.1)
         now_s = 1_000.0
-        assert company.wait_s(0.1) == 0.25
+        assert batch_delay.max_s(0.1) == 0.25
 
 
 def test_a_job_that_has_just_begun_is_taken_for_one_like_the_others_before() -> None:
     now_s = 0.0
-    company = Company(lambda: now_s)
+    batch_delay = BatchDelay(lambda: now_s)
     for _ in range(50):
-        with company.job():
+        with batch_delay.job():
             now_s += 1
-    with others_at_work(company, 3), company.job():
-        assert company.wait_s(0.1) == pytest.approx(0.1, rel=0.01)
+    with others_at_work(batch_delay, 3), batch_delay.job():
+        assert batch_delay.max_s(0.1) == pytest.approx(0.1, rel=0.01)
 
 
 def test_no_call_waits_among_few_jobs_or_outside_of_one() -> None:
     now_s = 0.0
-    company = Company(lambda: now_s)
-    with others_at_work(company, 2), company.job():
+    batch_delay = BatchDelay(lambda: now_s)
+    with others_at_work(batch_delay, 2), batch_delay.job():
         now_s = 1.0
-        assert company.wait_s(0.1) == 0
-    with others_at_work(company, 4):
+        assert batch_delay.max_s(0.1) == 0
+    with others_at_work(batch_delay, 4):
         now_s = 2.0
-        assert company.wait_s(0.1) == 0
+        assert batch_delay.max_s(0.1) == 0
