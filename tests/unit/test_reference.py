@@ -71,6 +71,21 @@ def test_a_command_that_does_not_exist_would_be_noticed(line: str) -> None:
         parse(aii, shlex.split(found)[1:])
 
 
+def names_of(command: click.Command, called: str) -> Iterator[tuple[str, str | None]]:
+    """By what a command is called, and what its errors call it."""
+    yield called, command.name
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
+            yield from names_of(child, name)
+
+
+def test_each_command_is_named_in_its_errors_as_it_is_called() -> None:
+    assert [(called, name) for called, name in names_of(aii, "aii") if name != called] == []
+
+
 def test_the_tables_of_settings_and_errors_are_those_of_the_code() -> None:
     text = README.read_text()
     assert with_tables(text) == text, "run `python -m tasks.reference`"

@@ -32,7 +32,7 @@ def export(name: str, file: Path, images: bool) -> None:
     click.echo(f"Generation {manifest.generation} of {name}, {manifest.assets:,} images: {members:,} files in {file}.")
 
 
-@click.command(cls=Command)
+@click.command("import", cls=Command)
 @click.argument("file", type=FilePath(exists=True, dir_okay=False))
 def import_file(file: Path) -> None:
     """Publish the collection that `aii index export` wrote to FILE, under its own name.
