@@ -136,22 +136,27 @@ class _Walk:
         self._taken: set[str] = set()
 
     def files(self, folder: Path) -> Iterator[Path]:
-        """All below a folder, names in order; linked folders are followed."""
+        """All below a folder, names in order; linked folders are followed, and none is too deep."""
+        levels = [self._entries(folder)]
+        while levels:
+            entry = next(levels[-1], None)
+            if entry is None:
+                levels.pop()
+            elif entry.name.startswith("."):
+                self._skip(Path(entry.path), _HIDDEN)
+            elif _is_dir(entry):
+                levels.append(self._entries(Path(entry.path)))
+            else:
+                yield Path(entry.path)
+
+    def _entries(self, folder: Path) -> Iterator[os.DirEntry[str]]:
         if not self._enter(folder):
-            return
+            return iter(())
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            return iter(sorted(os.scandir(folder), key=lambda entry: entry.name))
         except OSError as error:
             self._unreadable(folder, error, is_folder=True)
-            return
-        for entry in entries:
-            path = folder / entry.name
-            if entry.name.startswith("."):
-                self._skip(path, _HIDDEN)
-            elif _is_dir(entry):
-                yield from self.files(path)
-            else:
-                yield path
+            return iter(())
 
     def _enter(self, folder: Path) -> bool:
         try:

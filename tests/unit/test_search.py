@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +80,21 @@ def test_linked_folders_are_followed_once_and_cycles_end(tmp_path: Path) -> None
     search = find_images([str(photos)])
     assert names(search) == ["b.jpg", "linked/a.jpg"]
     assert sorted(reasons(search, photos)) == ["cycle", "itself", "linked again"]
+
+
+def test_no_folder_is_too_deep(tmp_path: Path) -> None:
+    folders = [tmp_path]
+    for _ in range(sys.getrecursionlimit() + 50):
+        folders.append(folders[-1] / "d")
+        folders[-1].mkdir()
+    image = folders[-1] / "a.jpg"
+    image.write_bytes(JPEG)
+    search = find_images([str(tmp_path)])
+    image.unlink()
+    for folder in reversed(folders[1:]):  # pytest could not: it removes folders by recursion
+        folder.rmdir()
+    assert len(names(search)) == 1
+    assert not search.skipped
 
 
 def test_a_name_that_is_no_utf8_is_an_image_like_any_other(tmp_path: Path) -> None:
