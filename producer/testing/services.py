@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tasks.errors import AiiError, Cancelled, DigestMismatch, JobMissing, ObjectMissing, TooLarge
+from tasks.ledger.batch_delay import BatchDelay
 from tasks.ledger.events import JobEvent, subject_of
 from tasks.ledger.records import JobRecord, Resend
 from tasks.ledger.states import JobState
@@ -85,6 +86,7 @@ class MemoryLedger:
         self._errors: list[AiiError] = []
         self._lock = threading.RLock()
         self.completions = self
+        self.batch_delay = BatchDelay()
 
     # ── what a producer asks ─────────────────────────────────────────────────────────────────────────────────────────
 
