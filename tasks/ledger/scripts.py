@@ -143,25 +143,32 @@ return answers
 
 # KEYS job…, leases; ARGV lease_ms, most deaths alone, and of each job id, token, queue of its kind, worker.
 # Returns claimed | suspect | missing | closed | leased | exhausted | committed of each.
-# All are read before any is claimed: one that makes no sense fails the script without effect. A claim whose answer got
-# lost is granted again. SET with GET: mostly the place is the furthest, and known to be by one command.
+# All are read before any is claimed: one that makes no sense fails the script without effect. The jobs' records are
+# written last: where a list is of another type, none of its jobs is claimed, and each is still listed as queued.
+# A claim whose answer got lost is granted again. SET with GET: mostly the place is the furthest, and known to be by one
+# command.
 CLAIM: Final = (
     NOW
     + MARK_DEATH
     + """
+local function whole(text)
+  if not text then return 0 end
+  if not string.match(text, '^%d+$') or string.format('%.0f', text) ~= text then error('invalid record') end
+  return tonumber(text)
+end
 local answers, granted, taken, heads = {}, {}, {}, {}
 for n = 1, #KEYS - 1 do
   local id, token, queue, worker = unpack(ARGV, 4 * n - 1, 4 * n + 2)
   local job = redis.call('HMGET', KEYS[n], 'state', 'seq', 'attempts', 'document', 'later', 'deaths', 'died_alone',
                          'queue', 'token')
-  local state, seq = job[1], tonumber(job[2])
+  local state = job[1]
   if not state then
     answers[n] = 'missing'
   elseif state ~= 'queued' and state ~= 'running' then
     answers[n] = 'closed'
   else
     queue = job[8] or queue
-    heads[queue] = math.max(heads[queue] or 0, seq)
+    heads[queue] = math.max(heads[queue] or 0, whole(job[2] or ''))
     local running = state == 'running'
     local expiry = running and redis.call('ZSCORE', KEYS[#KEYS], id)
     local leased = expiry and tonumber(expiry) > now
@@ -169,8 +176,8 @@ for n = 1, #KEYS - 1 do
     if not taken[id] and (not leased or job[9] == token) then
       taken[id] = true
       table.insert(granted, {n = n, id = id, token = token, queue = queue, worker = worker,
-                             dead = running and not leased, attempts = (job[3] or 0) + 1, later = job[5],
-                             document = job[4], deaths = job[6], alone = job[7]})
+                             dead = running and not leased, attempts = whole(job[3]) + 1, later = job[5],
+                             document = job[4], deaths = whole(job[6]), alone = whole(job[7])})
     end
   end
 end
@@ -185,6 +192,17 @@ end
 if #granted == 0 then return answers end
 local leases, ids = {}, {}
 for n, job in ipairs(granted) do
+  leases[2 * n - 1], leases[2 * n] = now + ARGV[1], job.id
+  ids[job.queue] = ids[job.queue] or {}
+  table.insert(ids[job.queue], job.id)
+end
+redis.call('ZCARD', KEYS[#KEYS]) -- fails where it is of another type
+for queue, some in pairs(ids) do
+  redis.call('ZREM', 'aii:since:' .. queue, unpack(some))
+  redis.call('ZREM', 'aii:open:' .. queue, unpack(some))
+end
+redis.call('ZADD', KEYS[#KEYS], unpack(leases))
+for _, job in ipairs(granted) do
   if job.dead then
     mark_death(KEYS[job.n])
     job.deaths, job.alone = unpack(redis.call('HMGET', KEYS[job.n], 'deaths', 'died_alone'))
@@ -192,9 +210,6 @@ for n, job in ipairs(granted) do
   if job.later then redis.call('HDEL', KEYS[job.n], 'later') end
   redis.call('HSET', KEYS[job.n], 'state', 'running', 'token', job.token, 'worker', job.worker, 'started_ms', now,
              'attempts', job.attempts)
-  leases[2 * n - 1], leases[2 * n] = now + ARGV[1], job.id
-  ids[job.queue] = ids[job.queue] or {}
-  table.insert(ids[job.queue], job.id)
   if job.document then
     answers[job.n] = 'committed'
   elseif tonumber(job.alone or 0) >= tonumber(ARGV[2]) then
@@ -205,11 +220,6 @@ for n, job in ipairs(granted) do
     answers[job.n] = 'claimed'
   end
 end
-for queue, some in pairs(ids) do
-  redis.call('ZREM', 'aii:open:' .. queue, unpack(some))
-  redis.call('ZREM', 'aii:since:' .. queue, unpack(some))
-end
-redis.call('ZADD', KEYS[#KEYS], unpack(leases))
 return answers
 """
 )

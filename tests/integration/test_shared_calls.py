@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from redis.exceptions import ResponseError
 
 from tasks.connection import RedisClient, connect_redis
 from tasks.ledger.commits import JobFacts, Registration, Seen
@@ -101,6 +102,37 @@ def test_an_odd_record_fails_the_claim_of_its_own_job_only(
     good_one, odd_one = calls.claim._tried([claim_of(good), claim_of(odd)])
     assert good_one == "claimed"
     assert isinstance(odd_one, Exception)
+
+
+@pytest.mark.parametrize(("field", "value"), [("deaths", "many"), ("died_alone", "1.5"), ("seq", "inf"), ("seq", None)])
+def test_a_record_that_makes_no_sense_fails_a_script_of_claims_without_effect(
+    ledger: Ledger, calls: SharedCalls, client: RedisClient, field: str, value: str | None
+) -> None:
+    good, odd = submitted(ledger), submitted(ledger)
+    client.hset(job_key(odd), mapping={"state": "running", field: value or ""})
+    if value is None:
+        client.hdel(job_key(odd), field)
+    before = client.hgetall(job_key(good)), client.hgetall(job_key(odd))
+    with pytest.raises(ResponseError, match="invalid record"):
+        calls._claim_all([claim_of(good), claim_of(odd)])
+    assert (client.hgetall(job_key(good)), client.hgetall(job_key(odd))) == before
+    assert client.zrange(open_key(QUEUE_ACTIVATE), 0, -1) == [good, odd]
+    assert client.get(head_key(QUEUE_ACTIVATE)) is None
+
+
+@pytest.mark.parametrize("key", [since_key(QUEUE_ACTIVATE), open_key(QUEUE_ACTIVATE), LEASES])
+def test_a_list_of_another_type_leaves_no_claim_half_made(
+    ledger: Ledger, calls: SharedCalls, client: RedisClient, key: str
+) -> None:
+    jobs = [submitted(ledger) for _ in range(2)]
+    client.set(key, "no list")
+    answers = calls.claim._tried([claim_of(job) for job in jobs])
+    assert all("WRONGTYPE" in str(answer) for answer in answers)
+    assert [client.hmget(job_key(job), "state", "deaths", "token") for job in jobs] == [["queued", None, None]] * 2
+    if key != open_key(QUEUE_ACTIVATE):
+        assert client.zrange(open_key(QUEUE_ACTIVATE), 0, -1) == jobs
+    client.delete(key)
+    assert calls._claim_all([claim_of(job) for job in jobs]) == ["claimed"] * 2
 
 
 def test_only_those_that_hold_their_jobs_may_publish(ledger: Ledger, calls: SharedCalls, client: RedisClient) -> None:
