@@ -204,11 +204,13 @@ def asking(collection: Collection, query: Features) -> Iterator[list[float]]:
 
     thread = threading.Thread(target=ask)
     thread.start()
-    yield taken
-    done.set()
-    thread.join()
-    sys.setswitchinterval(usual)
-    gc.unfreeze()
+    try:
+        yield taken
+    finally:
+        done.set()
+        thread.join()
+        sys.setswitchinterval(usual)
+        gc.unfreeze()
 
 
 def timed(call: Callable[..., object], *arguments: object) -> float:

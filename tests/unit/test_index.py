@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from workers.index.codec.trainable import check_trainable
 from workers.index.collection.delta import Delta
 from workers.index.collection.journal import Change
 from workers.index.collection.segment import Entries, Segment, SegmentPaths, meta_text, write_segment
+from workers.index.collection.segments import Segments
 from workers.index.collection.text_table import TextTable, write_table
 from workers.index.maintenance.build import suggested_factory, train_collection
 
@@ -106,13 +107,34 @@ def test_a_search_among_those_with_some_metadata_finds_the_nearest_of_them(
     codec, paths = trained(factory), SegmentPaths.below(tmp_path)
     texts = [meta_text({"kind": '"a": "b"', "parity": str(i % 2)}) for i in range(300)]
     write_segment(codec, Entries(codec.encode(features[:300]), map(str, range(300)), texts), paths)
-    segment, probe = Segment(paths, codec), codec.probe(features[7], 16)
-    odd = [hit.asset_id for hit in segment.search(probe, 300, {}) if int(hit.asset_id) % 2]
-    found = [hit.asset_id for hit in segment.search(probe, 300, {"parity": "1"})]
-    assert sorted(found) == sorted(odd)
-    assert next(segment.search(probe, 3, {"parity": "1", "kind": '"a": "b"'})).asset_id == found[0]
-    assert not list(segment.search(probe, 3, {"a": "b"}))
-    assert not list(segment.search(probe, 3, {"parity": "1", "kind": "none"}))
+    segments, probe = Segments(codec, [Segment(paths, codec)]), codec.probe(features[7], 16)
+
+    def found(where: Mapping[str, str]) -> list[str]:
+        return [hit.asset_id for hit in segments.best(probe, 300, where, lambda _: True)]
+
+    nearest_odd = found({"parity": "1"})
+    assert sorted(nearest_odd) == sorted(asset_id for asset_id in found({}) if int(asset_id) % 2)
+    assert found({"parity": "1", "kind": '"a": "b"'})[0] == nearest_odd[0]
+    assert not found({"a": "b"})
+    assert not found({"parity": "1", "kind": "none"})
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_a_journal_shorter_or_longer_than_the_cells_are_many_gives_the_distances_of_a_segment(
+    features: Features, factory: str, tmp_path: Path
+) -> None:
+    codec, delta, codes = trained(factory), Delta(trained(factory)), trained(factory).encode(features[:40])
+    probes = codec.probes(features[40:43], 16)
+    for first, end in ((0, 5), (5, 40)):
+        delta.apply([added(str(number), codes[number]) for number in range(first, end)])
+        paths = SegmentPaths.below(tmp_path / str(end))
+        paths.index.parent.mkdir()
+        write_segment(codec, Entries(codes[:end], map(str, range(end)), ("" for _ in range(end))), paths)
+        segments = Segments(codec, [Segment(paths, codec)])
+        for probe, hits in zip(probes, delta.nearest(probes, end, {}), strict=True):
+            expected = segments.best(probe, end, {}, lambda _: True)
+            assert len(hits) == end
+            assert [hit.distance for hit in hits] == pytest.approx([hit.distance for hit in expected], abs=1e-5)
 
 
 def test_many_cells_are_searched_in_two_stages_with_the_result_of_one() -> None:
@@ -143,7 +165,7 @@ def test_a_written_codec_gives_the_same_codes(codec: Codec, features: Features, 
 
 def test_a_mapped_segment_finds_what_was_written(segment: Segment, codec: Codec, features: Features) -> None:
     target = codec.decode(codec.encode(features[7:8]))[0]
-    first = next(segment.search(codec.probe(target, 16), 3, {}))
+    first = Segments(codec, [segment]).best(codec.probe(target, 16), 3, {}, lambda _: True)[0]
     assert (first.asset_id, first.distance) == ("asset-7", pytest.approx(0, abs=1e-5))
     assert first.meta == {"number": "7"}
     assert len(segment) == 500

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +38,7 @@ class Delta:
         self._codec = codec
         self._stored = stored
         self._index = codec.filled(np.empty((0, codec.code_size), dtype=np.uint8))
-        # Over the same lists, which grow, with the table that makes searches faster.
-        self._searched = codec.shells.over(Family(self._index).inner.invlists) if codec.has_cells else self._index
+        self._faster: Any = None
         self._entries: list[Change] = []
         self._features: list[Rows] = []  # by position too, where the collection keeps features
         self._position_of: dict[str, int] = {}
@@ -89,6 +89,15 @@ class Delta:
             return [best(partial(self._search, probe, where=where), k, _any) for probe in probes]
         at_once = zip(probes, *search_cells(self._searched, together(probes), k), strict=True)
         return [self._deep_enough(probe, k, pairs_of(distances, positions)) for probe, distances, positions in at_once]
+
+    @property
+    def _searched(self) -> Any:
+        """What a search goes to. A long journal's lists, which grow, get a copy of the table that makes searches of a
+        cell faster, of up to 64 MiB; of a journal with fewer entries than there are cells, most cells are empty."""
+        inner = Family(self._index).inner
+        if self._faster is None and self._codec.has_cells and len(self._entries) >= self._codec.cells:
+            self._faster = self._codec.shells.over(inner.invlists)
+        return inner if self._faster is None else self._faster
 
     def _deep_enough(self, probe: Probe, k: int, found: Sequence[tuple[int, float]]) -> list[Hit]:
         """The same of what was found at first, unless so many of that are dead that it takes a deeper search."""

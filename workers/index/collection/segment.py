@@ -6,7 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Collection as AnyCollection
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import islice
@@ -251,13 +251,6 @@ class Segment:
         if where:
             return search_among(self._codec, self.index, probe, k, self._positions_with(where))
         return search(self.index, probe, k)
-
-    def search(self, probe: Probe, k: int, where: Mapping[str, str]) -> Iterator[Hit | None]:
-        """The `k` nearest entries that have the metadata `where`, nearest first; None in place of a hidden one."""
-        found = self.found(probe, k, where)
-        hidden = set(np.intersect1d([position for position, _ in found], self.hidden).tolist())
-        for position, distance in found:
-            yield None if position in hidden else hits_at([self], [position], [distance])[0]
 
     def _positions_with(self, where: Mapping[str, str]) -> Positions:
         found = reduce(np.intersect1d, (self._positions_of(*pair) for pair in where.items()))
