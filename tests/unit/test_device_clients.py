@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from workers.device.device import Device, _Waiting
 
 @dataclass
 class Image:
-    client: str
+    client: str | None
 
 
 class Clock:
@@ -32,11 +33,11 @@ def clock() -> Clock:
 
 
 def batch(fair: FairBatches, waiting: str, most: int = 64) -> str:
-    """What is chosen of waiting images, each a letter for its client."""
-    images = [Image(client) for client in waiting]
+    """What is chosen of waiting images, each a letter for its client; `-` for none."""
+    images = [Image(None if client == "-" else client) for client in waiting]
     for image in images:
         fair.note(image.client)
-    return "".join(image.client for image in fair.chosen(images, most))
+    return "".join(image.client or "-" for image in fair.chosen(images, most))
 
 
 def test_a_client_that_asks_alone_has_whole_batches(clock: Clock) -> None:
@@ -61,6 +62,13 @@ def test_the_batches_of_a_backlog_stay_small_between_two_images_of_another_clien
     assert batch(fair, "aaaa") == "aaaa"
 
 
+def test_images_of_no_client_neither_make_batches_small_nor_are_limited_in_them(clock: Clock) -> None:
+    fair = FairBatches(1, clock)
+    assert batch(fair, "a-aa--a") == "a-aa--a"
+    assert not fair.limited()
+    assert batch(fair, "a-ab--a") == "a-b--"
+
+
 def test_where_a_batch_takes_no_longer_than_an_image_all_share_it(clock: Clock) -> None:
     assert batch(FairBatches(None, clock), "aaabaac") == "aaabaac"
 
@@ -69,14 +77,14 @@ def test_a_thread_acts_for_the_client_of_its_job_and_for_none_after_it() -> None
     with acting_for("3"):
         assert client_now() == "3"
         with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(client_now).result(LIMIT_S) == ""
-    assert client_now() == ""
+            assert pool.submit(client_now).result(LIMIT_S) is None
+    assert client_now() is None
 
 
-def test_an_image_shares_a_batch_of_the_device_with_one_of_another_clients_backlog() -> None:
+def test_an_image_shares_a_batch_of_a_cpu_with_one_of_another_clients_backlog(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.device.device.FairBatches", partial(FairBatches, clock=Clock()))  # it may be slow
     extractor = Convolution()
-    device = Device(extractor, batch_images=8, most_each=1)
-    device._fair = FairBatches(1, lambda: 0.0)  # the machine may be slow
+    device = Device(extractor, batch_images=8)
     futures = [
         device._put(device._extractions, _Waiting(torch.rand(3, SIDE, SIDE), client=client)) for client in "aaaba"
     ]

@@ -230,16 +230,23 @@ def _register(app: Celery, runner: JobRunner, kind: Kind[Any]) -> None:
     @app.task(name=kind.task, bind=True, shared=False)  # type: ignore[untyped-decorator]  # celery has no types
     def task(self: Any, request: Any = None) -> str:
         _prepare_thread(low_priority=kind.queue != QUEUE_QUERY)
-        with acting_for(share_of(self.request.delivery_info["routing_key"])):
+        with acting_for(_client_of(self.request.delivery_info["routing_key"])):
             return runner.run(kind, self.request.id, request)
 
 
 def _register_refusal(app: Celery, runner: JobRunner, kinds: Sequence[Kind[Any]]) -> None:
     @app.task(name=REFUSED_TASK, bind=True, shared=False)  # type: ignore[untyped-decorator]
     def task(self: Any, request: Any = None) -> str:
-        queue = base_queue(self.request.delivery_info["routing_key"])
+        share = self.request.delivery_info["routing_key"]
+        queue = base_queue(share)
         _prepare_thread(low_priority=queue != QUEUE_QUERY)
-        return runner.refuse(self.request.id, queue, str(request), kinds)
+        with acting_for(_client_of(share)):  # the ledger may know the job, which then runs
+            return runner.refuse(self.request.id, queue, str(request), kinds)
+
+
+def _client_of(queue: str) -> str | None:
+    """By what the device tells clients apart; None for index jobs, which are no client's."""
+    return None if queue == QUEUE_INDEX else share_of(queue)
 
 
 _prepared = threading.local()

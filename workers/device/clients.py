@@ -12,12 +12,12 @@ from typing import Final, Protocol, TypeVar
 __all__ = ["FairBatches", "acting_for", "client_now"]
 
 _ACTIVE_S: Final = 5.0  # for so long after its latest image, a client counts as one that asks
-_client: Final = ContextVar("client", default="")
+_client: Final = ContextVar[str | None]("client", default=None)
 
 
 @contextmanager
-def acting_for(client: str) -> Iterator[None]:
-    """While a thread runs a job of this client."""
+def acting_for(client: str | None) -> Iterator[None]:
+    """While a thread runs a job of this client; None for a job that is no client's."""
     token = _client.set(client)
     try:
         yield
@@ -25,22 +25,23 @@ def acting_for(client: str) -> Iterator[None]:
         _client.reset(token)
 
 
-def client_now() -> str:
-    """The client whose job this thread runs; `""` for those without a name."""
+def client_now() -> str | None:
+    """The client whose job this thread runs: `""` for all those without a name, None for none, as for index jobs."""
     return _client.get()
 
 
 class _Owned(Protocol):
     @property
-    def client(self) -> str: ...
+    def client(self) -> str | None: ...
 
 
 _Image = TypeVar("_Image", bound=_Owned)
 
 
 class FairBatches:
-    """While images of several clients come, a batch has at most so many of each: an image then waits for a batch of
-    few, and is in one of few, however many another client has handed over.
+    """While images of several clients come, a batch has at most so many of each. However many images one client has
+    handed over, another's waits for a small batch to end and is then part of a small batch itself. Images that are no
+    client's, such as those of an index build, neither make batches small nor are limited in them.
 
     Args:
         most_each: images of one client in such a batch; None for any number.
@@ -52,9 +53,10 @@ class FairBatches:
         self._clock = clock
         self._came: dict[str, float] = {}  # when the latest image of each client came
 
-    def note(self, client: str) -> None:
+    def note(self, client: str | None) -> None:
         """An image of this client came."""
-        self._came[client] = self._clock()
+        if client is not None:
+            self._came[client] = self._clock()
 
     def limited(self) -> bool:
         """Whether several clients ask now, so that batches are small."""
@@ -68,7 +70,9 @@ class FairBatches:
         for image in waiting:
             if len(batch) >= most:
                 break
-            if most_each is None or taken[image.client] < most_each:
+            if most_each is not None and image.client is not None:
+                if taken[image.client] >= most_each:
+                    continue
                 taken[image.client] += 1
-                batch.append(image)
+            batch.append(image)
         return batch

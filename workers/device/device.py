@@ -38,12 +38,12 @@ _T = TypeVar("_T")
 
 @dataclass(eq=False)
 class _Waiting(Generic[_T]):
-    """One image that was handed over, for the client whose job the thread runs. `due`: when its batch starts at the
-    latest, on the monotonic clock."""
+    """One image that was handed over, for the client whose job the thread runs, if any. `due`: when its batch starts at
+    the latest, on the monotonic clock."""
 
     work: _T
     due: float = 0.0
-    client: str = field(default_factory=client_now)
+    client: str | None = field(default_factory=client_now)
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -56,8 +56,6 @@ class Device:
         max_extract_delay_s: how long a call of :meth:`extract` with `can_wait` waits for others to share its batch, at
             most. By default 50 ms on a CPU, where the images of one activation batch come back for verification
             within that time, and 5 ms on a GPU, where a whole batch takes that long.
-        most_each: images of one client in a batch while several ask. By default one on a CPU, where a batch takes
-            nearly as long as its images one by one, and any number elsewhere, where it takes little longer than one.
         alternates: whether one thread runs activations and extractions in turn; by default on all devices but a CPU.
         on_broken_device: called when the device fails on every image. A CUDA device that failed once may never work
             again in this process, so the default ends it, rather than failing one good job after the other.
@@ -70,7 +68,6 @@ class Device:
         batch_images: int,
         max_batch_delay_s: float = 0.01,
         max_extract_delay_s: float | None = None,
-        most_each: int | None = None,
         alternates: bool | None = None,
         on_broken_device: Callable[[], None] | None = None,
     ) -> None:
@@ -85,7 +82,9 @@ class Device:
         # Callers read a queue's attribute before they get the lock: it must stay the same object.
         self._extractions: Final[deque[_Waiting[torch.Tensor]]] = deque()
         self._activations: Final[deque[_Waiting[Work]]] = deque()
-        self._fair = FairBatches(most_each or (1 if on_cpu else None))
+        # While several clients ask, a batch on a CPU has one image of each, since it takes nearly as long as its images
+        # one by one; elsewhere it takes little longer than one image, and has any number.
+        self._fair = FairBatches(1 if on_cpu else None)
         self._optimising = False
         # What the device has memory for, where that is less than a batch: by kind of work.
         self._ceilings: dict[Hashable, int] = {}
