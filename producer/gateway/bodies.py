@@ -67,14 +67,14 @@ async def read_submission(
     """
     content_type = request.headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
-    query = _decoded(_each_once(request.query_params.multi_items()))
+    query = _decoded(_without_duplicates(request.query_params.multi_items()))
     if kind == JSON:
-        return Submission(accept(_together(query, await read_json(request))))
+        return Submission(accept(_merged(query, await read_json(request))))
     if kind == FORM:
         _check_head(request, most + _FORM_MARGIN)
         body = bounded(_arriving(request), most + _FORM_MARGIN, "The form")
         fields, image, filename = await _from_form(content_type, body, keep)
-        return Submission(accept(_together(query, _decoded(fields))), image, filename)
+        return Submission(accept(_merged(query, _decoded(fields))), image, filename)
     if kind == "application/octet-stream" or kind.startswith("image/"):
         _check_head(request, most)
         return Submission(accept(query), await keep(_arriving(request)))
@@ -140,16 +140,16 @@ async def _text(chunks: AsyncIterator[bytes]) -> str:
         raise InvalidRequest("A field of the form is no UTF-8.") from None
 
 
-def _each_once(said: Sequence[tuple[str, str]]) -> dict[str, str]:
-    fields = dict(said)
-    if len(fields) < len(said):
+def _without_duplicates(items: Sequence[tuple[str, str]]) -> dict[str, str]:
+    fields = dict(items)
+    if len(fields) < len(items):
         raise InvalidRequest("The query string has a parameter twice.")
     return fields
 
 
-def _together(query: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+def _merged(query: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
     if twice := sorted(query.keys() & body.keys()):
-        raise InvalidRequest(f"{twice[0][:80]!r} is in the query string and in the body: say it once.")
+        raise InvalidRequest(f"{twice[0][:80]!r} is in the query string and in the body: give it in one place.")
     return query | body
 
 
