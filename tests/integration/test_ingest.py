@@ -102,22 +102,29 @@ def test_new_content_of_a_key_is_a_job_of_its_own_and_only_a_prefix_is_taken(
     assert waiting(settings) == ["in/a.jpg", "in/a.jpg"]
 
 
-def test_a_key_that_no_job_can_name_keeps_no_other_folder_from_a_sweep(
+def test_a_folder_that_cannot_be_listed_is_named_and_keeps_no_other_from_a_sweep(
     settings: Settings, environment: dict[str, str], tmp_path: Path
 ) -> None:
+    """Nor are objects without content submitted: a folder's entry, whose name may have a dot, and a file."""
     keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
     with moto_server(tmp_path) as address:
         s3 = boto3.client("s3", endpoint_url=f"http://{address}", **keys)
         s3.create_bucket(Bucket=INBOX)
-        for key in ("a.jpg", "in/b.jpg", "in//c.jpg", "in/two/d.jpg", "other/e + é.jpg", "other/"):
-            s3.put_object(Bucket=INBOX, Key=key, Body=b"" if key.endswith("/") else b"x")
+        for key in ("a.jpg", "in/b.jpg", "in//c.jpg", "in/two/d.jpg", "other/e + é.jpg"):
+            s3.put_object(Bucket=INBOX, Key=key, Body=b"x")
+        for key in ("other/", "photos.2024/", "empty.jpg"):
+            s3.put_object(Bucket=INBOX, Key=key, Body=b"")
         keys = {"AII_S3_ENDPOINT": address, "AII_S3_ACCESS_KEY": "key", "AII_S3_SECRET_KEY": "secret"}
         done = aii(environment | keys, "ingest", "--bucket", INBOX, "--once")
-    assert done.returncode == 0, done.stderr
-    assert waiting(settings) == ["a.jpg", "other/e + é.jpg"]
+        assert (done.returncode, f"s3://{INBOX}/in" in done.stderr.splitlines()[-1]) == (1, True), done.stderr
+        assert waiting(settings) == ["a.jpg", "other/e + é.jpg"]
+        other = aii(environment | keys, "ingest", "--bucket", INBOX, "--once", "--prefix", "other/")
+        assert other.returncode == 0, other.stderr
     with connect_redis(settings) as redis:
         (letter,) = DeadLetters(redis).newest(10)
-    assert "in//" in letter.reason
+    assert f"s3://{INBOX}/in" in letter.reason
+    assert "WARNING" in done.stderr
+    assert f"3 objects of {INBOX} are empty" in done.stderr
 
 
 def test_objects_can_be_queried_instead(settings: Settings, environment: dict[str, str], inbox: S3Store) -> None:

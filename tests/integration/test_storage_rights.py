@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from producer import Producer
 from producer.gateway.uploads import GatewayStore
-from producer.ingest.bridge import SourceStore
+from producer.ingest.bridge import LeftOut, SourceStore
 from tasks.assets.removals import Removals
 from tasks.documents import read_result
 from tasks.errors import AlreadyProtected, StorageUnavailable
@@ -123,7 +123,7 @@ def test_the_gateway_keeps_large_images_and_notes_removals(guarded: GuardedStore
 def test_the_bridge_finds_objects_and_a_worker_reads_them(guarded: GuardedStore, shared_settings: Settings) -> None:
     settings = shared_settings.model_copy(update={"source_buckets": ("inbox",)})
     bridge = SourceStore.connect(guarded.settings_of("ingest", settings))
-    assert [one.key for one in bridge.uploaded("inbox", "")] == ["there"]
+    assert [one.key for one in bridge.uploaded("inbox", "", LeftOut())] == ["there"]
     with pytest.raises(StorageUnavailable, match="AccessDenied"):
         bridge.get_source("inbox", "there", 10)
     worker = ObjectStore.connect(guarded.settings_of("worker", settings))
