@@ -454,6 +454,12 @@ def oriented(file_format: str = "PNG") -> dict[int, bytes]:
 # ------------------------------------------------------------------------------------------------------------ refused
 
 
+def with_gif_extensions(data: bytes, *extensions: bytes) -> bytes:
+    """A GIF that Pillow wrote, with extensions put in before its picture."""
+    at = 13 + (6 << (data[10] & 7))
+    return data[:at] + b"".join(extensions) + data[at:]
+
+
 def hostile() -> dict[str, Refused]:
     """Files that must be refused, each with its reason's code."""
     return {**_other_formats(), **_animations(), **_sizes(), **_damaged(), **_bombs()}
@@ -544,7 +550,9 @@ def _bombs() -> dict[str, Refused]:
     plain = saved(photo(), "PNG")
     progressive = saved(photo(), "JPEG", progressive=True)
     last_scan = progressive[progressive.rindex(b"\xff\xda") : -2]
+    comment = b"!\xfe" + b"\1a" * 300_000 + b"\0"
     return {
+        "gif of 300000 sub-blocks": Refused(with_gif_extensions(saved(photo(), "GIF"), comment), "unsupported_format"),
         "jpeg of 300 scans": Refused(progressive[:-2] + last_scan * 300 + b"\xff\xd9", "unsupported_format"),
         "jpeg of 9000 segments": Refused(
             with_jpeg_segments(saved(photo(), "JPEG"), segment(0xFE, b"") * 9000), "unsupported_format"

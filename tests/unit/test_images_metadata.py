@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import struct
 import time
+import tracemalloc
 import zlib
 
 import imagecodecs
@@ -19,7 +20,7 @@ from PIL import Image, IptcImagePlugin
 from tasks.errors import BadInput
 from tests import images_zoo as zoo
 from workers.images import decode, encode
-from workers.images.metadata import Keep
+from workers.images.metadata import MANIFEST_LOST, Keep
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 COPYRIGHT, DESCRIPTION = 0x8298, 0x010E
@@ -51,6 +52,7 @@ IPTC = (
     + zoo.data_set(2, 120, b"A caption")
 )
 THUMBNAIL = zoo.saved(zoo.photo(16, 16), "JPEG")
+GIF = zoo.saved(zoo.photo(), "GIF")
 RESOURCES = zoo.resource(0x0404, IPTC) + zoo.resource(0x040C, bytes(28) + THUMBNAIL) + zoo.resource(0x040A, b"\1")
 
 
@@ -409,6 +411,46 @@ def test_a_gif_of_many_packets_without_an_end_is_read_at_once() -> None:
     start = time.thread_time()
     assert decode(data, zoo.LIMITS).blocks.xmp is None
     assert time.thread_time() - start < 20  # from each of them to the end it takes half an hour
+
+
+EMPTY_SETS = zoo.resource(0x0404, zoo.data_set(2, 80, b"") * 150_000)
+SUB_BLOCKS = b"\2ab" * 200_000 + b"\0"
+# What is read of each, and whether for its rights.
+SMALL_PARTS: dict[str, tuple[bytes, Keep]] = {
+    "a GIF's comment": (zoo.with_gif_extensions(GIF, b"!\xfe" + SUB_BLOCKS), "all"),
+    "a GIF's manifest": (zoo.with_gif_extensions(GIF, b"!\xff\x0bC2PA_GIF\1\0\0" + SUB_BLOCKS), "all"),
+    "a GIF's frames": (GIF[:-1] + b"!\xf9\x04\0\0\0\0\0" * 100_000 + b";", "all"),
+    "IPTC's data sets": (
+        jpeg_with(
+            *(
+                zoo.segment(0xED, b"Photoshop 3.0\0" + EMPTY_SETS[at : at + 60_000])
+                for at in range(0, len(EMPTY_SETS), 60_000)
+            )
+        ),
+        "rights",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SMALL_PARTS)
+def test_many_small_parts_take_no_more_memory_than_their_file(name: str) -> None:
+    data, keep = SMALL_PARTS[name]
+    published(GIF)  # what is imported counts once
+    tracemalloc.start()
+    try:
+        published(data, keep)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 4 * len(data) + (1 << 20)  # an object for each takes twenty times as much
+
+
+def test_a_gif_s_manifest_is_joined_and_one_of_too_many_parts_is_lost_and_named() -> None:
+    head = b"!\xff\x0bC2PA_GIF\1\0\0"
+    sound = decode(zoo.with_gif_extensions(GIF, head + b"\3abc\2de\0"), zoo.LIMITS).blocks
+    assert (sound.manifest, sound.lost) == (b"abcde", (MANIFEST_LOST,))
+    endless = decode(GIF + head + b"\1a" * 300_000, zoo.LIMITS).blocks
+    assert (endless.manifest, endless.lost) == (None, (MANIFEST_LOST,))
 
 
 def test_a_gain_map_that_is_not_published_is_not_announced_either() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from typing import Any, Final
 
 import numpy as np
@@ -11,16 +10,16 @@ from PIL.GifImagePlugin import GifImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from tasks.errors import TruncatedImage, UnsupportedFormat
-from workers.images import png_blocks
+from workers.images import gif_blocks
 from workers.images.coding import LOSSLESS_PNG, as_png
 from workers.images.colour import alpha_of, own_samples
 from workers.images.deep import Deep, divided
-from workers.images.metadata import MANIFEST_LOST, Blocks, Density, xmp
+from workers.images.metadata import MANIFEST_LOST, Blocks, Density
 from workers.images.metadata import photoshop as resources
 from workers.images.metadata import tiff as block
 from workers.images.opened import Opened
 
-__all__ = ["gif_frames", "gif_size", "open_gif", "open_tiff", "tiff_size"]
+__all__ = ["gif_size", "open_gif", "open_tiff", "tiff_size"]
 
 Size = tuple[int, int]
 
@@ -43,12 +42,6 @@ _FORM: Final = frozenset(
 )
 _MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"})
 _EXIF_LIMIT: Final = 16 << 20
-# XMP specification, part 3, 1.1.2: the packet is no chain of blocks, and a trailer leads readers of such to its end.
-_GIF_XMP, _GIF_XMP_END = b"!\xff\x0bXMP DataXMP", b"\x01\xff\xfe\xfd"
-# C2PA 2.2, appendix A: an application extension, whose sub-blocks follow.
-_GIF_MANIFEST: Final = b"!\xff\x0bC2PA_GIF\x01\0\0"
-# A graphic control extension: one precedes each frame of an animation.
-_GIF_FRAME: Final = re.compile(rb"(?s)\x21\xf9\x04.{4}\x00")
 
 
 def tiff_size(data: bytes) -> Size | None:
@@ -158,47 +151,12 @@ def _tiff_density(data: bytes, parsed: block.Directories) -> Density | None:
     return Density(max(1, round(across)), max(1, round(down)), "inch" if unit == 2 else "cm")
 
 
-def gif_frames(data: bytes) -> int:
-    """How many frames there are."""
-    return max(1, len(_GIF_FRAME.findall(data)))
-
-
 def open_gif(data: bytes, size: Size) -> Opened:
     """The first frame of a GIF."""
-    image = GifImageFile(io.BytesIO(data))
+    contents = gif_blocks.read(data)
+    image = GifImageFile(io.BytesIO(contents.picture))
     if image.size != size:
         raise TruncatedImage("The GIF states two sizes. Export the image again and resubmit it.")
     image.load()
-    frames = gif_frames(data)
-    lost = (f"{frames - 1} further frame{'s' if frames > 2 else ''}",) if frames > 1 else ()
     alpha = alpha_of(image, 8)
-    return Opened(own_samples(image), alpha, _gif_blocks(image, data, lost), as_png(image, alpha))
-
-
-def _gif_blocks(image: GifImageFile, data: bytes, lost: tuple[str, ...]) -> Blocks:
-    """Its comment, its XMP and its manifest."""
-    comment = image.info.get("comment")
-    texts = ((b"Comment", png_blocks.comment(comment)),) if isinstance(comment, bytes) else ()
-    manifest = _gif_manifest(data)
-    if manifest is not None:
-        lost = (MANIFEST_LOST, *lost)
-    return Blocks(xmp=_gif_xmp(data), texts=texts, manifest=manifest, lost=lost)
-
-
-def _gif_xmp(data: bytes) -> bytes | None:
-    """The first packet. Sought twice and no more: where a regular expression tries each of many beginnings that have no
-    end, 100 kB take minutes, in which no other thread of the worker runs."""
-    start = data.find(_GIF_XMP) + len(_GIF_XMP)
-    end = data.find(_GIF_XMP_END, start, start + xmp.MAX_BYTES + len(_GIF_XMP_END))
-    return data[start:end] if start >= len(_GIF_XMP) and end > start else None
-
-
-def _gif_manifest(data: bytes) -> bytes | None:
-    start = data.find(_GIF_MANIFEST)
-    if start < 0:
-        return None
-    parts, at = [], start + len(_GIF_MANIFEST)
-    while at < len(data) and (size := data[at]):
-        parts.append(data[at + 1 : at + 1 + size])
-        at += 1 + size
-    return b"".join(parts)
+    return Opened(own_samples(image), alpha, contents.blocks, as_png(image, alpha))

@@ -71,7 +71,7 @@ class Found:
     def _note_jfif(self, body: bytes) -> None:
         unit, across, down = struct.unpack_from(">BHH", body, 7)
         if len(body) > _JFIF_BYTES:
-            self._lost.append("JFIF thumbnail")
+            self._lose("JFIF thumbnail")
         if unit < len(_UNITS) and across and down:
             self._density = Density(across, down, _UNITS[unit])  # type: ignore[arg-type]
 
@@ -98,6 +98,9 @@ class Found:
         else:
             name = body[:16].split(b"\0")[0].decode("ascii", "replace")
             line = f"segment APP{marker - 0xE0} {name if name.isprintable() else ''}".rstrip()
+        self._lose(line)
+
+    def _lose(self, line: str) -> None:
         if line not in self._lost and len(self._lost) < 32:
             self._lost.append(line)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Set
 from typing import Final, NamedTuple
 
 __all__ = ["IPTC", "Resources", "cleaned", "copies", "resource", "rights_only"]
@@ -12,6 +12,8 @@ IPTC: Final = 0x0404
 _COPYRIGHT_FLAG, _URL = 0x040A, 0x040B
 _SIGNATURES: Final = frozenset({b"8BIM", b"MeSa", b"AgHg", b"PHUT", b"DCSR"})
 _MAX_RESOURCES: Final = 1024
+# Of all IPTC resources together; a picture has about twenty.
+_MAX_DATA_SETS: Final = 1 << 16
 # What a file carries in another place.
 _COPIES: Final = {0x040F: "ICC profile", 0x0422: "EXIF", 0x0423: "EXIF", 0x0424: "XMP"}
 _THUMBNAILS: Final = (0x0409, 0x040C)
@@ -57,12 +59,14 @@ def cleaned(block: bytes) -> Resources:
 def rights_only(block: bytes) -> Resources:
     """What says whose picture it is, and what may be done with it."""
     lost: list[str] = []
-    kept = []
+    kept, steps = [], iter(range(_MAX_DATA_SETS))
     for one in _resources(block, lost):
         if one.number in (_COPYRIGHT_FLAG, _URL):
             kept.append(one.whole)
-        elif one.number == IPTC and (iptc := _filtered(one.data, lambda data_set: data_set in _RIGHTS)):
+        elif one.number == IPTC and (iptc := _filtered(one.data, _RIGHTS, steps)):
             kept.append(resource(IPTC, iptc))
+    if next(steps, None) is None:
+        lost.append(f"IPTC: what follows its first {_MAX_DATA_SETS:,} data sets")
     return Resources(b"".join(kept) or None, lost)
 
 
@@ -83,10 +87,12 @@ def _resources(block: bytes, lost: list[str]) -> Iterator[_Resource]:
     lost.append(f"Photoshop resources after byte {position}: damaged, or too many")
 
 
-def _filtered(iptc: bytes, wanted: Callable[[tuple[int, int]], bool]) -> bytes:
-    """Some data sets, as bytes; empty where none but those of form are left."""
-    kept, position, useful = [], 0, False
-    while position + 5 <= len(iptc) and iptc[position] == 0x1C:
+def _filtered(iptc: bytes, wanted: Set[tuple[int, int]], steps: Iterator[int]) -> bytes:
+    """Some data sets, as bytes, as far as there are steps; empty where none but those of form are left."""
+    kept, position, useful = bytearray(), 0, False
+    for _ in steps:
+        if position + 5 > len(iptc) or iptc[position] != 0x1C:
+            break
         data_set = (iptc[position + 1], iptc[position + 2])
         size = int.from_bytes(iptc[position + 3 : position + 5], "big")
         start = position + 5
@@ -95,8 +101,8 @@ def _filtered(iptc: bytes, wanted: Callable[[tuple[int, int]], bool]) -> bytes:
             size = int.from_bytes(iptc[position + 5 : start][:8], "big")
         if start + size > len(iptc):
             break
-        if wanted(data_set):
-            kept.append(iptc[position : start + size])
+        if data_set in wanted:
+            kept += iptc[position : start + size]
             useful |= data_set not in _FORM
         position = start + size
-    return b"".join(kept) if useful else b""
+    return bytes(kept) if useful else b""
