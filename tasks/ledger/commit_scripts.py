@@ -41,8 +41,9 @@ local function add(stream, live, asset, ...)
   redis.call('HSET', live, asset, change)
   return entry
 end
+-- pcall: what is under an earlier job's key must not fail a commit, whose entry in the journal is written by then.
 local function mark(job, ...)
-  if job ~= '' and redis.call('EXISTS', 'aii:job:' .. job) == 1 then redis.call('HSET', 'aii:job:' .. job, ...) end
+  if job ~= '' and redis.call('EXISTS', 'aii:job:' .. job) == 1 then redis.pcall('HSET', 'aii:job:' .. job, ...) end
 end
 local function later(one, other)
   local a, b = string.match(one, '(%d+)-(%d+)')

@@ -61,7 +61,7 @@ end
 
 # A CloudEvent for those who wait for the job; and, where there are hooks, the same with the job's id for the process
 # that delivers it. Returns the time (ms), which is in the entry's own name: a script that announces need not ask for
-# it.
+# it. pcall: an outbox of another type must not fail an end, whose event is written by then.
 ANNOUNCE_FUNCTION: Final = """
 local hooked
 local function announce(events, id, state, task, document, place, code)
@@ -74,9 +74,9 @@ local function announce(events, id, state, task, document, place, code)
                            'data', cjson.encode(data))
   if hooked == nil then hooked = redis.call('EXISTS', 'aii:hooks') == 1 end
   if hooked then
-    redis.call('XADD', 'aii:hooks:outbox', 'MAXLEN', '~', 100000, '*', 'job', id, 'id',
-               subject .. '-' .. data.document .. '-' .. state, 'state', state, 'task', data.task,
-               'document', data.document, 'error_code', data.error_code)
+    redis.pcall('XADD', 'aii:hooks:outbox', 'MAXLEN', '~', 100000, '*', 'job', id, 'id',
+                subject .. '-' .. data.document .. '-' .. state, 'state', state, 'task', data.task,
+                'document', data.document, 'error_code', data.error_code)
   end
   return tonumber(string.match(entry, '^%d+'))
 end

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from redis.exceptions import ResponseError
 
+from producer.hooks.registry import HOOKS
 from tasks.connection import RedisClient, connect_redis
 from tasks.ledger.commits import JobFacts, Registration, Seen
 from tasks.ledger.keys import COUNTS, EVENTS, LEASES, JournalKeys, closed_key, head_key, job_key, open_key, since_key
@@ -175,6 +176,29 @@ def test_a_commit_that_has_to_be_repeated_keeps_no_other_from_its_own(
     answers = calls._commit_all([commit_of(one, collection, "first"), commit_of(two, collection, "second")])
     assert [answer[0] for answer in answers] == ["moved", "committed"]
     assert client.hget(job_key(one), "document") is None
+
+
+def test_an_earlier_job_of_another_type_fails_no_commit_and_adds_no_entry_twice(
+    ledger: Ledger, calls: SharedCalls, client: RedisClient
+) -> None:
+    earlier, one, two = running(ledger, calls, 3)
+    collection = f"c-{uuid.uuid4().hex[:8]}"
+    calls.commit(commit_of(earlier, collection, "first"))
+    client.set(job_key(earlier), "no hash")
+    answers = calls._commit_all([commit_of(one, collection, "second"), commit_of(two, collection, "first")])
+    assert [answer[0] for answer in answers] == ["committed"] * 2
+    assert client.xlen(JournalKeys.of(collection).stream) == 3
+
+
+def test_an_outbox_of_another_type_fails_no_end_and_announces_none_twice(
+    ledger: Ledger, calls: SharedCalls, client: RedisClient
+) -> None:
+    jobs = running(ledger, calls, 2)
+    client.hset(HOOKS, "hook", "{}")
+    client.set("aii:hooks:outbox", "no stream")
+    before = client.xlen(EVENTS)
+    assert calls._close_all([close_of(job) for job in jobs]) == [True, True]
+    assert client.xlen(EVENTS) - before == 2
 
 
 def test_jobs_that_are_closed_together_have_an_event_each_and_are_counted_once(
