@@ -54,20 +54,31 @@ class Recovery:
     def queue_states(self, queues: Sequence[str], limit: int = 500) -> dict[str, QueuePlaces]:
         """All of them, but for those that cannot be read: their keys hold something else. Most share queues never had a
         job; of those no more is asked than that."""
-        pipe = self._client.pipeline(transaction=False)
         # Places first: with what is read of the messages after that, no job is taken for left behind too early.
-        pipe.time().mget(map(seq_key, queues)).mget(map(head_key, queues))
-        now, *places = pipe.execute()
-        used = {queue: (seq, head) for queue, seq, head in zip(queues, *places, strict=True) if seq or head}
+        now_ms, places = self._now_ms_and_places(queues)
+        used = {queue: (seq, head) for queue, (seq, head) in places.items() if seq or head}
         pipe = self._client.pipeline(transaction=True)
         for queue in used:
-            pipe.llen(queue).zrangebyscore(later_key(queue), "-inf", _ms(now), start=0, num=limit)
+            pipe.llen(queue).zrangebyscore(later_key(queue), "-inf", now_ms, start=0, num=limit)
         answers = iter(pipe.execute(raise_on_error=False))
         read = {queue: _places_of(*used[queue], *islice(answers, 2)) for queue in used}
         found = {queue: read[queue] if queue in used else QueuePlaces(0, 0, 0) for queue in queues}
         if odd := [queue for queue, places in found.items() if places is None]:
             logger.error("The queues %s could not be searched for lost jobs", ", ".join(odd))
         return {queue: places for queue, places in found.items() if places}
+
+    def _now_ms_and_places(self, queues: Sequence[str]) -> tuple[int, dict[str, tuple[Any, Any]]]:
+        """Redis' time, and of each queue the last place given out and the furthest started: None without one, an
+        exception for a key of another type."""
+        keys = [key(queue) for queue in queues for key in (seq_key, head_key)]
+        now, values = self._client.pipeline(transaction=False).time().mget(keys).execute()
+        missing = [key for key, value in zip(keys, values, strict=True) if value is None]
+        if missing and self._client.exists(*missing):  # MGET answers None for keys of another type as well
+            pipe = self._client.pipeline(transaction=False)
+            for key in keys:
+                pipe.get(key)
+            values = pipe.execute(raise_on_error=False)
+        return _ms(now), dict(zip(queues, zip(values[::2], values[1::2], strict=True), strict=True))
 
     def waiting_up_to(self, queue: str, place: int, limit: int = 500) -> list[tuple[str, int]]:
         """Jobs still queued at or before a place, first come first: ``(job_id, place)``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from tasks.app import Sender, create_app
 from tasks.connection import RedisClient, connect_redis
 from tasks.errors import RedisUnavailable
 from tasks.ledger.dead_letters import DeadLetters
-from tasks.ledger.keys import LEASES, closed_key, head_key, job_key, later_key, open_key
+from tasks.ledger.keys import LEASES, closed_key, head_key, job_key, later_key, open_key, seq_key
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.operations import Operations
 from tasks.ledger.states import Claim, JobState
@@ -25,6 +25,7 @@ from tasks.monitoring.metrics import Metrics
 from tasks.monitoring.observer import read_overview
 from tasks.names import journal_stream
 from tasks.settings import Settings
+from tasks.shares import ALL_QUEUES
 from tests.collections import Place, unit_vectors
 from tests.integration.test_ledger import QUEUE, claim, submitted
 from workers.delivery.reconciler import LostPlaces, Reconciler
@@ -103,6 +104,18 @@ def test_a_queue_that_is_no_list_keeps_no_other_queue_waiting(
     submitted(ledger)
     reconciler.run_once()
     assert reconciler.run_once() + client.llen(QUEUE) >= 1
+
+
+@pytest.mark.parametrize("key", [seq_key, head_key])
+def test_a_queue_whose_places_are_of_another_type_is_named_and_every_other_searched(
+    ledger: Ledger, client: RedisClient, caplog: pytest.LogCaptureFixture, key: Callable[[str], str]
+) -> None:
+    submitted(ledger)
+    client.hset(key("query"), "no", "place")
+    states = ledger.recovery.queue_states(ALL_QUEUES)
+    assert set(states) == set(ALL_QUEUES) - {"query"}
+    assert states[QUEUE].seq == 1
+    assert "The queues query could not be searched" in caplog.text
 
 
 def test_what_is_listed_leaves_out_odd_jobs_only(ledger: Ledger, client: RedisClient, settings: Settings) -> None:
