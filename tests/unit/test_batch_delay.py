@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,24 @@ def test_a_job_that_has_just_begun_is_taken_for_one_like_the_others_before() -> 
             now_s += 1
     with others_at_work(batch_delay, 3), batch_delay.job():
         assert batch_delay.max_s(0.1) == pytest.approx(0.1, rel=0.01)
+
+
+def test_a_forked_child_has_none_of_its_parents_jobs() -> None:
+    now_s = 0.0
+    batch_delay = BatchDelay(lambda: now_s)
+    with others_at_work(batch_delay, 4), batch_delay.job():
+        now_s = 1.0
+        child = os.fork()
+        if child == 0:
+            waits = True
+            try:
+                outside = batch_delay.max_s(0.1)
+                with batch_delay.job():
+                    waits = outside + batch_delay.max_s(0.1) > 0
+            finally:
+                os._exit(waits)
+        assert os.waitpid(child, 0)[1] == 0
+        assert batch_delay.max_s(0.1) > 0
 
 
 def test_no_call_waits_among_few_jobs_or_outside_of_one() -> None:
