@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from redis.exceptions import ResponseError
 
 from producer.hooks.registry import HOOKS
 from tasks.connection import RedisClient, connect_redis
+from tasks.ledger import batch_delay
+from tasks.ledger.batch_delay import BatchDelay
 from tasks.ledger.commits import JobFacts, Registration, Seen
 from tasks.ledger.keys import COUNTS, EVENTS, LEASES, JournalKeys, closed_key, head_key, job_key, open_key, since_key
 from tasks.ledger.ledger import Ledger
@@ -18,10 +24,13 @@ from tasks.ledger.shared_calls import ClaimCall, CloseCall, CommitCall, PublishC
 from tasks.ledger.states import JobState
 from tasks.names import QUEUE_ACTIVATE
 from tasks.settings import Settings
+from tests.benchmarks.redis import monitored
 from tests.integration import test_ledger
+from tests.waiting import wait_for
 
 OK = ("", "")
 NO_CHANGE = ("", "", "")
+LONG_S = 60.0  # only guards against hanging
 
 
 @pytest.fixture
@@ -76,6 +85,43 @@ def test_claims_of_several_jobs_are_granted_each_by_its_own_state(
     assert client.zrange(open_key(QUEUE_ACTIVATE), 0, -1) == client.zrange(since_key(QUEUE_ACTIVATE), 0, -1) == [later]
     assert set(client.zrange(LEASES, 0, -1)) == {taken, first, second}
     assert client.get(head_key(QUEUE_ACTIVATE)) == client.hget(job_key(second), "seq")
+
+
+CALLS: Mapping[str, Callable[[Ledger, str], Any]] = {
+    "claim": test_ledger.claim,
+    "publish": lambda ledger, job: ledger.begin_publishing(job, "t"),
+    "commit": lambda ledger, job: ledger.commit(job, "t", ("{}", ""), None, None, 0),
+    "close": lambda ledger, job: ledger.close(job, "t", JobState.DONE),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_calls_of_jobs_that_are_at_work_together_are_one_script(
+    ledger: Ledger, calls: SharedCalls, client: RedisClient, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of four threads wait for others; the fifth belongs to no job at work, and makes the call for all."""
+    monkeypatch.setattr(batch_delay, "_LONGEST_S", LONG_S)
+    ledger.batch_delay = BatchDelay(itertools.count(step=1_000_000).__next__)  # jobs take for ever
+    jobs = [submitted(ledger) for _ in range(5)] if name == "claim" else running(ledger, calls, 5)
+    meet = threading.Barrier(4)
+
+    def work(job: str) -> Any:
+        with ledger.batch_delay.job():
+            meet.wait(LONG_S)
+            return CALLS[name](ledger, job)
+
+    def all_wait() -> bool:
+        group = getattr(ledger._shared, name)._next
+        return len(group.items if group else []) == 4 or all(one.done() for one in others)
+
+    with monitored(client) as commands, ThreadPoolExecutor(4) as pool:
+        others = [pool.submit(work, job) for job in jobs[1:]]
+        wait_for(all_wait, "they do not come together")
+        assert CALLS[name](ledger, jobs[0])
+        assert all(one.result(LONG_S) for one in others)
+    # Redis is sent the same twice where it has to load the script first.
+    (script,) = {one.text for one in commands if one.name == "evalsha" and any(job in one.text for job in jobs)}
+    assert all(job_key(job) in script for job in jobs)
 
 
 def test_the_furthest_place_stays_when_an_earlier_job_starts_later(
