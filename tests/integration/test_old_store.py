@@ -110,6 +110,19 @@ def test_the_first_write_makes_records_of_the_documents_and_says_which_jobs_are_
     assert old.files.assets.complete()
 
 
+def test_a_job_is_superseded_by_its_assets_newest_and_that_one_by_none_in_any_order_of_reading(
+    old: Place,
+) -> None:
+    first, twice, third = (request(old, source, "often") for source in ("1" * 64, "2" * 64, "3" * 64))
+    for number, job in enumerate((first, twice, third, twice)):
+        document = old_document(job, old, registered(old, "often", number), number)
+        old.store.put(Bucket.RESULTS, f"{old.name}-{number}.json", document, "application/json")
+        old.redis.hset(f"aii:job:{job.job_id}", mapping={"state": "done", "task": job.task, "queue": job.queue})
+    record_old_assets(opened(old), old.name)
+    marks = [old.redis.hget(f"aii:job:{job.job_id}", "superseded_by") for job in (first, twice, third)]
+    assert marks == [twice.job_id, None, twice.job_id]
+
+
 def test_a_purge_finds_what_version_0_1_0_left_of_superseded_and_removed_assets(
     old: Place, stack_environment: dict[str, str]
 ) -> None:

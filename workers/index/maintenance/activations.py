@@ -28,7 +28,7 @@ from workers.index.maintenance.documents import Activation, Read, documents_at
 
 __all__ = ["Activations", "OnRecord", "activations_of"]
 
-_FORMAT: Final = 1  # of the file; another one for other tables, or another meaning of them
+_FORMAT: Final = 2  # of the file; another one for other tables, or another meaning of them
 _DOCUMENTS_AT_ONCE: Final = 500
 _READERS: Final = 64  # they mostly wait for S3
 _ASSETS_AT_ONCE: Final = 2_000
@@ -46,6 +46,7 @@ CREATE TABLE IF NOT EXISTS documents (
 CREATE TABLE IF NOT EXISTS assets (
     asset_id TEXT PRIMARY KEY, activated TEXT NOT NULL DEFAULT '', activation TEXT, removed TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS jobs (job_id TEXT, asset_id TEXT, PRIMARY KEY (job_id, asset_id)) WITHOUT ROWID;
 """
 _LIST: Final = "INSERT INTO documents (name) VALUES (?) ON CONFLICT (name) DO UPDATE SET listed = 1"
 _ADD: Final = """
@@ -54,6 +55,10 @@ DO UPDATE SET activated = excluded.activated, activation = excluded.activation W
 """
 _REMOVE: Final = """
 INSERT INTO assets (asset_id, removed) VALUES (?, ?) ON CONFLICT (asset_id) DO UPDATE SET removed = excluded.removed
+"""
+_SUPERSEDED: Final = """
+SELECT jobs.job_id, json_extract(assets.activation, '$.job_id') AS newest FROM jobs JOIN assets USING (asset_id)
+WHERE newest != jobs.job_id
 """
 
 
@@ -145,6 +150,7 @@ class Activations:
             database.executemany(_LIST, ((f"{key}\n{tag}",) for key, tag in store.list_tags(Bucket.RESULTS)))
             if self._count("documents", f"NOT listed AND state = {_COUNTED}"):  # S3 was set back, or a purge was done
                 database.execute("DELETE FROM assets")
+                database.execute("DELETE FROM jobs")
                 database.execute("UPDATE documents SET state = ?", (_UNREAD,))
             database.execute("DELETE FROM documents WHERE NOT listed")
 
@@ -175,6 +181,12 @@ class Activations:
         with self._database as database:
             database.executemany(_ADD, rows)
             database.executemany("UPDATE documents SET state = ? WHERE name = ?", states)
+
+    def note_jobs(self, some: Sequence[ActivationResult]) -> None:
+        """Keep which jobs some documents are of, for :meth:`superseded`."""
+        with self._database as database:
+            rows = [(one.job_id, one.asset_id) for one in some]
+            database.executemany("INSERT OR IGNORE INTO jobs (job_id, asset_id) VALUES (?, ?)", rows)
 
     # ── what was read ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -221,6 +233,13 @@ class Activations:
         while rows := self._database.execute(query, (last, _ASSETS_AT_ONCE)).fetchall():
             yield [_on_record(*row) for row in rows]
             last = rows[-1][0]
+
+    def superseded(self) -> Iterator[dict[str, str]]:
+        """Of the jobs that were noted, those that are not their asset's newest, and that one; some at a time. To be
+        called when everything is read."""
+        found = self._database.execute(_SUPERSEDED)
+        while rows := found.fetchmany(_ASSETS_AT_ONCE):
+            yield dict(rows)
 
     def _count(self, table: str, condition: str) -> int:
         ((count,),) = self._database.execute(f"SELECT count(*) FROM {table} WHERE {condition}")  # constants

@@ -22,8 +22,8 @@ from workers.index.collection.manifest import Manifest
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.collection.opened import Opened
 from workers.index.collection.translation import Translation
-from workers.index.maintenance.activations import Activations, OnRecord, activations_of
-from workers.index.maintenance.documents import Activation, belonging
+from workers.index.maintenance.activations import OnRecord, activations_of
+from workers.index.maintenance.documents import belonging
 
 __all__ = ["record_for_command", "record_old_assets"]
 
@@ -75,28 +75,17 @@ def _record(store: ObjectStore, client: RedisClient, files: CollectionStore, man
         def record(some: Sequence[ActivationResult]) -> None:
             for _ in bounded_map(write, some, _WRITERS):
                 pass
-            mark_outdated(client, _superseded(documents, some), {})
+            documents.note_jobs(some)
 
         documents.read(store, files.removals, belongs, lambda *_: None, record)
+        for superseded in documents.superseded():
+            mark_outdated(client, superseded, {})
         for some in documents.each():
             mark_outdated(client, {}, _removed(some))
         files.assets.mark_complete()
         if documents:
             logger.info("Collection %s: %d assets are on record now", manifest.collection, len(documents))
     documents.delete()
-
-
-def _superseded(documents: Activations, some: Sequence[ActivationResult]) -> dict[str, str]:
-    """Jobs whose asset was activated by a later one, and that one, as far as these documents tell, which are not among
-    the others yet."""
-    newest, superseded = dict[str, Activation](), dict[str, str]()
-    for activation in map(Activation.of, some):
-        known = newest.get(activation.asset_id) or documents.newest(activation.asset_id) or activation
-        older, newer = sorted((known, activation), key=lambda one: entry_order(one.journal_entry))
-        newest[activation.asset_id] = newer
-        if older.job_id != newer.job_id:
-            superseded[older.job_id] = newer.job_id
-    return superseded
 
 
 def _removed(some: Sequence[OnRecord]) -> dict[str, int]:
