@@ -1,7 +1,7 @@
 """The stream of events by which those who wait for jobs hear of their ends, each a CloudEvent (version 1.0).
 
-Written by the scripts that close a job (:mod:`tasks.ledger.scripts`), in the same transaction. An event does not name
-its job: producers who share a Redis could find each other's jobs by it. Its `subject` is a digest of the job's id,
+Written by the scripts that close a job (:mod:`tasks.ledger.shared_scripts`), in the same transaction. An event does not
+name its job: producers who share a Redis could find each other's jobs by it. Its `subject` is a digest of the job's id,
 which the one who knows the id can make (:func:`subject_of`).
 
 The stream is bounded, so a reader that falls far behind misses events; the ledger knows the truth.

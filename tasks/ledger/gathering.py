@@ -2,7 +2,7 @@
 them once.
 
 Calls that come while one is under way are made together, by the first of their threads, once it has ended. A thread
-that has time may wait for others before that: for as long as it says, or until one that has less time makes the call.
+may delay its call by up to `max_delay_s`, for others to join: the first of them whose own delay is over makes it.
 """
 
 from __future__ import annotations

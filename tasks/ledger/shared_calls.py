@@ -1,5 +1,5 @@
 """What workers ask of the ledger for each job, where calls of several threads become one script: it costs Redis less
-than one for each (:mod:`tasks.ledger.scripts`)."""
+than one for each (:mod:`tasks.ledger.shared_scripts`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from tasks.connection import RedisClient
-from tasks.ledger import commit_scripts, scripts
+from tasks.ledger import commit_scripts, shared_scripts
 from tasks.ledger.commits import Registration, Seen, registration_args, seen_args
 from tasks.ledger.gathering import Gathering
 from tasks.ledger.keys import CLOSED_BOUND, COUNTS, EVENTS, LEASES, JournalKeys, closed_key, job_key
@@ -79,10 +79,10 @@ class SharedCalls:
 
     def __init__(self, client: RedisClient, lease_ms: int, deaths_alone: int) -> None:
         self._terms = (lease_ms, deaths_alone)
-        self._claim = client.register_script(scripts.CLAIM)
-        self._publish = client.register_script(scripts.PUBLISH)
+        self._claim = client.register_script(shared_scripts.CLAIM)
+        self._publish = client.register_script(shared_scripts.PUBLISH)
         self._commit = client.register_script(commit_scripts.COMMIT)
-        self._close = client.register_script(scripts.CLOSE)
+        self._close = client.register_script(shared_scripts.CLOSE)
         self.claim: Gathering[ClaimCall, str] = Gathering(self._claim_all)
         self.publish: Gathering[PublishCall, bool] = Gathering(self._publish_all)
         self.commit: Gathering[CommitCall, list[str]] = Gathering(self._commit_all)

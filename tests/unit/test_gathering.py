@@ -105,14 +105,14 @@ def test_those_that_waited_for_an_interrupted_thread_call_by_themselves() -> Non
     assert all(answer in ("interrupted", 2 * number) for number, answer in zip([1, 2, 3], answers, strict=True))
 
 
-def test_a_call_that_has_time_is_made_with_the_next_one_that_has_none() -> None:
+def test_a_call_that_may_be_delayed_is_made_with_the_next_one_that_may_not() -> None:
     work = Work()
     gathering = Gathering(work)
     with ThreadPoolExecutor(1) as pool:
-        patient = pool.submit(gathering, 1, LONG_S)
+        delayed = pool.submit(gathering, 1, LONG_S)
         wait_for(lambda: gathering._next is not None, "the call does not wait")
         assert gathering(2) == 4
-        assert patient.result(LONG_S) == 2
+        assert delayed.result(LONG_S) == 2
     assert work.calls == [[1, 2]]
 
 
