@@ -80,7 +80,9 @@ class Settings(BaseSettings):
 
     # Both are checked before anything is decoded.
     max_image_bytes: int = Field(default=64 * 2**20, gt=0, description="largest image file, in bytes")
-    max_image_pixels: int = Field(default=100_000_000, gt=0, description="largest image, as width × height")
+    max_image_pixels: int = Field(
+        default=100_000_000, gt=0, description="largest image, as width × height; no side may be above 65,535"
+    )
 
     default_collection: str = Field(default="starter", description="collection of requests that name none")
     client: str = Field(

@@ -73,7 +73,7 @@ class TruncatedImage(BadInput):
 
 
 class TooLarge(BadInput):
-    """A file or an image is above a limit (AII_MAX_IMAGE_BYTES, AII_MAX_IMAGE_PIXELS).
+    """A file or an image is above a limit (AII_MAX_IMAGE_BYTES, AII_MAX_IMAGE_PIXELS, sides of 65,535 pixels).
 
     What to do: Send a smaller image, or raise the limit on both sides.
     """

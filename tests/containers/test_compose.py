@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.request import urlopen
 from uuid import uuid4
@@ -15,6 +16,7 @@ from pydantic import SecretStr
 
 from producer import Producer
 from producer.status import warm_workers
+from tasks.ledger.states import JobState
 from tasks.settings import Settings
 from tests.containers.images import ROOT
 from tests.photographs import crops
@@ -78,7 +80,13 @@ def test_its_services_do_jobs_and_workers_are_replaced_without_losing_one(
         photos = crops(40)
         jobs = [producer.activate(photo, asset_id=f"photo-{n}") for n, photo in enumerate(photos)]
         wait_for(lambda: any(job.state().closed for job in jobs), "no job ended")
-        compose("kill", "--signal", "KILL", "--", "worker")
+        with ThreadPoolExecutor(1) as pool:
+            killed = pool.submit(compose, "kill", "--signal", "KILL", "--", "worker")
+            while not killed.done():  # there is always more to do
+                jobs.append(producer.activate(photos[1 + len(jobs) % (len(photos) - 1)], asset_id=f"photo-{len(jobs)}"))
+                wait_for(lambda: killed.done() or jobs[-len(photos)].state().closed, "no job ended")
+        killed.result()
+        assert any(job.state() is JobState.RUNNING for job in jobs)
         compose(*UP, "--no-deps", "--force-recreate", "--scale", "worker=2", "worker")
         ended = dict(producer.wait_all(jobs, LIMIT_S))
         assert {result.status for result in ended.values()} <= {"activated", "passive"}
