@@ -15,7 +15,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image, IptcImagePlugin
+from PIL import Image, ImageCms, IptcImagePlugin
 
 from tasks.errors import BadInput
 from tests import images_zoo as zoo
@@ -231,11 +231,22 @@ def test_exif_s_orientation_goes_before_xmp_s() -> None:
 MANY_NAMES = b"".join(b'<a xmlns:p%d="http://ns.adobe.com/tiff/1.0/"/>' % number for number in range(1000))
 
 
-@pytest.mark.parametrize(
-    "packet", [XMP.decode().encode("utf-16"), b'<!DOCTYPE x [<!ENTITY a "b">]>' + XMP, XMP + MANY_NAMES]
-)
-def test_xmp_that_cannot_be_cleaned_is_lost_and_named(packet: bytes) -> None:
-    image, lost = published(jpeg_with(zoo.segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + packet)))
+UNREADABLE_XMP = {
+    "UTF-16": XMP.decode().encode("utf-16"),
+    "Latin-1": XMP.replace("é".encode(), "é".encode("latin-1")),
+    "said to be Latin-1": b'<?xml version="1.0" encoding="ISO-8859-1"?>' + XMP,
+    "said to be in no encoding": b'\xef\xbb\xbf<?xml version="1.0" encoding="foo"?>' + XMP,
+    "said to be in a code that is no text's": b"<?xml version='1.0' encoding = 'hex'?>" + XMP,
+    "with a document type": b'<!DOCTYPE x [<!ENTITY a "b">]>' + XMP,
+    "with many names": XMP + MANY_NAMES,
+}
+
+
+@pytest.mark.parametrize("keep", ["all", "rights"])
+@pytest.mark.parametrize("name", UNREADABLE_XMP)
+def test_xmp_that_cannot_be_cleaned_is_lost_and_named(name: str, keep: Keep) -> None:
+    packet = UNREADABLE_XMP[name]
+    image, lost = published(jpeg_with(zoo.segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + packet)), keep)
     assert "xmp" not in image.info
     assert lost == ("XMP: too long, not UTF-8, with a document type, or with many names for one namespace",)
 
@@ -362,7 +373,17 @@ def test_xmp_too_long_for_a_jpeg_is_published_with_its_rights_alone() -> None:
 RIGHTS_HIDDEN = {
     "damaged": XMP.replace(b"</rdf:RDF>", b""),
     "deep": XMP.replace(b"<dc:rights>", b"<dc:rights>" + b"<a>" * 3000 + b"</a>" * 3000),
-    "of many nodes": XMP.replace(b"<dc:rights>", b"<dc:rights>" + b"<a/>" * 200_000),
+    **{
+        f"of many {what}": XMP.replace(b"<dc:rights>", part * 60_000 + b"<dc:rights>")
+        for what, part in {
+            "elements": b"<a/>",
+            "attributes": b"<a b='' c=''/>",
+            "namespaces": b"<a xmlns:b='c'/>",
+            "comments": b"<!---->",
+            "instructions": b"<?a?>",
+            "CDATA sections": b"<![CDATA[a]]>b",
+        }.items()
+    },
 }
 
 
@@ -370,6 +391,16 @@ RIGHTS_HIDDEN = {
 def test_rights_that_cannot_be_found_in_xmp_are_said_to_be_lost(name: str) -> None:
     lost = published(zoo.saved(zoo.photo(), "WEBP", xmp=RIGHTS_HIDDEN[name]), "rights")[1]
     assert any("its rights were not found" in line for line in lost)
+
+
+def test_rights_are_found_in_xmp_that_says_its_encoding_among_comments_and_many_properties() -> None:
+    others = b"<!-- a --><?b c?><dc:subject/>\n" * 10_000
+    packet = b'<?xml version="1.0" encoding="UTF-8"?>' + XMP.replace(b"<dc:rights>", others + b"<dc:rights>")
+    image, lost = published(zoo.saved(zoo.photo(), "WEBP", xmp=packet), "rights")
+    found = xmp_of(image)
+    assert not any("XMP" in line for line in lost)
+    assert "(c) é".encode() in found
+    assert not any(part in found for part in (b"dc:subject", b"<!--", b"<?b"))
 
 
 def test_what_describes_a_gain_map_is_found_in_one_pass_however_many_names_it_has(
@@ -408,6 +439,26 @@ def test_a_png_s_texts_that_hold_much_are_carried_and_not_read() -> None:
     assert len(blocks.texts) == 100
     assert blocks.photoshop == RESOURCES
     assert any("'Raw profile type exif'" in line for line in blocks.lost)
+
+
+def test_a_png_s_damaged_texts_are_inflated_once_and_cost_no_other_text_and_no_profile() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    damaged = [
+        zoo.chunk(b"zTXt", b"Raw profile type %s\0\0" % name + b"x") for name in (b"exif", b"APP1", b"xmp", b"8bim")
+    ]
+    packet = zoo.chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0x")
+    colours = zoo.chunk(b"iCCP", b"a\0\0" + zlib.compress(profile))
+    chunks = (*damaged * 4, packet, packet, colours, colours, raw_profile(b"iptc", RESOURCES))
+    blocks = decode(zoo.with_png_chunks(zoo.saved(zoo.photo(), "PNG"), *chunks), zoo.LIMITS).blocks
+    assert blocks.profile == profile
+    assert blocks.photoshop == RESOURCES
+    for said in (
+        "'Raw profile type xmp': damaged",
+        "'Raw profile type xmp': a second",
+        "'XML:com.adobe.xmp': a second",
+    ):
+        assert any(said in line for line in blocks.lost)
+    assert "ICC profile: a second one" in blocks.lost
 
 
 def test_a_gif_s_comment_and_xmp_are_published() -> None:

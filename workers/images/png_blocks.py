@@ -21,7 +21,8 @@ _XMP_HEADER: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _RAW: Final = b"Raw profile type "
 # Texts that hold metadata, and what is read of them; any other text is carried as it is, still compressed.
 _RAW_NAMES: Final = frozenset(_RAW + kind for kind in (b"exif", b"APP1", b"xmp", b"8bim", b"iptc"))
-_MAX_INFLATED, _MAX_INFLATED_IN_ALL = 4 << 20, 16 << 20
+# Of each of them, and of the profile; each is inflated once, sound or not.
+_MAX_INFLATED: Final = 4 << 20
 _TEXTS: Final = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _RAW_PROFILE: Final = re.compile(rb"\s{0,8}([\w ]{1,16})\n\s{0,16}(\d{1,9})\n([0-9a-fA-F\s]*)\Z")
 
@@ -38,7 +39,7 @@ class Found:
         self._density: Density | None = None
         self._texts: list[tuple[bytes, bytes]] = []
         self._lost: list[str] = []
-        self._to_inflate = _MAX_INFLATED_IN_ALL
+        self._tried: set[bytes] = set()
 
     def note(self, kind: bytes, body: bytes) -> None:
         """One chunk's type and body."""
@@ -88,15 +89,17 @@ class Found:
 
     def _note_text(self, kind: bytes, body: bytes) -> None:
         name = body[:80].split(b"\0")[0]
-        if name == _XMP_KEYWORD:
-            self._xmp = self._xmp or self._text(kind, name, body)
-        elif name in _RAW_NAMES:
-            if name.removeprefix(_RAW) in self._raw:
-                self._lose(f"text {name.decode('latin-1')!r}: a second one")
-            else:
-                self._note_raw(name, self._text(kind, name, body))
-        else:
+        if name != _XMP_KEYWORD and name not in _RAW_NAMES:
             self._texts.append((name, chunk(kind, body)))
+        elif name in self._tried:
+            self._lose(f"text {name.decode('latin-1')!r}: a second one")
+        else:
+            self._tried.add(name)
+            text = self._text(kind, name, body)
+            if name == _XMP_KEYWORD:
+                self._xmp = text
+            else:
+                self._note_raw(name, text)
 
     def _note_raw(self, name: bytes, text: bytes | None) -> None:
         found = _RAW_PROFILE.match(text) if text else None
@@ -121,29 +124,30 @@ class Found:
         else:
             compressed = rest[:1] == b"\1"
             rest = rest[2:].split(b"\0", 2)[-1]
-        text = self._inflated(rest) if compressed else rest
+        text = _inflated(rest) if compressed else rest
         if text is None:
             self._lose(f"text {name.decode('latin-1')!r}: damaged, or longer than {_MAX_INFLATED >> 20} MiB")
         return text
 
     def _note_profile(self, body: bytes) -> None:
+        if b"iCCP" in self._tried:
+            self._lose("ICC profile: a second one")
+            return
+        self._tried.add(b"iCCP")
         _, _, rest = body.partition(b"\0")
-        self._profile = self._profile or self._inflated(rest[1:])
+        self._profile = _inflated(rest[1:])
         if self._profile is None:
             self._lose("ICC profile: damaged; the picture was read as sRGB")
 
-    def _inflated(self, data: bytes) -> bytes | None:
-        """None where it is damaged or too long, by itself or with what came before."""
-        limit, inflater = min(_MAX_INFLATED, self._to_inflate), zlib.decompressobj()
-        if not limit:
-            return None
-        try:
-            text = inflater.decompress(data, limit)
-        except zlib.error:
-            self._to_inflate -= limit
-            return None
-        self._to_inflate -= len(text)
-        return text if inflater.eof else None
+
+def _inflated(data: bytes) -> bytes | None:
+    """None where it is damaged or too long."""
+    inflater = zlib.decompressobj()
+    try:
+        text = inflater.decompress(data, _MAX_INFLATED)
+    except zlib.error:
+        return None
+    return text if inflater.eof else None
 
 
 def with_metadata(data: bytes, carried: Publishable, colours: Mapping[bytes, bytes]) -> bytes:

@@ -21,8 +21,11 @@ __all__ = [
 MAX_BYTES: Final = 1 << 22
 # Each name of a namespace is sought in the whole packet; writers use one.
 _MAX_PREFIXES: Final = 8
-# A document of more would take hundreds of megabytes, and one as deep as Python's stack could not be written.
-_MAX_NODES, _MAX_DEPTH = 100_000, 100
+# Elements, attributes, names of namespaces, comments, instructions and CDATA sections: more would take seconds, and a
+# document as deep as Python's stack could not be written.
+_MAX_NODES, _MAX_DEPTH = 50_000, 100
+# What an XML declaration says, which stands at the beginning or is an error.
+_ENCODING: Final = re.compile(rb"(?:\xef\xbb\xbf)?<\?xml\s[^>]{0,256}?\sencoding\s{0,64}=\s{0,64}[\"']([^\"'>]{0,64})")
 
 _TIFF = b"http://ns.adobe.com/tiff/1.0/"
 _XMP = b"http://ns.adobe.com/xap/1.0/"
@@ -50,11 +53,13 @@ _RDF: Final = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 
 
 def readable(packet: bytes) -> bool:
-    """Whether this is UTF-8, of a bounded length, without a document type, which could make a reader expand it, and
-    without many names for one namespace."""
+    """Whether this is UTF-8, and says of itself nothing else, of a bounded length, without a document type, which could
+    make a reader expand it, and without many names for one namespace."""
     if len(packet) > MAX_BYTES or any(part in packet for part in (b"\0", b"<!DOCTYPE", b"<!ENTITY")):
         return False
-    return all(len(_prefixes(packet, n)) <= _MAX_PREFIXES for n in (_TIFF, _XMP, _GAIN_MAP, _CONTAINER, _CAMERA))
+    return _is_utf8(packet) and all(
+        len(_prefixes(packet, n)) <= _MAX_PREFIXES for n in (_TIFF, _XMP, _GAIN_MAP, _CONTAINER, _CAMERA)
+    )
 
 
 def orientation_of(packet: bytes) -> int | None:
@@ -88,21 +93,30 @@ def cleaned(packet: bytes) -> bytes:
 
 def parses(packet: bytes) -> bool:
     """Whether it is well-formed XML, of a bounded number of nodes and depth."""
-    nodes = depth = deepest = 0
+    nodes = depth = 0
 
-    def opened(_: str, attributes: dict[str, str]) -> None:
-        nonlocal nodes, depth, deepest
-        nodes, depth = nodes + 1 + len(attributes), depth + 1
-        deepest = max(deepest, depth)
-        if nodes > _MAX_NODES or deepest > _MAX_DEPTH:
+    def count(*_: object) -> None:
+        nonlocal nodes
+        nodes += 1
+        if nodes > _MAX_NODES:
+            raise ValueError
+
+    def opened(_: str, attributes: list[str]) -> None:
+        nonlocal nodes, depth
+        nodes, depth = nodes + len(attributes) // 2, depth + 1
+        count()
+        if depth > _MAX_DEPTH:
             raise ValueError
 
     def closed(_: str) -> None:
         nonlocal depth
         depth -= 1
 
-    parser = ParserCreate(namespace_separator=" ")
+    parser = ParserCreate("utf-8", namespace_separator=" ")
+    parser.ordered_attributes = True
     parser.StartElementHandler, parser.EndElementHandler = opened, closed
+    parser.StartNamespaceDeclHandler = parser.StartCdataSectionHandler = count
+    parser.CommentHandler = parser.ProcessingInstructionHandler = count
     try:
         parser.Parse(packet, True)
     except (ExpatError, ValueError):
@@ -113,7 +127,7 @@ def parses(packet: bytes) -> bool:
 def rights_only(packet: bytes) -> bytes | None:
     """Of a packet that parses, one with the properties that say whose picture it is, and what may be done with it; None
     without any."""
-    document = minidom.parseString(packet)
+    document = minidom.parseString(packet.decode())
     kept = 0
     for description in document.getElementsByTagNameNS(_RDF, "Description"):
         if description.parentNode is None or description.parentNode.localName != "RDF":
@@ -139,12 +153,20 @@ def _reduce(description: minidom.Element) -> int:
             kept += 1
         else:
             description.removeAttributeNode(attribute)
-    for child in list(description.childNodes):
-        if child.nodeType == Node.ELEMENT_NODE and _is_right(child):
-            kept += 1
-        else:
-            description.removeChild(child)
-    return kept
+    children = [child for child in description.childNodes if child.nodeType == Node.ELEMENT_NODE and _is_right(child)]
+    description.childNodes[:] = children  # one by one, each removal moves all that follow
+    return kept + len(children)
+
+
+def _is_utf8(packet: bytes) -> bool:
+    declared = _ENCODING.match(packet)
+    if declared and declared[1].lower() not in (b"utf-8", b"utf8"):
+        return False
+    try:
+        packet.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_right(node: minidom.Node) -> bool:
