@@ -47,7 +47,8 @@ from workers.extractors.probes import probes
 from workers.extractors.registry import load_extractor
 from workers.images import Limits, decode, encode
 from workers.images.tensors import to_input
-from workers.index.codec.codec import Codec, one_thread, search
+from workers.index.codec.codec import Codec, search
+from workers.index.codec.probes import one_thread
 
 LIMITS = Limits(max_bytes=64 * 2**20, max_pixels=100_000_000)
 NOT_MEASURED = "not measured"

@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from workers.index.codec.codec import Codec, Codes, Features, append, one_thread, search, search_many
+from workers.index.codec.codec import Codec, Codes, Features, append, search, search_many
+from workers.index.codec.probes import one_thread
 
 __all__ = ["Candidates", "FirstMatches", "Index", "Positions", "exact_first_matches", "found_by_edit", "recall_by_edit"]
 

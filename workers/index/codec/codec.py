@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,58 +14,13 @@ import numpy.typing as npt
 from tasks.errors import InvalidRequest
 from workers.index.codec.coarse import Cells
 from workers.index.codec.family import Family, make_index
+from workers.index.codec.probes import Probe, batched, search_cells
 from workers.index.codec.shells import Shells
 from workers.index.codec.target import Target
 
 Features = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
 Positions = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A query, prepared for comparison with codes; or Q of them, see :func:`together`.
-
-    Attributes:
-        query: (1, T) float32, the feature in the space of the index.
-        cells: (1, nprobe) int64, the cells to search; None for an index without cells.
-        distances: (1, nprobe) float32, squared distances of their centroids; None likewise.
-    """
-
-    query: Any
-    cells: Any | None
-    distances: Any | None
-
-    @property
-    def nprobe(self) -> int:
-        """How many cells are searched; 1 for an index without."""
-        return 1 if self.cells is None else int(self.cells.shape[1])
-
-    def of_nearest(self, nprobe: int) -> Probe:
-        """The same in the nearest cells only."""
-        if self.cells is None or self.distances is None or nprobe >= self.nprobe:
-            return self
-        return Probe(self.query, self.cells[:, :nprobe], self.distances[:, :nprobe])
-
-    def among(self, cells: range) -> Probe:
-        """The same in those of its cells that are among these only; they may be none."""
-        if self.cells is None or self.distances is None:
-            return self
-        chosen = (self.cells[0] >= cells.start) & (self.cells[0] < cells.stop)
-        return Probe(self.query, self.cells[:, chosen], self.distances[:, chosen])
-
-
-def together(probes: Sequence[Probe]) -> Probe:
-    """Some queries of an index with cells as one of Q rows; those of fewer cells than others have cells of −1, in which
-    FAISS searches nothing."""
-    if len(probes) == 1:
-        return probes[0]
-    query, most = np.concatenate([probe.query for probe in probes]), max(probe.nprobe for probe in probes)
-    cells, distances = np.full((len(probes), most), -1, np.int64), np.zeros((len(probes), most), np.float32)
-    for row, probe in enumerate(probes):
-        assert probe.cells is not None
-        cells[row, : probe.nprobe], distances[row, : probe.nprobe] = probe.cells[0], probe.distances
-    return Probe(query, cells, distances)
 
 
 class Codec:
@@ -204,17 +157,6 @@ class Codec:
         return index
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Have FAISS use the calling thread only: a single query is answered sooner than other threads are woken for it."""
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(threads)
-
-
 def append(index: Any, codes: Codes) -> None:
     """Add codes (N, code_size) at the next positions of an index in RAM."""
     if not len(codes):
@@ -288,7 +230,9 @@ def search(index: Any, probe: Probe, k: int) -> Sequence[tuple[int, float]]:
     Search parameters are passed with the call: the index is shared by threads and never changed.
     """
     inner = Family(index).inner
-    distances, positions = inner.search(probe.query, k) if probe.cells is None else search_cells(inner, probe, k)
+    distances, positions = (
+        inner.search(probe.query, k) if probe.cells is None else search_cells(inner, batched([probe]), k)
+    )
     return pairs_of(distances[0], positions[0])
 
 
@@ -313,38 +257,10 @@ def search_among(codec: Codec, index: Any, probe: Probe, k: int, positions: Posi
     chosen = np.zeros(index.ntotal, dtype=bool)
     chosen[positions] = True
     bits = np.packbits(chosen, bitorder="little")
-    distances, found = search_cells(inner, probe, k, faiss.IDSelectorBitmap(bits))
+    distances, found = search_cells(inner, batched([probe]), k, faiss.IDSelectorBitmap(bits))
     return pairs_of(distances[0], found[0])
 
 
 def pairs_of(distances: Features, positions: Positions) -> Sequence[tuple[int, float]]:
     """What was found for one query, (k,) each, in which −1 stands for nothing."""
     return [(p, d) for p, d in zip(positions.tolist(), distances.tolist(), strict=True) if p >= 0]
-
-
-@lru_cache(maxsize=64)
-def _in_cells(nprobe: int) -> Any:
-    """To search so many cells; made once, since that takes as long as a third of a search."""
-    return faiss.SearchParametersIVF(nprobe=nprobe)
-
-
-def search_cells(inner: Any, probe: Probe, k: int, selector: Any = None, *, pairs: bool = False) -> tuple[Any, Any]:
-    """Distances and positions (Q, k) of the nearest entries in the cells of Q queries, −1 where there are fewer; by the
-    calling thread, which lets go of Python's lock once for all of them.
-
-    This is the FAISS method behind its Python wrapper: the wrapper reads `nprobe` from the index, this one takes it
-    from the call.
-
-    Args:
-        pairs: name an entry by its cell, in the upper 32 bits, and its place in the cell's list, not by its position.
-    """
-    assert probe.cells is not None, "an index with cells is searched by them"
-    count, nprobe = probe.cells.shape
-    distances, positions = np.empty((count, k), dtype=np.float32), np.empty((count, k), dtype=np.int64)
-    query, cells, coarse, *found = map(
-        faiss.swig_ptr, (probe.query, probe.cells, probe.distances, distances, positions)
-    )
-    asked = faiss.SearchParametersIVF(nprobe=nprobe, sel=selector) if selector else _in_cells(nprobe)
-    with one_thread() if count > 1 else nullcontext():
-        inner.search_preassigned_c(count, query, k, cells, coarse, *found, pairs, asked)
-    return distances, positions

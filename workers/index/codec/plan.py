@@ -14,7 +14,6 @@ import numpy as np
 from tasks.errors import InvalidRequest
 from tasks.messages import USUAL_NPROBE, Frozen
 from workers.index.codec.coarse import TWO_STAGE_FLOATS
-from workers.index.codec.codec import one_thread
 from workers.index.codec.measured import (
     CELL_BYTES,
     Measured,
@@ -24,6 +23,7 @@ from workers.index.codec.measured import (
     product_family,
     rotated_dimensions,
 )
+from workers.index.codec.probes import one_thread
 from workers.index.codec.stored import FeatureFormat, kept_twice
 
 __all__ = [

@@ -14,8 +14,9 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from workers.index.codec.codec import Codec, Features, Positions, Probe, search, search_cells, together
+from workers.index.codec.codec import Codec, Features, Positions, search
 from workers.index.codec.listed import Listed
+from workers.index.codec.probes import Probe, batched, search_cells
 
 __all__ = ["Found", "Stack", "columns", "merged"]
 
@@ -49,7 +50,7 @@ class Stack:
         Where there are cells, all probes are searched for by one call of FAISS."""
         if self.index is None:
             return [merged([self._each(probe, k)], k) for probe in probes]
-        distances, labels = search_cells(self.index, together(probes), k, pairs=len(self._indexes) > 1)
+        distances, labels = search_cells(self.index, batched(probes), k, pairs=len(self._indexes) > 1)
         if len(probes) == 1:
             found = labels[0] >= 0
             return [merged([self._resolved(labels[0][found], distances[0][found])], k)]

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tasks.results import Match
-from workers.index.codec.codec import Features, Probe
+from workers.index.codec.codec import Features
+from workers.index.codec.probes import Probe
 from workers.index.collection.finder import Finder, Sought
 from workers.index.collection.generation import Asked, Generation, evidence_of, matches_of, supposed_hits
 from workers.index.collection.reranking import RERANKED

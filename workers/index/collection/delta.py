@@ -12,18 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from workers.index.codec.codec import (
-    Codec,
-    Positions,
-    Probe,
-    append,
-    pairs_of,
-    search,
-    search_among,
-    search_cells,
-    together,
-)
+from workers.index.codec.codec import Codec, Positions, append, pairs_of, search, search_among
 from workers.index.codec.family import Family
+from workers.index.codec.probes import Probe, batched, search_cells
 from workers.index.codec.stored import FeatureFormat, Rows
 from workers.index.collection.feature_table import rows_of
 from workers.index.collection.journal import Change
@@ -87,7 +78,7 @@ class Delta:
             return [[] for _ in probes]
         if where or not self._codec.has_cells:
             return [best(partial(self._search, probe, where=where), k, _any) for probe in probes]
-        at_once = zip(probes, *search_cells(self._searched, together(probes), k), strict=True)
+        at_once = zip(probes, *search_cells(self._searched, batched(probes), k), strict=True)
         return [self._deep_enough(probe, k, pairs_of(distances, positions)) for probe, distances, positions in at_once]
 
     @property

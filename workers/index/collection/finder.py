@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from tasks.shards import Shard
-from workers.index.codec.codec import Probe
+from workers.index.codec.probes import Probe
 from workers.index.codec.stack import Found, columns, merged
 from workers.index.collection.manifest import Pointer
 from workers.index.collection.segment import Hit

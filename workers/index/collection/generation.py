@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tasks.results import Match
-from workers.index.codec.codec import Codec, Features, Probe, search
+from workers.index.codec.codec import Codec, Features, search
+from workers.index.codec.probes import Probe
 from workers.index.codec.stored import exact_distances
 from workers.index.collection.changes import Change
 from workers.index.collection.delta import Delta

@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.errors import CorruptSegment
-from workers.index.codec.codec import Codec, Codes, Positions, Probe, code_at, codes_at, codes_of, search, search_among
+from workers.index.codec.codec import Codec, Codes, Positions, code_at, codes_at, codes_of, search, search_among
 from workers.index.codec.kept import Kept, Mask
 from workers.index.codec.listed import Listed
 from workers.index.codec.mapped import map_index, write_index
+from workers.index.codec.probes import Probe
 from workers.index.codec.stored import Rows
 from workers.index.collection.feature_table import map_features, merge_features
 from workers.index.collection.hidden import not_hidden, read_hidden

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from tasks.errors import CorruptSegment
-from workers.index.codec.codec import Codec, Probe
+from workers.index.codec.codec import Codec
+from workers.index.codec.probes import Probe
 from workers.index.codec.stack import Found, Stack, columns, merged
 from workers.index.codec.stored import Rows
 from workers.index.collection.files import CollectionStore

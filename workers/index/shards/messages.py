@@ -13,7 +13,7 @@ from pydantic import Field
 from tasks.errors import InvalidRequest
 from tasks.messages import Frozen
 from tasks.names import COLLECTION_PATTERN
-from workers.index.codec.codec import Probe
+from workers.index.codec.probes import Probe
 from workers.index.codec.stack import Found
 from workers.index.collection.finder import Scope, Sought
 from workers.index.collection.manifest import Pointer

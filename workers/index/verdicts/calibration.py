@@ -99,7 +99,7 @@ class Calibration(Frozen):
 
     def rate(self, score: float, nprobe: int, assets: int) -> float:
         """Share of unrelated queries that have a match of this score or a better one."""
-        arrays = _arrays_of(_Itself(self), nprobe, assets)
+        arrays = _arrays_of(_IdentityKey(self), nprobe, assets)
         return float(np.interp(score, arrays.scores, arrays.rates, left=0.0))
 
     def copies(self, score: float, nprobe: int) -> float | None:
@@ -127,7 +127,7 @@ class Calibration(Frozen):
 
     def _reached(self, rate: float, nprobe: int, assets: int) -> float | None:
         """The highest score at which the rate's upper end is at most this."""
-        rates = _arrays_of(_Itself(self), nprobe, assets).rates
+        rates = _arrays_of(_IdentityKey(self), nprobe, assets).rates
         passed = int(np.searchsorted(rates, rate, side="right"))
         if passed == 0:
             return None
@@ -140,7 +140,7 @@ class Calibration(Frozen):
     def probability(self, score: float, nprobe: int, assets: int, views: int = 1) -> float | None:
         """How likely a copy is, where copies and unrelated images are asked for equally often: the share of copies that
         look this bad or worse, beside the share of unrelated images that look this good or better in one of `views`."""
-        arrays = _arrays_of(_Itself(self), nprobe, assets)
+        arrays = _arrays_of(_IdentityKey(self), nprobe, assets)
         found = arrays.copies
         if not len(found) or found[-1] <= 0:
             return None
@@ -158,7 +158,7 @@ class _Arrays(NamedTuple):
     copies: np.ndarray
 
 
-class _Itself:
+class _IdentityKey:
     """Tells calibrations apart by what they are, not by what they say, which would take long to compare."""
 
     def __init__(self, calibration: Calibration) -> None:
@@ -168,13 +168,13 @@ class _Itself:
         return id(self.calibration)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Itself) and other.calibration is self.calibration
+        return isinstance(other, _IdentityKey) and other.calibration is self.calibration
 
 
 @lru_cache(maxsize=64)
-def _arrays_of(itself: _Itself, nprobe: int, assets: int) -> _Arrays:
+def _arrays_of(key: _IdentityKey, nprobe: int, assets: int) -> _Arrays:
     """Kept, since an answer asks a dozen times, and many answers of one collection ask the same."""
-    known = itself.calibration
+    known = key.calibration
     curve = known.curve(nprobe)
     place = np.interp(math.log(max(assets, _FEWEST_ASSETS)), np.log(known.assets), np.arange(len(known.assets)))
     low = int(place)  # between two numbers of assets, by their logarithms

@@ -24,7 +24,7 @@ COHORT_CELLS: Final = 16
 # The nearest assets may be versions of the first match, which says nothing against it.
 LEFT_OUT: Final = 10
 # So is whatever is as far as the first match, but for rounding: an archive may hold one file a hundred times.
-_AS_FAR: Final = 1 + 1e-5
+_TIE_TOLERANCE: Final = 1 + 1e-5
 
 
 def cohort(distractors: Sequence[float], assets: Sequence[float]) -> list[float]:
@@ -34,7 +34,7 @@ def cohort(distractors: Sequence[float], assets: Sequence[float]) -> list[float]
         distractors: distances of the nearest distractors, ascending.
         assets: distances of the nearest assets, ascending; the first ones are left out, and those as near as the first.
     """
-    rest = [distance for distance in assets[LEFT_OUT : LEFT_OUT + COHORT + 1] if distance > assets[0] * _AS_FAR]
+    rest = [distance for distance in assets[LEFT_OUT : LEFT_OUT + COHORT + 1] if distance > assets[0] * _TIE_TOLERANCE]
     return sorted([*distractors[: COHORT + 1], *rest])[: COHORT + 1]
 
 
