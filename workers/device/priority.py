@@ -15,4 +15,6 @@ _NICENESS: Final = 10  # from 0 to 19; a thread of 0 gets nine times the share o
 def lower_priority() -> None:
     """From now on, the calling thread gets the time that queries, servers and producers on this machine leave."""
     if sys.platform == "linux":  # elsewhere niceness is the whole process's
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        thread = threading.get_native_id()
+        # A worker may have been started at a higher one, and none may lower its own.
+        os.setpriority(os.PRIO_PROCESS, thread, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
