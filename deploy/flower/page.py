@@ -110,12 +110,14 @@ class OperationsPage(BaseHandler):  # type: ignore[misc]  # as above
 
 @cache
 def operations_html() -> str:
-    """The README as HTML, each heading with its anchor as GitHub names it."""
+    """The README as HTML: headings with anchors as GitHub names them, and commands that the keyboard can scroll."""
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = markdown.parse(Path(deploy.__file__).with_name("README.md").read_text("utf-8"))
     for token, inline in pairwise(tokens):
         if token.type == "heading_open":
             token.attrSet("id", _anchor(inline.content))
+        elif token.type in ("code_block", "fence"):
+            token.attrSet("tabindex", "0")
         for part in inline.children or ():
             if part.type == "link_open" and not str(part.attrGet("href")).startswith(("#", "https://")):
                 part.attrs.pop("href")  # a file that is not served here

@@ -177,5 +177,6 @@ def test_log_lines_of_a_job_are_found_in_the_logs_of_workers_only(tmp_path: Path
 
 def test_the_operations_are_served_with_the_sections_that_problems_lead_to() -> None:
     text = operations_html()
+    assert text.count("<pre") == text.count('<pre tabindex="0"')  # commands are wider than a small screen
     assert set(ANCHORS.values()) <= set(re.findall(r'<h3 id="([^"]+)"', text))
     assert "<script" not in text
