@@ -262,5 +262,5 @@ def search_among(codec: Codec, index: Any, probe: Probe, k: int, positions: Posi
 
 
 def pairs_of(distances: Features, positions: Positions) -> Sequence[tuple[int, float]]:
-    """What was found for one query, (k,) each, in which −1 stands for nothing."""
+    """What was found for one query, (k,) each; the position is −1 where nothing was found."""
     return [(p, d) for p, d in zip(positions.tolist(), distances.tolist(), strict=True) if p >= 0]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.index.codec.codec import Codec, Features, Positions, search
-from workers.index.codec.listed import Listed
+from workers.index.codec.mapped_lists import MappedLists
 from workers.index.codec.probes import Probe, batched, search_cells
 
 __all__ = ["Found", "Stack", "columns", "merged"]
@@ -31,18 +31,18 @@ class Stack:
     """Searches indexes of one codec together. Thread-safe; they stay open as long as it does.
 
     Args:
-        listed: their inverted lists, for a codec with cells.
+        lists: their inverted lists, for a codec with cells.
     """
 
-    def __init__(self, codec: Codec, indexes: Sequence[Any], listed: Sequence[Listed]) -> None:
+    def __init__(self, codec: Codec, indexes: Sequence[Any], lists: Sequence[MappedLists]) -> None:
         self._indexes = list(indexes)
-        self._listed = list(listed)
+        self._lists = list(lists)
         self.index: Any = None  # of all entries; None where there is no cell, or no index, to search together
-        if self._listed:
-            self._stacked = _behind_each_other([listed.lists for listed in self._listed])
+        if self._lists:
+            self._stacked = _behind_each_other([one.lists for one in self._lists])
             self.index = codec.shells.over(self._stacked)
-        if len(self._listed) > 1:
-            for one in self._listed:
+        if len(self._lists) > 1:
+            for one in self._lists:
                 one.warm()
 
     def search(self, probes: Sequence[Probe], k: int) -> list[Found]:
@@ -76,10 +76,10 @@ class Stack:
             return np.zeros_like(labels), labels, distances
         cells, places = labels >> _PLACE_BITS, labels & ((1 << _PLACE_BITS) - 1)
         numbers, positions = np.zeros_like(labels), np.empty_like(labels)
-        for number, listed in enumerate(self._listed):
-            sizes = listed.sizes[cells]
+        for number, lists in enumerate(self._lists):
+            sizes = lists.sizes[cells]
             here = (places >= 0) & (places < sizes)
-            numbers[here], positions[here] = number, listed.at(cells[here], places[here])
+            numbers[here], positions[here] = number, lists.at(cells[here], places[here])
             places = places - sizes  # in the lists of the indexes that follow; less than none where it was found
         return numbers, positions, distances
 

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from tasks.errors import CorruptSegment
 from workers.index.codec.codec import Codec, Codes, Positions, code_at, codes_at, codes_of, search, search_among
 from workers.index.codec.kept import Kept, Mask
-from workers.index.codec.listed import Listed
 from workers.index.codec.mapped import map_index, write_index
+from workers.index.codec.mapped_lists import MappedLists
 from workers.index.codec.probes import Probe
 from workers.index.codec.stored import Rows
 from workers.index.collection.feature_table import map_features, merge_features
@@ -206,9 +206,9 @@ class Segment:
         return codes_of(self.index)
 
     @cached_property
-    def listed(self) -> Listed:
+    def lists(self) -> MappedLists:
         """Its inverted lists; only of a codec with cells."""
-        return Listed(self.index)
+        return MappedLists(self.index)
 
     @property
     def stored(self) -> Rows:

@@ -27,8 +27,8 @@ class Segments:
 
     def __init__(self, codec: Codec, segments: Sequence[Segment]) -> None:
         self.segments = list(segments)
-        listed = [segment.listed for segment in segments] if codec.has_cells else []
-        self._stack = Stack(codec, [segment.index for segment in segments], listed)
+        lists = [segment.lists for segment in segments] if codec.has_cells else []
+        self._stack = Stack(codec, [segment.index for segment in segments], lists)
         hidden = [(number << _POSITION_BITS) + segment.hidden for number, segment in enumerate(segments)]
         self._hidden = np.concatenate([np.empty(0, dtype=np.int64), *hidden])
 

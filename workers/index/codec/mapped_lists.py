@@ -12,12 +12,12 @@ import numpy.typing as npt
 from workers.index.codec.codec import Positions
 from workers.index.codec.family import Family
 
-__all__ = ["Listed"]
+__all__ = ["MappedLists"]
 
 _BYTES: Final = 8  # of a position
 
 
-class Listed:
+class MappedLists:
     """Sizes, and positions of entries, by cell. Thread-safe; takes 16 bytes a cell, once it is read.
 
     Args:
