@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.index.codec.codec import Codec, Features, Positions, search
-from workers.index.codec.mapped_lists import MappedLists
+from workers.index.codec.mapped_lists import ListsBehindEachOther, MappedLists
 from workers.index.codec.probes import Probe, batched, search_cells
 
 __all__ = ["Found", "Stack", "columns", "merged"]
@@ -36,14 +36,11 @@ class Stack:
 
     def __init__(self, codec: Codec, indexes: Sequence[Any], lists: Sequence[MappedLists]) -> None:
         self._indexes = list(indexes)
-        self._lists = list(lists)
         self.index: Any = None  # of all entries; None where there is no cell, or no index, to search together
-        if self._lists:
-            self._stacked = _behind_each_other([one.lists for one in self._lists])
+        if lists:
+            self._stacked = _behind_each_other([one.lists for one in lists])
             self.index = codec.shells.over(self._stacked)
-        if len(self._lists) > 1:
-            for one in self._lists:
-                one.warm()
+        self._behind = ListsBehindEachOther(lists) if len(lists) > 1 else None
 
     def search(self, probes: Sequence[Probe], k: int) -> list[Found]:
         """For each probe, the `k` nearest entries; of equal distances, those of earlier indexes and positions first.
@@ -72,16 +69,9 @@ class Stack:
     def _resolved(self, labels: Positions, distances: Features) -> Found:
         """Numbers of indexes and positions in them, of entries that FAISS named: by their positions, where there is one
         index, else by their cell and their place in its lists."""
-        if len(self._indexes) == 1:
+        if self._behind is None:
             return np.zeros_like(labels), labels, distances
-        cells, places = labels >> _PLACE_BITS, labels & ((1 << _PLACE_BITS) - 1)
-        numbers, positions = np.zeros_like(labels), np.empty_like(labels)
-        for number, lists in enumerate(self._lists):
-            sizes = lists.sizes[cells]
-            here = (places >= 0) & (places < sizes)
-            numbers[here], positions[here] = number, lists.at(cells[here], places[here])
-            places = places - sizes  # in the lists of the indexes that follow; less than none where it was found
-        return numbers, positions, distances
+        return *self._behind.at(labels >> _PLACE_BITS, labels & ((1 << _PLACE_BITS) - 1)), distances
 
 
 def _behind_each_other(lists: Sequence[Any]) -> Any:
