@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError
+from obstore.exceptions import BaseError, GenericError, PermissionDeniedError
 from obstore.store import S3Store
 
 from tasks.errors import (
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 
 _CHUNK: Final = 1 << 20
 _CREATION_TIMEOUT_S: Final = 10
-_READINGS: Final = 2  # of an object with a digest: what was changed on its way arrives whole the next time
+# How the client calls an answer to a range that is not HTTP's 206, whatever the answer holds.
+_NOT_PARTIAL: Final = "non-partial response"
+READINGS: Final = 2  # of an object with a digest: what was changed on its way arrives whole the next time
 _FIRST_REGION: Final = "us-east-1"
 _PROBED_KEY: Final = "nothing-is-ever-stored-here"
 
@@ -184,7 +186,7 @@ class ObjectStore:
 
     def get_verified(self, bucket: Bucket, key: str, sha256: str, max_bytes: int) -> bytes:
         """Read one object and check its digest; raises DigestMismatch as well."""
-        for _ in range(_READINGS):
+        for _ in range(READINGS):
             data = self.get(bucket, key, max_bytes)
             if sha256_hex(data) == sha256:
                 return data
@@ -194,7 +196,7 @@ class ObjectStore:
         """Download to `path`, which appears only when it is whole and its digest is right; raises DigestMismatch."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path, mode=0o600) as part:
-            if not any(self._download(bucket, key, part) == sha256 for _ in range(_READINGS)):
+            if not any(self._download(bucket, key, part) == sha256 for _ in range(READINGS)):
                 raise DigestMismatch(f"{key} is damaged: its digest is not {sha256}.")
         return path
 
@@ -234,6 +236,19 @@ class ObjectStore:
             for chunk in _opened(self._stores[bucket], check_key(key), max_bytes).stream(_CHUNK):
                 yield bytes(chunk)
 
+    def stream_range(self, bucket: Bucket, key: str, start: int, end: int) -> Iterator[bytes]:
+        """The bytes of one object from `start` on and before `end`, some at a time; it must have all of them. Of a
+        server whose answer to that the client does not take (rclone's), it is read from its beginning."""
+        store = self._stores[bucket]
+        with self._errors(key):
+            try:
+                found, left_out = store.get(check_key(key), options={"range": (start, end)}), 0
+            except GenericError as error:
+                if _NOT_PARTIAL not in str(error):
+                    raise
+                found, left_out = store.get(key), start
+            yield from _some(found, left_out, end - start)
+
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
         _RUNTIME.enter()
@@ -246,6 +261,16 @@ def _opened(store: S3Store, key: str, max_bytes: int | None) -> GetResult:
     if max_bytes is not None and found.meta["size"] > max_bytes:
         raise TooLarge(f"{key} is larger than the limit of {max_bytes:,} bytes.")
     return found
+
+
+def _some(found: GetResult, left_out: int, count: int) -> Iterator[bytes]:
+    """The next `count` bytes after those that are left out; no more are read."""
+    for chunk in found.stream(_CHUNK):
+        data = bytes(chunk)[left_out : left_out + count]
+        left_out, count = max(0, left_out - len(chunk)), count - len(data)
+        yield data
+        if not count:
+            return
 
 
 def _exists(bucket: S3Store) -> bool:

@@ -1,13 +1,15 @@
 """Queries of a collection in shards, beside one worker with all cells: ``python -m tests.benchmarks.sharded``.
 
 Codes and centroids are random (IVF4096,PQ8x8, 512-d): costs depend on their numbers only. Files, Redis and S3 are
-real; each shard is a process with one searching thread. The same queries are asked, in turns, of one worker with all
-cells (`alone`), of one shard for its own part (`part`), and of all shards together (`sharded`): milliseconds at the
-median and at the 95th percentile, of `Collection.search_many`, and of `Collection.find` for the part. Extraction, the
-queue and the document, which a query has besides, are not in it. `lists_mb` is what each of the other processes has of
-the inverted lists in memory after that, of `lists_mb_alone` in their file. `alone_cpu_ms`, `part_cpu_ms` and
-`sharded_cpu_ms` are what a query takes of a core in this process, `others_cpu_ms` in each of the others: processes that
-share cores wait for each other, hosts do not. Answers are compared before.
+real; each shard is a process with one searching thread, and a cache of its own, as on a host. The same queries are
+asked, in turns, of one worker with all cells (`alone`), of one shard for its own part (`part`), and of all shards
+together (`sharded`): milliseconds at the median and at the 95th percentile, of `Collection.search_many`, and of
+`Collection.find` for the part. Extraction, the queue and the document, which a query has besides, are not in it.
+`lists_mb` is what each of the other processes has of the inverted lists in memory after that. `fetched_mb` is what each
+shard has downloaded, `fetched_lists_mb` what of it are inverted lists, and `…_alone` the same of one worker with all
+cells. `alone_cpu_ms`, `part_cpu_ms` and `sharded_cpu_ms` are what a query takes of a core in this process,
+`others_cpu_ms` in each of the others: processes that share cores wait for each other, hosts do not. Answers are
+compared before.
 """
 
 from __future__ import annotations
@@ -81,17 +83,48 @@ def measured(place: Place, folder: Path, shards: int, nprobes: tuple[int, ...]) 
             rows.append(compared(place, together, own, queries, nprobe))
             spent = [cpu_s(process.pid) - of_it for process, of_it in zip(processes, before, strict=True)]
             rows[-1]["others_cpu_ms"] = 1000 * float(np.mean(spent)) / (COMPARED + len(queries))
-        lists = place.cache / together.manifest.segments[0].index
-        memory = [resident_mb(process.pid, lists) for process in processes]
+        lists = [lists_of(place, together, shard) for shard in own.all]
+        memory = [resident_mb(process.pid, file) for process, file in zip(processes, lists[1:], strict=True)]
+    files = {"lists_mb": memory, **fetched(place, together, own, lists)}
+    rows = [row | files for row in rows]
     for row in rows:
-        row |= {"lists_mb_alone": lists.stat().st_size / 1e6, "lists_mb": memory}
         click.echo("  ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()))
     return rows
 
 
+def fetched(place: Place, collection: Collection, own: Shard, lists: list[Path]) -> dict[str, Any]:
+    """Megabytes that one worker with all cells has downloaded, and that each shard has."""
+    whole = lists_of(place, collection, None)
+    caches = [cache_of(place, shard) for shard in own.all]
+    return {
+        "fetched_mb_alone": size_mb(*place.cache.iterdir()),
+        "fetched_lists_mb_alone": size_mb(whole),
+        "fetched_mb": [size_mb(*cache.iterdir()) for cache in caches],
+        "fetched_lists_mb": [size_mb(file) for file in lists],
+    }
+
+
+def size_mb(*files: Path) -> float:
+    return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+
+
 def opened(place: Place, shard: Shard | None) -> Collection:
+    return collections_of(place, shard).get(place.name)
+
+
+def collections_of(place: Place, shard: Shard | None) -> OpenCollections:
     peers = ShardPeers(place.redis, shard, WAIT_S) if shard else None
-    return OpenCollections(place.store, place.redis, place.cache, EXTRACTOR, peers).get(place.name)
+    return OpenCollections(place.store, place.redis, cache_of(place, shard), EXTRACTOR, peers)
+
+
+def cache_of(place: Place, shard: Shard | None) -> Path:
+    """A shard's own, as it would be on a host of its own."""
+    return place.cache.with_name(f"{place.cache.name}-{shard.number}") if shard else place.cache
+
+
+def lists_of(place: Place, collection: Collection, shard: Shard | None) -> Path:
+    """The local file of inverted lists."""
+    return cache_of(place, shard) / collection.manifest.segments[0].copies(shard)[0]
 
 
 def compared(place: Place, together: Collection, own: Shard, queries: Features, nprobe: int) -> dict[str, Any]:
@@ -153,7 +186,7 @@ def serving(place: Place, folder: Path, shards: list[Shard]) -> Iterator[list[su
 
 def answer_others(shard: Shard, name: str, folder: Path) -> NoReturn:
     place = Place(name, settings_of(folder), folder / "cache")
-    collections = OpenCollections(place.store, place.redis, place.cache, EXTRACTOR)
+    collections = collections_of(place, shard)
     collections.get(name)
     click.echo("ready")
     server = ShardServer(place.redis, collections, shard)

@@ -14,6 +14,7 @@ import pytest
 from tasks.errors import CollectionBusy, NotFound
 from tasks.names import sha256_hex
 from tasks.settings import Settings
+from tasks.shards import Shard
 from tests.collections import EXTRACTOR, Place, add, code_of, found, trained_codec, unit_vectors
 from workers.index.collection.checked import CheckedFiles
 from workers.index.collection.collection import Collection
@@ -252,8 +253,8 @@ class Forgetful(CollectionStore):
 
     forgot = False
 
-    def fetch_segment(self, files: SegmentFiles) -> SegmentPaths:
-        paths = super().fetch_segment(files)
+    def fetch_segment(self, files: SegmentFiles, shard: Shard | None = None) -> SegmentPaths:
+        paths = super().fetch_segment(files, shard)
         if not self.forgot:
             self.forgot = True
             paths.index.unlink()

@@ -47,6 +47,12 @@ QUERIES = unit_vectors(12, 5)
 PATIENT_S = 60.0  # so that a slow machine is no silent shard
 
 
+@pytest.fixture(autouse=True)
+def divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard has its own lists only, however small they are."""
+    monkeypatch.setattr("workers.index.collection.files._LEAST_DIVIDED", 0)
+
+
 @contextmanager
 def shards(
     place: Place, serving: int = COUNT, wait_s: float = PATIENT_S, again_s: float | None = None

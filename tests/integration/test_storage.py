@@ -15,6 +15,7 @@ from tasks.errors import DigestMismatch, InvalidKey, ObjectMissing, StorageUnava
 from tasks.names import sha256_hex
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
+from tests.moto_server import moto_server
 
 DATA = b"some bytes"
 
@@ -128,3 +129,25 @@ def test_a_large_file_comes_back_as_it_was(store: ObjectStore, tmp_path: Path) -
     store.put_file(Bucket.COLLECTIONS, "large", tmp_path / "large")
     assert store.size(Bucket.COLLECTIONS, "large") == len(data)
     assert store.get_file(Bucket.COLLECTIONS, "large", sha256_hex(data), tmp_path / "again").read_bytes() == data
+
+
+@pytest.fixture(params=["the session's server", "moto"])
+def ranged(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) -> Iterator[ObjectStore]:
+    """A server whose answer to a range the client refuses, and one that answers as S3 does."""
+    if request.param != "moto":
+        yield ObjectStore.connect(settings)
+        return
+    with moto_server(tmp_path) as address:
+        store = ObjectStore.connect(settings.model_copy(update={"s3_endpoint": address}))
+        store.ensure_buckets()
+        yield store
+
+
+def test_of_a_range_just_its_bytes_are_read(ranged: ObjectStore) -> None:
+    data = bytes(range(251)) * 20_000
+    ranged.put(Bucket.COLLECTIONS, "ranged", data, "application/octet-stream")
+    last = len(data) - 1
+    for start, end in ((0, 1), (0, last + 1), (17, 1_000), (3_000_000, 3_000_001), (1_000_000, last), (last, last + 1)):
+        assert b"".join(ranged.stream_range(Bucket.COLLECTIONS, "ranged", start, end)) == data[start:end]
+    with pytest.raises(ObjectMissing, match="nowhere"):
+        list(ranged.stream_range(Bucket.COLLECTIONS, "nowhere", 0, 1))

@@ -61,7 +61,24 @@ def test_a_shard_without_a_worker_is_a_severe_problem_and_named() -> None:
 def test_an_index_is_divided_when_its_lists_do_not_fit_into_a_hosts_memory(
     factory: str, gib: int, shards: int | None
 ) -> None:
-    proposal = Proposal(factory=factory, code_bytes=10, file_bytes=1, search_ms=1.0, nprobe=16, reasons=[])
-    found = hosts_for(proposal, 10**9, gib * 2**30)
+    found = hosts_for(proposal(factory), 10**9, gib * 2**30)
     assert found.shards == shards
     assert (found.redis_commands > 0) == (shards is not None and shards > 1)
+
+
+def proposal(factory: str) -> Proposal:
+    """Of a thousand million images of 106 bytes, of which 16 are in the inverted lists."""
+    return Proposal(factory=factory, code_bytes=10, file_bytes=106 * 10**9, search_ms=1.0, nprobe=16, reasons=[])
+
+
+@pytest.mark.parametrize(
+    ("factory", "gib", "fetched_gb"),
+    [
+        ("IVF65536,PQ8x8", 64, 106), ("IVF65536,PQ8x8", 16, 90 + 16 / 2), ("IVF65536,PQ8x8", 4, 90 + 16 / 7),
+        ("PQ8x8", 64, 106), ("PQ8x8", 4, 106),
+    ],
+)  # fmt: skip
+def test_a_hosts_disk_takes_all_tables_and_its_part_of_the_lists_twice(
+    factory: str, gib: int, fetched_gb: float
+) -> None:
+    assert hosts_for(proposal(factory), 10**9, gib * 2**30).disk_bytes == pytest.approx(2e9 * fetched_gb, rel=1e-6)

@@ -69,6 +69,7 @@ def plan(
     for reason in proposal.reasons:
         click.echo(f"because  {reason}")
     click.echo(f"hosts    {_hosts(hosts)}")
+    click.echo(f"disk     {_disk(hosts)}")
 
 
 def _hosts(hosts: Hosts) -> str:
@@ -84,3 +85,10 @@ def _hosts(hosts: Hosts) -> str:
         f"on; a query then costs Redis {hosts.redis_commands} commands more and waits for the slowest shard, and "
         f"without a second worker of each shard, answers are partial while one is away"
     )
+
+
+def _disk(hosts: Hosts) -> str:
+    """What each host fetches."""
+    size = f"{hosts.disk_bytes / 2**30:,.1f} GiB a host"
+    what = "its part of the codes and all tables" if hosts.shards and hosts.shards > 1 else "all files"
+    return f"{size}: {what}, twice, as the next generation is fetched beside the current one"

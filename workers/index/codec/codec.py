@@ -254,7 +254,7 @@ def search_among(codec: Codec, index: Any, probe: Probe, k: int, positions: Posi
     if probe.cells is None:  # FAISS takes a selection only for indexes with cells
         selected = codec.filled(flat_codes(index)[positions])
         return [(int(positions[p]), d) for p, d in search(selected, probe, k)]
-    chosen = np.zeros(index.ntotal, dtype=bool)
+    chosen = np.zeros(int(positions.max()) + 1, dtype=bool)
     chosen[positions] = True
     bits = np.packbits(chosen, bitorder="little")
     distances, found = search_cells(inner, batched([probe]), k, faiss.IDSelectorBitmap(bits))

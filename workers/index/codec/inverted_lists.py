@@ -19,7 +19,7 @@ from workers.index.codec.codec import Codec, Codes, Positions
 from workers.index.codec.family import Family
 from workers.index.codec.kept import Kept
 
-__all__ = ["LISTS", "write_lists"]
+__all__ = ["LISTS", "numbers_of", "write_header", "write_lists"]
 
 # How a file of inverted lists begins; one of a whole index, as earlier versions wrote, begins with its class.
 LISTS: Final = b"ilar"
@@ -45,22 +45,24 @@ def write_lists(codec: Codec, parts: Sequence[tuple[Any, Kept]], codes: Codes, p
     sources: list[_Source] = [*(_Mapped(index, kept) for index, kept in parts), _Added(codec, codes, first)]
     sizes = np.array([source.sizes() for source in sources])
     with path.open("wb", buffering=_BUFFER) as file:
-        _write_header(file, sizes.sum(axis=0), codec.code_size - codec.cell_size)
+        write_header(file, sizes.sum(axis=0), codec.code_size - codec.cell_size)
         for cell in np.flatnonzero(sizes.any(axis=0)).tolist():
             read = [source.read(cell) for source, size in zip(sources, sizes[:, cell], strict=True) if size]
             file.writelines(np.ascontiguousarray(listed).data for listed, _ in read)
             file.writelines(np.ascontiguousarray(positions, dtype="<i8").data for _, positions in read)
 
 
-def _write_header(file: BinaryIO, sizes: npt.NDArray[np.int64], code_size: int) -> None:
+def write_header(file: BinaryIO, sizes: npt.NDArray[np.int64], code_size: int) -> None:
+    """Write what comes before the lists, of the sizes (C,) of all of them."""
     filled = np.flatnonzero(sizes)
     full = len(filled) > len(sizes) // 2
     numbers = sizes if full else np.column_stack([filled, sizes[filled]]).ravel()
-    file.write(LISTS + _numbers(len(sizes), code_size))
-    file.write((b"full" if full else b"sprs") + _numbers(len(numbers), *numbers.tolist()))
+    file.write(LISTS + numbers_of(len(sizes), code_size))
+    file.write((b"full" if full else b"sprs") + numbers_of(len(numbers), *numbers.tolist()))
 
 
-def _numbers(*numbers: int) -> bytes:
+def numbers_of(*numbers: int) -> bytes:
+    """Numbers as the header has them."""
     return np.array(numbers, dtype="<u8").tobytes()
 
 

@@ -49,8 +49,9 @@ _MOST_CELLS: Final = 65_536
 _MOST_IN_A_CELL: Final = 1_000
 # How much less it costs to find the nearest of many centroids in two stages; see coarse.py.
 _TWO_STAGE_GAIN: Final = 6.0
-# Beside the code: its position in the FAISS list, an asset_id of 64 digits, and an offset in each of two tables.
-_ENTRY_BYTES: Final = 8 + 64 + 8 + 8
+# Beside the code: its position in the FAISS list, an asset_id of 64 digits, an offset in each of two tables, and its
+# place in the lookup.
+_ENTRY_BYTES: Final = 8 + 64 + 8 + 8 + 8
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
-"""Remembers which local files agreed with their digests, so that a process reads each of them once."""
+"""Remembers which local files were found to be what they are named for, so that a process reads each of them once."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 __all__ = ["CheckedFiles"]
 
@@ -25,22 +26,26 @@ class CheckedFiles:
     def __init__(self) -> None:
         self._stamps: dict[tuple[Path, str], _Stamp] = {}
 
-    def agrees(self, path: Path, digest: str) -> bool:
-        """Whether a file has this sha256; raises FileNotFoundError."""
+    def agrees(self, path: Path, name: str, is_right: Callable[[BinaryIO], bool] | None = None) -> bool:
+        """Whether a file is what it is named for; raises FileNotFoundError.
+
+        Args:
+            is_right: tells by reading the file; by default, the name is its sha256.
+        """
         with path.open("rb") as file:
             stamp = _stamp(file.fileno())
-            if self._stamps.get((path, digest)) == stamp:
+            if self._stamps.get((path, name)) == stamp:
                 return True
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            if not (is_right(file) if is_right else hashlib.file_digest(file, "sha256").hexdigest() == name):
                 return False
             if time.time_ns() - stamp[-1] > _COARSE_NS and _stamp(file.fileno()) == stamp:
-                self._remember(path, digest, stamp)
+                self._remember(path, name, stamp)
             return True
 
-    def _remember(self, path: Path, digest: str, stamp: _Stamp) -> None:
+    def _remember(self, path: Path, name: str, stamp: _Stamp) -> None:
         if len(self._stamps) >= _MOST:
             self._stamps.clear()
-        self._stamps[path, digest] = stamp
+        self._stamps[path, name] = stamp
 
 
 def _stamp(descriptor: int) -> _Stamp:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from tasks.assets.records import look_up
-from tasks.errors import CorruptSegment, InvalidRequest
+from tasks.errors import CorruptSegment, InvalidRequest, ShardUnavailable
 from tasks.ledger.commits import Seen
 from tasks.messages import QueryOptions
 from tasks.results import ExtractorIdentity
@@ -52,7 +52,8 @@ class Collection:
         ExtractorMismatch: the collection was built with another extractor.
 
     Args:
-        peers: the other shards, where the cells are divided among workers.
+        peers: the other shards, where the cells are divided among workers: of the inverted lists, only those of this
+            worker's cells are here then.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Collection:
         self._files = files
         self._journal = journal
         self._peers = peers
+        self._shard = peers.shard if peers else None
         self._extractor = extractor
         self._following = threading.Lock()
         self._all_recorded = False
@@ -189,8 +191,11 @@ class Collection:
 
     def _finder(self, generation: Generation, *, strict: bool) -> Finder:
         peers = self._peers if generation.codec.has_cells else None
+        return Finder(generation.contents, self._scope(generation, strict=strict), peers)
+
+    def _scope(self, generation: Generation, *, strict: bool) -> Scope:
         name, cells = generation.manifest.collection, generation.codec.cells
-        return Finder(generation.contents, Scope(name, generation.pointer, cells, strict), peers)
+        return Scope(name, generation.pointer, cells, strict)
 
     def find(self, pointer: Pointer, sought: Sequence[Sought], shard: Shard) -> tuple[Pointer, list[Found] | None]:
         """Search one shard's cells of a generation's segments, if that is the current or the previous one here; else
@@ -199,21 +204,53 @@ class Collection:
         Raises:
             InvalidRequest: what is sought is no query of this collection.
         """
-        current, previous = self._current, self._previous
-        known = [current, previous.generation] if previous else [current]
-        generation = next((one for one in known if one.pointer == pointer), None)
+        generation = self._known(pointer)
         if generation is None:
-            return current.pointer, None
+            return self._current.pointer, None
         if any(one.probe.query.shape[1] != generation.codec.inner_dimension for one in sought):
             raise InvalidRequest("What another shard seeks has another dimension than the collection.")
         cells = shard.cells(generation.codec.cells)
         return pointer, generation.contents.find([one.among(cells) for one in sought])
 
+    def code_at(self, pointer: Pointer, number: int, position: int) -> Codes | None:
+        """The code (code_size,) of the entry at a position of a generation's segment of assets; None where it is in
+        another shard's cell, there is none, or the generation is none that :meth:`find` searches."""
+        generation = self._known(pointer)
+        segments = generation.assets.segments if generation else []
+        return segments[number].code_at(position) if number < len(segments) else None
+
+    def _known(self, pointer: Pointer) -> Generation | None:
+        """The current or the previous generation, if it has this name."""
+        current, previous = self._current, self._previous
+        known = [current, previous.generation] if previous else [current]
+        return next((one for one in known if one.pointer == pointer), None)
+
     def entry_of(self, asset_id: str) -> Entry | None:
-        """The entry of an asset, as far as the journal was read; None when it is not registered."""
+        """The entry of an asset, as far as the journal was read; None when it is not registered.
+
+        Raises:
+            ShardUnavailable: its code is another shard's, which does not answer.
+        """
         generation = self._current
         changed, entry = generation.change_of(asset_id)
-        return entry if changed else generation.assets.entry_of(asset_id)
+        place = None if changed else generation.assets.place_of(asset_id)
+        if place is None:
+            return entry
+        segment = generation.assets.segments[place[0]]
+        code = segment.code_at(place[1])
+        if code is None:
+            code = self._code_of_others(generation, *place)
+        return Entry(code, segment.feature_at(place[1]))
+
+    def _code_of_others(self, generation: Generation, number: int, position: int) -> Codes:
+        scope = self._scope(generation, strict=False)
+        code = self._peers.code_at(scope, number, position) if self._peers else None
+        if code is None or len(code) != generation.codec.code_size:
+            raise ShardUnavailable(
+                "The shard of the index that has the asset's code did not answer in time. `aii status` says which one "
+                "has no worker."
+            )
+        return code
 
     def holds(self, asset_id: str) -> bool:
         """Whether an asset is registered, as far as the journal was read."""
@@ -286,7 +323,7 @@ class Collection:
             self._caught_up(new)
             self._previous = self._kept(old, manifest)
             self._current = new
-        self._files.forget(old.manifest.digests - manifest.digests)
+        self._files.forget(old.manifest.copies(self._shard) - manifest.copies(self._shard))
         return True
 
     def _kept(self, old: Generation, manifest: Manifest) -> _Previous | None:
@@ -296,7 +333,7 @@ class Collection:
 
     def _load(self, pointer: Pointer, manifest: Manifest, old: Generation | None) -> Generation:
         check_extractor(manifest.collection, manifest.extractor, self._extractor)
-        return load_generation(self._files, self._journal, pointer, manifest, old)
+        return load_generation(self._files, self._journal, pointer, manifest, old, self._shard)
 
 
 def journal_incomplete(collection: str) -> CorruptSegment:

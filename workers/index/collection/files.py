@@ -17,10 +17,11 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +32,12 @@ from tasks.assets.removals import Removals
 from tasks.errors import CollectionMissing, CorruptSegment, DigestMismatch, DiskUnavailable, NotFound, ObjectMissing
 from tasks.files import PART_PREFIX
 from tasks.names import check_collection, sha256_hex
+from tasks.shards import Shard
 from tasks.storage import Bucket, ObjectStore
+from workers.index.codec.list_blocks import Part, block_digests
 from workers.index.collection.checked import CheckedFiles
-from workers.index.collection.manifest import Manifest, Pointer, SegmentFiles
+from workers.index.collection.manifest import ListBlocks, Manifest, Pointer, SegmentFiles
+from workers.index.collection.parts import download_part
 from workers.index.collection.segment import SegmentPaths
 from workers.index.collection.text_table import TextTable
 
@@ -47,6 +51,9 @@ KEPT_GENERATIONS: Final = 3
 _UNUSED_S: Final = 7 * 86_400
 _HALF_DONE_S: Final = 3_600
 _READING: Final = ".reading"
+# Of inverted lists that shards fetch in parts. Smaller ones are fetched whole: three requests and a header take longer,
+# and the manifest, which every worker reads for every generation, does not grow by their blocks.
+_LEAST_DIVIDED: Final = 1 << 20
 _CHECKED: Final = CheckedFiles()  # of this process, whose stores are many
 
 
@@ -92,20 +99,27 @@ class CollectionStore:
         index, assets, meta = (self.upload(path) for path in (paths.index, paths.assets, paths.meta))
         lookup, features = (self.upload(path) if path else None for path in (paths.lookup, paths.features))
         return SegmentFiles(
-            index=index, assets=assets, meta=meta, lookup=lookup, features=features, count=len(TextTable(paths.assets))
-        )
+            index=index, assets=assets, meta=meta, lookup=lookup, features=features,
+            count=len(TextTable(paths.assets)), blocks=_blocks(paths.index),
+        )  # fmt: skip
 
-    def fetch_segment(self, files: SegmentFiles) -> SegmentPaths:
-        """Local copies of a segment's files; errors as in :meth:`fetch`."""
-        index, assets, meta = map(self.fetch, (files.index, files.assets, files.meta))
+    def fetch_segment(self, files: SegmentFiles, shard: Shard | None = None) -> SegmentPaths:
+        """Local copies of a segment's files; errors as in :meth:`fetch`.
+
+        Args:
+            shard: whose inverted lists alone are needed; None for all.
+        """
+        part = files.part_of(shard)
+        index = self._fetch_part(files.index, part) if part else self.fetch(files.index)
+        assets, meta = map(self.fetch, (files.assets, files.meta))
         lookup, features = (self.fetch(digest) if digest else None for digest in (files.lookup, files.features))
-        return SegmentPaths(index, assets, meta, lookup, features, tuple(map(self.fetch, files.hidden)))
+        return SegmentPaths(index, assets, meta, lookup, features, tuple(map(self.fetch, files.hidden)), bool(part))
 
-    def keep(self, files: SegmentFiles) -> None:
+    def keep(self, files: SegmentFiles, shard: Shard | None = None) -> None:
         """Note that local copies of a segment's files, which are open, are in use: see :func:`prune`."""
-        for digest in files.lasting:
+        for name in files.copies(shard):
             with suppress(FileNotFoundError):
-                _note_use(self._cache / digest)
+                _note_use(self._cache / name)
 
     def upload_features(self, features: npt.NDArray[np.float32]) -> str:
         """Store features (N, D) for a build under their digest, which is returned."""
@@ -209,14 +223,22 @@ class CollectionStore:
             CorruptSegment: the file is missing in the store, or damaged there.
             DiskUnavailable: the local disk is full.
         """
-        path = self._cache / digest
+        download = partial(self._store.get_file, Bucket.COLLECTIONS, self._object(digest), digest)
+        return self._copy(digest, None, download)
+
+    def _fetch_part(self, digest: str, part: Part) -> Path:
+        """The same for a part of a file."""
+        return self._copy(part.name, part.is_in, partial(download_part, self._store, self._object(digest), part))
+
+    def _copy(self, name: str, is_right: Callable[[BinaryIO], bool] | None, download: Callable[[Path], Path]) -> Path:
+        path = self._cache / name
         try:
             with suppress(FileNotFoundError):  # not there yet, or deleted by another process just now
-                if _CHECKED.agrees(path, digest):
+                if _CHECKED.agrees(path, name, is_right):
                     _note_use(path)
                     return path
                 path.unlink(missing_ok=True)
-            return self._store.get_file(Bucket.COLLECTIONS, self._object(digest), digest, path)
+            return download(path)
         except (ObjectMissing, DigestMismatch) as error:
             raise CorruptSegment(f"Collection {self._name!r}: {error.message}") from error
         except OSError as error:
@@ -236,6 +258,12 @@ class CollectionStore:
             raise CorruptSegment(f"Collection {self._name!r}: {error.message}") from error
         if read.hexdigest() != digest:
             raise CorruptSegment(f"Collection {self._name!r}: {self._object(digest)} is damaged in the store.")
+
+    def check_blocks(self, files: SegmentFiles) -> None:
+        """Compare a segment's local copy, which is whole, with what shards check their parts of it by; raises
+        CorruptSegment."""
+        if files.blocks and block_digests(self.fetch(files.index)) != (files.blocks.cells, files.blocks.digests):
+            raise CorruptSegment(f"The manifest has other blocks of {files.index} than are in it.")
 
     def delete_all(self) -> None:
         """Delete all that is stored of the collection; the pointer first, so that no reader sees half a collection.
@@ -286,6 +314,12 @@ class CollectionStore:
 
     def _features(self, digest: str) -> str:
         return f"{self._name}/features/{digest}"
+
+
+def _blocks(index: Path) -> ListBlocks | None:
+    """Those of an index file that shards fetch in parts."""
+    found = block_digests(index) if index.stat().st_size >= _LEAST_DIVIDED else None
+    return ListBlocks(cells=found[0], digests=found[1]) if found else None
 
 
 def _written(manifest: Manifest) -> bytes:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from tasks.shards import Shard
+from workers.index.codec.codec import Codes
 from workers.index.codec.probes import Probe
 from workers.index.codec.stack import Found, columns, merged
 from workers.index.collection.manifest import Pointer
@@ -103,6 +104,11 @@ class Peers(Protocol):
 
     def ask(self, scope: Scope, sought: Sequence[Sought], shards: Sequence[Shard]) -> Pending:
         """Have other shards search a generation; they do it while the caller does something else."""
+        ...
+
+    def code_at(self, scope: Scope, number: int, position: int) -> Codes | None:
+        """The code (code_size,) of the entry at a position of a segment of assets, by its number; None when the shard
+        that has it does not answer."""
         ...
 
 

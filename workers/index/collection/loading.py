@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tasks.errors import ExtractorMismatch
 from tasks.results import ExtractorIdentity
+from tasks.shards import Shard
 from workers.index.codec.codec import Codec
 from workers.index.collection.delta import Delta
 from workers.index.collection.files import CollectionStore
@@ -20,9 +21,13 @@ __all__ = ["check_extractor", "load_generation"]
 
 
 def load_generation(
-    files: CollectionStore, journal: Journal, pointer: Pointer, manifest: Manifest, old: Generation | None
-) -> Generation:
+    files: CollectionStore, journal: Journal, pointer: Pointer, manifest: Manifest, old: Generation | None,
+    shard: Shard | None = None,
+) -> Generation:  # fmt: skip
     """Download missing files, check them, map them; what the old generation has open is not read again.
+
+    Args:
+        shard: whose inverted lists alone are needed; None for all.
 
     Raises:
         CorruptSegment, DiskUnavailable: see :meth:`CollectionStore.fetch`.
@@ -34,7 +39,7 @@ def load_generation(
         codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
         codec.warm()
     parts = manifest.segments
-    opened = open_segments(files, manifest, codec, open_in(old) if same_codec else {})
+    opened = open_segments(files, manifest, codec, open_in(old) if same_codec else {}, shard)
     assets, distractors = (
         [segment for part, segment in zip(parts, opened, strict=True) if part.distractors == wanted]
         for wanted in (False, True)

@@ -8,12 +8,26 @@ from pydantic import Field
 
 from tasks.messages import USUAL_NPROBE, Digest, Frozen
 from tasks.results import ExtractorIdentity
+from tasks.shards import Shard
+from workers.index.codec.list_blocks import Part, part_of
 from workers.index.codec.stored import FeatureFormat, FeatureType
 from workers.index.verdicts.calibration import Calibration
 
-__all__ = ["CodecFile", "Manifest", "Pointer", "SegmentFiles"]
+__all__ = ["CodecFile", "ListBlocks", "Manifest", "Pointer", "SegmentFiles"]
 
 _TAG: Final = 16
+
+
+class ListBlocks(Frozen):
+    """By what a part of a segment's inverted lists is checked; see :mod:`workers.index.codec.list_blocks`.
+
+    Attributes:
+        cells: how many lists there are.
+        digests: of each block of neighbouring cells.
+    """
+
+    cells: int = Field(ge=1)
+    digests: list[Digest] = Field(min_length=1)
 
 
 class SegmentFiles(Frozen):
@@ -26,6 +40,8 @@ class SegmentFiles(Frozen):
         features: stored features, where the collection keeps them.
         hidden: positions of the entries that later changes replaced or removed, one file for each time.
         superseded: how many these are.
+        blocks: of the index' inverted lists, of which shards fetch some; small segments, those of earlier versions and
+            those without cells lack them, and are fetched whole.
     """
 
     index: Digest
@@ -37,6 +53,7 @@ class SegmentFiles(Frozen):
     features: Digest | None = None
     hidden: list[Digest] = Field(default=[])
     superseded: int = Field(default=0, ge=0)
+    blocks: ListBlocks | None = None
 
     @property
     def name(self) -> str:
@@ -52,6 +69,19 @@ class SegmentFiles(Frozen):
     def lasting(self) -> list[str]:
         """The digests of those that stay the same as long as the segment exists."""
         return [digest for digest in (self.index, self.assets, self.meta, self.lookup, self.features) if digest]
+
+    def part_of(self, shard: Shard | None) -> Part | None:
+        """What of the index a worker of a shard needs; None for all of it."""
+        if shard is None or self.blocks is None:
+            return None
+        part = part_of(shard.cells(self.blocks.cells), self.blocks.digests, self.blocks.cells)
+        return part if len(part.blocks) < len(self.blocks.digests) else None
+
+    def copies(self, shard: Shard | None) -> list[str]:
+        """The names of the local copies of the files that stay the same, as a worker of a shard has them."""
+        part = self.part_of(shard)
+        names = {self.index: part.name} if part else {}
+        return [names.get(digest, digest) for digest in self.lasting]
 
 
 class CodecFile(Frozen):
@@ -104,6 +134,10 @@ class Manifest(Frozen):
         others = {digest for digest in (self.background, self.duplicates) if digest}
         others |= {known.digest for known in self.codecs}
         return {self.codec, *others}.union(*(part.digests for part in self.segments))
+
+    def copies(self, shard: Shard | None) -> set[str]:
+        """The names of all local copies that there may be of its files."""
+        return self.digests.union(*(part.copies(shard) for part in self.segments))
 
     def tag_of(self, codec: str) -> str:
         """What names a codec in the journal: "" for the first one that the collection had."""

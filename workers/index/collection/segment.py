@@ -82,7 +82,8 @@ class Entry:
 @dataclass(frozen=True)
 class SegmentPaths:
     """A segment's files: the index, and two tables by position; a lookup, which segments of earlier versions lack; the
-    stored features, where the collection keeps them; and the positions of hidden entries, in any number of files."""
+    stored features, where the collection keeps them; and the positions of hidden entries, in any number of files. The
+    index is `partial` where it has the entries of some cells only."""
 
     index: Path
     assets: Path
@@ -90,6 +91,7 @@ class SegmentPaths:
     lookup: Path | None = None
     features: Path | None = None
     hidden: tuple[Path, ...] = ()
+    partial: bool = False
 
     @classmethod
     def below(cls, folder: Path, *, features: bool = False) -> SegmentPaths:
@@ -180,7 +182,8 @@ class Segment:
         self.index = map_index(codec, paths.index)
         self.assets = TextTable(paths.assets)
         self.metas = TextTable(paths.meta)
-        if not len(self.assets) == len(self.metas) == self.index.ntotal:
+        most = len(self.assets)
+        if len(self.metas) != most or not (0 if paths.partial else most) <= self.index.ntotal <= most:
             raise CorruptSegment(
                 f"{paths.index.name} holds {self.index.ntotal} codes, {paths.assets.name} {len(self.assets)} assets, "
                 f"{paths.meta.name} {len(self.metas)} metadata."
@@ -235,12 +238,13 @@ class Segment:
         """The positions (M,) int64 of some assets' current entries, ascending."""
         return find_assets(self.assets, self._lookup, self.hidden, asset_ids)
 
-    def entry_of(self, asset_id: str) -> Entry | None:
-        """The entry of an asset; None for one that is not here."""
-        return next((self._entry(position) for position in self.find([asset_id]).tolist()), None)
-
-    def _entry(self, position: int) -> Entry:
-        return Entry(code_at(self.index, position), None if self._features is None else self._features[position])
+    def code_at(self, position: int) -> Codes | None:
+        """The code (code_size,) of the entry at a position; None where there is none, or it is in a cell that the index
+        lacks."""
+        try:
+            return code_at(self.index, position)
+        except IndexError:
+            return None
 
     def feature_at(self, position: int) -> Rows | None:
         """The stored feature (row_bytes,) of the entry at a position, where the collection keeps features."""

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
 from tasks.errors import CorruptSegment
-from workers.index.codec.codec import Codec
+from tasks.shards import Shard
+from workers.index.codec.codec import Codec, Positions
 from workers.index.codec.probes import Probe
 from workers.index.codec.stack import Found, Stack, columns, merged
 from workers.index.codec.stored import Rows
 from workers.index.collection.files import CollectionStore
+from workers.index.collection.hidden import read_hidden
+from workers.index.collection.lookup import Lookup, find_assets
 from workers.index.collection.manifest import Manifest, SegmentFiles
-from workers.index.collection.segment import Entry, Hit, Segment, hits_at
+from workers.index.collection.segment import Hit, Segment, hits_at
+from workers.index.collection.text_table import TextTable
 
-__all__ = ["Segments", "Wanted", "best", "open_segments"]
+__all__ = ["Segments", "Wanted", "best", "find_in", "open_segment", "open_segments"]
 
 Wanted = Callable[[Hit], bool]
 
+_T = TypeVar("_T")
 _POSITION_BITS = 32
 
 
@@ -40,10 +47,11 @@ class Segments:
         """Whether an asset has a current entry here."""
         return any(len(segment.find([asset_id])) for segment in self.segments)
 
-    def entry_of(self, asset_id: str) -> Entry | None:
-        """The entry of an asset; None for one that is not here."""
-        entries = (segment.entry_of(asset_id) for segment in self.segments)
-        return next((entry for entry in entries if entry), None)
+    def place_of(self, asset_id: str) -> tuple[int, int] | None:
+        """The number of the segment with an asset's current entry, and the position there; None for one that is not
+        here."""
+        places = ((n, p) for n, segment in enumerate(self.segments) for p in segment.find([asset_id]).tolist())
+        return next(places, None)
 
     def best(self, probe: Probe, k: int, where: Mapping[str, str], wanted: Wanted) -> list[Hit]:
         """The `k` nearest wanted entries that have the metadata `where`, nearest first."""
@@ -95,30 +103,53 @@ def best(find: Callable[[int], Iterable[Hit | None]], k: int, wanted: Wanted) ->
 
 
 def open_segments(
-    files: CollectionStore, manifest: Manifest, codec: Codec, known: Mapping[str, Segment] | None = None
-) -> list[Segment]:
+    files: CollectionStore, manifest: Manifest, codec: Codec, known: Mapping[str, Segment] | None = None,
+    shard: Shard | None = None,
+) -> list[Segment]:  # fmt: skip
     """Map a generation's segments, from checked local copies.
 
     Args:
         known: segments that are open already, by their names: they are not read again.
+        shard: whose lists alone are needed; None for all.
     """
-    return [_opened(files, part, codec, known or {}) for part in manifest.segments]
+    opened = known or {}
+    return [
+        _twice(part, partial(_open, files, part, codec, opened.get(part.name), shard)) for part in manifest.segments
+    ]
 
 
-def _opened(files: CollectionStore, part: SegmentFiles, codec: Codec, known: Mapping[str, Segment]) -> Segment:
+def open_segment(files: CollectionStore, part: SegmentFiles, codec: Codec) -> Segment:
+    """Map one whole segment."""
+    return _twice(part, partial(_open, files, part, codec, None, None))
+
+
+def find_in(files: CollectionStore, part: SegmentFiles, asset_ids: Collection[str]) -> Positions:
+    """The positions (M,) int64 of some assets' current entries in a segment, ascending, of which no codes are read."""
+    return _twice(part, partial(_find, files, part, asset_ids))
+
+
+def _twice(part: SegmentFiles, opening: Callable[[], _T]) -> _T:
     """Try twice: another process with the same cache may delete a file between its check and its opening."""
     try:
-        return _open(files, part, codec, known.get(part.name))
+        return opening()
     except (FileNotFoundError, RuntimeError):  # FAISS raises the latter for a file it cannot open
         pass
     try:
-        return _open(files, part, codec, known.get(part.name))
+        return opening()
     except (FileNotFoundError, RuntimeError) as error:
         raise CorruptSegment(f"Segment {part.index} cannot be opened: {error}") from error
 
 
-def _open(files: CollectionStore, part: SegmentFiles, codec: Codec, known: Segment | None) -> Segment:
+def _open(
+    files: CollectionStore, part: SegmentFiles, codec: Codec, known: Segment | None, shard: Shard | None
+) -> Segment:
     if known is None:
-        return Segment(files.fetch_segment(part), codec)
-    files.keep(part)
+        return Segment(files.fetch_segment(part, shard), codec)
+    files.keep(part, shard)
     return known.hiding([files.fetch(digest) for digest in part.hidden])
+
+
+def _find(files: CollectionStore, part: SegmentFiles, asset_ids: Collection[str]) -> Positions:
+    assets = TextTable(files.fetch(part.assets))
+    lookup = Lookup(files.fetch(part.lookup), assets) if part.lookup else None
+    return find_assets(assets, lookup, read_hidden(map(files.fetch, part.hidden)), asset_ids)

@@ -23,7 +23,7 @@ from workers.index.collection.journal import Change, Journal, entry_order
 from workers.index.collection.manifest import Manifest, SegmentFiles
 from workers.index.collection.pinned import current_manifest, publish
 from workers.index.collection.segment import Entries, Segment, SegmentPaths, merge_segments, meta_text
-from workers.index.collection.segments import open_segments
+from workers.index.collection.segments import find_in, open_segment, open_segments
 from workers.index.collection.translation import Translation
 from workers.index.collection.workspace import workspace
 from workers.index.maintenance.recalibrate import has_doubled, remeasured
@@ -167,20 +167,21 @@ def _segments(
     files: CollectionStore, manifest: Manifest, codec: Codec, changes: Mapping[str, Change], *, whole: bool
 ) -> list[SegmentFiles]:
     """The segments after these changes: a new one of the added entries and of those that are merged with them, and the
-    others as they are, with what the changes replace or remove hidden."""
-    opened = zip(manifest.segments, open_segments(files, manifest, codec), strict=True)
-    by_name = {part.name: segment for part, segment in opened if not part.distractors}
-    replaced = {name: segment.find(changes) for name, segment in by_name.items()}
-    parts = [_counted(part, len(replaced[part.name])) for part in manifest.segments if not part.distractors]
+    others as they are, with what the changes replace or remove hidden. Only those that are merged are read whole: a
+    host may have less than all codes."""
+    of_assets = [part for part in manifest.segments if not part.distractors]
+    replaced = {part.name: find_in(files, part, changes) for part in of_assets}
+    parts = [_counted(part, len(replaced[part.name])) for part in of_assets]
     added = [change for change in changes.values() if change.code is not None]
     merged = parts if whole else to_merge(parts, len(added))
     kept = [_hiding(files, part, replaced[part.name]) for part in parts if part not in merged]
     if merged or added:
         sources = []
         for part in merged:
-            current = by_name[part.name].current
+            segment = open_segment(files, part, codec)
+            current = segment.current
             current[replaced[part.name]] = False
-            sources.append((by_name[part.name], current))
+            sources.append((segment, current))
         kept.append(_written(files, codec, sources, added, manifest.stored))
     return [*kept, *(part for part in manifest.segments if part.distractors)]
 

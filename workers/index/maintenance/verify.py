@@ -75,6 +75,7 @@ def _sampled(files: CollectionStore, manifest: Manifest, codec: Codec, sample: i
     features = [np.empty((0, codec.dimension), dtype=np.float32)]
     for part, segment in zip(manifest.segments, open_segments(files, manifest, codec), strict=True):
         _compare(part, segment)
+        files.check_blocks(part)
         if part.distractors:
             continue
         chosen = np.sort(random.permutation(np.flatnonzero(segment.current))[:sample])

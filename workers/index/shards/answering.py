@@ -82,14 +82,16 @@ class ShardServer:
             return
         answer = self._answer(collection, question)
         pipe = self._client.pipeline(transaction=False)
-        pipe.rpush(answer_key(number), answer.model_dump_json())
+        pipe.rpush(answer_key(number), answer.model_dump_json(exclude_defaults=True))
         pipe.expire(answer_key(number), _ANSWER_LIFE_S)
         pipe.execute()
 
     def _answer(self, collection: Collection, question: Question) -> Answer:
         sought = [part.sought() for part in question.parts]
         pointer, found = collection.find(question.pointer, sought, self._shard)
-        return Answer.of(self._shard.number, pointer, found)
+        place = question.place
+        code = collection.code_at(question.pointer, place.number, place.position) if place else None
+        return Answer.of(self._shard.number, pointer, found, code)
 
     def _give_back(self, number: str) -> None:
         """Leave a question to the shard's other workers; it comes back until it is answered, or no one waits for it."""

@@ -20,9 +20,10 @@ from redis.commands.core import Script
 from tasks.connection import RedisClient
 from tasks.errors import InvalidRequest
 from tasks.shards import Shard
+from workers.index.codec.codec import Codes
 from workers.index.codec.stack import Found
 from workers.index.collection.finder import OtherGeneration, Pending, Scope, Sought
-from workers.index.shards.messages import Answer, Question, answer_key, question_key, taken_key
+from workers.index.shards.messages import Answer, Place, Question, answer_key, question_key, taken_key
 
 __all__ = ["ShardPeers"]
 
@@ -66,6 +67,14 @@ class ShardPeers:
         """See :class:`workers.index.collection.finder.Peers`."""
         return _Asked(self._client, self._sender, scope, Question.of(scope, sought), shards, self._waits_s)
 
+    def code_at(self, scope: Scope, number: int, position: int) -> Codes | None:
+        """See :class:`workers.index.collection.finder.Peers`."""
+        others = [shard for shard in self.shard.all if shard != self.shard]
+        question = Question.of(scope, [], Place(number=number, position=position))
+        asked = _Asked(self._client, self._sender, scope, question, others, self._waits_s)
+        asked.answers()
+        return asked.code
+
 
 class _Asked:
     """One question, sent when it is made."""
@@ -89,8 +98,9 @@ class _Asked:
         self._asked = tuple(self._waiting)
         self._silent: list[Shard] = []
         self._found: list[list[Found]] = []
+        self.code: Codes | None = None
         self._began = time.monotonic()
-        self._send(question.model_dump_json())
+        self._send(question.model_dump_json(exclude_defaults=True))
 
     def answers(self) -> tuple[list[list[Found]], list[Shard]]:
         """See :class:`workers.index.collection.finder.Pending`."""
@@ -139,7 +149,7 @@ class _Asked:
         """Note an answer; one that cannot be used is that of a shard that does not answer."""
         try:
             answer = Answer.model_validate_json(text)
-            found = answer.arrays()
+            found, code = answer.arrays(), answer.code_bytes
         except (ValidationError, InvalidRequest) as error:
             logger.warning("An answer of another shard cannot be read: %s", error)
             return
@@ -148,6 +158,7 @@ class _Asked:
             return
         if answer.pointer == self._scope.pointer and len(found) == self._parts:
             self._found.append(found)
+            self.code = self.code if code is None else code
         elif self._scope.strict and answer.pointer != self._scope.pointer:
             raise OtherGeneration
         else:

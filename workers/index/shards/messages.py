@@ -13,12 +13,13 @@ from pydantic import Field
 from tasks.errors import InvalidRequest
 from tasks.messages import Frozen
 from tasks.names import COLLECTION_PATTERN
+from workers.index.codec.codec import Codes
 from workers.index.codec.probes import Probe
 from workers.index.codec.stack import Found
 from workers.index.collection.finder import Scope, Sought
 from workers.index.collection.manifest import Pointer
 
-__all__ = ["Answer", "Question", "answer_key", "question_key", "taken_key"]
+__all__ = ["Answer", "Place", "Question", "answer_key", "question_key", "taken_key"]
 
 
 def question_key(number: str) -> str:
@@ -61,32 +62,50 @@ class Part(Frozen):
         return Sought(Probe(query[None], cells[None], distances[None]), self.k, self.where, self.distractors)
 
 
+class Place(Frozen):
+    """An entry: the number of its segment among those of assets, and its position there."""
+
+    number: int = Field(ge=0)
+    position: int = Field(ge=0, le=10**12)
+
+
 class Question(Frozen):
-    """What is sought in the cells of the shards that get it, of one generation of a collection."""
+    """What is sought in the cells of the shards that get it, of one generation of a collection; and the place of the
+    entry whose code is wanted of the shard that has it."""
 
     collection: str = Field(pattern=COLLECTION_PATTERN)
     pointer: Pointer
     parts: list[Part]
+    place: Place | None = None
 
     @classmethod
-    def of(cls, scope: Scope, sought: Sequence[Sought]) -> Question:
-        return cls(collection=scope.collection, pointer=scope.pointer, parts=[Part.of(one) for one in sought])
+    def of(cls, scope: Scope, sought: Sequence[Sought], place: Place | None = None) -> Question:
+        parts = [Part.of(one) for one in sought]
+        return cls(collection=scope.collection, pointer=scope.pointer, parts=parts, place=place)
 
 
 class Answer(Frozen):
     """What a shard found: for each part the numbers of segments (M,) int64, the positions there (M,) int64 and the
-    distances (M,) float32. None when it answers from another generation, or could not search."""
+    distances (M,) float32. None when it answers from another generation, or could not search. The code is that of the
+    entry that was asked about, if this shard has it."""
 
     shard: int
     pointer: Pointer
     found: list[tuple[str, str, str]] | None
+    code: str | None = None
 
     @classmethod
-    def of(cls, shard: int, pointer: Pointer, found: Sequence[Found] | None) -> Answer:
+    def of(cls, shard: int, pointer: Pointer, found: Sequence[Found] | None, code: Codes | None = None) -> Answer:
         if found is None:
             return cls(shard=shard, pointer=pointer, found=None)
         texts = [(_text(n, "<i8"), _text(p, "<i8"), _text(d, "<f4")) for n, p, d in found]
-        return cls(shard=shard, pointer=pointer, found=texts)
+        return cls(shard=shard, pointer=pointer, found=texts, code=None if code is None else _text(code, "<u1"))
+
+    @property
+    def code_bytes(self) -> Codes | None:
+        """The code (code_size,)."""
+        code: Codes | None = None if self.code is None else _array(self.code, "<u1")
+        return code
 
     def arrays(self) -> list[Found]:
         """What was found."""
