@@ -81,21 +81,31 @@ def _converted(own: Samples, stated: Stated) -> Colours:
     transfer = transfer_of(stated.chunks, stated.profile is not None)
     if transfer is not None:
         return Colours(transfer.to_srgb(own), own, None, None)
-    image = Image.fromarray(_eight_bits(own), "CMYK") if _is_cmyk(own) else Image.fromarray(_eight_bits(own))
     problem = problem_of(stated.profile) if stated.profile else None
     if stated.profile is None or problem:
-        return _without_profile(own, image, problem)
+        return _without_profile(own, problem)
+    image = _image_of(own)
     converted = _apply_profile(image, stated.profile)
     if not converted.understood:
-        return _without_profile(own, image, "not one of this picture's kind of colours")
-    srgb: Pixels = np.array(converted.image.convert("RGB"))
-    same = converted.image is image and own.dtype == np.uint8 and image.mode == "RGB"
-    return Colours(srgb, None if same else own, stated.profile, None)
+        return _without_profile(own, "not one of this picture's kind of colours")
+    if converted.image is image and _is_plain(own):
+        return Colours(_writable(own), None, stated.profile, None)
+    return Colours(np.array(converted.image.convert("RGB")), own, stated.profile, None)
 
 
-def _without_profile(own: Samples, image: Image.Image, problem: str | None) -> Colours:
-    plain = image.mode == "RGB" and own.dtype == np.uint8
-    return Colours(np.array(image.convert("RGB")), None if plain else own, None, problem)
+def _without_profile(own: Samples, problem: str | None) -> Colours:
+    if _is_plain(own):
+        return Colours(_writable(own), None, None, problem)
+    return Colours(np.array(_image_of(own).convert("RGB")), own, None, problem)
+
+
+def _writable(own: Samples) -> Pixels:
+    """The same samples; some readers hand over memory that must not be changed."""
+    return np.require(own, np.uint8, "W")
+
+
+def _image_of(own: Samples) -> Image.Image:
+    return Image.fromarray(_eight_bits(own), "CMYK") if _is_cmyk(own) else Image.fromarray(_eight_bits(own))
 
 
 def own_samples(image: Image.Image) -> Samples:
@@ -157,6 +167,11 @@ def _grey(image: Image.Image) -> Pixels:
 
 def _is_cmyk(samples: Samples) -> bool:
     return samples.ndim == 3 and samples.shape[2] == 4
+
+
+def _is_plain(samples: Samples) -> bool:
+    """Whether samples are sRGB pixels, if nothing is said of their colours."""
+    return samples.ndim == 3 and samples.shape[2] == 3 and samples.dtype == np.uint8
 
 
 def _eight_bits(samples: Samples) -> Pixels:
