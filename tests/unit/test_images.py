@@ -83,8 +83,11 @@ def test_alpha_is_turned_with_the_pixels() -> None:
     assert difference(np.dstack([image.pixels, image.alpha]), np.rot90(rgba, -1)) == 0
 
 
-def test_pixels_are_writable_so_that_a_tensor_may_share_them() -> None:
-    assert decode(READABLE["png rgb"].data, zoo.LIMITS).pixels.flags.writeable
+@pytest.mark.parametrize("name", READABLE)
+def test_pixels_are_writable_so_that_a_tensor_may_share_them(name: str) -> None:
+    pixels = decode(READABLE[name].data, zoo.LIMITS).pixels
+    assert pixels.flags.writeable
+    assert pixels.flags.c_contiguous
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
