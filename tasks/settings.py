@@ -134,7 +134,10 @@ class Settings(BaseSettings):
     extractor: str = Field(
         default="compact", description="`compact`, or [ARCHITECTURE@]ADDRESS[#size=SIDE&sha256=DIGEST] of weights"
     )
-    device: str = Field(default="auto", description="device of the extractor: auto, cpu, cuda or cuda:N")
+    device: str = Field(
+        default="auto",
+        description="device of the extractor, and of FAISS where it trains and calibrates: auto, cpu, cuda or cuda:N",
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
         description="precision in which images are optimised: auto is half where the device computes in it and agrees "

@@ -52,6 +52,7 @@ from workers.handlers.kinds import kinds_of_jobs
 from workers.handlers.pixel_budget import PixelBudget, within_memory
 from workers.handlers.resources import Resources
 from workers.images import Limits
+from workers.index.codec.gpu import use_gpu
 from workers.index.collection.follower import Follower
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance.continuity import Continuity
@@ -138,6 +139,7 @@ class _Worker:
     def _load_extractor(self) -> None:
         self._readiness.starting("The extractor is loaded.")
         logger.info("Extractor %s is loaded", self._extractor.name)
+        use_gpu(self._extractor.device)
         reason = why_no_gpu() if self._settings.device == "auto" else None
         self._readiness.notes["device"] = self._identity.device + (f": {reason}" if reason else "")
 

@@ -1,8 +1,9 @@
 """All that is to be known of a GPU in ten minutes: ``python -m tests.benchmarks.gpu [--device cpu --quick]``.
 
 Card, ceilings, agreement of the forms, the engine at 1 to 256 images, forms of a step beside the roofline, codecs, the
-whole worker without Redis and S3, a device that runs out of memory, search. A part that fails says so, and the next one
-runs. Without a GPU it runs on the CPU, and what only a GPU can tell is `not measured`.
+whole worker without Redis and S3, a device that runs out of memory, search, and what FAISS trains and calibrates. A
+part that fails says so, and the next one runs. Without a GPU it runs on the CPU, and what only a GPU can tell is
+`not measured`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is loaded, as
 
 import itertools
 import json
+import logging
 import multiprocessing
 import statistics
 import tempfile
@@ -20,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -41,14 +44,19 @@ from workers.activation.quality import quality
 from workers.activation.step import Batch, Schedule, State
 from workers.activation.views import in_turn
 from workers.device.device import Device
+from workers.evaluation.searching import exact_matches
 from workers.extractors.agreement import Form, compare
 from workers.extractors.prepare import _forms
 from workers.extractors.probes import probes
 from workers.extractors.registry import load_extractor
 from workers.images import Limits, decode, encode
 from workers.images.tensors import to_input
-from workers.index.codec.codec import Codec, search
+from workers.index.codec.codec import Codec, Features, search
+from workers.index.codec.gpu import on_gpu, use_gpu
 from workers.index.codec.probes import one_thread
+from workers.index.verdicts.calibration import Calibration
+from workers.index.verdicts.duplicates import near_distance, neighbours
+from workers.index.verdicts.measure import Contents, calibrate, entries_as_queries
 
 LIMITS = Limits(max_bytes=64 * 2**20, max_pixels=100_000_000)
 NOT_MEASURED = "not measured"
@@ -75,6 +83,7 @@ class Plan:
         images: through each worker process.
         repeats: of each timing, of which the median counts.
         codes: to search among.
+        features: of a collection that is trained and calibrated, with so many cells.
     """
 
     sizes: tuple[int, ...] = (1, 4, 16, 64, 256)
@@ -84,9 +93,11 @@ class Plan:
     repeats: int = 5
     matrix: int = 8192
     codes: int = 1_000_000
+    features: int = 262_144
+    cells: int = 1024
 
 
-QUICK = Plan((1, 2), (2,), (1,), 4, 1, 128, 2000)  # each process of `worker` imports torch anew
+QUICK = Plan((1, 2), (2,), (1,), 4, 1, 128, 2000, 600, 8)  # each process of `worker` imports torch anew
 
 
 class Bench:
@@ -224,6 +235,48 @@ class Bench:
             seconds = self.seconds(lambda n=count: on_gpu.search(vectors[:n], 10))
             yield f"GPU, {count} queries at once", f"{1000 * seconds / count:.3f} ms a query"
 
+    def collections(self) -> Iterator[tuple[str, str]]:
+        """What is computed for a collection, by the processor (products of matrices by one thread) and by the GPU."""
+        count, cells = self.plan.features, self.plan.cells
+        asked = min(1000, count // 2)  # queries of exhaustive searches
+        features = _unit_vectors(count, 0)
+        for factory in (f"IVF{cells},PQ8x8", f"OPQ8_64,IVF{cells},PQ8x8"):
+            told = partial(_errors, features[:asked])
+            yield from self._by_both(f"trains {factory} on {count:,}", partial(Codec.train, factory, features), told)
+        queries, registered = _unit_vectors(asked, 1), features[:asked]
+        queries[: asked // 2] = registered[: asked // 2]
+        exact = partial(exact_matches, features[asked:], registered, queries)
+        yield from self._by_both(f"{asked} exact searches among {count:,}", exact, _same_matches)
+        near = near_distance(features)
+        alike = lambda: list(neighbours(queries, features, near))  # noqa: E731
+        yield from self._by_both(f"near-duplicates of {asked} among {count:,}", alike, _same_sets)
+        unrelated = entries_as_queries(features, np.arange(asked), near)
+        for factory in (f"IVF{cells},PQ8x8", f"IVF{cells},Flat"):
+            codec = Codec.train(factory, features)
+            contents = Contents(codec, codec.encode(features), count // 2)
+            _ = contents.index
+            measure = partial(calibrate, contents, [unrelated], 0.01, "random")
+            yield from self._by_both(f"calibrates {factory}", measure, _differences)
+
+    def _by_both(
+        self, what: str, run: Callable[[], Any], compared: Callable[[Any, Any], str]
+    ) -> Iterator[tuple[str, str]]:
+        use_gpu(torch.device("cpu"))
+        seconds, here = _timed(run)
+        yield f"{what}, CPU", f"{seconds:.2f} s"
+        if not self.cuda:
+            yield f"{what}, GPU", NOT_MEASURED
+            return
+        use_gpu(self.device, least_work=0)
+        try:
+            with _on_the_gpu_only():
+                run()  # the first use of the card costs more
+                with _Memory(self.device) as memory:
+                    seconds, there = _timed(run)
+        finally:
+            use_gpu(torch.device("cpu"))
+        yield f"{what}, GPU", f"{seconds:.2f} s, {memory.taken_bytes / 2**30:.1f} GiB; {compared(here, there)}"
+
     # ── how it is measured ───────────────────────────────────────────────────────────────────────────────────────────
 
     def works(self, count: int, steps: int) -> list[Work]:
@@ -341,6 +394,78 @@ class _Compiled(_Small):
         return self._guide(images)  # type: ignore[no-any-return]
 
 
+def _unit_vectors(count: int, seed: int) -> Features:
+    vectors = np.random.default_rng(seed).standard_normal((count, 512)).astype(np.float32)
+    unit: Features = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
+
+
+def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    began = time.perf_counter()
+    found = run()
+    return time.perf_counter() - began, found
+
+
+def _errors(features: Features, *codecs: Codec) -> str:
+    moved = (features - codec.decode(codec.encode(features)) for codec in codecs)
+    means = (f"{np.einsum('nd,nd->n', one, one).mean():.4f}" for one in moved)
+    return f"mean squared errors {', '.join(means)}"
+
+
+def _same_matches(here: tuple[Any, Any], there: tuple[Any, Any]) -> str:
+    return f"{np.mean(here[0] == there[0]):.2%} equal, distances within {np.abs(here[1] - there[1]).max():.1e}"
+
+
+def _same_sets(here: list[frozenset[int]], there: list[frozenset[int]]) -> str:
+    return f"{statistics.mean(a == b for a, b in zip(here, there, strict=True)):.2%} equal"
+
+
+def _differences(here: Calibration, there: Calibration) -> str:
+    rates = max(np.abs(np.subtract(a.rates, b.rates)).max() for a, b in zip(here.curves, there.curves, strict=True))
+    scales = max(abs(b.scale / a.scale - 1) for a, b in zip(here.curves, there.curves, strict=True))
+    return f"rates within {rates:.1e}, scales within a share of {scales:.1e}"
+
+
+@contextmanager
+def _on_the_gpu_only() -> Iterator[None]:
+    """What falls back to the CPU is an error here, and says why."""
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    log = logging.getLogger(on_gpu.__module__)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+    if said:
+        raise RuntimeError(said[0])
+
+
+class _Memory:
+    """How much less of a GPU's memory is free meanwhile, at most, than at the beginning."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.taken_bytes = 0
+
+    def __enter__(self) -> _Memory:
+        self._free = self._least = torch.cuda.mem_get_info(self._device)[0]
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.taken_bytes = self._free - self._least
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.005):
+            self._least = min(self._least, torch.cuda.mem_get_info(self._device)[0])
+
+
 def _work_alone(
     saved: _Saved, device: str, in_flight: int, files: list[bytes], count: int, together: threading.Barrier
 ) -> tuple[float, ...]:
@@ -373,7 +498,10 @@ def _handle(device: Device, codec: Codec, side: int, data: bytes) -> tuple[float
     return found.device_ms, found.batch_images
 
 
-PARTS = ("card", "ceilings", "agreement", "forms", "engine", "variants", "codecs", "worker", "out_of_memory", "search")
+PARTS = (
+    "card", "ceilings", "agreement", "forms", "engine", "variants", "codecs", "worker", "out_of_memory", "search",
+    "collections",
+)  # fmt: skip
 
 
 @click.command(help=__doc__)

@@ -109,12 +109,14 @@ def _prepared(
     from workers.extractors.registry import load_extractor, pick_device  # noqa: PLC0415
     from workers.images import Limits  # noqa: PLC0415
     from workers.images.folders import listing_digest  # noqa: PLC0415
+    from workers.index.codec.gpu import use_gpu  # noqa: PLC0415
 
     settings, more_edits = load_settings(), _more_edits(chosen["edit_set"], augly=chosen["augly"])
     store = ObjectStore.connect(settings)
     extractor = load_extractor(
         chosen["extractor"] or settings.extractor, pick_device(settings.device), store, precision=settings.precision
     )
+    use_gpu(extractor.device)
     trained = _trained(chosen["index"], settings, extractor.identity) if chosen["index"] else None
     _, listed = listing_digest(sources.training or sources.references)
     _indexes(chosen, trained, extractor.dimension, listed)

@@ -74,6 +74,7 @@ def build(
     as soon as it is built.
     """
     from workers.extractors.registry import load_extractor, pick_device  # noqa: PLC0415  # loads torch
+    from workers.index.codec.gpu import use_gpu  # noqa: PLC0415
     from workers.index.maintenance import build as building  # noqa: PLC0415
     from workers.index.maintenance import starter  # noqa: PLC0415
 
@@ -82,6 +83,7 @@ def build(
     _refuse_an_existing(opened)
     _refuse_missing(sources, here)
     loaded = load_extractor(extractor or settings.extractor, pick_device(settings.device), opened.store)
+    use_gpu(loaded.device)
     background = starter.shipped_background(loaded.identity)
     if unrelated:
         background = _background(opened, loaded, unrelated)

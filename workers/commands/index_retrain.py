@@ -161,10 +161,12 @@ def _scratch(opened: Opened, what: str) -> Path:
 
 def _retrained(opened: Opened, factory: str, originals: Originals, asked: _Asked) -> bool:
     """Train, compare, and switch, unless the next codec is refused."""
+    from workers.index.codec.gpu import use_gpu  # noqa: PLC0415
     from workers.index.maintenance import retrain as retraining  # noqa: PLC0415
     from workers.index.maintenance import upkeep  # noqa: PLC0415
 
     extractor = _extractor(opened)
+    use_gpu(extractor.device)
     path = _scratch(opened, "features")
     try:
         with opened.write_lock() as lock:

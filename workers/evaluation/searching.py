@@ -11,9 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.index.codec.codec import Codec, Codes, Features, append, search, search_many
+from workers.index.codec.gpu import Nearest, on_gpu
 from workers.index.codec.probes import one_thread
 
-__all__ = ["Candidates", "FirstMatches", "Index", "Positions", "exact_first_matches", "found_by_edit", "recall_by_edit"]
+__all__ = [
+    "Candidates", "FirstMatches", "Index", "Positions", "exact_first_matches", "exact_matches", "found_by_edit",
+    "recall_by_edit",
+]  # fmt: skip
 
 # Features, and queries that are compared with them at once: 256 MiB of cosines.
 _CHUNK: Final = 16_384
@@ -94,12 +98,47 @@ class Index:
 
 def exact_first_matches(references: Features, registered: Features, queries: Features) -> FirstMatches:
     """The same without an index: every query is compared with every feature."""
+    positions, distances = exact_matches(references, registered, queries)
+    return FirstMatches(positions, distances, _exact_ms(references, queries))
+
+
+def exact_matches(references: Features, registered: Features, queries: Features) -> tuple[Positions, Features]:
+    """Positions and squared distances (M,) of the nearest to queries (M, D), as in :class:`FirstMatches`."""
+    return on_gpu(
+        "An exact search", float(len(queries)) * (references.size + registered.size),
+        lambda gpu: _found_by(gpu.nearest, references, registered, queries),
+        lambda: _compared(references, registered, queries),
+    )  # fmt: skip
+
+
+def _found_by(
+    nearest: Nearest, references: Features, registered: Features, queries: Features
+) -> tuple[Positions, Features]:
+    """A GPU finds the nearest of either kind; which is nearer, of a reference and its copy too, is told here."""
+    found = [nearest(queries, features, 1)[1][:, 0] for features in (references, registered)]
+    others, own = (
+        _cosines(queries, features, positions)
+        for features, positions in zip((references, registered), found, strict=True)
+    )
+    return np.where(own > others, found[1], NOTHING), 2 - 2 * np.maximum(own, others)
+
+
+def _cosines(queries: Features, features: Features, found: Positions) -> Features:
+    """(M,) of queries (M, D) and the features (N, D) at positions (M,)."""
+    parts = [
+        np.einsum("nd,nd->n", queries[start : start + _QUERIES], features[found[start : start + _QUERIES]])
+        for start in range(0, len(queries), _QUERIES)
+    ]
+    return np.concatenate(parts)
+
+
+def _compared(references: Features, registered: Features, queries: Features) -> tuple[Positions, Features]:
     parts = [
         _exact(references, registered, np.asarray(queries[start : start + _QUERIES]))
         for start in range(0, len(queries), _QUERIES)
     ]
     positions, distances = (np.concatenate(values) for values in zip(*parts, strict=True))
-    return FirstMatches(positions, distances, _exact_ms(references, queries))
+    return positions, distances
 
 
 def _exact(references: Features, registered: Features, queries: Features) -> tuple[Positions, Features]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tasks.errors import InvalidRequest
 from workers.index.codec.coarse import Cells
 from workers.index.codec.family import Family, make_index
+from workers.index.codec.gpu import on_gpu
 from workers.index.codec.probes import Probe, batched, search_cells
 from workers.index.codec.shells import Shells
 from workers.index.codec.target import Target
@@ -40,15 +41,13 @@ class Codec:
         Raises:
             InvalidRequest: there is no such index, it cannot be used here, or there are too few features to train it.
         """
-        index = make_index(features.shape[1], factory)
-        family = Family(index)
-        inner = family.inner
-        if hasattr(inner, "do_polysemous_training"):
-            # It orders centroids for comparisons by Hamming distance, which no search here makes: 13 s of a core.
-            inner.do_polysemous_training = False
+        features = np.ascontiguousarray(features, dtype=np.float32)
+        work = Family(make_index(features.shape[1], factory)).training_work(len(features))
         try:
-            with family.quiet_rotations():
-                index.train(np.ascontiguousarray(features, dtype=np.float32))
+            index = on_gpu(
+                f"Training {factory}", work, lambda gpu: trained_index(factory, features, gpu.flat),
+                lambda: trained_index(factory, features),
+            )  # fmt: skip
         except RuntimeError as error:
             raise InvalidRequest(
                 f"The index {factory!r} cannot be trained on {len(features):,} features: {error}"
@@ -157,6 +156,24 @@ class Codec:
         return index
 
 
+def trained_index(factory: str, features: Features, flat: Callable[[int], Any] | None = None) -> Any:
+    """A FAISS index without entries, trained on features (N, D) float32; `flat` as in :meth:`Family.training`.
+
+    Raises:
+        InvalidRequest: there is no such index, or it cannot be used here.
+        RuntimeError: there are too few features.
+    """
+    index = make_index(features.shape[1], factory)
+    family = Family(index)
+    inner = family.inner
+    if hasattr(inner, "do_polysemous_training"):
+        # It orders centroids for comparisons by Hamming distance, which no search here makes: 13 s of a core.
+        inner.do_polysemous_training = False
+    with family.training(flat):
+        index.train(features)
+    return index
+
+
 def append(index: Any, codes: Codes) -> None:
     """Add codes (N, code_size) at the next positions of an index in RAM."""
     if not len(codes):
@@ -238,12 +255,12 @@ def search(index: Any, probe: Probe, k: int) -> Sequence[tuple[int, float]]:
 
 def search_many(codec: Codec, index: Any, features: Features, nprobe: int, k: int) -> tuple[Features, Positions]:
     """The same for many features (Q, D) at once: distances and positions (Q, k), a position of −1 where there are
-    fewer."""
+    fewer. The index may lie on a GPU."""
     queries = codec.transformed(features)
     inner = Family(index).inner
-    asked = faiss.SearchParametersIVF(nprobe=nprobe) if codec.has_cells else None
+    asked = faiss.SearchParametersIVF(nprobe=min(nprobe, codec.cells)) if codec.has_cells else None
     distances, positions = inner.search(queries, k, params=asked)
-    return distances.astype(np.float32), positions
+    return np.maximum(distances, 0).astype(np.float32), positions  # a GPU may round below it
 
 
 def search_among(codec: Codec, index: Any, probe: Probe, k: int, positions: Positions) -> Sequence[tuple[int, float]]:

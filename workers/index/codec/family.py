@@ -5,8 +5,8 @@ The families: `Flat`, `PQ…`, `LSH`, `IVF…,…`, and each of these after line
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -27,6 +27,7 @@ _KNOWN: Final = (
 )  # fmt: skip
 # Cells further away than these are never nearest to a feature that is near its own cell.
 _NEIGHBOUR_CELLS: Final = 256
+_POINTS: Final = 256  # for each centroid, at most, k-means of FAISS takes
 
 
 def make_index(dimension: int, factory: str) -> Any:
@@ -88,20 +89,64 @@ class Family:
         """The linear transforms that are applied before the inner index."""
         return [self.index.chain.at(i) for i in range(self.index.chain.size())] if self._transformed else []
 
+    @property
+    def _rotations(self) -> list[Any]:
+        """Those of the transforms that train a product quantiser."""
+        return [t for t in map(faiss.downcast_VectorTransform, self.transforms) if isinstance(t, faiss.OPQMatrix)]
+
     @contextmanager
-    def quiet_rotations(self) -> Iterator[None]:
-        """While a rotation trains. For few features, FAISS writes a warning for each part of a code and each of fifty
-        iterations."""
-        rotations = [t for t in map(faiss.downcast_VectorTransform, self.transforms) if isinstance(t, faiss.OPQMatrix)]
+    def training(self, flat: Callable[[int], Any] | None = None) -> Iterator[None]:
+        """While the index trains. For few features, FAISS would write a warning for each part of a rotation's code and
+        each of fifty iterations.
+
+        Args:
+            flat: makes an empty index, of a dimension, in which k-means finds the nearest centroids; FAISS' own are in
+                RAM.
+        """
+        rotations = self._rotations
         quantisers = [faiss.ProductQuantizer(rotation.d_out, rotation.M, 8) for rotation in rotations]  # as without
         for rotation, quantiser in zip(rotations, quantisers, strict=True):
             quantiser.cp.min_points_per_centroid = 1
             rotation.pq = quantiser
         try:
-            yield
+            with self._assigned_by(flat, quantisers) if flat else nullcontext():
+                yield
         finally:
             for rotation in rotations:
                 rotation.pq = None
+
+    @contextmanager
+    def _assigned_by(self, flat: Callable[[int], Any], rotating: list[Any]) -> Iterator[None]:
+        """FAISS keeps pointers only: the indexes live here, and nothing points to them in the end."""
+        quantisers = [*rotating, *([self.inner.pq] if self._has_parts else [])]
+        assigning = [flat(quantiser.dsub) for quantiser in quantisers]
+        clustering = flat(self.inner.d) if self.has_cells else None
+        try:
+            for quantiser, index in zip(quantisers, assigning, strict=True):
+                quantiser.assign_index = index
+            if clustering is not None:
+                self.inner.clustering_index = clustering
+            yield
+        finally:
+            for quantiser in quantisers:
+                quantiser.assign_index = None
+            if clustering is not None:
+                self.inner.clustering_index = None
+
+    @property
+    def _has_parts(self) -> bool:
+        return isinstance(self.inner, faiss.IndexPQ | faiss.IndexIVFPQ)
+
+    def training_work(self, count: int) -> float:
+        """About how many multiplications k-means takes for so many features."""
+        inner, kinds = self.inner, []  # centroids, dimensions and iterations of each
+        if self.has_cells:
+            kinds.append((inner.nlist, inner.d, inner.cp.niter))
+        if self._has_parts:
+            kinds.append((inner.pq.ksub, inner.d, inner.pq.cp.niter))
+        for rotation in self._rotations:
+            kinds.append((256, rotation.d_out, rotation.niter_pq_0 + rotation.niter * rotation.niter_pq))
+        return float(sum(k * min(count, k * _POINTS) * d * iterations for k, d, iterations in kinds))
 
     def transformed(self, features: Array) -> Array:
         """Features (N, D) in the space of the inner index, (N, T)."""

@@ -12,8 +12,9 @@ from workers.index.collection.files import CollectionStore
 from workers.index.collection.manifest import Manifest, SegmentFiles
 from workers.index.collection.segment import Segment
 from workers.index.verdicts.background import Background
+from workers.index.verdicts.calibration import Calibration
 from workers.index.verdicts.duplicates import near_distance, neighbours
-from workers.index.verdicts.measure import Contents, Queries, calibrate
+from workers.index.verdicts.measure import Contents, Queries, calibrate, searched_on_gpu
 
 __all__ = ["has_doubled", "remeasured"]
 
@@ -53,8 +54,12 @@ def remeasured(files: CollectionStore, manifest: Manifest, codec: Codec, segment
     others = np.concatenate([segment.codes for part, segment in parts if part.distractors])
     contents = Contents(codec, np.concatenate([*assets, others]), sum(map(len, assets)), _stored_in(manifest, parts))
     before, photographs = manifest.calibration, background.features[: background.photographs]
-    queries = Queries(photographs, _related(contents, others, background))
-    measured = calibrate(contents, [queries], before.fpr, before.background).with_copies_of(before)
+
+    def measure(searched: Contents) -> Calibration:
+        queries = Queries(photographs, _related(searched, others, background))
+        return calibrate(searched, [queries], before.fpr, before.background)
+
+    measured = searched_on_gpu(contents, len(photographs), measure).with_copies_of(before)
     return manifest.model_copy(update={"calibration": measured.at_least(before)})
 
 

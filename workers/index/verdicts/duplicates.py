@@ -8,11 +8,15 @@ from typing import Final
 import numpy as np
 
 from workers.index.codec.codec import Features
+from workers.index.codec.gpu import Nearest, on_gpu
 
 __all__ = ["groups_of", "near_distance", "neighbours"]
 
 _PAIRS: Final = 200_000
 _COMPARED: Final = 1 << 24  # distances in memory at once
+_AT_ONCE: Final = 10_000  # pairs of features in memory
+_FEW: Final = 64  # near-duplicates of one image, which a GPU is asked for
+_ROUNDING: Final = 1e-4  # of a squared distance on a GPU, far more than that of float32
 # Distances of unrelated pairs are nearly normal: this many deviations below the median, fewer than one in a million
 # lies (`compact`: 0.61, where one in a million has 0.58 and the median is 2.0).
 _DEVIATIONS: Final = 5.2
@@ -39,11 +43,39 @@ def near_distance(features: Features) -> float:
 
 def neighbours(queries: Features, features: Features, within: float) -> Iterator[frozenset[int]]:
     """For each query (Q, D), the positions of the features (N, D) within a squared distance."""
+    return on_gpu(
+        "Finding near-duplicates", float(len(queries)) * features.size,
+        lambda gpu: iter(_found_by(gpu.nearest, queries, features, within)),
+        lambda: _compared(queries, features, within),
+    )  # fmt: skip
+
+
+def _compared(queries: Features, features: Features, within: float) -> Iterator[frozenset[int]]:
     rows = max(1, _COMPARED // max(len(features), 1))
     for start in range(0, len(queries), rows):
         near = 2 - 2 * queries[start : start + rows] @ features.T < within
         for row in near:
             yield frozenset(np.nonzero(row)[0].tolist())
+
+
+def _found_by(nearest: Nearest, queries: Features, features: Features, within: float) -> list[frozenset[int]]:
+    """A GPU finds the nearest, not those within a distance: it names a few of each query, whose distances decide. A
+    query with more of them is compared here."""
+    count = min(_FEW, len(features))
+    cosines, positions = nearest(queries, features, count)
+    maybe = 2 - 2 * cosines < within + _ROUNDING
+    found: list[set[int]] = [set() for _ in queries]
+    pairs = np.argwhere(maybe)
+    for part in np.array_split(pairs, 1 + len(pairs) // _AT_ONCE):
+        rows, others = part[:, 0], positions[part[:, 0], part[:, 1]]
+        near = 2 - 2 * np.einsum("nd,nd->n", queries[rows], features[others]) < within
+        for row, other in zip(rows[near].tolist(), others[near].tolist(), strict=True):
+            found[row].add(other)
+    more = np.flatnonzero(maybe[:, -1]) if count < len(features) else ()
+    for row in more:
+        (found_here,) = _compared(queries[row : row + 1], features, within)
+        found[row] = set(found_here)
+    return [frozenset(some) for some in found]
 
 
 def groups_of(features: Features, within: float) -> list[list[int]]:

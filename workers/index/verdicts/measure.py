@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from workers.index.codec.codec import Codec, Codes, Features, Positions, search_many
+from workers.index.codec.gpu import has_gpu_form, on_gpu
 from workers.index.codec.stored import exact_distances
 from workers.index.verdicts.calibration import Calibration, Curve
 from workers.index.verdicts.duplicates import neighbours
 from workers.index.verdicts.score import COHORT, COHORT_CELLS, cohort, score
 
-__all__ = ["Contents", "Queries", "calibrate", "copies_found", "entries_as_queries", "first_assets"]
+__all__ = [
+    "Contents", "Queries", "calibrate", "copies_found", "entries_as_queries", "first_assets", "searched_on_gpu",
+]  # fmt: skip
 
 _NPROBES: Final = (1, 4, 16, 64)
 _SCORES: Final = tuple(round(float(s), 4) for s in np.linspace(0.1, 1.0, 73))
@@ -25,6 +28,7 @@ _CANDIDATES: Final = 200  # of one query
 _TOGETHER: Final = 256  # queries searched at once
 _CONFIDENT: Final = 1.645  # standard errors, for a bound that holds with 95 % confidence
 
+_T = TypeVar("_T")
 Scores = npt.NDArray[np.float64]
 # Of one query: distances, ascending, and positions, −1 for none.
 Row: TypeAlias = tuple[Features, Positions]
@@ -33,12 +37,14 @@ Row: TypeAlias = tuple[Features, Positions]
 @dataclass(frozen=True)
 class Contents:
     """An index to be calibrated: codes (M, code_size), of which the first `assets` belong to assets and the others to
-    distractors. `features`, of a collection that keeps them, gives those (N, D) at positions (N,)."""
+    distractors. `features`, of a collection that keeps them, gives those (N, D) at positions (N,). `on_card` is the
+    index on a GPU, to be searched there."""
 
     codec: Codec
     codes: Codes
     assets: int
     features: Callable[[Positions], Features] | None = None
+    on_card: Any = None
 
     @cached_property
     def index(self) -> Any:
@@ -48,7 +54,8 @@ class Contents:
     def nearest(self, features: Features, nprobe: int, depth: int) -> Iterator[Row]:
         """For each query (Q, D), distances, ascending, and positions of `depth` entries, −1 for none: by features where
         the collection keeps them."""
-        found = search_many(self.codec, self.index, features, nprobe, depth)
+        index = self.index if self.on_card is None else self.on_card
+        found = search_many(self.codec, index, features, nprobe, depth)
         for feature, distances, positions in zip(features, *found, strict=True):
             if self.features is None:
                 yield distances, positions
@@ -83,6 +90,26 @@ def entries_as_queries(entries: Features, positions: npt.NDArray[np.int64], near
     return Queries(features, [near_ones | {own} for own, near_ones in related])
 
 
+def searched_on_gpu(contents: Contents, queries: int, run: Callable[[Contents], _T]) -> _T:
+    """What `run` finds by searches for so many queries: on a GPU, where there is one and they are enough."""
+    if contents.on_card is not None:
+        return run(contents)
+    return on_gpu(
+        "A search for many queries", _work(contents, queries),
+        lambda gpu: run(replace(contents, on_card=gpu.copied(contents.index))), lambda: run(contents),
+    )  # fmt: skip
+
+
+def _work(contents: Contents, queries: int) -> float:
+    """About how many multiplications searches at each nprobe take, and those for cohorts. To look up the parts of a
+    code takes about as long as to compare a feature."""
+    codec = contents.codec
+    if not has_gpu_form(contents.index):
+        return 0.0
+    searched = sum(min(1.0, n / codec.cells) for n in (*_NPROBES, COHORT_CELLS, COHORT_CELLS)) if codec.has_cells else 1
+    return float(queries) * len(contents.codes) * codec.inner_dimension * searched
+
+
 def calibrate(contents: Contents, sets: Sequence[Queries], fpr: float, background: str) -> Calibration:
     """Try every entry of the index as the asset that an unrelated query might be taken for.
 
@@ -90,7 +117,10 @@ def calibrate(contents: Contents, sets: Sequence[Queries], fpr: float, backgroun
     (1 - n / M) ** N; what remains is this query's rate, and the mean over the queries is the false-match rate. Of
     several sets of queries, the higher rate counts.
     """
-    curves = [_curve(contents, sets, nprobe) for nprobe in contents.nprobes]
+    curves = searched_on_gpu(
+        contents, sum(len(some.features) for some in sets),
+        lambda searched: [_curve(searched, sets, nprobe) for nprobe in searched.nprobes],
+    )  # fmt: skip
     return Calibration(
         fpr=fpr, background=background, queries=max(len(some.features) for some in sets), entries=len(contents.codes),
         assets=list(_ASSETS), scores=list(_SCORES), curves=curves,
@@ -106,6 +136,12 @@ def first_assets(
         Positions (Q,) of the nearest assets, −1 where there is none among the nearest entries; their scores (Q,),
         infinite likewise; and whether no distractor is nearer (Q,).
     """
+    return searched_on_gpu(contents, len(features), lambda searched: _first_assets(searched, curve, features))
+
+
+def _first_assets(
+    contents: Contents, curve: Curve, features: Features
+) -> tuple[npt.NDArray[np.int64], Scores, npt.NDArray[np.bool_]]:
     positions = np.full(len(features), -1, dtype=np.int64)
     scores = np.full(len(features), np.inf)
     nearest = np.zeros(len(features), dtype=bool)
@@ -181,7 +217,18 @@ def _searched(contents: Contents, features: Features, nprobe: int, depth: int) -
     around = near
     if contents.codec.has_cells and nprobe < COHORT_CELLS:
         around = list(contents.nearest(features, COHORT_CELLS, depth))
+        if contents.on_card is not None:
+            near = [_as_in(around_it, found) for found, around_it in zip(near, around, strict=True)]
     yield from zip(near, around, strict=True)
+
+
+def _as_in(deeper: Row, found: Row) -> Row:
+    """What was found, at the distances that a deeper search gives the same entries: on a GPU their last bits may
+    differ, and a match is told from its cohort by its distance."""
+    distances, positions = found
+    order = np.argsort(deeper[1], kind="stable")
+    places = order[np.minimum(np.searchsorted(deeper[1], positions, sorter=order), len(order) - 1)]
+    return np.where(deeper[1][places] == positions, deeper[0][places], distances), positions
 
 
 def _without(distances: Features, positions: Positions, own: frozenset[int]) -> Row:
