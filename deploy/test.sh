@@ -9,8 +9,12 @@ install worker,monitor,local,evaluation,dev
 cd "$ROOT"
 
 # The tests start their own servers: neither the caller's variables nor the caller's stack file may lead them to a real one.
+# AII_TEST_… are the tests' own.
 for name in $(env | sed -n 's/^\(AII_[A-Za-z0-9_]*\)=.*/\1/p'); do
-    unset "$name"
+    case $name in
+    AII_TEST_*) ;;
+    *) unset "$name" ;;
+    esac
 done
 AII_STATE_DIR=$(mktemp -d)
 export AII_STATE_DIR

@@ -24,10 +24,10 @@ _PERIODS = ("publish-period", 200, "info-period", 500, "ask-period", 200, "slave
 class SentinelSet:
     """Five processes. Not running yet; give it `stop` at the end."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: str | None = None) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._program = choose_server(folder).path
+        self._program = program or choose_server(folder).path
         self._servers = [reserved_port(), reserved_port()]
         self.sentinels = [reserved_port() for _ in range(3)]
         self._processes: dict[int, subprocess.Popen[bytes]] = {}

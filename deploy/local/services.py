@@ -26,7 +26,7 @@ from producer.hooks.registry import HOOKS
 from tasks.connection import connect_redis
 from tasks.errors import Unavailable
 from tasks.machine import cores, gpus, memory_bytes
-from tasks.names import worker_presence
+from tasks.monitoring.presence import present_workers
 from tasks.settings import Settings
 from tasks.storage import ObjectStore
 
@@ -159,9 +159,9 @@ def gpu_memory_bytes(name: str) -> int:
 def find_worker(settings: Settings, pid: int) -> None:
     """Raises Unavailable until the worker that is this machine's process `pid` has reported itself warm."""
     with connect_redis(settings) as client:
-        name = socket.gethostname()
-        if not (client.exists(worker_presence(f"{name}-{pid}")) or client.keys(worker_presence(f"{name}.*-{pid}"))):
-            raise Unavailable("The worker has not reported itself ready.")
+        names = [note.worker for note in present_workers(client)]
+    if not any(name.startswith(f"{socket.gethostname()}.") and name.endswith(f"-{pid}") for name in names):
+        raise Unavailable("The worker has not reported itself ready.")
 
 
 def flower_service(stack: Stack, state: Path) -> Service:

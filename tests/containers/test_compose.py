@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,22 +12,21 @@ from urllib.request import urlopen
 from uuid import uuid4
 
 import pytest
+import yaml
 from pydantic import SecretStr
 
 from producer import Producer
 from producer.status import warm_workers
 from tasks.ledger.states import JobState
 from tasks.settings import Settings
-from tests.containers.images import ROOT
+from tests.containers.engine import Engine, Unusable, find_compose
+from tests.containers.images import ROOT, Images
 from tests.photographs import crops
 from tests.ports import reserved_port
 from tests.waiting import LIMIT_S, wait_for
 
-# `docker compose`, or a program in its place; AII_TEST_COMPOSE_UP replaces `--build` where the images are there.
-COMPOSE = os.environ.get("AII_TEST_COMPOSE", "")
-pytestmark = pytest.mark.skipif(not COMPOSE, reason="AII_TEST_COMPOSE names no compose: compose.yaml is not run")
-
-UP = ("up", "--detach", *shlex.split(os.environ.get("AII_TEST_COMPOSE_UP", "--build")))
+FILE = ROOT / "deploy" / "compose.yaml"
+UP = ("up", "--detach", "--no-build")
 PORTS = ("AII_REDIS_PORT", "AII_S3_PORT", "AII_FLOWER_PORT", "AII_GATEWAY_PORT")
 SECRETS = ("AII_REDIS_PASSWORD", "AII_S3_ACCESS_KEY", "AII_S3_SECRET_KEY", "AII_FLOWER_PASSWORD")
 
@@ -41,9 +40,23 @@ def given() -> dict[str, str]:
 
 
 @pytest.fixture
-def compose(given: dict[str, str]) -> Iterator[Compose]:
-    file = Path("deploy") / "compose.yaml"
-    words = [*shlex.split(COMPOSE), "--project-name", f"aii-test-{uuid4().hex[:8]}", "--file", str(file)]
+def program(engine: Engine) -> list[str]:
+    """Compose, once the images that are not ours are there."""
+    of_others = [
+        os.environ.get(name, image) for name, image in re.findall(r"\$\{(\w+_IMAGE):-([^}]+)\}", FILE.read_text())
+    ]
+    try:
+        return find_compose(engine, of_others)
+    except Unusable as error:
+        if "AII_TEST_COMPOSE" in os.environ:
+            raise  # what was asked for is not skipped
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def compose(program: list[str], images: Images, given: dict[str, str], tmp_path: Path) -> Iterator[Compose]:
+    (ours := tmp_path / "images.yaml").write_text(with_images(images))
+    words = [*program, "--project-name", f"aii-test-{uuid4().hex[:8]}", "--file", str(FILE), "--file", str(ours)]
 
     def call(*arguments: str) -> str:
         command, environment = [*words, *arguments], os.environ | given
@@ -55,6 +68,15 @@ def compose(given: dict[str, str]) -> Iterator[Compose]:
         yield call
     finally:
         call("down", "--volumes", "--timeout", "60")
+
+
+def with_images(images: Images) -> str:
+    """A further file that gives our services the images of tests, and leaves alone those that an operator has built."""
+    services = yaml.safe_load(FILE.read_text())["services"]
+    locks = {service["image"]: service["build"]["args"]["LOCK"] for service in services.values() if "build" in service}
+    ours = {name: {"image": images.of(locks[service["image"]]), "pull_policy": "never"}
+            for name, service in services.items() if service["image"] in locks}  # fmt: skip
+    return yaml.safe_dump({"services": ours})
 
 
 def answers(address: str) -> bool:

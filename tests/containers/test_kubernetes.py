@@ -11,14 +11,10 @@ import yaml
 from producer import Producer
 from producer.status import warm_workers
 from tasks.settings import Settings
-from tests.containers.images import ENGINE, ROOT, built, engine, needs_engine, variables
+from tests.containers.engine import Engine
+from tests.containers.images import ROOT, Images, variables
 from tests.photographs import crops
 from tests.waiting import LIMIT_S, wait_for
-
-pytestmark = [
-    needs_engine,
-    pytest.mark.skipif("podman" not in ENGINE, reason="only podman runs the objects of Kubernetes"),
-]
 
 
 def played(name: str, image: str, environment: dict[str, str]) -> str:
@@ -36,9 +32,11 @@ def played(name: str, image: str, environment: dict[str, str]) -> str:
 
 
 @pytest.fixture
-def deployed(settings: Settings, tmp_path: Path) -> Iterator[None]:
+def deployed(settings: Settings, tmp_path: Path, engine: Engine, images: Images) -> Iterator[None]:
+    if not engine.is_podman:
+        pytest.skip("only podman runs the objects of Kubernetes")
     (file := tmp_path / "deployment.yaml").write_text(
-        played("worker-activate", built("worker-cpu"), variables(settings))
+        played("worker-activate", images.of("worker-cpu"), variables(settings))
     )
     try:
         engine("play", "kube", "--network", "host", str(file))

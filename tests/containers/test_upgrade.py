@@ -15,11 +15,10 @@ from producer import Producer
 from tasks.ledger.states import JobState
 from tasks.settings import Settings
 from tests.buckets import made_bucket
-from tests.containers.images import ROOT, build, built, engine, needs_engine, run, variables
+from tests.containers.engine import Engine
+from tests.containers.images import ROOT, Images, variables
 from tests.photographs import crops
 from tests.waiting import LIMIT_S, wait_for
-
-pytestmark = needs_engine
 
 PREVIOUS = "0.1.0"
 COUNT = 24
@@ -64,16 +63,19 @@ def previous_revision() -> str:
 
 
 @pytest.fixture(scope="module")
-def previous(tmp_path_factory: pytest.TempPathFactory) -> str:
+def previous(tmp_path_factory: pytest.TempPathFactory, images: Images) -> str:
     folder: Path = tmp_path_factory.mktemp("previous")
     with tarfile.open(fileobj=io.BytesIO(git("archive", previous_revision()))) as archive:
         archive.extractall(folder, filter="data")
     (folder / "Recipe").write_text(RECIPE)
     (folder / "deploy" / "Dockerfile.dockerignore").unlink(missing_ok=True)
-    return build("aii-test-previous", folder / "Recipe", folder, "--build-arg", f"BASE={built('worker-cpu')}")
+    base = images.of("worker-cpu")
+    return images.build("aii-test-previous", folder / "Recipe", folder, "--build-arg", f"BASE={base}")
 
 
-def test_jobs_that_the_previous_version_left_are_done_by_this_one(settings: Settings, previous: str) -> None:
+def test_jobs_that_the_previous_version_left_are_done_by_this_one(
+    settings: Settings, previous: str, engine: Engine, images: Images
+) -> None:
     settings = settings.model_copy(update={"bucket_collections": "collections-of-upgrade"})
     made_bucket(settings, settings.bucket_collections)
     given = variables(settings) | {
@@ -84,14 +86,14 @@ def test_jobs_that_the_previous_version_left_are_done_by_this_one(settings: Sett
     first, rest = (",".join(base64.b64encode(one).decode() for one in some) for some in (photos[:12], photos[12:]))
     started: list[str] = []
     try:
-        started.append(run(previous, given, detached=True))
-        job_ids = json.loads(run(previous, given, "python", "-c", SUBMIT, first))
+        started.append(images.run(previous, given, detached=True))
+        job_ids = json.loads(images.run(previous, given, "python", "-c", SUBMIT, first))
         with Producer.connect(settings) as producer:
             wait_for(lambda: JobState.DONE in producer.ledger.states(job_ids), "the previous version did no job")
             engine("kill", started[0])
-            job_ids += (queued := json.loads(run(previous, given, "python", "-c", SUBMIT, rest)))
+            job_ids += (queued := json.loads(images.run(previous, given, "python", "-c", SUBMIT, rest)))
             assert set(producer.ledger.states(queued)) == {JobState.QUEUED}
-            started.append(run(built("worker-cpu"), given, detached=True))
+            started.append(images.run(images.of("worker-cpu"), given, detached=True))
             ended = dict(producer.wait_for(job_ids, LIMIT_S))
             again = [producer.activate(crop, options={"steps": 1}) for crop in photos]
     finally:

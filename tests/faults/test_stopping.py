@@ -65,10 +65,12 @@ def test_an_idle_worker_ends_while_redis_is_silent(
     worker.stop()  # fails unless it ends by itself
 
 
-def test_a_job_that_waits_for_a_silent_s3_does_not_prolong_the_stop(
-    environment: dict[str, str], tmp_path: Path, frozen: list[int]
+@pytest.mark.parametrize("partition", ["from S3", "from S3 and Redis"])
+def test_a_job_that_is_cut_off_does_not_prolong_the_stop(
+    partition: str, environment: dict[str, str], tmp_path: Path, frozen: list[int]
 ) -> None:
     worker = start(environment, tmp_path, "1")
+    redis = redis_pid(tmp_path)
     with Producer.connect(settings_of(tmp_path)) as producer:
         done = producer.activate(crops(1)[0])
         done.wait(LIMIT_S)
@@ -76,5 +78,8 @@ def test_a_job_that_waits_for_a_silent_s3_does_not_prolong_the_stop(
         again = done.request.model_copy(update={"nonce": "again"})  # its image is in S3 already
         assert submit(producer.ledger, Sender(create_app(settings_of(tmp_path)), settings_of(tmp_path)), again)
         wait_for(lambda: producer.ledger.get(again.job_id).state is JobState.RUNNING)
-        assert worker.stop() != 0
+        if "Redis" in partition:
+            freeze(redis, frozen)
+        assert worker.stop() != 0  # and fails unless it ends by itself
+        os.kill(redis, signal.SIGCONT)
         assert producer.ledger.get(again.job_id).state is JobState.RUNNING  # another worker takes it over

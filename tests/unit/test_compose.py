@@ -52,6 +52,10 @@ def test_our_containers_write_nothing_but_their_state_and_have_limits(name: str)
     assert {"mem_limit", "pids_limit", "tmpfs"} <= set(service)
 
 
+def test_what_containers_print_does_not_fill_the_disk() -> None:
+    assert [name for name, service in SERVICES.items() if "logging" not in service] == []
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_their_commands_and_settings_exist(name: str) -> None:
     command = OURS[name].get("command", ["python", "-m", "workers"])

@@ -105,6 +105,12 @@ def test_workers_are_given_longer_to_end_than_they_take() -> None:
     assert min(graces) > Settings.model_fields["stop_timeout_s"].default
 
 
+def test_a_node_with_the_last_pod_of_its_kind_can_be_drained() -> None:
+    budgets = [d["spec"] for _, d in DOCUMENTS if d["kind"] == "PodDisruptionBudget"]
+    assert len(budgets) == 4
+    assert [budget.get("maxUnavailable") for budget in budgets] == [1] * 4
+
+
 def test_no_pod_is_restarted_because_a_service_is_away() -> None:
     probes = [
         c["livenessProbe"]["httpGet"]["path"] for _, pod in PODS for c in pod["containers"] if "livenessProbe" in c
@@ -220,6 +226,7 @@ def test_the_example_is_built_as_a_whole() -> None:
     assert deployments["gateway"]["replicas"] == 2
     (container,) = deployments["worker-activate"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert deployments["worker-activate"]["strategy"]["rollingUpdate"]["maxSurge"] == 0  # there may be no second GPU
     assert {m["mountPath"] for m in container["volumeMounts"]} == {"/var/lib/aii", "/var/lib/aii/cache", "/tmp"}
 
 

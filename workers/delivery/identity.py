@@ -14,7 +14,6 @@ import torch
 
 __all__ = ["Identity"]
 
-_FIRST_PIDS: Final = 100  # of a container, with whatever starts its command
 # What influences the result of a job.
 _PACKAGES: Final = ("active-image-indexing", "torch", "faiss-gpu", "faiss-cpu", "pillow", "celery")
 
@@ -24,8 +23,8 @@ class Identity:
     """What result documents say of the worker that wrote them.
 
     Attributes:
-        worker: ``HOST-PID``, or ``HOST.RANDOM-PID`` in a container, where every first process is 1 and hosts may have
-            one name; also its name in Flower and in its note of presence.
+        worker: ``HOST.RANDOM-PID``, also its name in Flower and in its note of presence. Hosts may have one name, and
+            so may processes: every container's first is 1, and machines that were copied number theirs alike.
         device: what the extractor runs on, in words.
         versions: of the installed packages that influence results.
     """
@@ -36,12 +35,11 @@ class Identity:
 
     @classmethod
     def of_this_process(cls, device: torch.device) -> Identity:
-        return cls(f"{_host()}-{os.getpid()}", _described(device), _versions())
+        return cls(_name(), _described(device), _versions())
 
 
-def _host() -> str:
-    name = socket.gethostname()
-    return f"{name}.{secrets.token_hex(3)}" if os.getpid() < _FIRST_PIDS else name
+def _name() -> str:
+    return f"{socket.gethostname()}.{secrets.token_hex(3)}-{os.getpid()}"
 
 
 def _described(device: torch.device) -> str:
