@@ -8,6 +8,7 @@ worker that activates, answers and compacts.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -51,7 +52,9 @@ def running(command: str, folder: Path) -> Iterator[dict[str, str]]:
     given = {"PORT": str(port), "FOLDER": str(data), "S3_KEY": KEY, "S3_SECRET": SECRET}
     began = time.monotonic()
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(["sh", "-c", command], env=os.environ | given, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            ["sh", "-c", command], env=os.environ | given, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         wait_for(lambda: answers(port) or process.poll() is not None, "it does not answer")
         assert process.poll() is None, (folder / "log").read_text()
@@ -61,9 +64,8 @@ def running(command: str, folder: Path) -> Iterator[dict[str, str]]:
         tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         click.echo(f"resident memory {sum(one.memory_info().rss for one in tree) / 1e6:.0f} MB")
     finally:
-        for one in psutil.Process(process.pid).children(recursive=True):
-            one.terminate()
-        process.terminate()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)  # a shell passes none on
         process.wait(LIMIT_S)
 
 
@@ -90,7 +92,9 @@ def linked(environment: dict[str, str]) -> str:
     put, get = (aii_here(environment, "buckets", "link", "queries", "a/key", *more).stdout.strip()
                 for more in (["--put"], []))  # fmt: skip
     with suppress(OSError):
-        urllib.request.urlopen(urllib.request.Request(put, b"an image", method="PUT"), timeout=LIMIT_S).close()
+        urllib.request.urlopen(
+            urllib.request.Request(put, b"an image", {"Content-Type": "image/jpeg"}, method="PUT"), timeout=LIMIT_S
+        ).close()
         with urllib.request.urlopen(get, timeout=LIMIT_S) as response:
             return "yes" if response.read() == b"an image" else "another object"
     return "no"

@@ -28,7 +28,7 @@ _TRIAL = "import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))"
 _ROOT = Path(__file__).parents[2]
 _PACKAGES = "python3,python3-venv,ca-certificates"
 _INSTALL = "install podman, or Docker with its daemon (Debian: apt-get install podman)"
-_INSTALL_COMPOSE = "install docker-compose-plugin or podman-compose, or name one by AII_TEST_COMPOSE"
+_INSTALL_COMPOSE = "install docker-compose-plugin, or for podman 4.7 or newer podman-compose"
 
 
 class Unusable(Exception):
@@ -67,7 +67,7 @@ def find_engine() -> Engine:
     reasons = []
     for words in programs:
         try:
-            with one_at_a_time():
+            with one_at_a_time("find"):
                 return _tried(words)
         except Unusable as error:
             reasons.append(f"{shlex.join(words)}: {error}")
@@ -112,12 +112,12 @@ def find_compose(engine: Engine, images: Sequence[str]) -> list[str]:
     """A program that runs compose files of these images of others. Raises Unusable where there is none, or no
     image."""
     named = os.environ.get("AII_TEST_COMPOSE", "")
-    for words in [shlex.split(named)] if named else [[*engine.words, "compose"], ["podman-compose"]]:
-        if shutil.which(words[0]) and _called(words, "version").returncode == 0:
-            break
-    else:
-        raise Unusable(f"no compose: {_INSTALL_COMPOSE}")
-    with one_at_a_time():
+    words = shlex.split(named) if named else [*engine.words, "compose"]
+    try:
+        _required(words, "version")
+    except Unusable as error:
+        raise Unusable(f"{shlex.join(words)}: {error}; {_INSTALL_COMPOSE}") from error
+    with one_at_a_time("find"):
         for image in images:
             if not _is_there(engine.words, image):
                 _required(engine.words, "pull", image)
@@ -140,8 +140,8 @@ def _called(words: Sequence[str], *arguments: str) -> subprocess.CompletedProces
 
 
 @contextmanager
-def one_at_a_time() -> Iterator[None]:
+def one_at_a_time(what: str) -> Iterator[None]:
     """Several processes of pytest pull, make and build each image once: the second finds it."""
-    with (Path(tempfile.gettempdir()) / f"aii-test-containers-{os.getuid()}.lock").open("w") as lock:
+    with (Path(tempfile.gettempdir()) / f"aii-test-{what}-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

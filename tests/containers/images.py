@@ -48,7 +48,7 @@ class Images:
     def build(self, name: str, recipe: Path, folder: Path, *arguments: str) -> str:
         """The image that a recipe makes of a folder."""
         options = ["--network", "host", *shlex.split(os.environ.get("AII_TEST_BUILD", ""))]
-        with one_at_a_time(), pip_secrets() as secrets:
+        with one_at_a_time("build"), pip_secrets() as secrets:
             self._engine("build", *options, *secrets, "-f", str(recipe), *arguments, "-t", name, str(folder))
         return name
 

@@ -48,7 +48,7 @@ def program(engine: Engine) -> list[str]:
     try:
         return find_compose(engine, of_others)
     except Unusable as error:
-        if "AII_TEST_COMPOSE" in os.environ:
+        if os.environ.get("AII_TEST_COMPOSE"):
             raise  # what was asked for is not skipped
         pytest.skip(str(error))
 

@@ -63,13 +63,13 @@ def test_an_image_that_can_neither_be_found_nor_pulled_nor_made_is_named(
         find_engine()
 
 
-def test_compose_is_the_engines_own_or_podmans(installed: Installed) -> None:
+def test_compose_is_the_engines_own_and_needs_the_images_of_others(installed: Installed) -> None:
     engine = Engine(("podman",), PYTHON)
-    installed("podman", "[ $1 != compose ]")
-    with pytest.raises(Unusable, match="docker-compose-plugin or podman-compose"):
+    installed("podman", '[ "$1" != compose ] || { echo "unrecognized command" >&2; exit 125; }')
+    with pytest.raises(Unusable, match="podman compose: version: unrecognized command; install docker-compose-plugin"):
         find_compose(engine, [])
-    installed("podman-compose", "exit 0")
-    assert find_compose(engine, ["redis"]) == ["podman-compose"]
     installed("podman", "case $1 in image|pull) exit 1;; esac")
     with pytest.raises(Unusable, match="pull redis: exit status 1"):
         find_compose(engine, ["redis"])
+    installed("podman", "exit 0")
+    assert find_compose(engine, ["redis"]) == ["podman", "compose"]
