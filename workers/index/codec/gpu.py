@@ -29,8 +29,8 @@ __all__ = ["LEAST_WORK", "Gpu", "Nearest", "has_gpu_form", "on_gpu", "use_gpu"]
 
 logger = logging.getLogger(__name__)
 
-# Multiplications: three seconds of a core where matrices are multiplied, fifty where a rotation trains. The first use of
-# a card takes seconds, for its trial; how many, and how fast a card is, was not measured.
+# Multiplications: three seconds of a core where matrices are multiplied, fifty where a rotation trains. The first use
+# of a card takes seconds, for its trial; how many, and how fast a card is, was not measured.
 LEAST_WORK: Final = 1e11
 # FAISS takes this at once, and gives it back in the end; its tiles of distances are made for a gigabyte.
 _TEMPORARY_BYTES: Final = 1 << 30
