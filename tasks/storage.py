@@ -10,7 +10,7 @@ import hashlib
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from enum import Enum
@@ -35,9 +35,12 @@ from tasks.s3_errors import MISSING, S3Errors, code_in
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
-    from obstore import GetResult
+    from datetime import datetime
+
+    from obstore import GetResult, ObjectMeta
 
 _CHUNK: Final = 1 << 20
+_PAGE: Final = 1_000  # S3 lists no more at once
 _CREATION_TIMEOUT_S: Final = 10
 # How the client calls an answer to a range that is not HTTP's 206, whatever the answer holds.
 _NOT_PARTIAL: Final = "non-partial response"
@@ -162,6 +165,12 @@ class ObjectStore:
         with self._errors(key):
             return bytes(_opened(self._stores[bucket], check_key(key), max_bytes).bytes())
 
+    def get_dated(self, bucket: Bucket, key: str, max_bytes: int) -> tuple[bytes, int]:
+        """The same, with the time at which the object was stored, in ms by the store's clock."""
+        with self._errors(key):
+            found = _opened(self._stores[bucket], check_key(key), max_bytes)
+            return bytes(found.bytes()), _ms(found.meta["last_modified"])
+
     def get_source(self, bucket: str, key: str, max_bytes: int, etag: str = "") -> bytes:
         """Read an image from a bucket of its owner.
 
@@ -224,11 +233,16 @@ class ObjectStore:
             for batch in self._stores[bucket].list(folder or None):
                 yield from (item["path"] for item in batch)
 
-    def list_tags(self, bucket: Bucket) -> Iterator[tuple[str, str]]:
-        """All keys, each with the tag of its object, which changes with the object."""
+    def pages(self, bucket: Bucket, after: str) -> Iterator[Sequence[ObjectMeta]]:
+        """What is listed of all objects whose keys come after that one, up to a thousand at a time."""
         with self._errors(bucket.value):
-            for batch in self._stores[bucket].list():
-                yield from ((item["path"], item["e_tag"] or "") for item in batch)
+            yield from self._stores[bucket].list(offset=after or None, chunk_size=_PAGE)
+
+    def now_ms(self, bucket: Bucket, key: str) -> int:
+        """The store's clock, by an object that is written for that."""
+        self.put(bucket, key, b"", "application/octet-stream")
+        with self._errors(key):
+            return _ms(self._stores[bucket].head(check_key(key))["last_modified"])
 
     def stream(self, bucket: Bucket, key: str, max_bytes: int | None) -> Iterator[bytes]:
         """The bytes of one object, a megabyte at a time; errors as in :meth:`get`."""
@@ -271,6 +285,10 @@ def _some(found: GetResult, left_out: int, count: int) -> Iterator[bytes]:
         yield data
         if not count:
             return
+
+
+def _ms(time: datetime) -> int:
+    return int(time.timestamp() * 1000)
 
 
 def _exists(bucket: S3Store) -> bool:

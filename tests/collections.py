@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import redis
 
+from tasks.assets.records import AssetRecord
 from tasks.connection import connect_redis
 from tasks.documents import write_result
 from tasks.messages import ActivationOptions
@@ -91,8 +92,8 @@ class Place:
     def rollback(self, number: int) -> Manifest:
         return upkeep.rollback(self.files, self.journal, number, anyway)
 
-    def repair(self, progress: Callable[[int, int], None] = lambda *_: None) -> Repaired:
-        return repair(self.store, self.files, self.journal, progress)
+    def repair(self, progress: Callable[[int, int], None] = lambda *_: None, *, read_all: bool = False) -> Repaired:
+        return repair(self.store, self.files, self.journal, progress, read_all=read_all)
 
     def remove(self, asset_id: str) -> str:
         return upkeep.remove(self.files, self.journal, asset_id)
@@ -108,6 +109,14 @@ class Place:
         result = made_activation(self.name, self.files.current().codec, asset_id, code, entry, dict(meta or {}))
         result = result.model_copy(update={"job_id": job_id or result.job_id})
         write_result(self.store, result.job_id, result)
+
+    def committed(self, asset_id: str, code: Codes, entry: str = "") -> ActivationResult:
+        """Register a code, unless it was at that entry, and write record and document, as an activation does."""
+        entry = entry or self.journal.add(asset_id, code, {})
+        result = made_activation(self.name, self.files.current().codec, asset_id, code, entry, {})
+        self.files.assets.put(AssetRecord.of(result, 1))
+        write_result(self.store, result.job_id, result)
+        return result
 
     def activated(self, asset_id: str, code: Codes, **meta: str) -> str:
         """Register a code and write the result document, as an activation does; returns the journal's entry."""

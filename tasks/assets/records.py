@@ -79,8 +79,12 @@ class AssetRecords:
         Raises:
             CorruptSegment: it is damaged.
         """
-        keys = list(self._store.list_keys(Bucket.COLLECTIONS, f"{self._folder}{asset_key(asset_id)}/"))
-        return self._read(max(keys, key=_order)) if keys else None
+        return next(self.of(asset_id), None)
+
+    def of(self, asset_id: str) -> Iterator[AssetRecord]:
+        """The records of an asset, newest first; errors as above."""
+        keys = self._store.list_keys(Bucket.COLLECTIONS, f"{self._folder}{asset_key(asset_id)}/")
+        yield from map(self._read, sorted(keys, key=_order, reverse=True))
 
     def all(self) -> Iterator[list[tuple[str, AssetRecord]]]:
         """The records of each asset with their keys, newest first; errors as above."""

@@ -57,7 +57,7 @@ class JournalKeys:
         live: hash: asset → its latest change that no segment covers, as ``entry op code meta``, and after a line break
             the facts of the job that made it (JSON: job, source, key, sha256, options), where there was one.
         state: hash: the newest announced `generation`; `cut`, up to which entry the stream is trimmed; `announcements`,
-            how often changes may have left `live`.
+            how often changes may have left `live`; and what :mod:`workers.index.collection.settling` keeps.
         unrecorded: hash: asset → the entry whose record is not in S3 yet; such a change stays in `live`.
         purges: hash: asset → twice how often its files were purged lately; odd while that is being done.
     """

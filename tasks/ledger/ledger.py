@@ -282,6 +282,12 @@ class Ledger:
         call = CloseCall(job_id, token, state, (code, message[:_MESSAGE_BOUND]), keep_s, recorded or ("", "", ""))
         return self._shared.close(call, self.batch_delay.max_s(_CLOSE_SHARE))
 
+    def unsettle(self, collection: str) -> None:
+        """Say that a collection's journal may lack an entry that a document names: a repair has to look."""
+        seconds, microseconds = self._client.time()
+        now_ms = seconds * 1000 + microseconds // 1000
+        self._client.hset(JournalKeys.of(collection).state, "unsettled", now_ms)
+
 
 _STATES: Final = frozenset(JobState)
 

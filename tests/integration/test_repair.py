@@ -224,7 +224,9 @@ def test_a_document_that_is_gone_since_an_interruption_does_not_count(place: Pla
 
 def read_only(place: Place) -> None:
     """Read what is on record, and leave the file to the next repair."""
-    with activations_of(place.files, place.files.current(), "repair") as documents:
+    manifest = place.files.current()
+    assert manifest.settled is not None
+    with activations_of(place.files, manifest, "repair", manifest.settled.before_ms) as documents:
         documents.read(place.store, place.files.removals, lambda _: False, lambda *_: None)
 
 
@@ -245,10 +247,10 @@ def test_a_document_that_was_away_when_it_was_to_be_read_is_read_when_it_is_back
     key = result_key(job_id)
     place.document("new-0", CODES[0], place.journal.add("new-0", CODES[0], {}), job_id=job_id)
     place.redis.flushall()
-    listed, data = list(place.store.list_tags(Bucket.RESULTS)), place.store.get(Bucket.RESULTS, key, 2**20)
+    listed, data = list(place.store.pages(Bucket.RESULTS, "")), place.store.get(Bucket.RESULTS, key, 2**20)
     place.store.delete(Bucket.RESULTS, key)
     with monkeypatch.context() as patched:
-        patched.setattr(place.store, "list_tags", lambda _: listed)
+        patched.setattr(place.store, "pages", lambda *_: iter(listed))
         read_only(place)
     place.store.put(Bucket.RESULTS, key, data, "application/json")
     assert place.repair().registered == 1
@@ -296,7 +298,7 @@ def test_a_file_of_documents_that_was_damaged_is_made_again(place: Place) -> Non
 
 def test_documents_are_read_by_one_process_at_a_time(place: Place) -> None:
     with activations_of(place.files, place.files.current(), "repair"), pytest.raises(CollectionBusy):
-        place.repair()
+        place.repair(read_all=True)
     assert place.repair().registered == 0
 
 

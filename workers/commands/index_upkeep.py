@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -16,6 +17,7 @@ from workers.index.collection.opened import open_collection
 
 __all__ = ["audit", "compact", "delete", "duplicates", "repair", "rollback", "verify"]
 
+_WORTH_SETTLING: Final = 10_000  # documents that a repair has read: the next one shall not read them again
 _name = click.argument("name")
 
 
@@ -77,18 +79,41 @@ def rollback(name: str, number: int | None) -> None:
 
 @click.command(cls=Command)
 @_name
-def repair(name: str) -> None:
+@click.option("--all", "read_all", is_flag=True, help="Read documents that the index files are known to hold, too.")
+def repair(name: str, read_all: bool) -> None:
     """Re-register assets of the collection NAME from their documents in S3, after Redis was emptied or S3 set back.
 
-    Newer changes are kept. Exit status 1 when some documents could not be read.
+    Newer changes are kept. Documents that the index files are known to hold are not read: --all reads them, which is
+    needed when documents were put back later than the collection, with their former times, or when index files are
+    suspected. Exit status 1 when some documents could not be read.
     """
     from workers.index.maintenance import repair as repairing  # noqa: PLC0415
+    from workers.index.maintenance import upkeep  # noqa: PLC0415
 
     opened = open_collection(load_settings(), name)
-    with opened.write_lock(), progress_bar("result documents") as progress:
-        repaired = repairing.repair(opened.store, opened.files, opened.journal, progress)
+    with opened.write_lock() as lock, progress_bar("result documents") as progress:
+        repaired = repairing.repair(
+            opened.store,
+            opened.files,
+            opened.journal,
+            progress,
+            read_all=read_all,
+            leave_out=lock.check if read_all else None,
+        )
+        if repaired.documents - repaired.passed_over >= _WORTH_SETTLING:
+            upkeep.compact(opened.files, opened.journal, lock.check, settle=True)
+    if repaired.left_out:
+        click.echo(
+            f"Damaged index files were left out, with {repaired.left_out:,} images; those without a result document "
+            f"are missing now. If you can restore the files, go back to them by `aii index rollback {name}`.",
+            err=True,
+        )
     if repaired.unreadable:
         click.echo(f"{repaired.unreadable:,} result documents could not be read.", err=True)
+    click.echo(
+        f"{repaired.documents:,} result documents; {repaired.passed_over:,} of them, which the index files are known "
+        "to hold, were not read."
+    )
     click.echo(
         f"{repaired.assets:,} assets have a result document; {repaired.registered:,} were registered again, "
         f"{repaired.removed:,} removed again."

@@ -152,6 +152,9 @@ class JobEnd:
         in_s3 = job.kind.unique or job.kind.restore is not None
         if self._retry_policy(lambda: close(found_in_s3=in_s3)):
             self._observe(result)
+        elif recorded and self._retry_policy(lambda: self._ledger.states([job.job_id])) == [None]:
+            # Redis has lost the job, and perhaps the asset's entry before a repair that this document was too late for.
+            self._retry_policy(lambda: self._ledger.unsettle(recorded[0]))
         logger.info("Job %s", result.status, extra={"job_id": job.job_id, "error_code": code})
         return f"{result.status} {code}".strip()
 

@@ -6,6 +6,7 @@ collections/{name}/current.json                     which generation is current;
 collections/{name}/features/{sha256}                features of images, for a build
 collections/{name}/assets/{asset_key}/{entry}.json  what was committed, see :mod:`tasks.assets.records`
 collections/{name}/removed/{asset_key}.json         an asset's removal, see :mod:`tasks.assets.removals`
+collections/{name}/clock                            written to learn the store's time
 
 All processes of a machine share one folder of local copies, named by their digests too.
 """
@@ -29,6 +30,7 @@ from pydantic import ValidationError
 
 from tasks.assets.records import AssetRecords
 from tasks.assets.removals import Removals
+from tasks.documents import document_keys
 from tasks.errors import CollectionMissing, CorruptSegment, DigestMismatch, DiskUnavailable, NotFound, ObjectMissing
 from tasks.files import PART_PREFIX
 from tasks.names import check_collection, sha256_hex
@@ -81,6 +83,14 @@ class CollectionStore:
     def addresses(self) -> list[str]:
         """Of the buckets that hold a collection and its result documents."""
         return [self._store.address(bucket) for bucket in (Bucket.COLLECTIONS, Bucket.RESULTS)]
+
+    def now_ms(self) -> int:
+        """The store's clock."""
+        return self._store.now_ms(Bucket.COLLECTIONS, f"{self._name}/clock")
+
+    def has_documents(self) -> bool:
+        """Whether the store has any result document, of whatever job."""
+        return next(document_keys(self._store), None) is not None
 
     def prune(self) -> None:
         """Delete what is not used any more of all collections' local files: see :func:`prune`."""

@@ -2,7 +2,8 @@
 
 aii:journal:{name}             stream of changes since the oldest kept generation: late workers and rollbacks need them
 aii:journal:{name}:live        hash: asset_id → its latest change that no segment covers
-aii:journal:{name}:state       hash: `generation`, the newest announced; `cut`, up to which entry the stream is trimmed
+aii:journal:{name}:state       hash: `generation`, the newest announced; `cut`, up to which entry the stream is trimmed;
+                               and what :mod:`workers.index.collection.settling` keeps
 aii:journal:{name}:manifests   hash: generation → sha256 of its manifest; see :mod:`workers.index.collection.pinned`
 aii:journal:{name}:unrecorded  hash: asset_id → the entry of a change that S3 has no record of yet
 aii:journal:{name}:rejected    hash: what :mod:`tasks.assets.feedback` keeps; and `…:rejected-at`
@@ -29,6 +30,7 @@ from workers.index.codec.codec import Codes
 from workers.index.codec.stored import Rows
 from workers.index.collection.changes import Change, decode_code, encode_code, read_changes
 from workers.index.collection.manifest import Pointer
+from workers.index.collection.settling import Settling
 
 if TYPE_CHECKING:
     from workers.index.collection.translation import Translation
@@ -72,11 +74,13 @@ class Page:
     Attributes:
         cut: the entry up to which the stream was trimmed: a reader that has not read as far has missed changes.
         last: the last entry that was read, whether it is a change or not; None at the end of the journal.
+        whole: whether each entry that was read is a change.
     """
 
     changes: list[Change]
     cut: str
     last: str | None
+    whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class Journal(AssetJournal):
         super().__init__(client, collection)
         self._stream, self._live, self._state = self._keys.stream, self._keys.live, self._keys.state
         self._manifests = f"{self._stream}:manifests"
+        self.settling = Settling(client, self._state)
         self._feedback = feedback_keys(collection)
         self._forget = client.register_script(commit_scripts.FORGET)
         self._begin_purge = client.register_script(commit_scripts.BEGIN_PURGE)
@@ -143,7 +148,7 @@ class Journal(AssetJournal):
         pipe = self._client.pipeline(transaction=True)
         rows, cut = pipe.xrange(self._stream, min=f"({entry}", count=_PAGE).hget(self._state, "cut").execute()
         changes = read_changes(self._client, self._stream, rows, translation)
-        return Page(changes, cut or BEGINNING, rows[-1][0] if rows else None)
+        return Page(changes, cut or BEGINNING, rows[-1][0] if rows else None, len(changes) == len(rows))
 
     def all_after(self, entry: str, translation: Translation | None = None) -> Iterator[Change]:
         """All changes after an entry."""

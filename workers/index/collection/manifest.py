@@ -13,7 +13,7 @@ from workers.index.codec.list_blocks import Part, part_of
 from workers.index.codec.stored import FeatureFormat, FeatureType
 from workers.index.verdicts.calibration import Calibration
 
-__all__ = ["CodecFile", "ListBlocks", "Manifest", "Pointer", "SegmentFiles"]
+__all__ = ["CodecFile", "ListBlocks", "Manifest", "Pointer", "SegmentFiles", "SettledDocuments"]
 
 _TAG: Final = 16
 
@@ -91,6 +91,18 @@ class CodecFile(Frozen):
     factory: str
 
 
+class SettledDocuments(Frozen):
+    """What segments are known to hold: what result documents say that the store changed before a time (ms, its clock),
+    or what is newer. A repair need not read them; see :mod:`workers.index.collection.settling`.
+
+    Attributes:
+        entry: none of them names a later entry of the journal.
+    """
+
+    before_ms: int
+    entry: str
+
+
 class Manifest(Frozen):
     """One generation of a collection.
 
@@ -109,6 +121,7 @@ class Manifest(Frozen):
         features: how features are stored beside the codes, for exact re-ranking; None where they are not.
         codecs: all that the collection has had, the first one first, when it was trained again: journal and documents
             hold codes of each.
+        settled: which result documents the segments are known to hold; None where that is not known.
     """
 
     collection: str
@@ -127,6 +140,7 @@ class Manifest(Frozen):
     nprobe: int | None = Field(default=None, ge=1, le=65_536)
     features: FeatureType | None = None
     codecs: list[CodecFile] = Field(default=[])
+    settled: SettledDocuments | None = None
 
     @property
     def digests(self) -> set[str]:

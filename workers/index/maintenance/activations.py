@@ -20,10 +20,11 @@ from tasks.bounded_map import bounded_map
 from tasks.errors import CollectionBusy, DiskUnavailable
 from tasks.names import canonical_json, sha256_hex
 from tasks.results import ActivationResult
-from tasks.storage import Bucket, ObjectStore
+from tasks.storage import ObjectStore
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import BEGINNING, entry_order
 from workers.index.collection.manifest import Manifest
+from workers.index.maintenance.document_list import Listed, Unordered, listed
 from workers.index.maintenance.documents import Activation, Read, documents_at
 
 __all__ = ["Activations", "OnRecord", "activations_of"]
@@ -78,15 +79,21 @@ class OnRecord:
 
 
 @contextmanager
-def activations_of(files: CollectionStore, manifest: Manifest, purpose: str) -> Iterator[Activations]:
-    """Open the file of a purpose, which at most one process of a machine does at a time.
+def activations_of(
+    files: CollectionStore, manifest: Manifest, purpose: str, before_ms: int | None = None
+) -> Iterator[Activations]:
+    """Open the file of a purpose and a time, which at most one process of a machine does at once.
+
+    Args:
+        before_ms: documents that the store changed before this time (ms, its clock) are not read.
 
     Raises:
         CollectionBusy: another one does.
         DiskUnavailable: the file cannot be written, or is damaged.
     """
     codecs = [manifest.codec, *(known.digest for known in manifest.codecs)]
-    pinned = sha256_hex(canonical_json([_FORMAT, files.addresses, manifest.extractor.model_dump(), codecs]))
+    said = [_FORMAT, files.addresses, manifest.extractor.model_dump(), codecs, before_ms]
+    pinned = sha256_hex(canonical_json(said))
     files.prune()
     path = files.reading / f"{purpose}-{pinned[:16]}.sqlite"
     try:
@@ -95,7 +102,7 @@ def activations_of(files: CollectionStore, manifest: Manifest, purpose: str) -> 
         raise DiskUnavailable(f"{path.parent} cannot be made ({error}): free some space.") from error
     try:
         with closing(sqlite3.connect(path, timeout=0)) as database:
-            yield Activations(database, path)
+            yield Activations(database, path, before_ms)
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise CollectionBusy(f"Another process reads the documents of {manifest.collection!r}: {path}.") from error
@@ -106,11 +113,17 @@ def activations_of(files: CollectionStore, manifest: Manifest, purpose: str) -> 
 
 
 class Activations:
-    """What was read so far. Not thread-safe."""
+    """What was read so far. Not thread-safe.
 
-    def __init__(self, database: sqlite3.Connection, path: Path) -> None:
+    Attributes:
+        listed, passed_over: how many documents the store has, and how many of them were not to be read.
+    """
+
+    def __init__(self, database: sqlite3.Connection, path: Path, before_ms: int | None) -> None:
         self._database = database
         self._path = path
+        self._before_ms = before_ms
+        self.listed = self.passed_over = 0
         database.executescript(_SETTINGS + _TABLES)
 
     def delete(self) -> None:
@@ -144,10 +157,20 @@ class Activations:
             database.executemany(_REMOVE, ((asset, _sortable(entry)) for asset, entry in removals.each()))
 
     def _list(self, store: ObjectStore) -> None:
+        try:
+            self._take(listed(store, self._before_ms, in_shares=True))
+        except Unordered:
+            self._take(listed(store, self._before_ms, in_shares=False))
+
+    def _take(self, documents: Iterator[Listed]) -> None:
+        self.listed = self.passed_over = 0
         with self._database as database:
             database.execute("UPDATE documents SET listed = 0")
             database.execute("UPDATE documents SET state = ? WHERE state = ?", (_UNREAD, _UNREADABLE))
-            database.executemany(_LIST, ((f"{key}\n{tag}",) for key, tag in store.list_tags(Bucket.RESULTS)))
+            for some in documents:
+                database.executemany(_LIST, ((name,) for name in some.names))
+                self.listed += len(some.names) + some.passed_over
+                self.passed_over += some.passed_over
             if self._count("documents", f"NOT listed AND state = {_COUNTED}"):  # S3 was set back, or a purge was done
                 database.execute("DELETE FROM assets")
                 database.execute("DELETE FROM jobs")

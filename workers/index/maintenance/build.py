@@ -19,9 +19,10 @@ from workers.index.codec.stored import FeatureFormat, FeatureType, Rows, kept_tw
 from workers.index.codec.trainable import training_sample
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal
-from workers.index.collection.manifest import Manifest
+from workers.index.collection.manifest import Manifest, SettledDocuments
 from workers.index.collection.pinned import publish
 from workers.index.collection.segment import Entries, SegmentPaths, write_segment
+from workers.index.collection.settling import MARGIN_MS
 from workers.index.collection.workspace import workspace
 from workers.index.maintenance.upkeep import CheckLock
 from workers.index.verdicts.background import Background
@@ -181,7 +182,8 @@ def publish_first(
     Args:
         features: (N, D) of the assets, for a collection that keeps features; its distractors are its background.
     """
-    begins_after = journal.last_entry()
+    begins_after, reading = journal.last_entry(), journal.settling.begin().complete
+    settled = _settled_first(files, begins_after)
     with workspace(files) as folder:
         paths, codec_path = SegmentPaths.below(folder, features=new.features is not None), folder / "codec"
         write_segment(new.codec, Entries(codes, assets, ("" for _ in assets), _rows(new, features)), paths)
@@ -208,12 +210,21 @@ def publish_first(
             duplicates=_uploaded_groups(files, folder / "duplicates", new.duplicates, assets),
             nprobe=new.nprobe,
             features=new.features,
+            settled=settled,
         )
     check_lock()
     files.assets.mark_complete()
     publish(files, journal, manifest)
     journal.announce(manifest.generation, begins_after, covered=begins_after)
+    journal.settling.end(reading, settled.before_ms if settled else None)
     return manifest
+
+
+def _settled_first(files: CollectionStore, entry: str) -> SettledDocuments | None:
+    """Where there is no result document at all, a repair need not read those from before. Where there are some, one has
+    to: they may be of this very collection, whose files were lost."""
+    now_ms = files.now_ms()
+    return None if files.has_documents() else SettledDocuments(before_ms=now_ms - MARGIN_MS, entry=entry)
 
 
 def _rows(new: NewCollection, features: Features | None) -> Iterator[Rows]:

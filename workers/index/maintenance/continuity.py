@@ -8,7 +8,9 @@ older last entry than S3 says; or when it lacks an entry that this process has r
 from __future__ import annotations
 
 import logging
+import time
 import uuid
+from collections import defaultdict
 from typing import Final
 
 import redis
@@ -23,6 +25,7 @@ from tasks.storage import Bucket, ObjectStore
 from workers.index.collection.collection import Collection
 from workers.index.collection.journal import entry_order
 from workers.index.collection.open_collections import OpenCollections
+from workers.index.collection.settling import GRACE_MS
 from workers.index.maintenance.repair import Repaired, repair
 
 __all__ = ["Continuity"]
@@ -43,7 +46,8 @@ class _Epoch(Frozen):
 
 
 class Continuity:
-    """Looks after every open collection, in one worker at a time.
+    """Looks after every open collection, in one worker at a time. Where another process of Redis may have lost the last
+    entries without that being noticed, the documents since are read an hour later.
 
     Args:
         every_s: seconds between two comparisons, and between two notes of a journal that changes.
@@ -56,6 +60,7 @@ class Continuity:
         self._client = client
         self._store = store
         self._repaired: dict[str, str] = {}  # by collection, up to which entry read here a repair was made already
+        self._not_before = defaultdict[str, float](float)  # until when, monotonic, unsettled documents are left alone
         self.thread = PeriodicThread("continuity", every_s, self.run_once, jitter=0.5, at_once=True)
 
     def run_once(self) -> None:
@@ -77,25 +82,26 @@ class Continuity:
     def keep(self, collection: Collection) -> Repaired | None:
         """Compare one collection, and repair it where Redis lost something; returns what that did."""
         name = collection.manifest.collection
-        noted, last = self._noted(name), self._collections.journal(name).last_entry()
+        (noted, past_ms), last = self._noted(name), self._collections.journal(name).last_entry()
         held = self._held(name)
         problem = _loss(noted, held, last) or self._unread(collection)
-        repaired = self._repair(collection, problem) if problem else None
+        repaired = self._repair(collection, problem, logging.ERROR) if problem else self._settled(collection, past_ms)
         if problem or noted is None or held is None:
             self._note(name, _Epoch(epoch=uuid.uuid4().hex, beat=1, entry=self._collections.journal(name).last_entry()))
         elif entry_order(last) > entry_order(noted.entry):
             self._note(name, _Epoch(epoch=noted.epoch, beat=noted.beat + 1, entry=last))
         return repaired
 
-    def _repair(self, collection: Collection, problem: str) -> Repaired:
+    def _repair(self, collection: Collection, problem: str, level: int) -> Repaired:
         name = collection.manifest.collection
-        logger.error("%s The journal of %s is repaired from S3.", problem, name)
+        logger.log(level, "%s The journal of %s is repaired from S3.", problem, name)
         files, journal = self._collections.files(name), self._collections.journal(name)
         with self._collections.write_lock(name):
             repaired = repair(self._store, files, journal, lambda *_: None)
         self._repaired[name] = collection.read_up_to
-        logger.error(
-            "The journal of %s is repaired: of %d assets with a document, %d were registered and %d removed again",
+        logger.log(
+            level,
+            "The journal of %s is repaired: of %d assets with a document read, %d were registered and %d removed again",
             name, repaired.assets, repaired.registered, repaired.removed,
         )  # fmt: skip
         return repaired
@@ -109,6 +115,21 @@ class Continuity:
             return ""
         return f"Redis lacks the entry {entry}, which it had."
 
+    def _settled(self, collection: Collection, past_ms: int) -> Repaired | None:
+        """Settle which documents a repair need not read; repair what some may be missing of, where they are few.
+
+        Args:
+            past_ms: a time of the store that was past before this call.
+        """
+        name = collection.manifest.collection
+        unsettled_ms = self._collections.journal(name).settling.follow(past_ms)
+        if unsettled_ms < GRACE_MS or not collection.manifest.settled or time.monotonic() < self._not_before[name]:
+            return None
+        self._not_before[name] = time.monotonic() + GRACE_MS / 1000
+        return self._repair(
+            collection, "Redis may have lost its last entries when it was started again.", logging.WARNING
+        )
+
     # ── where it is noted ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _held(self, name: str) -> tuple[str, int] | None:
@@ -116,12 +137,13 @@ class Continuity:
         epoch, beat = self._client.hmget(f"{journal_stream(name)}:state", "epoch", "beat")
         return (epoch, int(beat)) if epoch and str(beat).isdecimal() else None
 
-    def _noted(self, name: str) -> _Epoch | None:
-        """The same by S3."""
+    def _noted(self, name: str) -> tuple[_Epoch | None, int]:
+        """The same by S3, and when that was written (ms, its clock); 0 when it was not."""
         try:
-            return _Epoch.model_validate_json(self._store.get(Bucket.COLLECTIONS, _key(name), _MOST_BYTES))
+            document, past_ms = self._store.get_dated(Bucket.COLLECTIONS, _key(name), _MOST_BYTES)
+            return _Epoch.model_validate_json(document), past_ms
         except (ObjectMissing, ValidationError):
-            return None
+            return None, 0
 
     def _note(self, name: str, epoch: _Epoch) -> None:
         """Redis first: what S3 knows, Redis must have known."""

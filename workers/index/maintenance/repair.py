@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Collection as AnyCollection
@@ -10,22 +11,30 @@ from itertools import islice
 from typing import Final, Literal
 
 from tasks.assets.feedback import Feedback
+from tasks.bounded_map import bounded_map
+from tasks.errors import CorruptSegment
 from tasks.storage import ObjectStore
 from workers.index.codec.codec import Codec
 from workers.index.collection.changes import decode_feature
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal, addition, entry_order, named, removal
-from workers.index.collection.manifest import Manifest
-from workers.index.collection.pinned import pin_current
+from workers.index.collection.manifest import Manifest, SettledDocuments
+from workers.index.collection.pinned import pin_current, publish
 from workers.index.collection.segment import Segment, meta_text
 from workers.index.collection.segments import open_segments
+from workers.index.collection.settling import MARGIN_MS
 from workers.index.collection.translation import Translation
 from workers.index.maintenance.activations import OnRecord, activations_of
 from workers.index.maintenance.documents import Activation, belonging, code_in
+from workers.index.maintenance.newest import Newest
+from workers.index.maintenance.upkeep import CheckLock, next_generation
 
 __all__ = ["Repaired", "repair"]
 
+logger = logging.getLogger(__name__)
+
 _CHANGES_AT_ONCE: Final = 500
+_READERS: Final = 16
 
 _Done = Literal["registered", "removed"]
 _Entry = tuple[bytes, str]  # code, and metadata as :func:`meta_text` writes them
@@ -36,51 +45,102 @@ class Repaired:
     """What a repair did.
 
     Attributes:
-        assets: assets with a result document.
+        documents: result documents in S3, of whatever job.
+        passed_over: how many of them the segments are known to hold: they were not read.
+        assets: assets with a result document that was read.
         registered, removed: how many of them were registered, or removed, again.
         unreadable: result documents that could not be read.
+        left_out: images in segments that were left out.
     """
 
+    documents: int
+    passed_over: int
     assets: int
     registered: int
     removed: int
     unreadable: int
+    left_out: int
 
 
 def repair(
-    store: ObjectStore, files: CollectionStore, journal: Journal, progress: Callable[[int, int], None]
-) -> Repaired:
+    store: ObjectStore, files: CollectionStore, journal: Journal, progress: Callable[[int, int], None], *,
+    read_all: bool = False, leave_out: CheckLock | None = None,
+) -> Repaired:  # fmt: skip
     """Register and remove again what S3 has on record and neither the segments nor the journal contain: after Redis was
     emptied, or an older state of S3 or Redis was restored.
 
     The latest of an asset's newest result document, its noted removal and its journal entry decides. After an
     interruption at any moment it can be run again, and does not read again what it has read on this machine.
 
+    Args:
+        read_all: read documents that the segments are known to hold, too.
+        leave_out: publish a generation without the segments that are damaged; called right before that.
+
     Raises:
         CollectionBusy, DiskUnavailable: see :func:`activations_of`.
+        CorruptSegment: a segment is damaged, or what all of them need.
     """
-    manifest = pin_current(files, journal)
-    codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
+    current, reading, now_ms = pin_current(files, journal), journal.settling.begin(), files.now_ms()
+    codec = Codec.read(files.fetch(current.codec), current.factory)
+    manifest = _without_damaged(files, journal, current, codec, leave_out) if leave_out else current
     translation = Translation(files, manifest, codec)
-    with activations_of(files, manifest, "repair") as documents:
-        documents.read(store, files.removals, belonging(manifest, translation), progress)
-        journal.continue_after(max(manifest.journal_entry, documents.last_entry, key=entry_order))
+    belongs = belonging(manifest, translation)
+    segments = open_segments(files, manifest, codec)
+    settled = None if read_all else _settled(files, manifest, now_ms)
+    with activations_of(files, manifest, "repair", settled.before_ms if settled else None) as documents:
+        documents.read(store, files.removals, belongs, progress)
+        covered = settled.entry if settled else manifest.journal_entry
+        journal.continue_after(max(manifest.journal_entry, covered, documents.last_entry, key=entry_order))
         _align(journal, manifest)
-        repair_of = _Repair(journal, manifest, translation, open_segments(files, manifest, codec))
+        newest = Newest(store, files.assets, belongs, manifest.journal_entry)
+        repair_of = _Repair(journal, manifest, translation, segments, newest)
         done = Counter(what for some in documents.each() for what in repair_of.each(some))
-        repaired = Repaired(len(documents), done["registered"], done["removed"], documents.unreadable)
+        repaired = Repaired(
+            documents.listed, documents.passed_over, len(documents), done["registered"], done["removed"],
+            documents.unreadable, current.assets - manifest.assets,
+        )  # fmt: skip
     documents.delete()
     Feedback(journal.client, store, manifest.collection).restore()
+    journal.settling.end(reading, None if repaired.unreadable else now_ms - MARGIN_MS)
     return repaired
+
+
+def _without_damaged(
+    files: CollectionStore, journal: Journal, manifest: Manifest, codec: Codec, check_lock: CheckLock
+) -> Manifest:
+    """The current generation, or one that is published here: without the segments of it that cannot be read."""
+    whole = []
+    for part in manifest.segments:
+        try:
+            open_segments(files, manifest.model_copy(update={"segments": [part]}), codec)
+            whole.append(part)
+        except CorruptSegment as error:
+            logger.error("%s It is left out, with its %d entries.", error, part.count)
+    if len(whole) == len(manifest.segments):
+        return manifest
+    following = next_generation(files, manifest, segments=whole, journal_entry=manifest.journal_entry)
+    following = following.model_copy(update={"settled": None})
+    check_lock()
+    publish(files, journal, following)
+    return following
+
+
+def _settled(files: CollectionStore, manifest: Manifest, now_ms: int) -> SettledDocuments | None:
+    """Which documents need not be read. None in a store of version 0.1.0, which has not yet what tells the newest state
+    of an asset (:class:`Newest`), nor where its clock was once ahead of what it is now."""
+    settled = manifest.settled
+    return settled if settled and settled.before_ms <= now_ms and files.assets.complete() else None
 
 
 class _Repair:
     """Makes segments and journal say what is on record."""
 
     def __init__(
-        self, journal: Journal, manifest: Manifest, translation: Translation, segments: Sequence[Segment]
-    ) -> None:
+        self, journal: Journal, manifest: Manifest, translation: Translation, segments: Sequence[Segment],
+        newest: Newest,
+    ) -> None:  # fmt: skip
         self._journal, self._manifest, self._translation, self._segments = journal, manifest, translation, segments
+        self._newest = newest
         self._changed: dict[str, _Entry | None] = {
             change.asset_id: None if change.code is None else (change.code.tobytes(), meta_text(change.meta))
             for change in journal.all_after(manifest.journal_entry, translation)
@@ -89,7 +149,12 @@ class _Repair:
     def each(self, some: Sequence[OnRecord]) -> Iterator[_Done]:
         """What was done for those of some assets that were not as documented."""
         present = self._present([one.asset_id for one in some])
-        needed = filter(None, (self._needed(one, present.get(one.asset_id)) for one in some))
+        # What is present and not as documented may be newer than all documents that were read.
+        doubtful = [one for one in some if (now := present.get(one.asset_id)) and self._needed(one, now)]
+        found = zip(doubtful, bounded_map(self._newest.of, doubtful, _READERS), strict=True)
+        newest = {one.asset_id: known for one, known in found}
+        known = filter(None, (newest.get(one.asset_id, one) for one in some))
+        needed = filter(None, (self._needed(one, present.get(one.asset_id)) for one in known))
         while changes := list(islice(needed, _CHANGES_AT_ONCE)):
             entries = self._journal.write_all([change for _, change in changes])
             yield from (what for (what, _), entry in zip(changes, entries, strict=True) if entry)

@@ -124,7 +124,7 @@ def import_collection(
         CollectionExists: there is one of that name.
         CorruptSegment: the file is damaged or incomplete.
     """
-    manifest = manifest_in(path)
+    manifest = manifest_in(path).model_copy(update={"settled": None})  # which was of another bucket of documents
     name = check_collection(manifest.collection)
     if files.pointer_if_any():
         raise CollectionExists(
@@ -142,6 +142,7 @@ def import_collection(
     if missing := manifest.digests - importing.seen:
         raise CorruptSegment(f"{path} lacks {len(missing)} of the collection's files: export it again.")
     lock.check()
+    journal.settling.forget()
     publish(files, journal, manifest)
     repair(store, files, journal, progress)  # the journal goes on after the entries that it had there
     return manifest

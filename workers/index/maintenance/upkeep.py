@@ -20,10 +20,11 @@ from workers.index.collection.feature_table import rows_of
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.hidden import read_hidden, write_hidden
 from workers.index.collection.journal import Change, Journal, entry_order
-from workers.index.collection.manifest import Manifest, SegmentFiles
+from workers.index.collection.manifest import Manifest, SegmentFiles, SettledDocuments
 from workers.index.collection.pinned import current_manifest, publish
 from workers.index.collection.segment import Entries, Segment, SegmentPaths, merge_segments, meta_text
 from workers.index.collection.segments import find_in, open_segment, open_segments
+from workers.index.collection.settling import Settled
 from workers.index.collection.translation import Translation
 from workers.index.collection.workspace import workspace
 from workers.index.maintenance.recalibrate import has_doubled, remeasured
@@ -45,13 +46,16 @@ def remove(files: CollectionStore, journal: Journal, asset_id: str) -> str:
     return records.remove(journal, files.assets, files.removals, asset_id)
 
 
-def compact(files: CollectionStore, journal: Journal, check_lock: CheckLock, *, whole: bool = False) -> Manifest:
+def compact(
+    files: CollectionStore, journal: Journal, check_lock: CheckLock, *, whole: bool = False, settle: bool = False
+) -> Manifest:
     """Write the journal's changes into a new segment, merged with others where there are many of their size, and
     publish that as the next generation, calibrated again when the collection has doubled; returns its manifest, or the
     current one when there is nothing to write.
 
     Args:
         whole: merge all segments of assets into one, so that nothing is left of what was replaced or removed.
+        settle: publish also where nothing but the documents that a repair need not read would change.
 
     Raises:
         CollectionBusy: the lock was lost; nothing was published.
@@ -60,20 +64,46 @@ def compact(files: CollectionStore, journal: Journal, check_lock: CheckLock, *, 
     """
     manifest = current_manifest(files, journal)
     _finish(files, journal, manifest, check_lock)
+    before = journal.settling.settled()  # asked before the journal is read
     if entry_order(journal.announced().cut) > entry_order(manifest.journal_entry):
         raise journal_incomplete(manifest.collection)
     codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
     translation = Translation(files, manifest, codec)
-    changes = {change.asset_id: change for change in journal.all_after(manifest.journal_entry, translation)}
-    if not changes and not (whole and _in_pieces(manifest)):
+    changes = _changes(journal, manifest, translation)
+    settled = _settled(journal, manifest, before)
+    if not changes and not (whole and _in_pieces(manifest)) and not (settle and settled != manifest.settled):
         return manifest
     entries = [manifest.journal_entry, *(change.entry for change in changes.values())]
     segments = _segments(files, manifest, codec, changes, whole=whole)
     following = next_generation(files, manifest, segments=segments, journal_entry=max(entries, key=entry_order))
+    following = following.model_copy(update={"settled": settled})
     if has_doubled(following):
         following = remeasured(files, following, codec, open_segments(files, following, codec))
     publish_next(files, journal, following, check_lock)
     return following
+
+
+def _changes(journal: Journal, manifest: Manifest, translation: Translation) -> dict[str, Change]:
+    """The latest change of each asset since the segments were written."""
+    changes, entry, whole = dict[str, Change](), manifest.journal_entry, True
+    while (page := journal.read_after(entry, translation)).last:
+        changes |= {change.asset_id: change for change in page.changes}
+        entry, whole = page.last, whole and page.whole
+    if not whole:  # the segments will not hold what was set aside: a repair has to read its document
+        journal.settling.forget()
+    return changes
+
+
+def _settled(journal: Journal, manifest: Manifest, before: Settled | None) -> SettledDocuments | None:
+    """Which documents the segments are known to hold once they have the whole journal, which was read since `before`
+    was asked."""
+    known, now = manifest.settled, journal.settling.settled()
+    if (
+        before is None or now is None or now.server != before.server
+    ):  # Redis may have lost entries before they were read
+        return known
+    found = SettledDocuments(before_ms=before.before_ms, entry=journal.last_entry())
+    return known if known and known.before_ms >= found.before_ms else found
 
 
 def _in_pieces(manifest: Manifest) -> bool:
@@ -107,6 +137,7 @@ def rollback(files: CollectionStore, journal: Journal, number: int, check_lock: 
     if old.codec != manifest.codec:  # calibration and thresholds are the codec's
         base = old.model_copy(update={"codecs": manifest.codecs, "generation": manifest.generation})
     following = next_generation(files, base, segments=segments, journal_entry=old.journal_entry)
+    following = following.model_copy(update={"settled": old.settled})
     publish_next(files, journal, following, check_lock)
     return following
 
