@@ -1,10 +1,9 @@
 """Repair after Redis was emptied: ``python -m tests.benchmarks.repair [--count 20000] [--covered 0.9]``.
 
 Documents and S3 are real. A share of them is in the segments, which a repair knows and passes over; the other assets
-have to be registered again. `list_us` is what a document that is passed over takes of a core in this process,
-`read_per_s` how many documents a second are listed and, where they have to be, read, `repaired_per_s` how many are
-repaired a second in all, and `cpu_ms` what a document takes of a core; `more_mb` is how much more memory it takes at
-its peak.
+have to be registered again. `read_per_s` is how many documents a second are listed and, where they have to be, read,
+`repaired_per_s` how many are repaired a second in all, and `cpu_ms` what each takes of a core here; `more_mb`
+is how much more memory it takes at its peak. What listing takes says :mod:`tests.benchmarks.listing`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from tests.stack import running_stack, settings_of
 from tests.waiting import wait_for
 from workers.index.collection import settling
 from workers.index.collection.journal import addition
-from workers.index.maintenance.document_list import Unordered, listed
 
 _WRITERS: Final = 16
 _AT_ONCE: Final = 1_000
@@ -75,7 +73,6 @@ def settle(place: Place) -> None:
 
 def measure(place: Place, count: int, passed_over: int) -> None:
     read_s = 0.0
-    list_us = listing_us(place)
     began, cpu_before = time.perf_counter(), time.process_time()
 
     def progress(done: int, total: int) -> None:
@@ -89,22 +86,9 @@ def measure(place: Place, count: int, passed_over: int) -> None:
     cpu_ms = 1000 * (time.process_time() - cpu_before) / count
     read_per_s = count / (read_s or whole_s)
     click.echo(
-        f"documents={count}  passed_over={passed_over}  list_us={list_us:.1f}  read_per_s={read_per_s:.0f}  "
+        f"documents={count}  passed_over={passed_over}  read_per_s={read_per_s:.0f}  "
         f"repaired_per_s={count / whole_s:.0f}  cpu_ms={cpu_ms:.3f}  more_mb={max(taken_mb):.1f}"
     )
-
-
-def listing_us(place: Place) -> float:
-    """Microseconds of a core that listing takes for a document, none of which is to be read."""
-    for in_shares in (True, False):
-        before, count = time.process_time(), 0
-        try:
-            for some in listed(place.store, 10**14, in_shares=in_shares):
-                count += some.passed_over
-        except Unordered:
-            continue
-        return 1e6 * (time.process_time() - before) / count
-    raise AssertionError("nothing was listed")
 
 
 if __name__ == "__main__":

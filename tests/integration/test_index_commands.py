@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from tasks.command_line import EXIT_UNAVAILABLE
 from tasks.errors import CollectionMissing
 from tasks.settings import Settings
+from tasks.storage import Bucket
 from tests.collections import Place, trained_codec, unit_vectors
 from workers.commands.index import index
 from workers.index.collection.journal import named
@@ -99,7 +100,19 @@ def test_a_repair_says_what_it_did(place: Place, run: Callable[..., Result]) -> 
     place.activated("new", CODES[0])
     place.redis.flushall()
     done = run("repair", place.name)
+    assert "1 result documents; 0 of them" in done.stdout
     assert "1 assets have a result document; 1 were registered again, 0 removed again." in done.stdout
+
+
+def test_a_repair_of_all_leaves_damaged_files_out_and_says_so(place: Place, run: Callable[..., Result]) -> None:
+    place.activated("new", CODES[0])
+    (part,) = (part for part in place.compact().segments if part.count == 1)
+    place.store.delete(Bucket.COLLECTIONS, f"{place.name}/objects/{part.index}")
+    assert part.index in run("repair", place.name).stderr
+    done = run("repair", place.name, "--all")
+    assert "left out, with 1 images" in done.stderr
+    assert "1 were registered again" in done.stdout
+    assert run("compact", place.name).stdout.endswith("is current, with 501 images.\n")
 
 
 def test_looking_at_a_collection_creates_no_bucket(run: Callable[..., Result]) -> None:

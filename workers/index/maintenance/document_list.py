@@ -66,7 +66,10 @@ def _listed(page: Sequence[ObjectMeta], before: datetime.datetime) -> Listed:
 
 
 def _at_once(shares: Sequence[Iterator[Listed]]) -> Iterator[Listed]:
-    """What all of them give, in any order; each is asked for one ahead."""
+    """What all of them give, in any order; each is asked for one ahead. The first one alone tells whether there can be
+    shares: a store that is asked for all would list everything for each."""
+    if first := next(shares[0], None):
+        yield first
     with ThreadPoolExecutor(len(shares)) as pool:
         asked = {pool.submit(next, share, None): share for share in shares}
         while asked:
