@@ -21,7 +21,7 @@ from workers.index.collection.journal import Journal, addition, entry_order, nam
 from workers.index.collection.manifest import Manifest, SettledDocuments
 from workers.index.collection.pinned import pin_current, publish
 from workers.index.collection.segment import Segment, meta_text
-from workers.index.collection.segments import open_segments
+from workers.index.collection.segments import open_segment, open_segments
 from workers.index.collection.settling import MARGIN_MS
 from workers.index.collection.translation import Translation
 from workers.index.maintenance.activations import OnRecord, activations_of
@@ -112,7 +112,7 @@ def _without_damaged(
     whole = []
     for part in manifest.segments:
         try:
-            open_segments(files, manifest.model_copy(update={"segments": [part]}), codec)
+            open_segment(files, part, codec)
             whole.append(part)
         except CorruptSegment as error:
             logger.error("%s It is left out, with its %d entries.", error, part.count)

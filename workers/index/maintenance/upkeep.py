@@ -98,9 +98,7 @@ def _settled(journal: Journal, manifest: Manifest, before: Settled | None) -> Se
     """Which documents the segments are known to hold once they have the whole journal, which was read since `before`
     was asked."""
     known, now = manifest.settled, journal.settling.settled()
-    if (
-        before is None or now is None or now.server != before.server
-    ):  # Redis may have lost entries before they were read
+    if before is None or now is None or now.server != before.server:  # Redis may have lost entries meanwhile
         return known
     found = SettledDocuments(before_ms=before.before_ms, entry=journal.last_entry())
     return known if known and known.before_ms >= found.before_ms else found
