@@ -6,7 +6,8 @@ them would take at the same speed. `write_s` is the segment, its upload and publ
 what is opened and asked is asked in a process of its own, on one thread: `resident_mb_more` is its memory after 4,000
 searches over what it had before the collection was opened, libraries loaded. `compact_asked_s` is a
 second compaction in the very process that is asked without a pause meanwhile, as it may be in a worker. Of the longest
-queries, `…_undelayed_ms` and `…_least_ms` leave out what threads waited for a core: see :mod:`tests.benchmarks.run_delay`.
+queries, `…_undelayed_ms` and `…_least_ms` leave out what threads waited for a core: see
+:mod:`tests.benchmarks.run_delay`.
 """
 
 from __future__ import annotations

@@ -5,11 +5,11 @@ worker does beside its queries: it reads 10,000 changes, compacts them, opens th
 lets the one before go; seven times, then it merges the eight segments. Codes and centroids are random (IVF4096,PQ8x8,
 512-d); files, Redis and S3 are real.
 
-Another thread takes the lock whenever it can, and reads then how much of a core the first one has used since it had it
-last: so long the lock was kept. Times are of a core, less what the watching thread waited for one, so they mean the same
-on a busy machine; waits for a disk are not among them. With `--calls`, calls of C functions that took as long are listed
-too, with how often the lock was free meanwhile. At last come the first queries after a switch, and how many pages they
-had to map.
+Another thread takes the lock every 0.2 ms, or as soon as it can, and reads then how much of a core the first one has
+used since: so long the lock was kept. Times are of a core and mean the same on a busy machine, since that thread comes
+before all others (SCHED_FIFO, for which the user must be root); waits for a disk are not among them. With `--calls`,
+long calls of C functions are listed too, with how often the lock was free meanwhile. At last come the first queries
+after a switch, and how many pages they had to map.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ import click
 import numpy as np
 
 from tests.benchmarks.index import EXTRACTOR, as_in_a_worker, publish
-from tests.benchmarks.run_delay import RunDelays
 from tests.benchmarks.scale import EACH, ROUNDS, random_codec, random_codes
 from tests.collections import Place
 from tests.stack import running_stack, settings_of
 from workers.index.codec.codec import Codec, Codes
-from workers.index.collection.collection import Collection
+from workers.index.collection.collection import READ_S, Collection
 from workers.index.collection.journal import addition
 
 AT_ONCE: Final = 1_000
+TURN_S: Final = 2e-4
 DEPTH: Final = 3  # frames that say where the lock was kept
 QUERIES: Final = 20
 
@@ -72,7 +72,7 @@ class Kept:
     locks: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     longest_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     calls: dict[tuple[str, str], list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
-    collections: list[tuple[float, int]] = field(default_factory=list)
+    collections: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     queries: dict[str, list[tuple[float, int, int]]] = field(default_factory=dict)
 
     @contextmanager
@@ -115,6 +115,7 @@ def work_of(place: Place, collection: Collection, kept: Kept, *, whole: bool) ->
             place.compact(whole=whole)
         with kept.of("opening and switching"):
             collection.follow()
+        time.sleep(READ_S)  # queries have ended
         with kept.of("letting go"):
             collection.catch_up()
 
@@ -155,7 +156,8 @@ def watched(work: Callable[[], None], kept: Kept, *, calls: bool) -> None:
     watch = Watch(worker, kept)
     watcher = threading.Thread(target=watch.run, name="watcher")
     usual = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)  # the watcher asks for the lock at once: what is between is not to be had
+    # The watcher asks for the lock so soon; sooner, it would keep a core busy and be held back itself.
+    sys.setswitchinterval(TURN_S / 2)
     try:
         watcher.start()
         ready.set()
@@ -179,29 +181,23 @@ class Watch:
         self.ended = False
 
     def run(self) -> None:
-        """A turn: wait for the lock, then look. What this thread waited for a core in a turn may be counted in the next
-        turn only, so both are taken off."""
-        delays, own = RunDelays(), threading.get_native_id()
-        used, waiting = [time.clock_gettime(self._clock)] * 2, [delays.of(own)] * 3
-        doing, where = "", ""
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        used = time.clock_gettime(self._clock)
         while not self.ended:
-            waiting = [*waiting[1:], delays.of(own)]  # lets the lock go
-            kept_s = used[1] - used[0] - 1e-9 * (waiting[2] - waiting[0])
-            if doing:
-                self._note(kept_s, doing, where)
+            time.sleep(TURN_S)  # lets the lock go
             try:
-                used = [used[1], time.clock_gettime(self._clock)]
+                now = time.clock_gettime(self._clock)
             except OSError:  # the thread has ended
                 break
-            doing = self._kept.doing
-            where = self._where() if used[1] - used[0] >= self._kept.least_s else ""
+            if doing := self._kept.doing:
+                self._note(now - used, doing)
+            used = now
             self.turns += 1
-        delays.close()
 
-    def _note(self, kept_s: float, doing: str, where: str) -> None:
+    def _note(self, kept_s: float, doing: str) -> None:
         self._kept.longest_s[doing] = max(self._kept.longest_s[doing], kept_s)
-        if kept_s >= self._kept.least_s and where:
-            self._kept.locks[doing, where].append(kept_s)
+        if kept_s >= self._kept.least_s:
+            self._kept.locks[doing, self._where()].append(kept_s)
 
     def _where(self) -> str:
         frame = sys._current_frames().get(self._ident)
@@ -210,7 +206,7 @@ class Watch:
 
 def place_of(frame: FrameType | None) -> str:
     """The innermost lines that are executed, and how they were come to."""
-    lines = []
+    lines: list[str] = []
     while frame and len(lines) < DEPTH:
         path = Path(frame.f_code.co_filename)
         lines.append(f"{path.parent.name}/{path.name}:{frame.f_lineno} {frame.f_code.co_name}")
@@ -249,7 +245,7 @@ class Collecting:
         if phase == "start":
             self._began = time.thread_time()
         else:
-            self._kept.collections.append((time.thread_time() - self._began, info["generation"]))
+            self._kept.collections[self._kept.doing, info["generation"]].append(time.thread_time() - self._began)
 
 
 def show(size: int, kept: Kept) -> None:
@@ -265,11 +261,9 @@ def show(size: int, kept: Kept) -> None:
     for (doing, name), calls in sorted(kept.calls.items(), key=lambda item: -max(item[1])[0]):
         longest_s, least = max(took for took, _ in calls), min(turns for _, turns in calls)
         click.echo(f"{len(calls):5} {1000 * longest_s:8.2f} {least:6}  {doing}: {name}")
-    for generation in range(3):
-        seconds = [took for took, number in kept.collections if number == generation]
-        if seconds:
-            told = f"longest {1000 * max(seconds):.2f} ms"
-            click.echo(f"\n{len(seconds)} garbage collections of generation {generation}: {told}")
+    click.echo("\nCollections of garbage (how often, longest):")
+    for (doing, generation), seconds in kept.collections.items():
+        click.echo(f"{len(seconds):5} {1000 * max(seconds):8.2f}  {doing}: generation {generation}")
     click.echo("\nQueries: ms of a core, pages that were mapped, and pages that were read from a disk, at most:")
     for when, queries in kept.queries.items():
         most = [max(values) for values in zip(*queries, strict=True)]

@@ -1,7 +1,8 @@
 """How long threads waited for a core (Linux' *run delay*): what of a pause is the machine's, not the program's.
 
-A query that takes 60 ms on a machine with twenty programs for two cores may have been ready to run for 55 of them. Linux
-adds up, for each thread, how long it was ready to run while no core was free: the second number of its ``schedstat``.
+A query that takes 60 ms on a machine with twenty programs for two cores may have been ready to run for 55 of them.
+Linux adds up, for each thread, how long it was ready to run while no core was free: the second number of its
+``schedstat``.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ class Taken(NamedTuple):
 
     Attributes:
         clock_s: by the clock.
-        undelayed_s: less what the calling thread waited for a core. What it waited for others remains: for Python's lock
-            or Redis, whose holders may have had no core themselves. A quiet machine takes no longer.
+        undelayed_s: less what the calling thread waited for a core. What it waited for others remains: for Python's
+            lock or Redis, whose holders may have had no core themselves. A quiet machine takes no longer.
         least_s: less what any thread that it may have waited for had no core, if that was never at the same time. A
             quiet machine takes no less.
     """

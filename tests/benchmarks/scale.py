@@ -3,11 +3,11 @@
 Codes and centroids are random (IVF4096,PQ8x8, 512-d): costs depend on their numbers only. Files, Redis and S3 are real.
 In each collection, seven times 10,000 entries are registered and compacted, while another thread asks at nprobe 1
 without a pause; then the eight segments are rewritten as one, which is what every compaction did before there
-were tiers. `pause_ms` is the longest that a query took meanwhile (`pause_undelayed_ms` and `pause_least_ms` leave out what
-threads waited for a core, so that they mean something on a busy machine: see :mod:`tests.benchmarks.run_delay`), and
-`rewrite_memory_mb` what the process took for
-the rewriting at most, mapped files left out. Searches among eight segments and among one are made
-in turns. The last table is computed: an entry is written once, and once more for each tier that it rises through.
+were tiers. `pause_ms` is the longest that a query took meanwhile (`pause_undelayed_ms` and `pause_least_ms` leave out
+what threads waited for a core, so that they mean something on a busy machine: see :mod:`tests.benchmarks.run_delay`),
+and `rewrite_memory_mb` what the process took for the rewriting at most, mapped files left out. Searches among eight
+segments and among one are made in turns. The last table is computed: an entry is written once, and once more for each
+tier that it rises through.
 """
 
 from __future__ import annotations
@@ -111,9 +111,7 @@ def measured(folder: Path, codec: Codec, size: int) -> dict[str, Any]:
     return row
 
 
-def added(
-    place: Place, collection: Collection, query: Features, number: int
-) -> tuple[float, int, list[Taken]]:
+def added(place: Place, collection: Collection, query: Features, number: int) -> tuple[float, int, list[Taken]]:
     """Register and compact 10,000 entries; seconds of the compaction, bytes written, and the queries meanwhile."""
     before = place.files.current()
     for i, code in enumerate(random_codes(collection.codec, EACH, 10 + number)):

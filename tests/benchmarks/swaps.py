@@ -2,8 +2,8 @@
 
 ``python -m tests.benchmarks.swaps [--size N] [--swaps N]``: a process follows a collection while four of its threads
 ask it, and another process compacts it, again as soon as the last generation is current there. Codes are random;
-files, Redis, S3 and memory are real. Of the longest query, two more figures leave out what threads waited for a core: see
-:mod:`tests.benchmarks.run_delay`.
+files, Redis, S3 and memory are real. Of the longest query, two more figures leave out what threads waited for a core:
+see :mod:`tests.benchmarks.run_delay`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.benchmarks.run_delay import RunDelays, Taken, longest
 from tests.collections import EXTRACTOR, Place, add, trained_codec, unit_vectors
 from tests.stack import running_stack, settings_of
 from tests.waiting import wait_for
+from workers.index.collection.collection import READ_S
 from workers.index.collection.follower import Follower
 from workers.index.collection.open_collections import OpenCollections
 
@@ -98,6 +100,7 @@ def follow_and_ask(place: Place, last: int, queries: int) -> None:
         wait_for(lambda: len(seen) >= queries)
         done.set()
         errors = sum(thread.exception() is not None for thread in threads)
+    time.sleep(2 * READ_S)  # in which the follower lets the last generation but one go
     follower.thread.stop()
     after_mb = resident_mb()
     times = [1000 * taken.clock_s for taken, _ in seen]

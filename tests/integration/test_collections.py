@@ -8,6 +8,7 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,7 @@ from tasks.settings import Settings
 from tasks.shards import Shard
 from tests.collections import EXTRACTOR, Place, add, code_of, found, trained_codec, unit_vectors
 from workers.index.collection.checked import CheckedFiles
-from workers.index.collection.collection import Collection
+from workers.index.collection.collection import READ_S, Collection
 from workers.index.collection.files import KEPT_GENERATIONS, CollectionStore, prune
 from workers.index.collection.lock import write_lock
 from workers.index.collection.manifest import SegmentFiles
@@ -175,7 +176,10 @@ def test_a_rollback_takes_old_files_and_loses_nothing_that_was_registered_since(
         place.rollback(9)
 
 
-def test_twenty_swaps_under_a_thousand_queries_give_no_mixed_answer_and_the_memory_back(place: Place) -> None:
+def test_twenty_swaps_under_a_thousand_queries_give_no_mixed_answer_and_the_memory_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.index.collection.collection.READ_S", -1.0)  # all queries end before the last switch
     collection = place.open()
     add(collection, "new-0", NEW[0])
     done = threading.Event()
@@ -199,8 +203,28 @@ def test_twenty_swaps_under_a_thousand_queries_give_no_mixed_answer_and_the_memo
         done.set()
         assert sum(query.result() for query in queries) >= 1_000
     assert collection.manifest.generation == 21
+    collection.catch_up()
     left = {Path(line.split()[-1]).name for line in mapped(place.cache)}
     assert left <= collection.manifest.digests  # nothing of the generations before
+
+
+def test_a_generation_is_let_go_when_no_query_can_use_it_any_more(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection = place.open()
+    index = collection.manifest.segments[0].index
+    for number in (0, 1):
+        add(collection, f"new-{number}", NEW[number])
+        found(collection, NEW[number])
+    place.compact(whole=True)
+    collection.follow()
+    collection.catch_up()
+    assert any(index in line for line in mapped(place.cache))
+    later = SimpleNamespace(monotonic=lambda: time.monotonic() + READ_S)
+    monkeypatch.setattr("workers.index.collection.collection.time", later)
+    collection.catch_up()
+    assert not any(index in line for line in mapped(place.cache))
+    assert found(collection, NEW[0], k=1) == ["new-0"]
 
 
 def mapped(cache: Path) -> list[str]:
@@ -230,6 +254,20 @@ def test_ten_thousand_additions_under_a_thousand_queries_lose_and_double_nothing
             task.result()
     everything = found(place.open(), features[0], k=20_000)
     assert sorted(everything) == sorted([*(f"old-{i}" for i in range(500)), *(f"new-{i}" for i in range(10_000))])
+
+
+def test_a_journal_that_has_become_long_is_searched_with_a_table_once_the_follower_has_made_it(place: Place) -> None:
+    collection = place.open()
+    for i in range(trained_codec().cells):
+        add(collection, f"new-{i}", NEW[i])
+    before = [found(collection, feature, k=20) for feature in NEW[:20]]
+    delta = collection._current.delta
+    assert delta.lacks_table  # no query makes it
+    collection.catch_up()
+    assert not delta.lacks_table
+    assert [found(collection, feature, k=20) for feature in NEW[:20]] == before
+    add(collection, "newest", NEW[30])  # into the lists that it is over
+    assert found(collection, NEW[30], k=1) == ["newest"]
 
 
 def test_a_collection_finds_what_it_holds_and_says_so(place: Place) -> None:

@@ -127,6 +127,9 @@ def test_a_journal_shorter_or_longer_than_the_cells_are_many_gives_the_distances
     probes = codec.probes(features[40:43], 16)
     for first, end in ((0, 5), (5, 40)):
         delta.apply([added(str(number), codes[number]) for number in range(first, end)])
+        assert delta.lacks_table == (codec.has_cells and end >= codec.cells)
+        if delta.lacks_table:
+            delta.use_table(codec.shells.empty())
         paths = SegmentPaths.below(tmp_path / str(end))
         paths.index.parent.mkdir()
         write_segment(codec, Entries(codes[:end], map(str, range(end)), ("" for _ in range(end))), paths)
@@ -176,6 +179,26 @@ def test_a_text_is_found_that_the_end_of_the_one_before_it_seems_to_begin(tmp_pa
     table = TextTable(tmp_path / "table")
     assert all(text in table for text in ("1", "11", "111", "1111"))
     assert "11111" not in table
+
+
+def test_a_text_is_found_wherever_the_pieces_end_that_are_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["<" + "a" * (i % 7) + "b" * (i % 3) + ">" for i in range(100)]
+    write_table(tmp_path / "table", texts)
+    table = TextTable(tmp_path / "table")
+    for size in (1, 2, 3, 5, 1_000):
+        monkeypatch.setattr("workers.index.collection.text_table._SEARCHED", size)
+        for part in ("a", "aaa", "aab", "bb", "aaaaaabb", "c"):
+            assert table.containing(part).tolist() == [i for i, text in enumerate(texts) if part in text]
+
+
+def test_a_table_is_read_from_any_position_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.index.collection.text_table._CHUNK", 4)
+    texts = [str(i) for i in range(10)]
+    write_table(tmp_path / "table", texts)
+    table = TextTable(tmp_path / "table")
+    assert all(list(table.beginning_at(position)) == texts[position:] for position in range(11))
 
 
 def test_a_damaged_asset_table_is_refused(segment: Segment, tmp_path: Path) -> None:

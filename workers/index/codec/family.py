@@ -71,7 +71,7 @@ class Family:
     def has_cells(self) -> bool:
         return isinstance(self.inner, faiss.IndexIVF)
 
-    @property
+    @cached_property
     def cell_size(self) -> int:
         """Bytes at the front of a code that hold its coarse cell's number; 0 for an index without cells."""
         return int(self.inner.coarse_code_size()) if self.has_cells else 0

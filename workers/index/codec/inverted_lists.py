@@ -58,7 +58,7 @@ def write_header(file: BinaryIO, sizes: npt.NDArray[np.int64], code_size: int) -
     full = len(filled) > len(sizes) // 2
     numbers = sizes if full else np.column_stack([filled, sizes[filled]]).ravel()
     file.write(LISTS + numbers_of(len(sizes), code_size))
-    file.write((b"full" if full else b"sprs") + numbers_of(len(numbers), *numbers.tolist()))
+    file.write((b"full" if full else b"sprs") + numbers_of(len(numbers)) + numbers.astype("<u8").tobytes())
 
 
 def numbers_of(*numbers: int) -> bytes:

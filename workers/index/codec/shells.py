@@ -31,16 +31,27 @@ class Shells:
 
     def owning(self, lists: Any) -> Any:
         """An index that frees its inverted lists."""
-        return self._over(self._bare, lists, owned=True)
+        return self._put_over(lists, self._copied(self._bare), owned=True)
 
-    def over(self, lists: Any) -> Any:
+    def over(self, lists: Any, empty: Any = None) -> Any:
         """An index of inverted lists that it does not own; with a copy of the table that makes searches faster, where
-        the codec has one."""
-        return self._over(self._with_table, lists, owned=False)
+        the codec has one.
 
-    def _over(self, template: Any, lists: Any, *, owned: bool) -> Any:
+        Args:
+            empty: one of :meth:`empty`, if that was made before.
+        """
+        return self._put_over(lists, self.empty() if empty is None else empty, owned=False)
+
+    def empty(self) -> Any:
+        """An index with a copy of that table, and no lists yet: what takes longest to make."""
+        return self._copied(self._with_table)
+
+    def _copied(self, template: Any) -> Any:
         shell = faiss.clone_index(template)
         _use(shell, self._inner.quantizer)
+        return shell
+
+    def _put_over(self, lists: Any, shell: Any, *, owned: bool) -> Any:
         shell.replace_invlists(lists, owned)
         shell.ntotal = lists.compute_ntotal()
         shell.referenced_objects = (self._inner, lists)  # which FAISS does not keep alive

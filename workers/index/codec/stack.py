@@ -42,6 +42,10 @@ class Stack:
             self.index = codec.shells.over(self._stacked)
         self._behind = ListsBehindEachOther(lists) if len(lists) > 1 else None
 
+    def parts(self) -> list[object]:
+        """What takes long to free; see :meth:`workers.index.collection.generation.Generation.parts`."""
+        return [*self._indexes, self.index]
+
     def search(self, probes: Sequence[Probe], k: int) -> list[Found]:
         """For each probe, the `k` nearest entries; of equal distances, those of earlier indexes and positions first.
         Where there are cells, all probes are searched for by one call of FAISS."""

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 _LONGEST_ASSET: Final = 4_096
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Change:
     """An asset that was registered with a code (code_size,) uint8, or removed, when `code` is None; `feature` is its
     stored feature (row_bytes,) uint8, where the collection keeps features."""

@@ -31,17 +31,25 @@ from workers.index.collection.segment import Entry, Segment
 from workers.index.collection.translation import UnknownCodec
 from workers.index.verdicts.score import COHORT_CELLS
 
-__all__ = ["Collection", "journal_incomplete"]
+__all__ = ["READ_S", "Collection", "journal_incomplete"]
 
 _KEPT_S: Final = 900.0  # in which other shards have followed, however large a merged segment is
+# In which queries have ended that began before a switch. The last one to use a generation would free it, which keeps
+# Python's lock for some ms, and unmaps its files.
+READ_S: Final = 5.0
 
 
 @dataclass(frozen=True)
 class _Previous:
-    """The generation before the current one, which other shards may still have; kept up to a monotonic time."""
+    """The generation before the current one, which queries may still use; kept up to a monotonic time.
+
+    Attributes:
+        asked: whether other shards may still have it, and ask for it.
+    """
 
     generation: Generation
     until: float
+    asked: bool
 
 
 class Collection:
@@ -176,8 +184,8 @@ class Collection:
         the previous generation yet, all answer from that.
         """
         query = Query(features, k, nprobe, where or {}, without | supposed.keys(), supposed)
-        if previous := self._previous:
-            for generation in (None, previous.generation):
+        if previous := self._asked_of_others:
+            for generation in (None, previous):
                 with suppress(OtherGeneration):
                     return self._answers(query, generation, strict=True)
         return self._answers(query, None, strict=False)
@@ -220,9 +228,9 @@ class Collection:
         return segments[number].code_at(position) if number < len(segments) else None
 
     def _known(self, pointer: Pointer) -> Generation | None:
-        """The current or the previous generation, if it has this name."""
-        current, previous = self._current, self._previous
-        known = [current, previous.generation] if previous else [current]
+        """The current generation, or the previous one that other shards may have, if it has this name."""
+        current, previous = self._current, self._asked_of_others
+        known = [current, previous] if previous else [current]
         return next((one for one in known if one.pointer == pointer), None)
 
     def entry_of(self, asset_id: str) -> Entry | None:
@@ -279,14 +287,23 @@ class Collection:
             if not self.follow() and self._current is generation:  # another thread may have switched meanwhile
                 raise journal_incomplete(generation.manifest.collection)
 
+    @property
+    def _asked_of_others(self) -> Generation | None:
+        """The previous generation, if other shards may still have it."""
+        previous = self._previous
+        return previous.generation if previous and previous.asked else None
+
     def catch_up(self) -> None:
-        """Read the journal, so that the first query after a quiet time does not have to."""
-        generation, previous = self._current, self._previous
-        if previous and time.monotonic() > previous.until:
+        """Read the journal, so that the first query after a quiet time does not have to; and free what no query uses
+        any more."""
+        if self._previous_is_over():
             with self._following:
-                self._previous = None if self._previous is previous else self._previous
+                if self._previous_is_over():  # still: another one may have taken its place
+                    self._replace_previous(None)
+        generation = self._current
         with generation.lock:
             self._caught_up(generation)
+        generation.speed_up()
 
     def _caught_up(self, generation: Generation) -> bool:
         """Apply new changes; False when the journal was trimmed past what was read, or has codes of a codec that the
@@ -321,15 +338,28 @@ class Collection:
                 return False
             new = self._load(pointer, manifest, old)
             self._caught_up(new)
-            self._previous = self._kept(old, manifest)
+            new.speed_up()
+            self._replace_previous(self._kept(old, manifest))
             self._current = new
         self._files.forget(old.manifest.copies(self._shard) - manifest.copies(self._shard))
         return True
 
-    def _kept(self, old: Generation, manifest: Manifest) -> _Previous | None:
-        """A generation that another follows, not one of a collection that was deleted and built again."""
+    def _kept(self, old: Generation, manifest: Manifest) -> _Previous:
+        """A generation that another follows: for other shards, unless the collection was deleted and built again."""
         follows = manifest.generation > old.manifest.generation and manifest.has_had(old.manifest.codec)
-        return _Previous(old, time.monotonic() + _KEPT_S) if self._peers and follows else None
+        asked = self._peers is not None and follows
+        return _Previous(old, time.monotonic() + (_KEPT_S if asked else READ_S), asked)
+
+    def _previous_is_over(self) -> bool:
+        previous = self._previous
+        return previous is not None and time.monotonic() > previous.until
+
+    def _replace_previous(self, by: _Previous | None) -> None:
+        """Free the previous generation; other threads have Python's lock between its parts."""
+        parts = self._previous.generation.parts() if self._previous else []
+        self._previous = by
+        while parts:
+            parts.pop()
 
     def _load(self, pointer: Pointer, manifest: Manifest, old: Generation | None) -> Generation:
         check_extractor(manifest.collection, manifest.extractor, self._extractor)

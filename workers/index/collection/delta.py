@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from workers.index.codec.codec import Codec, Positions, append, pairs_of, search, search_among
+from workers.index.codec.codec import Codec, Codes, Positions, append, pairs_of, search, search_among, together
 from workers.index.codec.family import Family
 from workers.index.codec.probes import Probe, batched, search_cells
 from workers.index.codec.stored import FeatureFormat, Rows
@@ -29,9 +29,12 @@ class Delta:
         self._codec = codec
         self._stored = stored
         self._index = codec.filled(np.empty((0, codec.code_size), dtype=np.uint8))
-        self._faster: Any = None
-        self._entries: list[Change] = []
-        self._features: list[Rows] = []  # by position too, where the collection keeps features
+        self._faster: Any = None  # with a table of distances
+        # By position. Changes themselves would be 10,000 objects for each collection of garbage to go through.
+        self._assets: list[str] = []
+        self._metas: list[Mapping[str, str]] = []
+        self._codes: list[Codes] = []
+        self._features: list[Rows] = []  # where the collection keeps features
         self._position_of: dict[str, int] = {}
         self._first_change: dict[str, int] = {}
         self._changes = 0
@@ -49,7 +52,7 @@ class Delta:
         """Apply additions and removals in order; an addition replaces an earlier one of the same asset."""
         added = [change for change in changes if change.code is not None]
         if added:
-            append(self._index, np.stack([change.code for change in added if change.code is not None]))
+            append(self._index, together([change.code for change in added if change.code is not None]))
         if self._stored:
             self._features.extend(rows_of(added, self._codec, self._stored))
         for change in changes:
@@ -58,8 +61,10 @@ class Delta:
             if change.code is None:
                 self._position_of.pop(change.asset_id, None)
             else:
-                self._position_of[change.asset_id] = len(self._entries)
-                self._entries.append(change)
+                self._position_of[change.asset_id] = len(self._assets)
+                self._assets.append(change.asset_id)
+                self._metas.append(change.meta)
+                self._codes.append(change.code)
 
     def supersedes(self, asset_id: str, changes: int) -> bool:
         """Whether an asset is among the first `changes` applied, so that its entries in segments are outdated."""
@@ -68,9 +73,9 @@ class Delta:
     def entry_of(self, asset_id: str) -> Entry | None:
         """What the journal gave an asset; None for an asset that it did not add, or removed."""
         position = self._position_of.get(asset_id)
-        if position is None or (code := self._entries[position].code) is None:
+        if position is None:
             return None
-        return Entry(code, self._features[position] if self._stored else None)
+        return Entry(self._codes[position], self._features[position] if self._stored else None)
 
     def nearest(self, probes: Sequence[Probe], k: int, where: Mapping[str, str]) -> list[list[Hit]]:
         """For each probe, the `k` nearest entries that have the metadata `where`, nearest first."""
@@ -82,13 +87,24 @@ class Delta:
         return [self._deep_enough(probe, k, pairs_of(distances, positions)) for probe, distances, positions in at_once]
 
     @property
+    def lacks_table(self) -> bool:
+        """Whether there are so many entries that :meth:`use_table` makes searches faster: of fewer entries than cells,
+        most cells are empty."""
+        return self._faster is None and self._codec.has_cells and len(self._assets) >= self._codec.cells
+
+    def use_table(self, shell: Any) -> None:
+        """Search with the table of a shell that is empty; see :meth:`workers.index.codec.shells.Shells.empty`."""
+        self._faster = self._codec.shells.over(Family(self._index).inner.invlists, shell)
+
+    def parts(self) -> list[object]:
+        """What it consists of; see :meth:`workers.index.collection.generation.Generation.parts`."""
+        tables = [self._index, self._faster, self._position_of, self._first_change]
+        return [*tables, *self._assets, *self._metas, *self._codes, *self._features]
+
+    @property
     def _searched(self) -> Any:
-        """What a search goes to. A long journal's lists, which grow, get a copy of the table that makes searches of a
-        cell faster, of up to 64 MiB; of a journal with fewer entries than there are cells, most cells are empty."""
-        inner = Family(self._index).inner
-        if self._faster is None and self._codec.has_cells and len(self._entries) >= self._codec.cells:
-            self._faster = self._codec.shells.over(inner.invlists)
-        return inner if self._faster is None else self._faster
+        """What a search goes to. The lists of both grow."""
+        return Family(self._index).inner if self._faster is None else self._faster
 
     def _deep_enough(self, probe: Probe, k: int, found: Sequence[tuple[int, float]]) -> list[Hit]:
         """The same of what was found at first, unless so many of that are dead that it takes a deeper search."""
@@ -104,15 +120,22 @@ class Delta:
 
     def _hits(self, found: Sequence[tuple[int, float]]) -> Iterator[Hit | None]:
         for position, distance in found:
-            entry = self._entries[position]
-            live = self._position_of.get(entry.asset_id) == position
+            asset_id = self._assets[position]
+            live = self._position_of.get(asset_id) == position
             feature = self._features[position] if self._stored else None
-            yield Hit(entry, distance, feature) if live else None
+            yield Hit(_Entry(asset_id, self._metas[position]), distance, feature) if live else None
 
     def _positions_with(self, where: Mapping[str, str]) -> Positions:
         wanted = where.items()
-        live = (p for p in self._position_of.values() if wanted <= self._entries[p].meta.items())
+        live = (p for p in self._position_of.values() if wanted <= self._metas[p].items())
         return np.fromiter(live, dtype=np.int64)
+
+
+class _Entry(NamedTuple):
+    """Whose entry was found."""
+
+    asset_id: str
+    meta: Mapping[str, str]
 
 
 def _any(_: Hit) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.errors import CorruptSegment
-from workers.index.codec.codec import Codec
+from workers.index.codec.codec import Codec, together
 from workers.index.codec.stored import FeatureFormat, Rows
 from workers.index.collection.changes import Change
 
@@ -63,7 +63,7 @@ def rows_of(changes: Sequence[Change], codec: Codec, stored: FeatureFormat) -> R
     """The stored features (N, row_bytes) of changes that have codes; of one without a feature, such as an activation of
     an earlier version, its code's reconstruction."""
     codes = [change.code for change in changes if change.code is not None]
-    rows = stored.encode(codec.decode(np.stack(codes))) if codes else np.empty((0, stored.row_bytes), dtype=np.uint8)
+    rows = stored.encode(codec.decode(together(codes))) if codes else np.empty((0, stored.row_bytes), dtype=np.uint8)
     for row, change in zip(rows, changes, strict=True):
         if change.feature is not None and len(change.feature) == stored.row_bytes:
             row[:] = change.feature

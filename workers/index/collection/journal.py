@@ -55,7 +55,9 @@ __all__ = [
 
 # Under this key, which no user's metadata can have, the file's own name is kept among an asset's metadata.
 _NAME_KEY: Final = "_name"
-_PAGE: Final = 5_000
+# Of more, a collection of Python's garbage goes through all the lists in which they come, and Redis answers no one else
+# while it reads them.
+_PAGE: Final = 250
 _ENTRY: Final = r"\d+-\d+"
 # Longer than a commit takes from storing its file; an asset whose purge died is locked for as long.
 _PURGE_S: Final = 1_800

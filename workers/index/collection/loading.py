@@ -55,7 +55,11 @@ def load_generation(
 def _background(files: CollectionStore, manifest: Manifest, old: Generation | None) -> Background | None:
     if old and old.manifest.background == manifest.background:
         return old.background
-    return Background.read(files.fetch(manifest.background)) if manifest.background else None
+    if manifest.background is None:
+        return None
+    background = Background.read(files.fetch(manifest.background))
+    background.warm()
+    return background
 
 
 def check_extractor(collection: str, pinned: ExtractorIdentity, extractor: ExtractorIdentity) -> None:

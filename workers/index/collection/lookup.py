@@ -25,7 +25,7 @@ Hashes = npt.NDArray[np.uint32]
 
 _MAGIC = b"AIIHASHS"
 _HEADER = 16
-_CHUNK = 65_536
+_CHUNK = 8_192
 _AT_ONCE = 1 << 19
 
 

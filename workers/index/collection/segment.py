@@ -9,7 +9,6 @@ from collections.abc import Collection as AnyCollection
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -153,7 +152,7 @@ def _placed(parts: Sequence[tuple[Segment, Mask]]) -> list[tuple[Segment, Kept]]
 def _write_lookup(path: Path, parts: Sequence[tuple[Segment, Kept]], table: TextTable) -> None:
     """Write the lookup of a table: of the ids that are kept of segments, and those behind them."""
     first = sum(len(kept) for _, kept in parts)
-    added = Run.of(islice(table, first, None))
+    added = Run.of(table.beginning_at(first))
     runs = [(segment.run, kept) for segment, kept in parts]
     merge_lookups(path, [*runs, (added, Kept(np.ones(len(added.hashes), dtype=bool), first))])
 
@@ -180,6 +179,9 @@ class Segment:
     def __init__(self, paths: SegmentPaths, codec: Codec) -> None:
         self._codec = codec
         self.index = map_index(codec, paths.index)
+        # FAISS keeps Python's lock while it unmaps a file: until its pages are free, if it was deleted and nobody else
+        # has it. So it is mapped here once more, and unmapped later.
+        self.file = np.memmap(paths.index, dtype=np.uint8, mode="r", shape=1)
         self.assets = TextTable(paths.assets)
         self.metas = TextTable(paths.meta)
         most = len(self.assets)

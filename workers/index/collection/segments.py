@@ -43,6 +43,11 @@ class Segments:
         """Entries that are current."""
         return sum(map(len, self.segments))
 
+    def parts(self) -> list[object]:
+        """What takes long to free, the last one first; see
+        :meth:`workers.index.collection.generation.Generation.parts`."""
+        return [*(segment.file for segment in self.segments), *self._stack.parts()]
+
     def holds(self, asset_id: str) -> bool:
         """Whether an asset has a current entry here."""
         return any(len(segment.find([asset_id])) for segment in self.segments)

@@ -19,7 +19,10 @@ from tasks.errors import CorruptSegment
 
 _MAGIC = b"AIITEXTS"
 _HEADER = 16
-_CHUNK = 65_536
+# Texts, and bytes, that are taken at a time. Python's lock is kept while some are counted, joined or searched: for half
+# a millisecond at most.
+_CHUNK = 8_192
+_SEARCHED = 65_536
 
 # The bytes of some texts, one behind the other, and how many each has.
 _Chunk = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]
@@ -96,7 +99,11 @@ class TextTable:
         return bytes(self._texts[int(self._offsets[position]) : int(self._offsets[position + 1])]).decode()
 
     def __iter__(self) -> Iterator[str]:
-        for start in range(0, len(self), _CHUNK):
+        return self.beginning_at(0)
+
+    def beginning_at(self, position: int) -> Iterator[str]:
+        """The texts from a position on."""
+        for start in range(position, len(self), _CHUNK):
             offsets: npt.NDArray[np.uint64] = np.array(self._offsets[start : start + _CHUNK + 1])
             chunk = bytes(self._texts[int(offsets[0]) : int(offsets[-1])])
             cuts = (offsets - offsets[0]).tolist()
@@ -117,17 +124,20 @@ class TextTable:
 
     def containing(self, part: str) -> npt.NDArray[np.int64]:
         """The positions (M,) int64 of the texts that contain `part`, ascending."""
-        texts: Any = self._texts  # numpy's types do not declare that mapped memory is a buffer
-        inside = np.fromiter(_starts(re.compile(re.escape(part.encode())), texts), dtype=np.uint64)
+        inside = np.fromiter(_starts(part.encode(), self._texts), dtype=np.uint64)
         return np.unique(np.searchsorted(self._offsets, inside, side="right") - 1).astype(np.int64)
 
     def __contains__(self, text: object) -> bool:
         return isinstance(text, str) and any(self[position] == text for position in self.containing(text).tolist())
 
 
-def _starts(pattern: re.Pattern[bytes], texts: Any) -> Iterator[int]:
-    """Where a pattern occurs, overlapping itself too: at the end of one text, and at the beginning of the next one."""
-    found = pattern.search(texts)
-    while found:
-        yield found.start()
-        found = pattern.search(texts, found.start() + 1)
+def _starts(part: bytes, texts: Any) -> Iterator[int]:
+    """Where a part occurs in mapped texts, overlapping itself too: at the end of one text, and at the beginning of the
+    next one. Piece by piece, since Python's lock is kept while one is searched."""
+    pattern = re.compile(re.escape(part))
+    for first in range(0, len(texts), _SEARCHED):
+        end = first + _SEARCHED + len(part) - 1
+        found = pattern.search(texts, first, end)
+        while found:
+            yield found.start()
+            found = pattern.search(texts, found.start() + 1, end)

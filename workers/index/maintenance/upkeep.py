@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tasks.assets import records
 from tasks.errors import Conflict
-from workers.index.codec.codec import Codec, Positions
+from workers.index.codec.codec import Codec, Positions, together
 from workers.index.codec.stored import FeatureFormat
 from workers.index.collection.collection import journal_incomplete
 from workers.index.collection.feature_table import rows_of
@@ -77,6 +77,8 @@ def compact(
     segments = _segments(files, manifest, codec, changes, whole=whole)
     following = next_generation(files, manifest, segments=segments, journal_entry=max(entries, key=entry_order))
     following = following.model_copy(update={"settled": settled})
+    while changes:  # at once, they would be freed at the end, which keeps Python's lock
+        changes.popitem()
     if has_doubled(following):
         following = remeasured(files, following, codec, open_segments(files, following, codec))
     publish_next(files, journal, following, check_lock)
@@ -250,7 +252,7 @@ def _written(
     """One segment of the entries of others that are kept, and of the added ones."""
     codes = [change.code for change in added if change.code is not None]
     new = Entries(
-        np.stack(codes) if codes else np.empty((0, codec.code_size), dtype=np.uint8),
+        together(codes) if codes else np.empty((0, codec.code_size), dtype=np.uint8),
         (change.asset_id for change in added),
         (meta_text(change.meta) for change in added),
         [rows_of(added, codec, stored)] if stored else (),

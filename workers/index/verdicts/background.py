@@ -108,6 +108,10 @@ class Background:
         for near, count in zip(nearness.tolist(), plain.tolist(), strict=True):
             yield Surroundings(near, near < crowded, count >= _MOSTLY_PLAIN)
 
+    def warm(self) -> None:
+        """Measure what is crowded, so that the first query does not have to: it takes a while."""
+        _ = self._crowded
+
     def uninformative(self, feature: Features) -> bool:
         """Whether no match of a feature (D,) means anything."""
         return self.around(feature[None])[0].crowded
