@@ -75,23 +75,13 @@ async def show_job(
 
 async def answer_of(state: State, job: Job, wait_s: float) -> Response:
     """The answer to a submission: 200 with the result when it came in time, 202 when the job goes on."""
-    accepted = _accepted(job)
     if wait_s:
-        ended = await closing(state.ledger, job.job_id, wait_s)
-        if job.new and ended and ended.document:  # an event has told it all; the ledger need not be asked again
-            return await _answer_at_once(state, accepted, ended.document, wait_s)
+        await closing(state.ledger, job.job_id, wait_s)
     elif job.new:  # nothing to ask for
-        return _answer(accepted, 202, wait_s)
+        return _answer(_accepted(job), 202, wait_s)
     record, result = await run_sync(_read, state, job.job_id)
     document = _document(record, result, job.new)
     return _answer(document, 200 if document.state.closed else 202, wait_s)
-
-
-async def _answer_at_once(state: State, accepted: JobDocument, number: int, wait_s: float) -> Response:
-    """The answer to a submission whose job has just ended with its document of this number."""
-    result = await run_sync(read_result, state.store, accepted.job_id, number)
-    document = _document(record_of_result(result), result, new=True)
-    return _answer(document.model_copy(update={"submitted_at": accepted.submitted_at}), 200, wait_s)
 
 
 def _accepted(job: Job) -> JobDocument:
