@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tasks.command_line import EXIT_UNAVAILABLE
+from tasks.command_line import EXIT_FAILED, EXIT_UNAVAILABLE
 from tasks.errors import CollectionMissing
 from tasks.settings import Settings
 from tasks.storage import Bucket
@@ -104,15 +104,19 @@ def test_a_repair_says_what_it_did(place: Place, run: Callable[..., Result]) -> 
     assert "1 assets have a result document; 1 were registered again, 0 removed again." in done.stdout
 
 
-def test_a_repair_of_all_leaves_damaged_files_out_and_says_so(place: Place, run: Callable[..., Result]) -> None:
+def test_a_repair_of_all_stops_at_a_file_that_cannot_be_opened_and_changes_nothing(
+    place: Place, run: Callable[..., Result]
+) -> None:
     place.activated("new", CODES[0])
     (part,) = (part for part in place.compact().segments if part.count == 1)
     place.store.delete(Bucket.COLLECTIONS, f"{place.name}/objects/{part.index}")
-    assert part.index in run("repair", place.name).stderr
-    done = run("repair", place.name, "--all")
-    assert "left out, with 1 images" in done.stderr
-    assert "1 were registered again" in done.stdout
-    assert run("compact", place.name).stdout.endswith("is current, with 501 images.\n")
+    for all_of_them in ((), ("--all",)):
+        stopped = run("repair", place.name, *all_of_them)
+        assert (stopped.exit_code, part.index in stopped.stderr) == (EXIT_FAILED, True)
+    assert part in place.files.current().segments
+    assert run("rollback", place.name, "--to", "1").exit_code == 0
+    assert run("repair", place.name, "--all").exit_code == 0
+    assert which_registered(place.files, place.journal, ["new"]) == {"new"}
 
 
 def test_looking_at_a_collection_creates_no_bucket(run: Callable[..., Result]) -> None:

@@ -12,7 +12,6 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from tasks.errors import CorruptSegment
 from tasks.ledger.ledger import Ledger
 from tasks.messages import ActivateRequest, Source
 from tasks.names import journal_stream, result_key
@@ -31,7 +30,6 @@ from workers.index.collection.settling import Settling
 from workers.index.maintenance import upkeep
 from workers.index.maintenance.continuity import Continuity
 from workers.index.maintenance.document_list import listed
-from workers.index.maintenance.repair import repair
 from workers.index.maintenance.transfer import export_collection, import_collection
 
 NEW = unit_vectors(20, 1)
@@ -437,32 +435,6 @@ def test_a_repair_that_was_interrupted_settles_nothing_and_is_made_up_for(
     place.committed("new-1", CODES[1])
     place.compact()
     assert before_ms(place) > before
-
-
-@pytest.mark.parametrize("damage", ["missing", "damaged"])
-def test_a_segment_that_cannot_be_read_is_left_out_on_demand_and_its_documents_are_registered_again(
-    place: Place, tmp_path: Path, damage: str
-) -> None:
-    for i in range(3):
-        place.committed(f"new-{i}", CODES[i])
-    sealed(place)
-    (part,) = (part for part in place.files.current().segments if part.count == 3)
-    key = f"{place.name}/objects/{part.index}"
-    if damage == "missing":
-        place.store.delete(Bucket.COLLECTIONS, key)
-    else:
-        place.store.put(Bucket.COLLECTIONS, key, b"no index", "application/octet-stream")
-    elsewhere = Place(place.name, place.settings, tmp_path / "another machine's cache")
-    with pytest.raises(CorruptSegment, match=part.index):
-        elsewhere.repair(read_all=True)
-    repaired = repair(
-        elsewhere.store, elsewhere.files, elsewhere.journal, lambda *_: None, read_all=True, leave_out=anyway
-    )
-    assert (repaired.registered, repaired.left_out) == (3, 3)
-    assert [found(elsewhere.open(), NEW[i], k=1) for i in range(3)] == [[f"new-{i}"] for i in range(3)]
-    elsewhere.compact()
-    assert found(elsewhere.open(), NEW[1], k=1) == ["new-1"]
-    elsewhere.close()
 
 
 # ── listing ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -84,30 +84,17 @@ def repair(name: str, read_all: bool) -> None:
     """Re-register assets of the collection NAME from their documents in S3, after Redis was emptied or S3 set back.
 
     Newer changes are kept. Documents that the index files are known to hold are not read: --all reads them, which is
-    needed when documents were put back later than the collection, with their former times, or when index files are
-    suspected. Exit status 1 when some documents could not be read.
+    needed when documents were put back later than the collection, with their former times. An index file that cannot be
+    opened stops the repair: see `aii index rollback`. Exit status 1 when some documents could not be read.
     """
     from workers.index.maintenance import repair as repairing  # noqa: PLC0415
     from workers.index.maintenance import upkeep  # noqa: PLC0415
 
     opened = open_collection(load_settings(), name)
     with opened.write_lock() as lock, progress_bar("result documents") as progress:
-        repaired = repairing.repair(
-            opened.store,
-            opened.files,
-            opened.journal,
-            progress,
-            read_all=read_all,
-            leave_out=lock.check if read_all else None,
-        )
+        repaired = repairing.repair(opened.store, opened.files, opened.journal, progress, read_all=read_all)
         if repaired.documents - repaired.passed_over >= _WORTH_SETTLING:
             upkeep.compact(opened.files, opened.journal, lock.check, settle=True)
-    if repaired.left_out:
-        click.echo(
-            f"Damaged index files were left out, with {repaired.left_out:,} images; those without a result document "
-            f"are missing now. If you can restore the files, go back to them by `aii index rollback {name}`.",
-            err=True,
-        )
     if repaired.unreadable:
         click.echo(f"{repaired.unreadable:,} result documents could not be read.", err=True)
     click.echo(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Collection as AnyCollection
@@ -12,26 +11,22 @@ from typing import Final, Literal
 
 from tasks.assets.feedback import Feedback
 from tasks.bounded_map import bounded_map
-from tasks.errors import CorruptSegment
 from tasks.storage import ObjectStore
 from workers.index.codec.codec import Codec
 from workers.index.collection.changes import decode_feature
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal, addition, entry_order, named, removal
 from workers.index.collection.manifest import Manifest, SettledDocuments
-from workers.index.collection.pinned import pin_current, publish
+from workers.index.collection.pinned import pin_current
 from workers.index.collection.segment import Segment, meta_text
-from workers.index.collection.segments import open_segment, open_segments
+from workers.index.collection.segments import open_segments
 from workers.index.collection.settling import MARGIN_MS
 from workers.index.collection.translation import Translation
 from workers.index.maintenance.activations import OnRecord, activations_of
 from workers.index.maintenance.documents import Activation, belonging, code_in
 from workers.index.maintenance.newest import Newest
-from workers.index.maintenance.upkeep import CheckLock, next_generation
 
 __all__ = ["Repaired", "repair"]
-
-logger = logging.getLogger(__name__)
 
 _CHANGES_AT_ONCE: Final = 500
 _READERS: Final = 16
@@ -50,7 +45,6 @@ class Repaired:
         assets: assets with a result document that was read.
         registered, removed: how many of them were registered, or removed, again.
         unreadable: result documents that could not be read.
-        left_out: images in segments that were left out.
     """
 
     documents: int
@@ -59,12 +53,11 @@ class Repaired:
     registered: int
     removed: int
     unreadable: int
-    left_out: int
 
 
 def repair(
     store: ObjectStore, files: CollectionStore, journal: Journal, progress: Callable[[int, int], None], *,
-    read_all: bool = False, leave_out: CheckLock | None = None,
+    read_all: bool = False,
 ) -> Repaired:  # fmt: skip
     """Register and remove again what S3 has on record and neither the segments nor the journal contain: after Redis was
     emptied, or an older state of S3 or Redis was restored.
@@ -74,15 +67,13 @@ def repair(
 
     Args:
         read_all: read documents that the segments are known to hold, too.
-        leave_out: publish a generation without the segments that are damaged; called right before that.
 
     Raises:
         CollectionBusy, DiskUnavailable: see :func:`activations_of`.
-        CorruptSegment: a segment is damaged, or what all of them need.
+        CorruptSegment: a file of the collection is missing, damaged or cannot be opened; nothing was registered.
     """
-    current, reading, now_ms = pin_current(files, journal), journal.settling.begin(), files.now_ms()
-    codec = Codec.read(files.fetch(current.codec), current.factory)
-    manifest = _without_damaged(files, journal, current, codec, leave_out) if leave_out else current
+    manifest, reading, now_ms = pin_current(files, journal), journal.settling.begin(), files.now_ms()
+    codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
     translation = Translation(files, manifest, codec)
     belongs = belonging(manifest, translation)
     segments = open_segments(files, manifest, codec)
@@ -96,33 +87,17 @@ def repair(
         repair_of = _Repair(journal, manifest, translation, segments, newest)
         done = Counter(what for some in documents.each() for what in repair_of.each(some))
         repaired = Repaired(
-            documents.listed, documents.passed_over, len(documents), done["registered"], done["removed"],
-            documents.unreadable, current.assets - manifest.assets,
-        )  # fmt: skip
+            documents.listed,
+            documents.passed_over,
+            len(documents),
+            done["registered"],
+            done["removed"],
+            documents.unreadable,
+        )
     documents.delete()
     Feedback(journal.client, store, manifest.collection).restore()
     journal.settling.end(reading, None if repaired.unreadable else now_ms - MARGIN_MS)
     return repaired
-
-
-def _without_damaged(
-    files: CollectionStore, journal: Journal, manifest: Manifest, codec: Codec, check_lock: CheckLock
-) -> Manifest:
-    """The current generation, or one that is published here: without the segments of it that cannot be read."""
-    whole = []
-    for part in manifest.segments:
-        try:
-            open_segment(files, part, codec)
-            whole.append(part)
-        except CorruptSegment as error:
-            logger.error("%s It is left out, with its %d entries.", error, part.count)
-    if len(whole) == len(manifest.segments):
-        return manifest
-    following = next_generation(files, manifest, segments=whole, journal_entry=manifest.journal_entry)
-    following = following.model_copy(update={"settled": None})
-    check_lock()
-    publish(files, journal, following)
-    return following
 
 
 def _settled(files: CollectionStore, manifest: Manifest, now_ms: int) -> SettledDocuments | None:
