@@ -1,6 +1,6 @@
 """All that is to be known of a GPU in ten minutes: ``python -m tests.benchmarks.gpu [--device cpu --quick]``.
 
-Card, ceilings, agreement of the forms, the engine at 1 to 256 images, forms of a step beside the roofline, codecs, the
+GPU, ceilings, agreement of the forms, the engine at 1 to 256 images, forms of a step beside the roofline, codecs, the
 whole worker without Redis and S3, a device that runs out of memory, search, and what FAISS trains and calibrates. A
 part that fails says so, and the next one runs. Without a GPU it runs on the CPU, and what only a GPU can tell is
 `not measured`.
@@ -112,7 +112,7 @@ class Bench:
         self.files = crops(max(plan.sizes), side=_SIDE if min(plan.images, 64) == 64 else 128)
         torch.set_num_threads(1)  # as in handlers
 
-    def card(self) -> Iterator[tuple[str, str]]:
+    def gpu(self) -> Iterator[tuple[str, str]]:
         yield "device", torch.cuda.get_device_name(self.device) if self.cuda else "cpu"
         memory = torch.cuda.get_device_properties(self.device).total_memory / 2**30 if self.cuda else None
         yield "memory", f"{memory:.0f} GiB" if memory else NOT_MEASURED
@@ -262,7 +262,7 @@ class Bench:
         self, what: str, run: Callable[[], Any], compared: Callable[[Any, Any], str]
     ) -> Iterator[tuple[str, str]]:
         use_gpu(torch.device("cpu"))
-        seconds, here = _timed(run)
+        seconds, by_cpu = _timed(run)
         yield f"{what}, CPU", f"{seconds:.2f} s"
         if not self.cuda:
             yield f"{what}, GPU", NOT_MEASURED
@@ -270,12 +270,12 @@ class Bench:
         use_gpu(self.device, least_work=0)
         try:
             with _on_the_gpu_only():
-                run()  # the first use of the card costs more
+                run()  # the first use of the GPU costs more
                 with _Memory(self.device) as memory:
-                    seconds, there = _timed(run)
+                    seconds, by_gpu = _timed(run)
         finally:
             use_gpu(torch.device("cpu"))
-        yield f"{what}, GPU", f"{seconds:.2f} s, {memory.taken_bytes / 2**30:.1f} GiB; {compared(here, there)}"
+        yield f"{what}, GPU", f"{seconds:.2f} s, {memory.taken_bytes / 2**30:.1f} GiB; {compared(by_cpu, by_gpu)}"
 
     # ── how it is measured ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -412,17 +412,17 @@ def _errors(features: Features, *codecs: Codec) -> str:
     return f"mean squared errors {', '.join(means)}"
 
 
-def _same_matches(here: tuple[Any, Any], there: tuple[Any, Any]) -> str:
-    return f"{np.mean(here[0] == there[0]):.2%} equal, distances within {np.abs(here[1] - there[1]).max():.1e}"
+def _same_matches(by_cpu: tuple[Any, Any], by_gpu: tuple[Any, Any]) -> str:
+    return f"{np.mean(by_cpu[0] == by_gpu[0]):.2%} equal, distances within {np.abs(by_cpu[1] - by_gpu[1]).max():.1e}"
 
 
-def _same_sets(here: list[frozenset[int]], there: list[frozenset[int]]) -> str:
-    return f"{statistics.mean(a == b for a, b in zip(here, there, strict=True)):.2%} equal"
+def _same_sets(by_cpu: list[frozenset[int]], by_gpu: list[frozenset[int]]) -> str:
+    return f"{statistics.mean(a == b for a, b in zip(by_cpu, by_gpu, strict=True)):.2%} equal"
 
 
-def _differences(here: Calibration, there: Calibration) -> str:
-    rates = max(np.abs(np.subtract(a.rates, b.rates)).max() for a, b in zip(here.curves, there.curves, strict=True))
-    scales = max(abs(b.scale / a.scale - 1) for a, b in zip(here.curves, there.curves, strict=True))
+def _differences(by_cpu: Calibration, by_gpu: Calibration) -> str:
+    rates = max(np.abs(np.subtract(a.rates, b.rates)).max() for a, b in zip(by_cpu.curves, by_gpu.curves, strict=True))
+    scales = max(abs(b.scale / a.scale - 1) for a, b in zip(by_cpu.curves, by_gpu.curves, strict=True))
     return f"rates within {rates:.1e}, scales within a share of {scales:.1e}"
 
 
@@ -499,7 +499,7 @@ def _handle(device: Device, codec: Codec, side: int, data: bytes) -> tuple[float
 
 
 PARTS = (
-    "card", "ceilings", "agreement", "forms", "engine", "variants", "codecs", "worker", "out_of_memory", "search",
+    "gpu", "ceilings", "agreement", "forms", "engine", "variants", "codecs", "worker", "out_of_memory", "search",
     "collections",
 )  # fmt: skip
 

@@ -34,7 +34,7 @@ needs_gpu = pytest.mark.skipif(
 )
 needs_none = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 # FAISS on the CPU, in a GPU's place.
-nearest_here = partial(faiss.knn, metric=faiss.METRIC_INNER_PRODUCT)
+nearest_on_cpu = partial(faiss.knn, metric=faiss.METRIC_INNER_PRODUCT)
 
 
 @pytest.fixture(autouse=True)
@@ -121,21 +121,21 @@ def test_near_duplicates_are_those_of_comparing_all_however_many_a_picture_has()
     some = archive()
     expected = list(duplicates._compared(some, some, NEAR))
     assert max(map(len, expected)) > duplicates._FEW
-    assert duplicates._found_by(nearest_here, some, some, NEAR) == expected
+    assert duplicates._found_by(nearest_on_cpu, some, some, NEAR) == expected
 
 
 def test_an_exact_search_by_the_nearest_of_either_kind_is_that_of_comparing_all() -> None:
     references, registered = features(), unit_vectors(50, 1)
     queries = np.concatenate([versions(registered, 2), references[:20], unit_vectors(20, 3)])
-    positions, distances = searching._found_by(nearest_here, references, registered, queries)
-    expected = searching._compared(references, registered, queries)
+    positions, distances = searching._matches_by(nearest_on_cpu, references, registered, queries)
+    expected = searching._matches_in_parts(references, registered, queries)
     assert (positions == expected[0]).all()
     assert distances == pytest.approx(expected[1], abs=1e-5)
 
 
 def test_an_image_that_is_a_reference_too_is_the_references_match() -> None:
     references = features()
-    positions, _ = searching._found_by(nearest_here, references, references[:50], references[:50])
+    positions, _ = searching._matches_by(nearest_on_cpu, references, references[:50], references[:50])
     assert set(positions.tolist()) == {-1}
 
 
@@ -145,11 +145,11 @@ def test_a_calibration_by_a_copy_of_the_index_is_that_by_the_index(factory: str)
     copied = faiss.clone_index(contents.index)
     if isinstance(copied, faiss.IndexIVFPQ):  # rounds otherwise then, as a GPU does
         copied.use_precomputed_table, copied.precomputed_table = -1, faiss.AlignedTableFloat32()
-    on_copy = replace(contents, on_card=copied)
+    on_copy = replace(contents, on_gpu=copied)
     measured = calibrate(contents, [queries], 0.05, "random")
     assert agree(calibrate(on_copy, [queries], 0.05, "random"), measured)
-    here, there = (first_assets(c, measured.curve(1), features()[:200])[1] for c in (contents, on_copy))
-    assert there == pytest.approx(here, abs=1e-3)
+    scores, by_copy = (first_assets(c, measured.curve(1), features()[:200])[1] for c in (contents, on_copy))
+    assert by_copy == pytest.approx(scores, abs=1e-3)
 
 
 def test_an_entry_has_the_distance_of_the_deeper_search_in_both() -> None:
@@ -176,15 +176,15 @@ def test_a_trial_passes_what_agrees_with_the_cpu_and_nothing_else() -> None:
         return faiss.clone_index(Family(index).inner)
 
     def other(queries: Features, some: Features, k: int) -> object:
-        return nearest_here(queries, some[::-1] * 1.1, k)
+        return nearest_on_cpu(queries, some[::-1] * 1.1, k)
 
-    assert disagreement(faiss.IndexFlatL2, copied, nearest_here) == ""
+    assert disagreement(faiss.IndexFlatL2, copied, nearest_on_cpu) == ""
     assert "cosines" in disagreement(faiss.IndexFlatL2, copied, other)  # type: ignore[arg-type]
     zeros = np.zeros((300, 64), dtype=np.float32)
     wrong = faiss.index_factory(64, "IVF1,Flat")
     wrong.train(zeros)
     wrong.add(zeros)
-    assert "distances" in disagreement(faiss.IndexFlatL2, lambda _: wrong, nearest_here)
+    assert "distances" in disagreement(faiss.IndexFlatL2, lambda _: wrong, nearest_on_cpu)
 
 
 # ── without a GPU, and on one that fails ─────────────────────────────────────────────────────────────────────────────
@@ -193,7 +193,7 @@ def test_a_trial_passes_what_agrees_with_the_cpu_and_nothing_else() -> None:
 def test_work_that_is_not_worth_it_and_a_cpu_leave_the_gpu_alone(said: pytest.LogCaptureFixture) -> None:
     for device, work in (("cuda:0", LEAST_WORK / 2), ("cpu", 1e30)):
         use_gpu(torch.device(device))
-        assert on_gpu("anything", work, lambda _: "there", lambda: "here") == "here"
+        assert on_gpu("anything", work, lambda _: "GPU", lambda: "CPU") == "CPU"
     assert said.messages == []
 
 
@@ -217,9 +217,9 @@ def test_a_gpu_that_fails_after_its_trial_leaves_the_work_to_the_cpu(
     said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_gpu(torch.device("cuda:0"), least_work=0)
-    monkeypatch.setattr(gpu._CARD, "_usable", True)  # it was, at its trial
+    monkeypatch.setattr(gpu._LENDER, "_usable", True)  # it was, at its trial
     for _ in range(2):
-        assert on_gpu("Training", 1, lambda _: "there", lambda: "here") == "here"
+        assert on_gpu("Training", 1, lambda _: "GPU", lambda: "CPU") == "CPU"
     assert len(said.messages) == 2
     assert said.messages[0].startswith("Training runs on the CPU: on the GPU it failed: ")
 
@@ -230,7 +230,7 @@ def test_errors_of_the_work_itself_are_the_callers(said: pytest.LogCaptureFixtur
 
     use_gpu(torch.device("cpu"))
     with pytest.raises(ValueError, match="of the work"):
-        on_gpu("anything", 1, lambda _: "there", fail)
+        on_gpu("anything", 1, lambda _: "GPU", fail)
 
 
 # ── on a GPU (AII_DEVICE=cuda) ───────────────────────────────────────────────────────────────────────────────────────
@@ -238,7 +238,7 @@ def test_errors_of_the_work_itself_are_the_callers(said: pytest.LogCaptureFixtur
 
 @pytest.fixture
 def on_the_gpu(said: pytest.LogCaptureFixture) -> Iterator[None]:
-    """What is computed meanwhile was computed there, not by the CPU in its place."""
+    """What is computed meanwhile was computed on the GPU, not by the CPU in its place."""
     use_gpu(torch.device("cuda:0"), least_work=0)
     yield
     records = said.get_records("call")
@@ -272,7 +272,7 @@ def test_a_gpu_finds_the_same_exact_matches() -> None:
     references, registered = features(), unit_vectors(50, 1)
     queries = np.concatenate([versions(registered, 2), references[:20], unit_vectors(20, 3)])
     (positions, distances), expected = (
-        exact_matches(references, registered, queries), searching._compared(references, registered, queries)
+        exact_matches(references, registered, queries), searching._matches_in_parts(references, registered, queries)
     )  # fmt: skip
     assert (positions == expected[0]).all()
     assert distances == pytest.approx(expected[1], abs=1e-5)

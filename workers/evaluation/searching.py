@@ -106,12 +106,12 @@ def exact_matches(references: Features, registered: Features, queries: Features)
     """Positions and squared distances (M,) of the nearest to queries (M, D), as in :class:`FirstMatches`."""
     return on_gpu(
         "An exact search", float(len(queries)) * (references.size + registered.size),
-        lambda gpu: _found_by(gpu.nearest, references, registered, queries),
-        lambda: _compared(references, registered, queries),
+        lambda gpu: _matches_by(gpu.nearest, references, registered, queries),
+        lambda: _matches_in_parts(references, registered, queries),
     )  # fmt: skip
 
 
-def _found_by(
+def _matches_by(
     nearest: Nearest, references: Features, registered: Features, queries: Features
 ) -> tuple[Positions, Features]:
     """A GPU finds the nearest of either kind; which is nearer, of a reference and its copy too, is told here."""
@@ -132,7 +132,7 @@ def _cosines(queries: Features, features: Features, found: Positions) -> Feature
     return np.concatenate(parts)
 
 
-def _compared(references: Features, registered: Features, queries: Features) -> tuple[Positions, Features]:
+def _matches_in_parts(references: Features, registered: Features, queries: Features) -> tuple[Positions, Features]:
     parts = [
         _exact(references, registered, np.asarray(queries[start : start + _QUERIES]))
         for start in range(0, len(queries), _QUERIES)

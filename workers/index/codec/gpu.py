@@ -1,10 +1,10 @@
 """FAISS on a GPU: where indexes are trained and calibrated, and where everything is compared with everything.
 
 Codes are made and queries answered by the processor alone: workers with and without a GPU make the same codes, and one
-query takes no longer than a copy to a card. What a GPU computes is the CPU's within rounding.
+query takes no longer than a copy to a GPU. What a GPU computes is the CPU's within rounding.
 
 FAISS ends the process over any CUDA error but a lack of memory (``CUDA_VERIFY`` in its gpu/utils/DeviceUtils.h), such
-as a card that it has no code for. So a card is first tried in a process of its own, and left alone when it is full.
+as a GPU that it has no code for. So a GPU is first tried in a process of its own, and left alone when it is full.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ __all__ = ["LEAST_WORK", "Gpu", "Nearest", "has_gpu_form", "on_gpu", "use_gpu"]
 logger = logging.getLogger(__name__)
 
 # Multiplications: three seconds of a core where matrices are multiplied, fifty where a rotation trains. The first use
-# of a card takes seconds, for its trial; how many, and how fast a card is, was not measured.
+# of a GPU takes seconds, for its trial; how many, and how fast a GPU is, was not measured.
 LEAST_WORK: Final = 1e11
 # FAISS takes this at once, and gives it back in the end; its tiles of distances are made for a gigabyte.
 _TEMPORARY_BYTES: Final = 1 << 30
-_PINNED_BYTES: Final = 64 << 20  # of the host's memory, for copies to the card
-_PAGE_BYTES: Final = 256 << 20  # of queries, or of what they are compared with, on the card at once
+_PINNED_BYTES: Final = 64 << 20  # of the host's memory, for copies to the GPU
+_PAGE_BYTES: Final = 256 << 20  # of queries, or of what they are compared with, on the GPU at once
 # The above, the code of FAISS and cuBLAS, and what batches of the worker's own network may need meanwhile.
 _LEAST_FREE_BYTES: Final = 3 << 30
 # Lists grow by doubling; and of what is free, half is left to others.
@@ -49,10 +49,10 @@ _T = TypeVar("_T")
 
 
 class Gpu:
-    """A card while :func:`on_gpu` runs something on it; what it holds there is freed with it. Not thread-safe.
+    """A GPU while :func:`on_gpu` runs something on it; what it holds there is freed with it. Not thread-safe.
 
     Args:
-        number: of the card, as CUDA counts those that this process may see.
+        number: of the GPU, as CUDA counts those that this process may see.
         free_bytes: of its memory.
     """
 
@@ -67,11 +67,11 @@ class Gpu:
         """An empty index that compares by squared L2, for k-means."""
         config = faiss.GpuIndexFlatConfig()
         config.device = self._number
-        config.use_cuvs = False  # it would take queries to the card whole, however many there are
+        config.use_cuvs = False  # it would take queries to the GPU whole, however many there are
         return faiss.GpuIndexFlatL2(self._resources, dimension, config)
 
     def copied(self, index: Any) -> Any:
-        """An index in RAM, but for its transforms, on the card: to be searched, at most 2,048 deep.
+        """An index in RAM, but for its transforms, on the GPU: to be searched, at most 2,048 deep.
 
         Raises:
             RuntimeError: it is too large, or FAISS has no such index for a GPU.
@@ -109,8 +109,8 @@ def _bytes_of(family: Family) -> int:
     return int(inner.ntotal * (inner.code_size + 8) + inner.nlist * inner.d * 4)
 
 
-class _Card:
-    """The card that FAISS uses in this process, if any, by one thread at a time."""
+class _Lender:
+    """Lends the GPU that FAISS uses in this process, if any, to one thread at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -130,7 +130,7 @@ class _Card:
 
     @contextmanager
     def lent(self, what: str) -> Iterator[Gpu | None]:
-        """None where the card cannot be used, which the log says. Its thread may borrow it again meanwhile."""
+        """None where the GPU cannot be used, which the log says. Its thread may borrow it again meanwhile."""
         with self._lock:
             if self._lent is not None:
                 yield self._lent
@@ -161,7 +161,7 @@ class _Card:
         return Gpu(number, free)
 
 
-_CARD: Final = _Card()
+_LENDER: Final = _Lender()
 
 
 def use_gpu(device: torch.device, least_work: float = LEAST_WORK) -> None:
@@ -171,29 +171,29 @@ def use_gpu(device: torch.device, least_work: float = LEAST_WORK) -> None:
     Args:
         least_work: how many multiplications are worth it.
     """
-    _CARD.choose(device, least_work)
+    _LENDER.choose(device, least_work)
 
 
-def on_gpu(what: str, work: float, there: Callable[[Gpu], _T], here: Callable[[], _T]) -> _T:
-    """The result of `there`, computed with the GPU of :func:`use_gpu`; of `here` where there is none, it is not worth
-    it or full, or FAISS fails on it.
+def on_gpu(what: str, work: float, with_gpu: Callable[[Gpu], _T], without: Callable[[], _T]) -> _T:
+    """The result of `with_gpu`, computed with the GPU of :func:`use_gpu`; of `without` where there is none, it is not
+    worth it or full, or FAISS fails on it.
 
     Args:
         what: names the work in the log.
         work: about how many multiplications it takes.
     """
-    if _CARD.is_worth(work):
+    if _LENDER.is_worth(work):
         try:
-            with _CARD.lent(what) as gpu:
+            with _LENDER.lent(what) as gpu:
                 if gpu is not None:
-                    return there(gpu)
+                    return with_gpu(gpu)
         except RuntimeError as error:  # of FAISS or torch
             logger.warning("%s runs on the CPU: on the GPU it failed: %s", what, _first_line(str(error)))
-    return here()
+    return without()
 
 
 def _refusal(number: int) -> str:
-    """Why FAISS cannot use this card; "" where it can."""
+    """Why FAISS cannot use this GPU; "" where it can."""
     if not hasattr(faiss, "StandardGpuResources"):
         return "this FAISS is built without GPUs; install faiss-gpu in place of faiss-cpu."
     command = [sys.executable, "-m", "workers.index.codec.gpu_trial", str(number)]

@@ -1,6 +1,6 @@
-"""Whether FAISS works on a card (``python -m workers.index.codec.gpu_trial NUMBER``), in a process that it may end.
+"""Whether FAISS works on a GPU (``python -m workers.index.codec.gpu_trial NUMBER``), in a process that it may end.
 
-It trains, searches and compares there, beside torch, as a worker does, and holds the results against the CPU's.
+It trains, searches and compares on it, beside torch, as a worker does, and holds the results against the CPU's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from workers.index.codec.codec import Codec, search_many, trained_index
 from workers.index.codec.gpu import Gpu, Nearest
 
-__all__ = ["disagreement", "try_card"]
+__all__ = ["disagreement", "try_gpu"]
 
 _FACTORY: Final = "IVF16,PQ4x8"
 _FEATURES: Final = 1_000
@@ -24,7 +24,7 @@ _QUERIES: Final = 100
 _ROUNDING: Final = 1e-3
 
 
-def try_card(number: int) -> str:
+def try_gpu(number: int) -> str:
     """What is wrong; "" when nothing is."""
     if number >= faiss.get_num_gpus():
         return f"FAISS sees {faiss.get_num_gpus()} GPUs."
@@ -39,8 +39,8 @@ def disagreement(flat: Callable[[int], Any], copied: Callable[[Any], Any], neare
     features = random / np.linalg.norm(random, axis=1, keepdims=True)
     queries, codec = features[:_QUERIES], Codec(trained_index(_FACTORY, features, flat), _FACTORY)
     index = codec.filled(codec.encode(features))
-    here, there = (search_many(codec, some, queries, 16, 1)[0] for some in (index, copied(index)))
-    if not np.allclose(here, there, atol=_ROUNDING):
+    expected, found = (search_many(codec, some, queries, 16, 1)[0] for some in (index, copied(index)))
+    if not np.allclose(expected, found, atol=_ROUNDING):
         return "distances of codes are not the CPU's."
     cosines, _ = nearest(queries, features, 2)
     if not np.allclose(cosines, np.sort(queries @ features.T, axis=1)[:, :-3:-1], atol=_ROUNDING):
@@ -50,4 +50,4 @@ def disagreement(flat: Callable[[int], Any], copied: Callable[[Any], Any], neare
 
 if __name__ == "__main__":
     faiss.omp_set_num_threads(1)  # a team of threads takes minutes where other processes have the cores
-    sys.exit(try_card(int(sys.argv[1])) or None)
+    sys.exit(try_gpu(int(sys.argv[1])) or None)

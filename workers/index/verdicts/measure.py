@@ -37,14 +37,14 @@ Row: TypeAlias = tuple[Features, Positions]
 @dataclass(frozen=True)
 class Contents:
     """An index to be calibrated: codes (M, code_size), of which the first `assets` belong to assets and the others to
-    distractors. `features`, of a collection that keeps them, gives those (N, D) at positions (N,). `on_card` is the
-    index on a GPU, to be searched there."""
+    distractors. `features`, of a collection that keeps them, gives those (N, D) at positions (N,). `on_gpu` is the
+    copy of the index that a GPU searches."""
 
     codec: Codec
     codes: Codes
     assets: int
     features: Callable[[Positions], Features] | None = None
-    on_card: Any = None
+    on_gpu: Any = None
 
     @cached_property
     def index(self) -> Any:
@@ -54,7 +54,7 @@ class Contents:
     def nearest(self, features: Features, nprobe: int, depth: int) -> Iterator[Row]:
         """For each query (Q, D), distances, ascending, and positions of `depth` entries, −1 for none: by features where
         the collection keeps them."""
-        index = self.index if self.on_card is None else self.on_card
+        index = self.index if self.on_gpu is None else self.on_gpu
         found = search_many(self.codec, index, features, nprobe, depth)
         for feature, distances, positions in zip(features, *found, strict=True):
             if self.features is None:
@@ -92,11 +92,11 @@ def entries_as_queries(entries: Features, positions: npt.NDArray[np.int64], near
 
 def searched_on_gpu(contents: Contents, queries: int, run: Callable[[Contents], _T]) -> _T:
     """What `run` finds by searches for so many queries: on a GPU, where there is one and they are enough."""
-    if contents.on_card is not None:
+    if contents.on_gpu is not None:
         return run(contents)
     return on_gpu(
         "A search for many queries", _work(contents, queries),
-        lambda gpu: run(replace(contents, on_card=gpu.copied(contents.index))), lambda: run(contents),
+        lambda gpu: run(replace(contents, on_gpu=gpu.copied(contents.index))), lambda: run(contents),
     )  # fmt: skip
 
 
@@ -217,7 +217,7 @@ def _searched(contents: Contents, features: Features, nprobe: int, depth: int) -
     around = near
     if contents.codec.has_cells and nprobe < COHORT_CELLS:
         around = list(contents.nearest(features, COHORT_CELLS, depth))
-        if contents.on_card is not None:
+        if contents.on_gpu is not None:
             near = [_as_in(around_it, found) for found, around_it in zip(near, around, strict=True)]
     yield from zip(near, around, strict=True)
 
