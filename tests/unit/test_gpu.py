@@ -108,6 +108,7 @@ def test_every_k_means_of_a_training_uses_the_indexes_that_are_lent() -> None:
 
     trained_index("OPQ4_8,IVF16,PQ2x4", features(), flat)
     assert [(index.d, index.ntotal) for index in made] == [(2, 256), (4, 16), (8, 16)]  # rotation, code, cells
+    assert all(index.thisown for index in made)  # Python frees them, and the memory of a GPU that they hold
 
 
 def test_nothing_points_to_a_lent_index_after_training() -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import faiss
 import numpy as np
 import numpy.typing as npt
+from faiss.class_wrappers import RememberSwigOwnership
 
 from tasks.errors import InvalidRequest
 from workers.index.codec.target import Array, Target
@@ -107,7 +108,7 @@ class Family:
         quantisers = [faiss.ProductQuantizer(rotation.d_out, rotation.M, 8) for rotation in rotations]  # as without
         for rotation, quantiser in zip(rotations, quantisers, strict=True):
             quantiser.cp.min_points_per_centroid = 1
-            rotation.pq = quantiser
+            _lend(rotation, "pq", quantiser)
         try:
             with self._assigned_by(flat, quantisers) if flat else nullcontext():
                 yield
@@ -123,9 +124,9 @@ class Family:
         clustering = flat(self.inner.d) if self.has_cells else None
         try:
             for quantiser, index in zip(quantisers, assigning, strict=True):
-                quantiser.assign_index = index
+                _lend(quantiser, "assign_index", index)
             if clustering is not None:
-                self.inner.clustering_index = clustering
+                _lend(self.inner, "clustering_index", clustering)
             yield
         finally:
             for quantiser in quantisers:
@@ -203,6 +204,13 @@ class Family:
         for next_matrix, next_offset in steps[1:]:
             matrix, offset = next_matrix @ matrix, next_matrix @ offset + next_offset
         return matrix, offset
+
+
+def _lend(holder: Any, member: str, lent: Any) -> None:
+    """Set a member that FAISS uses but does not free. SWIG believes that the holder takes over what it is set to, so
+    that nobody would free it (https://github.com/facebookresearch/faiss/issues/1971)."""
+    with RememberSwigOwnership(lent):
+        setattr(holder, member, lent)
 
 
 def _hyperplanes(lsh: Any) -> tuple[Array, Array]:
