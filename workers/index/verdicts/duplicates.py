@@ -60,7 +60,7 @@ def _compared(queries: Features, features: Features, within: float) -> Iterator[
 
 def _found_by(nearest: Nearest, queries: Features, features: Features, within: float) -> list[frozenset[int]]:
     """A GPU finds the nearest, not those within a distance: it names a few of each query, whose distances decide. A
-    query with more of them is compared here."""
+    query with more of them is compared with all."""
     count = min(_FEW, len(features))
     cosines, positions = nearest(queries, features, count)
     maybe = 2 - 2 * cosines < within + _ROUNDING
@@ -71,10 +71,10 @@ def _found_by(nearest: Nearest, queries: Features, features: Features, within: f
         near = 2 - 2 * np.einsum("nd,nd->n", queries[rows], features[others]) < within
         for row, other in zip(rows[near].tolist(), others[near].tolist(), strict=True):
             found[row].add(other)
-    more = np.flatnonzero(maybe[:, -1]) if count < len(features) else ()
-    for row in more:
-        (found_here,) = _compared(queries[row : row + 1], features, within)
-        found[row] = set(found_here)
+    if count < len(features):
+        more = np.flatnonzero(maybe[:, -1])
+        for row, near_ones in zip(more.tolist(), _compared(queries[more], features, within), strict=True):
+            found[row] = set(near_ones)
     return [frozenset(some) for some in found]
 
 
