@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import faiss
 import numpy as np
@@ -18,7 +21,7 @@ from workers.evaluation.searching import exact_matches
 from workers.index.codec import gpu
 from workers.index.codec.codec import Codec, Features, trained_index
 from workers.index.codec.family import Family
-from workers.index.codec.gpu import LEAST_WORK, has_gpu_form, on_gpu, use_gpu
+from workers.index.codec.gpu import LEAST_WORK, Gpu, has_gpu_form, on_gpu, use_gpu
 from workers.index.codec.gpu_trial import disagreement
 from workers.index.codec.probes import one_thread
 from workers.index.verdicts import duplicates
@@ -188,6 +191,28 @@ def test_a_trial_passes_what_agrees_with_the_cpu_and_nothing_else() -> None:
     assert "distances" in disagreement(faiss.IndexFlatL2, lambda _: wrong, nearest_on_cpu)
 
 
+class _WrongDeepDown:
+    """A copy of an index that is wrong beyond the 64 nearest, as FAISS' other code for deep searches on a GPU could
+    be."""
+
+    def __init__(self, index: Any) -> None:
+        self._index = index
+
+    def search(self, queries: Features, k: int, params: Any) -> tuple[Features, Any]:
+        distances, positions = self._index.search(queries, k, params=params)
+        distances[:, 64:] += 0.1
+        return distances, positions
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "IVF16,SQ8", "IVF16,PQ4x8"])
+def test_a_trial_searches_each_kind_that_a_gpu_can_search_as_deep_as_a_calibration(factory: str) -> None:
+    kind = type(faiss.index_factory(64, factory))
+    found = disagreement(
+        faiss.IndexFlatL2, lambda index: _WrongDeepDown(index) if type(index) is kind else index, nearest_on_cpu
+    )
+    assert found.startswith(f"distances in {factory} ")
+
+
 # ── without a GPU, and on one that fails ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -223,6 +248,17 @@ def test_a_gpu_that_fails_after_its_trial_leaves_the_work_to_the_cpu(
         assert on_gpu("Training", 1, lambda _: "GPU", lambda: "CPU") == "CPU"
     assert len(said.messages) == 2
     assert said.messages[0].startswith("Training runs on the CPU: on the GPU it failed: ")
+
+
+def test_a_trial_that_cannot_start_leaves_the_work_to_the_cpu(
+    said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)  # as if FAISS were built for GPUs
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    use_gpu(torch.device("cuda:0"), least_work=0)
+    assert on_gpu("anything", 1, lambda _: "GPU", lambda: "CPU") == "CPU"
+    (message,) = said.messages
+    assert message.startswith("FAISS trains and calibrates on the CPU: a trial on GPU 0 failed: ")
 
 
 def test_errors_of_the_work_itself_are_the_callers(said: pytest.LogCaptureFixture) -> None:
@@ -277,6 +313,18 @@ def test_a_gpu_finds_the_same_exact_matches() -> None:
     )  # fmt: skip
     assert (positions == expected[0]).all()
     assert distances == pytest.approx(expected[1], abs=1e-5)
+
+
+@needs_gpu
+def test_what_fails_on_a_gpu_holds_none_of_its_memory_while_the_cpu_does_it() -> None:
+    lent: list[weakref.ref[Gpu]] = []
+
+    def fail(gpu: Gpu) -> bool:
+        lent.append(weakref.ref(gpu))
+        raise RuntimeError("of FAISS")
+
+    use_gpu(torch.device("cuda:0"), least_work=0)
+    assert on_gpu("anything", 1, fail, lambda: lent[0]() is None)
 
 
 @needs_gpu

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 import faiss
@@ -23,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+import workers
 from workers.index.codec.family import Family
 
 __all__ = ["LEAST_WORK", "Gpu", "Nearest", "has_gpu_form", "on_gpu", "use_gpu"]
@@ -41,6 +43,7 @@ _LEAST_FREE_BYTES: Final = 3 << 30
 # Lists grow by doubling; and of what is free, half is left to others.
 _COPIES_THAT_FIT: Final = 4
 _TRIAL_S: Final = 120
+_PACKAGES: Final = Path(workers.__file__).resolve().parent.parent
 
 Array = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
@@ -150,6 +153,7 @@ class _Lender:
                 logger.warning("FAISS trains and calibrates on the CPU: %s", refusal)
         if not self._usable:
             return None
+        torch.cuda.empty_cache()  # what torch keeps for later is free too
         free, _ = torch.cuda.mem_get_info(number)
         if free < _LEAST_FREE_BYTES:
             logger.warning(
@@ -176,12 +180,13 @@ def use_gpu(device: torch.device, least_work: float = LEAST_WORK) -> None:
 
 def on_gpu(what: str, work: float, with_gpu: Callable[[Gpu], _T], without: Callable[[], _T]) -> _T:
     """The result of `with_gpu`, computed with the GPU of :func:`use_gpu`; of `without` where there is none, it is not
-    worth it or full, or FAISS fails on it.
+    worth it or full, or FAISS raises an error on it.
 
     Args:
         what: names the work in the log.
         work: about how many multiplications it takes.
     """
+    gpu: Gpu | None = None
     if _LENDER.is_worth(work):
         try:
             with _LENDER.lent(what) as gpu:
@@ -189,6 +194,7 @@ def on_gpu(what: str, work: float, with_gpu: Callable[[Gpu], _T], without: Calla
                     return with_gpu(gpu)
         except RuntimeError as error:  # of FAISS or torch
             logger.warning("%s runs on the CPU: on the GPU it failed: %s", what, _first_line(str(error)))
+            gpu = None  # its memory is freed before the CPU begins
     return without()
 
 
@@ -198,9 +204,11 @@ def _refusal(number: int) -> str:
         return "this FAISS is built without GPUs; install faiss-gpu in place of faiss-cpu."
     command = [sys.executable, "-m", "workers.index.codec.gpu_trial", str(number)]
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=_TRIAL_S, check=False)
-    except subprocess.TimeoutExpired:
-        return f"a trial on GPU {number} took more than {_TRIAL_S} s."
+        ended = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TRIAL_S, check=False, cwd=_PACKAGES
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:  # it cannot start, or takes too long
+        return f"a trial on GPU {number} failed: {error}"
     if not ended.returncode:
         return ""
     lines = [line for line in ended.stderr.splitlines() if line.strip()]
