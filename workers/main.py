@@ -164,7 +164,9 @@ class _Worker:
             self._runner.deadlines.thread, PeriodicThread("series", _SERIES_EVERY_S, self._series.roll_up),
         ]  # fmt: skip
         if self._settings.auto_repair:
-            background.append(Continuity(self._collections, self._redis, self._store).thread)
+            background.append(
+                Continuity(self._collections, self._redis, self._store, looks_later=not self._shard).thread
+            )
         if self._shard:
             background += ShardServer(self._redis, self._collections, self._shard).threads(self._settings.query_threads)
         running.callback(self._recorder.publish)  # what was counted until the end

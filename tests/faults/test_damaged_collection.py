@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import CollectionBusy, CorruptSegment, DiskUnavailable, StorageUnavailable
+from tasks.errors import CollectionBusy, CorruptSegment, DiskUnavailable, NotReady, StorageUnavailable
 from tasks.ledger.ledger import Ledger
 from tasks.messages import CompactRequest
+from tasks.names import sha256_hex
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.collections import EXTRACTOR, Place, add, found, unit_vectors
@@ -23,6 +25,7 @@ from workers.handlers.resources import Resources
 from workers.images import Limits
 from workers.index.collection.collection import Collection
 from workers.index.collection.files import CollectionStore
+from workers.index.collection.manifest import Pointer
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.collection.pinned import publish
 from workers.index.maintenance import upkeep
@@ -124,6 +127,28 @@ def test_a_damaged_manifest_of_an_old_generation_does_not_keep_the_next_one_from
         place.store.put(Bucket.COLLECTIONS, key, b"{}", "application/json")
     assert collection.follow()
     assert (collection.manifest.generation, len(collection)) == (3, 502)
+
+
+@pytest.mark.parametrize("within", ["manifest", "segment"])
+def test_a_manifest_of_a_newer_version_is_called_that_and_jobs_are_left_to_workers_of_it(
+    place: Place, within: str
+) -> None:
+    collection = place.open()
+    document = json.loads(place.files.current().model_dump_json()) | {"generation": 2}
+    (document if within == "manifest" else document["segments"][0])["later"] = 1
+    data = json.dumps(document).encode()
+    pointer = Pointer(generation=2, sha256=sha256_hex(data))
+    place.journal.note_manifest(pointer, place.files.pointer())
+    for key, content in (
+        (f"generations/00000002-{pointer.sha256}.json", data),
+        ("current.json", pointer.model_dump_json().encode()),
+    ):
+        place.store.put(Bucket.COLLECTIONS, f"{place.name}/{key}", content, "application/json")
+    for call in (place.open, place.compact, collection.follow):
+        with pytest.raises(NotReady, match="newer version: upgrade") as refused:
+            call()
+        assert refused.value.retryable
+    assert found(collection, NEW[0])
 
 
 def test_what_a_killed_compaction_left_behind_is_cleared_away(place: Place) -> None:

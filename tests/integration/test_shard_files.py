@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tasks.errors import CorruptSegment, ShardUnavailable
+from tasks.names import journal_stream
 from tasks.settings import Settings
 from tasks.shards import Shard
 from tasks.storage import Bucket, ObjectStore
@@ -23,6 +24,7 @@ from tests.faults.test_damaged_collection import flipped, truncated
 from tests.integration.test_shards import PATIENT_S, answering, same
 from tests.integration.test_tiers import NEW, grown, in_order
 from tests.moto_server import moto_server
+from workers.index.codec.codec import Codec
 from workers.index.codec.list_blocks import header_bytes
 from workers.index.collection.collection import Collection
 from workers.index.collection.files import CollectionStore, prune
@@ -30,6 +32,7 @@ from workers.index.collection.manifest import Manifest
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.collection.pinned import publish
 from workers.index.maintenance import upkeep
+from workers.index.maintenance.continuity import Continuity
 from workers.index.maintenance.verify import verify_collection
 from workers.index.shards.asking import ShardPeers
 
@@ -318,6 +321,75 @@ def test_a_compaction_reads_no_lists_but_those_it_merges(place: Place, tmp_path:
     upkeep.compact(files, place.journal, lambda: None, whole=True)
     assert large.index in store.read
     assert found(place.open(), NEW[1], k=1) == ["old-1"]
+
+
+def test_a_whole_compaction_gives_blocks_to_a_single_segment_without_and_is_no_new_generation_afterwards(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LEAST, 1 << 30)
+    codec = trained_codec()
+    place.publish(codec, [f"old-{i}" for i in range(500)], codec.encode(unit_vectors(500, 0)))
+    assert place.compact(whole=True).segments[0].blocks is None  # its lists are small
+    monkeypatch.setattr(LEAST, 0)
+    before = place.files.current().generation
+    assert place.compact().generation == before
+    manifest = place.compact(whole=True)
+    assert (manifest.generation, [bool(part.blocks) for part in manifest.segments]) == (before + 1, [True])
+    assert place.compact(whole=True).generation == before + 1
+    with hosts(place, 2) as opened:
+        agrees_with_faiss(place, opened)
+
+
+def test_a_whole_compaction_leaves_distractors_and_an_index_without_cells_as_they_are(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LEAST, 1 << 30)
+    flat = Place(f"{place.name}-flat", place.settings, place.cache)
+    codec = Codec.train("PQ4x4", unit_vectors(500, 0))
+    flat.publish(codec, ["a", "b"], codec.encode(unit_vectors(2, 0)))
+    manifest = place.publish(trained_codec(), ["a"], trained_codec().encode(unit_vectors(1, 0)))
+    (segment,) = manifest.segments
+    (assets,) = place.publish(trained_codec(), ["b"], trained_codec().encode(unit_vectors(1, 1))).segments
+    monkeypatch.setattr(LEAST, 0)
+    both = [assets.model_copy(update={"blocks": None}), segment.model_copy(update={"distractors": True})]
+    current = place.files.current()
+    publish(
+        place.files, place.journal,
+        upkeep.next_generation(place.files, current, segments=both, journal_entry=current.journal_entry),
+    )  # fmt: skip
+    assert [bool(part.blocks) for part in place.compact(whole=True).segments] == [True, False]
+    assert flat.compact(whole=True).generation == 1
+
+
+def test_a_code_is_had_without_waiting_for_shards_that_do_not_have_it(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    collection = host(place, Shard(1, 4))[0].get(place.name)
+    cells = place.open().codec.cells_of(place.open().segments[0].codes)
+    asset = f"old-{np.flatnonzero((cells >= 4) & (cells < 8))[0]}"
+    shard = Shard(2, 4)
+    with answering(place, shard, host(place, shard)[0]):
+        assert collection.entry_of(asset)
+    assert "No answer" not in caplog.text  # of shards 3 and 4, which are away
+
+
+def test_a_shards_worker_notices_a_loss_and_leaves_the_look_an_hour_later_to_workers_without_a_shard(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("collection.settling", "maintenance.continuity"):
+        monkeypatch.setattr(f"workers.index.{module}.GRACE_MS", 0)
+    collections, read = host(place, Shard(1, 4))
+    collection, segment = collections.get(place.name), place.files.current().segments[0]
+    of_shard = Continuity(collections, place.redis, place.store, looks_later=False)
+    of_shard.keep(collection)
+    part = read[segment.index]
+    place.redis.hset(f"{journal_stream(place.name)}:state", "server", "the one before")
+    assert [of_shard.keep(collection) for _ in range(3)] == [None] * 3
+    assert read[segment.index] == part
+    whole = OpenCollections(place.store, place.redis, place.cache, EXTRACTOR)
+    assert Continuity(whole, place.redis, place.store).keep(whole.get(place.name))
+    place.redis.delete(*place.redis.scan_iter(f"{journal_stream(place.name)}*"))
+    assert of_shard.keep(collection)
 
 
 def test_small_lists_have_no_blocks_and_are_fetched_whole(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.photographs import crops
 from tests.stack import WorkerProcess, aii_here
 from tests.waiting import LIMIT_S, wait_for
 from workers.index.collection.lock import write_lock
-from workers.index.maintenance.transfer import export_collection, import_collection
+from workers.index.maintenance.transfer import export_collection, import_collection, manifest_in
 
 NEW = unit_vectors(8, 1)
 
@@ -102,6 +103,15 @@ def test_a_name_that_is_taken_and_a_file_that_is_none_or_damaged_are_refused(
             imported(there, tmp_path / f"{name}.tar")
     assert there.files.pointer_if_any() is None
     there.close()
+
+
+def test_an_export_of_a_newer_version_is_called_that(place: Place, tmp_path: Path) -> None:
+    document = json.loads(place.files.current().model_dump_json()) | {"later": 1}
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    with tarfile.open(tmp_path / "newer.tar", "w") as archive:
+        archive.add(tmp_path / "manifest.json", "manifest.json")
+    with pytest.raises(InvalidRequest, match="newer version: upgrade"):
+        manifest_in(tmp_path / "newer.tar")
 
 
 def test_protected_files_go_with_it_and_the_asset_is_known_there(

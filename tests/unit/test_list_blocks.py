@@ -16,7 +16,7 @@ from workers.index.codec.codec import Codec
 from workers.index.codec.family import Family
 from workers.index.codec.inverted_lists import numbers_of, write_header
 from workers.index.codec.kept import Kept
-from workers.index.codec.list_blocks import Layout, Part, block_digests, header_bytes, part_of
+from workers.index.codec.list_blocks import Layout, Part, block_digests, header_bytes, largest_part, part_of
 from workers.index.codec.mapped import map_index, write_index
 
 FEATURES = unit_vectors(1_000, 0)
@@ -151,3 +151,17 @@ def test_a_header_is_no_longer_than_is_read_of_it() -> None:
         assert len(file.getvalue()) <= header_bytes(16)
         layout = Layout.read(file.getvalue(), 16, len(file.getvalue()) + 12 * filled)
         assert (layout.sizes == sizes).all()
+
+
+@pytest.mark.parametrize(
+    ("shards", "cells", "blocks", "most"),
+    [(1, 16, 16, 16), (4, 4_096, 64, 16), (3, 4_096, 64, 22), (7, 65_536, 64, 10), (48, 4_096, 64, 2),
+     (64, 4_096, 64, 1), (100, 4_096, 64, 2), (100, 16, 16, 1), (10**12, 65_536, 64, 1)],
+)  # fmt: skip
+def test_the_largest_part_is_as_many_blocks_as_the_shard_fetches_that_fetches_most(
+    shards: int, cells: int, blocks: int, most: int
+) -> None:
+    assert largest_part(shards, cells) == most / blocks
+    digests = [str(number) for number in range(blocks)]
+    fetched = [len(part_of(shard.cells(cells), digests, cells).blocks) for shard in Shard(1, min(shards, 999)).all]
+    assert max(fetched) in (most, 2)  # of the most shards that there may be, more than cells are not tried

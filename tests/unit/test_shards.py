@@ -74,11 +74,13 @@ def proposal(factory: str) -> Proposal:
 @pytest.mark.parametrize(
     ("factory", "gib", "fetched_gb"),
     [
-        ("IVF65536,PQ8x8", 64, 106), ("IVF65536,PQ8x8", 16, 90 + 16 / 2), ("IVF65536,PQ8x8", 4, 90 + 16 / 7),
+        ("IVF65536,PQ8x8", 64, 106), ("IVF65536,PQ8x8", 16, 90 + 16 / 2), ("IVF65536,PQ8x8", 4, 90 + 16 * 10 / 64),
         ("PQ8x8", 64, 106), ("PQ8x8", 4, 106),
     ],
 )  # fmt: skip
-def test_a_hosts_disk_takes_all_tables_and_its_part_of_the_lists_twice(
+def test_a_hosts_disk_takes_all_tables_and_its_blocks_of_the_lists_twice(
     factory: str, gib: int, fetched_gb: float
 ) -> None:
-    assert hosts_for(proposal(factory), 10**9, gib * 2**30).disk_bytes == pytest.approx(2e9 * fetched_gb, rel=1e-6)
+    hosts = hosts_for(proposal(factory), 10**9, gib * 2**30)
+    assert hosts.disk_bytes == pytest.approx(2e9 * fetched_gb, rel=1e-6)
+    assert hosts.whole_disk_bytes == 2 * 106 * 10**9

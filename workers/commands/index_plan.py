@@ -90,5 +90,10 @@ def _hosts(hosts: Hosts) -> str:
 def _disk(hosts: Hosts) -> str:
     """What each host fetches."""
     size = f"{hosts.disk_bytes / 2**30:,.1f} GiB a host"
-    what = "its part of the codes and all tables" if hosts.shards and hosts.shards > 1 else "all files"
-    return f"{size}: {what}, twice, as the next generation is fetched beside the current one"
+    twice = "twice, as the next generation is fetched beside the current one"
+    if hosts.shards in (1, None):
+        return f"{size}: all files, {twice}"
+    return (
+        f"{size}: its part of the codes and all tables, {twice}; and {hosts.whole_disk_bytes / 2**30:,.1f} GiB of one "
+        "without a shard, for repairs and compactions"
+    )

@@ -7,6 +7,7 @@ import re
 from typing import Final
 
 from tasks.messages import Frozen
+from workers.index.codec.list_blocks import largest_part
 from workers.index.codec.plan import Proposal, cell_bytes
 
 __all__ = ["Hosts", "hosts_for"]
@@ -31,8 +32,9 @@ class Hosts(Frozen):
         shards: among how many hosts the cells have to be divided; 1 for one host alone, None where the index has no
             cells that could be divided.
         redis_commands: of one query, for asking the other shards.
-        disk_bytes: of one host, which fetches its part of the lists, and all tables: that of a generation twice, as
-            the next one is fetched beside it.
+        disk_bytes: of one host, which fetches the blocks of lists that have its cells, and all tables: that of a
+            generation twice, as the next one is fetched beside it.
+        whole_disk_bytes: of a host that has all cells, as repairs and many a compaction need.
     """
 
     list_bytes: int
@@ -40,6 +42,7 @@ class Hosts(Frozen):
     shards: int | None
     redis_commands: int
     disk_bytes: int
+    whole_disk_bytes: int
 
 
 def hosts_for(proposal: Proposal, images: int, host_bytes: int) -> Hosts:
@@ -49,11 +52,12 @@ def hosts_for(proposal: Proposal, images: int, host_bytes: int) -> Hosts:
     entry_bytes = proposal.code_bytes - cell_bytes(int(cells[1])) + _POSITION_BYTES if cells else proposal.code_bytes
     size = images * entry_bytes
     shards = max(1, math.ceil(size / (_FOR_LISTS * host_bytes)))
-    elsewhere = size - math.ceil(size / shards) if cells else 0
+    elsewhere = size - math.ceil(size * largest_part(shards, int(cells[1]))) if cells else 0
     return Hosts(
         list_bytes=size,
         host_bytes=host_bytes,
         shards=shards if cells or shards == 1 else None,
         redis_commands=_ASKING + (shards - 1) * _OF_EACH_SHARD if cells and shards > 1 else 0,
         disk_bytes=_GENERATIONS * (proposal.file_bytes - elsewhere),
+        whole_disk_bytes=_GENERATIONS * proposal.file_bytes,
     )

@@ -22,7 +22,7 @@ from tasks.names import sha256_hex
 from tasks.shards import Shard
 from workers.index.codec.inverted_lists import LISTS, numbers_of, write_header
 
-__all__ = ["Layout", "Part", "block_digests", "header_bytes", "part_of"]
+__all__ = ["Layout", "Part", "block_digests", "header_bytes", "largest_part", "part_of"]
 
 # Shards of any number are nearly unions of them: a third of 64 blocks is 22 or 23.
 _BLOCKS: Final = 64
@@ -150,6 +150,13 @@ def part_of(cells: range, digests: Sequence[str], of: int) -> Part:
     first, last = (((cell + 1) * count - 1) // of for cell in (cells.start, cells.stop - 1))
     numbers = range(first, last + 1) if cells else range(1)
     return Part(of, tuple((_cells(number, count, of), digests[number]) for number in numbers))
+
+
+def largest_part(shards: int, of: int) -> float:
+    """The share of lists of one size, `of` in number, that the shard fetches which fetches most."""
+    digests = [""] * min(_BLOCKS, of)
+    numbers = range(1, min(shards, of) + 1)  # of more shards than cells, each has one cell at most, or none
+    return max(len(part_of(Shard(number, len(numbers)).cells(of), digests, of).cells) for number in numbers) / of
 
 
 def block_digests(path: Path) -> tuple[int, list[str]] | None:

@@ -31,14 +31,22 @@ from pydantic import ValidationError
 from tasks.assets.records import AssetRecords
 from tasks.assets.removals import Removals
 from tasks.documents import document_keys
-from tasks.errors import CollectionMissing, CorruptSegment, DigestMismatch, DiskUnavailable, NotFound, ObjectMissing
+from tasks.errors import (
+    CollectionMissing,
+    CorruptSegment,
+    DigestMismatch,
+    DiskUnavailable,
+    NotFound,
+    NotReady,
+    ObjectMissing,
+)
 from tasks.files import PART_PREFIX
 from tasks.names import check_collection, sha256_hex
 from tasks.shards import Shard
 from tasks.storage import Bucket, ObjectStore
 from workers.index.codec.list_blocks import Part, block_digests
 from workers.index.collection.checked import CheckedFiles
-from workers.index.collection.manifest import ListBlocks, Manifest, Pointer, SegmentFiles
+from workers.index.collection.manifest import ListBlocks, Manifest, Pointer, SegmentFiles, of_newer_version
 from workers.index.collection.parts import download_part
 from workers.index.collection.segment import SegmentPaths
 from workers.index.collection.text_table import TextTable
@@ -112,6 +120,10 @@ class CollectionStore:
             index=index, assets=assets, meta=meta, lookup=lookup, features=features,
             count=len(TextTable(paths.assets)), blocks=_blocks(paths.index),
         )  # fmt: skip
+
+    def lacks_blocks(self, files: SegmentFiles) -> bool:
+        """Whether a segment, of a codec with cells, would have blocks if it were written again."""
+        return files.blocks is None and (self._stored_bytes(files.index) or 0) >= _LEAST_DIVIDED
 
     def fetch_segment(self, files: SegmentFiles, shard: Shard | None = None) -> SegmentPaths:
         """Local copies of a segment's files; errors as in :meth:`fetch`.
@@ -295,12 +307,19 @@ class CollectionStore:
         return [Pointer(generation=int(number), sha256=sha256) for number, _, sha256 in pairs]
 
     def read(self, current: Pointer) -> Manifest:
-        """The manifest of that name; raises CorruptSegment."""
+        """The manifest of that name.
+
+        Raises:
+            CorruptSegment: it is missing or damaged.
+            NotReady: a newer version wrote it, so jobs are left to workers of that.
+        """
         key = self._generation(current)
         try:
             data = self._store.get_verified(Bucket.COLLECTIONS, key, current.sha256, _MAX_DOCUMENT)
             return Manifest.model_validate_json(data)
         except (ValidationError, ObjectMissing, DigestMismatch) as error:
+            if isinstance(error, ValidationError) and of_newer_version(error):
+                raise NotReady(f"The manifest {key} was written by a newer version: upgrade this one.") from error
             raise CorruptSegment(f"The manifest {key} is missing or damaged: {error}") from error
 
     def _stored_bytes(self, digest: str) -> int | None:

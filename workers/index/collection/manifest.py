@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from tasks.messages import USUAL_NPROBE, Digest, Frozen
 from tasks.results import ExtractorIdentity
@@ -13,7 +13,7 @@ from workers.index.codec.list_blocks import Part, part_of
 from workers.index.codec.stored import FeatureFormat, FeatureType
 from workers.index.verdicts.calibration import Calibration
 
-__all__ = ["CodecFile", "ListBlocks", "Manifest", "Pointer", "SegmentFiles", "SettledDocuments"]
+__all__ = ["CodecFile", "ListBlocks", "Manifest", "Pointer", "SegmentFiles", "SettledDocuments", "of_newer_version"]
 
 _TAG: Final = 16
 
@@ -184,3 +184,8 @@ class Pointer(Frozen):
 
     generation: int
     sha256: Digest
+
+
+def of_newer_version(error: ValidationError) -> bool:
+    """Whether a document has fields that this version does not know: each version reads those of the ones before it."""
+    return any(problem["type"] == "extra_forbidden" for problem in error.errors())

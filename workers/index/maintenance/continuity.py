@@ -51,12 +51,20 @@ class Continuity:
 
     Args:
         every_s: seconds between two comparisons, and between two notes of a journal that changes.
+        looks_later: whether those documents are read here: that takes the whole index, which a shard's host may lack.
     """
 
     def __init__(
-        self, collections: OpenCollections, client: RedisClient, store: ObjectStore, every_s: float = _EVERY_S
+        self,
+        collections: OpenCollections,
+        client: RedisClient,
+        store: ObjectStore,
+        every_s: float = _EVERY_S,
+        *,
+        looks_later: bool = True,
     ) -> None:
         self._collections = collections
+        self._looks_later = looks_later
         self._client = client
         self._store = store
         self._repaired: dict[str, str] = {}  # by collection, up to which entry read here a repair was made already
@@ -123,6 +131,8 @@ class Continuity:
         """
         name = collection.manifest.collection
         unsettled_ms = self._collections.journal(name).settling.follow(past_ms)
+        if not self._looks_later:
+            return None
         if unsettled_ms < GRACE_MS or not collection.manifest.settled or time.monotonic() < self._not_before[name]:
             return None
         self._not_before[name] = time.monotonic() + GRACE_MS / 1000

@@ -25,7 +25,7 @@ from tasks.storage import Bucket, ObjectStore
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal, entry_order
 from workers.index.collection.lock import WriteLock
-from workers.index.collection.manifest import Manifest
+from workers.index.collection.manifest import Manifest, of_newer_version
 from workers.index.collection.pinned import publish
 from workers.index.maintenance.repair import repair
 
@@ -62,14 +62,15 @@ def export_collection(
 
 
 def manifest_in(path: Path) -> Manifest:
-    """The manifest of an exported collection; raises InvalidRequest where the file is none."""
+    """The manifest of an exported collection; raises InvalidRequest where the file is none that this version reads."""
     try:
         with tarfile.open(path, "r:") as archive:
             first = archive.next()
             if first is not None and first.name == _MANIFEST:
                 return Manifest.model_validate_json(_read(archive, first))
-    except (tarfile.TarError, ValidationError):
-        pass
+    except (tarfile.TarError, ValidationError) as error:
+        if isinstance(error, ValidationError) and of_newer_version(error):
+            raise InvalidRequest(f"{path} was written by a newer version: upgrade this one first.") from error
     raise InvalidRequest(f"{path} is no exported collection: make one with `aii index export`.")
 
 

@@ -71,7 +71,11 @@ def compact(
     translation = Translation(files, manifest, codec)
     changes = _changes(journal, manifest, translation)
     settled = _settled(journal, manifest, before)
-    if not changes and not (whole and _in_pieces(manifest)) and not (settle and settled != manifest.settled):
+    if (
+        not changes
+        and not (whole and _in_pieces(files, manifest, codec))
+        and not (settle and settled != manifest.settled)
+    ):
         return manifest
     entries = [manifest.journal_entry, *(change.entry for change in changes.values())]
     segments = _segments(files, manifest, codec, changes, whole=whole)
@@ -106,10 +110,15 @@ def _settled(journal: Journal, manifest: Manifest, before: Settled | None) -> Se
     return known if known and known.before_ms >= found.before_ms else found
 
 
-def _in_pieces(manifest: Manifest) -> bool:
-    """Whether there are several segments of assets, or one with entries that are not current."""
+def _in_pieces(files: CollectionStore, manifest: Manifest, codec: Codec) -> bool:
+    """Whether there are several segments of assets, or one with entries that are not current or without the blocks that
+    it would have now."""
     parts = [part for part in manifest.segments if not part.distractors]
-    return len(parts) > 1 or any(part.superseded for part in parts)
+    return (
+        len(parts) > 1
+        or any(part.superseded for part in parts)
+        or (codec.has_cells and any(map(files.lacks_blocks, parts)))
+    )
 
 
 def rollback(files: CollectionStore, journal: Journal, number: int, check_lock: CheckLock) -> Manifest:

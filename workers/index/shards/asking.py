@@ -159,6 +159,8 @@ class _Asked:
         if answer.pointer == self._scope.pointer and len(found) == self._parts:
             self._found.append(found)
             self.code = self.code if code is None else code
+            if self.code is not None and not self._parts:  # which is all that was asked for, and one shard's
+                self._waiting.clear()
         elif self._scope.strict and answer.pointer != self._scope.pointer:
             raise OtherGeneration
         else:
