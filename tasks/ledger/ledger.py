@@ -286,7 +286,9 @@ class Ledger:
         """Say that a collection's journal may lack an entry that a document names: a repair has to look."""
         seconds, microseconds = self._client.time()
         now_ms = seconds * 1000 + microseconds // 1000
-        self._client.hset(JournalKeys.of(collection).state, "unsettled", now_ms)
+        state = JournalKeys.of(collection).state
+        pipe = self._client.pipeline(transaction=True)
+        pipe.hsetnx(state, "unsettled", str(now_ms)).hset(state, "lost", str(now_ms)).execute()
 
 
 _STATES: Final = frozenset(JobState)

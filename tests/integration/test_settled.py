@@ -12,6 +12,7 @@ import pytest
 import redis
 from pydantic import SecretStr
 
+from tasks.errors import CorruptSegment
 from tasks.ledger.ledger import Ledger
 from tasks.messages import ActivateRequest, Source
 from tasks.names import journal_stream, result_key
@@ -148,6 +149,12 @@ def test_a_collection_that_is_built_where_documents_are_already_has_them_read(se
     place.committed("new-0", CODES[0])
     other = Place.published(settings, place.cache, count=50)
     assert other.files.current().settled is None
+    state = f"{journal_stream(other.name)}:state"
+    built = other.redis.hget(state, "unsettled")
+    assert built  # what Redis loses from now on is looked for
+    other.redis.hset(state, "server", "the one before")
+    assert other.journal.settling.follow(0) >= 0
+    assert other.redis.hget(state, "unsettled") == built
     assert other.repair().passed_over == 0
 
 
@@ -161,7 +168,7 @@ def test_a_compaction_in_a_redis_that_was_emptied_does_not_pass_over_what_was_lo
     place.committed("new-1", CODES[1])
     place.redis.flushall()
     place.committed("new-2", CODES[2])
-    assert settle(place) == -1
+    assert settle(place) == 0  # unsettled from now on
     assert place.compact().generation == 3
     assert before_ms(place) == before
     assert place.repair().registered == 1
@@ -210,6 +217,67 @@ def test_a_redis_that_was_killed_and_started_again_settles_nothing_by_itself(tmp
             assert (before.before_ms, after.before_ms, before.server == after.server) == (2_000, 2_000, False)
         finally:
             own.stop()
+
+
+def test_redis_that_is_started_again_and_again_is_looked_after_an_hour_after_the_first_and_the_last_time(
+    place: Place,
+) -> None:
+    state = f"{journal_stream(place.name)}:state"
+    place.redis.hset(state, "server", "the one before")
+    assert place.journal.settling.follow(0) == 0
+    place.redis.hincrby(state, "unsettled", -2_000_000)  # that was a while ago
+    place.redis.hset(state, "server", "the one between")
+    assert place.journal.settling.follow(0) >= 2_000_000
+    last = place.redis.hget(state, "lost")
+    place.repair()
+    assert place.redis.hget(state, "unsettled") == last
+
+
+def test_what_is_unsettled_stays_so_when_something_is_set_aside_or_cannot_be_read(place: Place) -> None:
+    state = f"{journal_stream(place.name)}:state"
+    place.redis.hset(state, "unsettled", "1000")
+    place.journal.settling.forget()
+    assert place.redis.hget(state, "unsettled") == "1000"
+    assert not place.journal.settling.end(place.journal.settling.begin(), None)
+    assert place.redis.hget(state, "unsettled") == "1000"
+
+
+def test_a_clock_of_the_store_that_is_ahead_settles_nothing_of_the_future(place: Place) -> None:
+    settling, ahead_ms = place.journal.settling, 10**14
+    assert settling.end(settling.begin(), ahead_ms)
+    assert settling.follow(ahead_ms) == -1
+    settled = settling.settled()
+    assert settled is not None
+    seconds, _ = place.redis.time()
+    assert settled.before_ms <= (seconds + 1) * 1_000
+
+
+def test_an_entry_of_another_line_of_the_journal_has_documents_read_that_are_said_to_be_held(
+    place: Place, continuity: Continuity
+) -> None:
+    collection = place.open()
+    lost = place.committed("new-0", CODES[0]).journal_entry
+    collection.catch_up()
+    place.redis.xdel(journal_stream(place.name), lost)
+    place.redis.hdel(f"{journal_stream(place.name)}:live", "new-0")
+    place.committed("new-1", CODES[1])  # in the Redis that took over
+    sealed(place)
+    assert before_ms(place) > newest_ms(place.store)
+    repaired = continuity.keep(collection)
+    assert repaired is not None
+    assert (repaired.passed_over, repaired.registered) == (0, 1)
+    assert code_at(place, "new-0") == CODES[0].tobytes()
+
+
+def test_a_look_without_a_loss_believes_no_manifest_that_redis_has_not_noted(
+    place: Place, continuity: Continuity, at_once: None
+) -> None:
+    collection = place.open()
+    assert continuity.keep(collection) is None
+    place.redis.hset(f"{journal_stream(place.name)}:manifests", "1", "0" * 64)
+    place.redis.hset(f"{journal_stream(place.name)}:state", "server", "the one before")
+    with pytest.raises(CorruptSegment, match="someone has replaced it"):
+        continuity.keep(collection)
 
 
 def answers(client: redis.Redis) -> bool:
@@ -279,10 +347,8 @@ def test_a_document_that_was_written_when_redis_and_a_repair_had_been_there_alre
     def record(result: ActivationResult, _: int) -> None:
         """The commit is made, and the document not written."""
         place.redis.flushall()
-        assert continuity.keep(collection) is None  # which had noted nothing that Redis could lack
-        place.repair()
-        assert continuity.keep(collection)  # an hour later, once more
-        assert settle(place) == -1
+        looked = continuity.keep(collection)  # an hour later
+        assert (looked is not None, settle(place)) == (True, -1)
 
     ledger.submit([request])
     runner = Runs(place.settings, ledger, place.store).runner
@@ -358,14 +424,31 @@ def test_documents_that_were_set_back_alone_neither_remove_nor_revert_what_the_s
 
 
 def test_a_rollback_has_documents_read_that_the_earlier_segments_do_not_hold(place: Place) -> None:
-    before = before_ms(place)
     place.committed("new-0", CODES[0])
     sealed(place)
     place.rollback(1)
-    assert before_ms(place) == before
+    assert place.files.current().settled is None
     place.redis.flushall()
     assert place.repair().registered == 1
     assert code_at(place, "new-0") == CODES[0].tobytes()
+
+
+def test_a_rollback_after_redis_was_set_back_has_all_documents_read(place: Place) -> None:
+    place.committed("new-a", CODES[0])
+    sealed(place)
+    saved = {key: place.redis.dump(key) for key in place.redis.scan_iter(f"{journal_stream(place.name)}*")}
+    place.committed("new-b", CODES[1])
+    sealed(place)
+    for key, content in saved.items():
+        place.redis.restore(key, 0, content, replace=True)
+    place.repair()
+    place.rollback(2)
+    place.committed("new-c", CODES[2])
+    settle(place)
+    place.compact()
+    assert code_at(place, "new-b") is None  # the journal that the earlier files go on with never had it
+    assert place.repair().registered == 1
+    assert code_at(place, "new-b") == CODES[1].tobytes()
 
 
 def test_an_imported_collection_has_all_documents_read(place: Place, tmp_path: Path) -> None:
@@ -394,7 +477,8 @@ def test_after_a_document_that_could_not_be_read_none_is_passed_over(place: Plac
     settle(place)
     assert place.repair().unreadable == 1
     place.committed("new-0", CODES[0])
-    sealed(place)
+    assert settle(place) >= 0
+    place.compact()
     assert before_ms(place) == before
     place.store.delete(Bucket.RESULTS, key)
     settle(place)

@@ -6,6 +6,7 @@ settled    what documents say that the store changed before this time (ms, its c
            journal as it was when this was written, or what is there is newer
 server     the process of Redis that this was written in, and which history it continued
 unsettled  since when (ms, Redis' clock) documents may be missing that were, or still will be, written of lost entries
+lost       when (ms, Redis' clock) Redis may have lost entries last: `unsettled`, or later
 reading    who reads the documents
 
 A document is written after its entry in the journal. While one process of Redis goes on, none of its entries is lost:
@@ -44,59 +45,72 @@ local here = server()
 """
 
 # KEYS state; ARGV who reads, and GRACE_MS.  Returns the server; what END writes as `unsettled`, '' when nothing will be
-# missing once all is read; and what `unsettled` is until then.
+# missing once all is read; and what `lost` is until then.
 _BEGIN: Final = (
     NOW
     + _SERVER
     + """
-local settled, there, unsettled = unpack(redis.call('HMGET', KEYS[1], 'settled', 'server', 'unsettled'))
-local same = here ~= '' and there == here
-local since = same and tonumber(unsettled or '') or now
-local missing = not same or (unsettled and now - since < tonumber(ARGV[2])) or not (unsettled or settled)
-since = string.format('%.0f', since)
+local settled, there, unsettled, lost = unpack(redis.call('HMGET', KEYS[1], 'settled', 'server', 'unsettled', 'lost'))
+local same = here ~= '' and there == here and (settled or unsettled)
+local last = same and tonumber(lost or unsettled or '') or now
+local missing = not same or (unsettled and now - last < tonumber(ARGV[2]))
+last = string.format('%.0f', last)
 redis.call('HDEL', KEYS[1], 'settled')
-redis.call('HSET', KEYS[1], 'reading', ARGV[1], 'server', here, 'unsettled', since)
-return {here, missing and since or '', since}
+redis.call('HSET', KEYS[1], 'reading', ARGV[1], 'server', here, 'unsettled', unsettled or last, 'lost', last)
+return {here, missing and last or '', last}
 """
 )
 
 # KEYS state; ARGV who reads, what BEGIN returned, settled: '' for nothing.  Returns 1 when that is settled now. What
-# was unsettled meanwhile stays so.
+# entries were lost of meanwhile stays unsettled.
 _END: Final = (
-    _SERVER
+    NOW
+    + _SERVER
     + """
-local reading, unsettled = unpack(redis.call('HMGET', KEYS[1], 'reading', 'unsettled'))
+local reading, lost = unpack(redis.call('HMGET', KEYS[1], 'reading', 'lost'))
 if reading ~= ARGV[1] then return 0 end
 redis.call('HDEL', KEYS[1], 'reading')
-if ARGV[5] == '' then
-  redis.call('HDEL', KEYS[1], 'unsettled')
-  return 0
-end
-if here == '' or here ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], 'settled', ARGV[5])
-if unsettled == ARGV[4] then
+if ARGV[5] == '' or here == '' or here ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], 'settled', string.format('%.0f', math.min(tonumber(ARGV[5]), now)))
+if lost and lost ~= ARGV[4] then
+  redis.call('HSET', KEYS[1], 'unsettled', lost)
+elseif ARGV[3] ~= '' then
   redis.call('HSET', KEYS[1], 'unsettled', ARGV[3])
-  if ARGV[3] == '' then redis.call('HDEL', KEYS[1], 'unsettled') end
+else
+  redis.call('HDEL', KEYS[1], 'unsettled', 'lost')
 end
 return 1
 """
 )
 
-# KEYS state; ARGV a time of the store that was past before this, less MARGIN_MS.  Returns for how many ms something has
-# been unsettled; -1 when nothing is, or nothing is known.
+# KEYS state; ARGV a time of the store that was past before this, less MARGIN_MS.  Returns for how many ms something
+# has been unsettled; -1 when nothing is, or Redis does not say which one it is.
 _FOLLOW: Final = (
     NOW
     + _SERVER
     + """
 local settled, there, unsettled = unpack(redis.call('HMGET', KEYS[1], 'settled', 'server', 'unsettled'))
-if here == '' or not (settled or unsettled) then return -1 end
-if there ~= here then
-  redis.call('HSET', KEYS[1], 'server', here, 'unsettled', string.format('%.0f', now))
-  return 0
+if here == '' then return -1 end
+if there ~= here or not (settled or unsettled) then
+  local since = string.format('%.0f', now)
+  unsettled = unsettled or since
+  redis.call('HSET', KEYS[1], 'server', here, 'unsettled', unsettled, 'lost', since)
 end
 if unsettled then return now - tonumber(unsettled) end
-if tonumber(ARGV[1]) > tonumber(settled) then redis.call('HSET', KEYS[1], 'settled', ARGV[1]) end
+local past = math.min(tonumber(ARGV[1]), now)  -- a clock of the store that is ahead must not decide for long
+if past > tonumber(settled) then redis.call('HSET', KEYS[1], 'settled', string.format('%.0f', past)) end
 return -1
+"""
+)
+
+# KEYS state.  Whoever reads documents now settles nothing by that.
+_FORGET: Final = (
+    NOW
+    + """
+local since = string.format('%.0f', now)
+redis.call('HDEL', KEYS[1], 'settled', 'reading')
+redis.call('HSETNX', KEYS[1], 'unsettled', since)
+redis.call('HSET', KEYS[1], 'lost', since)
 """
 )
 
@@ -124,14 +138,14 @@ class Reading:
     """All documents are being read that are not settled; nothing is, meanwhile.
 
     Attributes:
-        missing: what is unsettled afterwards; "" for nothing.
-        unsettled: what is until then.
+        missing: since when something is unsettled afterwards; "" for nothing.
+        lost: when Redis may have lost entries last, before this.
     """
 
     token: str
     server: str
     missing: str
-    unsettled: str
+    lost: str
 
     @property
     def complete(self) -> Reading:
@@ -148,6 +162,7 @@ class Settling:
         self._end = client.register_script(_END)
         self._follow = client.register_script(_FOLLOW)
         self._settled = client.register_script(_SETTLED)
+        self._forget = client.register_script(_FORGET)
 
     def begin(self) -> Reading:
         """To be called before documents are listed; whoever reads them already settles nothing then."""
@@ -159,9 +174,10 @@ class Settling:
         when Redis was emptied or another one took its place meanwhile.
 
         Args:
-            before_ms: of documents changed before this time all were read; None where some could not be.
+            before_ms: of documents changed before this time all were read; None where some could not be: what was
+                unsettled stays so. A time that Redis' clock has not reached counts as that.
         """
-        said = [reading.token, reading.server, reading.missing, reading.unsettled]
+        said = [reading.token, reading.server, reading.missing, reading.lost]
         return bool(self._end(keys=[self._state], args=[*said, "" if before_ms is None else before_ms]))
 
     def follow(self, past_ms: int) -> int:
@@ -179,4 +195,4 @@ class Settling:
 
     def forget(self) -> None:
         """Nothing is settled any more, until documents are read."""
-        self._client.hdel(self._state, "settled", "unsettled")
+        self._forget(keys=[self._state])

@@ -24,6 +24,7 @@ from tasks.periodic import PeriodicThread
 from tasks.storage import Bucket, ObjectStore
 from workers.index.collection.collection import Collection
 from workers.index.collection.journal import entry_order
+from workers.index.collection.manifest import Manifest
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.collection.settling import GRACE_MS
 from workers.index.maintenance.repair import Repaired, repair
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _EVERY_S: Final = 10.0
 _LOCK_S: Final = 600.0
+_DAY_S: Final = 86_400.0
 _MOST_BYTES: Final = 10_000
 
 
@@ -69,6 +71,7 @@ class Continuity:
         self._store = store
         self._repaired: dict[str, str] = {}  # by collection, up to which entry read here a repair was made already
         self._not_before = defaultdict[str, float](float)  # until when, monotonic, unsettled documents are left alone
+        self._advised = set[str]()
         self.thread = PeriodicThread("continuity", every_s, self.run_once, jitter=0.5, at_once=True)
 
     def run_once(self) -> None:
@@ -92,36 +95,47 @@ class Continuity:
         name = collection.manifest.collection
         (noted, past_ms), last = self._noted(name), self._collections.journal(name).last_entry()
         held = self._held(name)
-        problem = _loss(noted, held, last) or self._unread(collection)
-        repaired = self._repair(collection, problem, logging.ERROR) if problem else self._settled(collection, past_ms)
+        gone = self._gone(collection)
+        problem = _loss(noted, held, last) or (gone and f"Redis lacks the entry {gone}, which it had.")
+        repaired = self._repair(collection, problem, gone) if problem else self._settled(collection, past_ms)
         if problem or noted is None or held is None:
             self._note(name, _Epoch(epoch=uuid.uuid4().hex, beat=1, entry=self._collections.journal(name).last_entry()))
         elif entry_order(last) > entry_order(noted.entry):
             self._note(name, _Epoch(epoch=noted.epoch, beat=noted.beat + 1, entry=last))
         return repaired
 
-    def _repair(self, collection: Collection, problem: str, level: int) -> Repaired:
-        name = collection.manifest.collection
+    def _repair(self, collection: Collection, problem: str, gone: str, *, lost: bool = True) -> Repaired:
+        """Repair a collection.
+
+        Args:
+            gone: an entry that Redis had, and lacks; "" for none that is known.
+            lost: whether Redis did lose something, and what it noted of manifests may be old.
+        """
+        name, level = collection.manifest.collection, logging.ERROR if lost else logging.WARNING
         logger.log(level, "%s The journal of %s is repaired from S3.", problem, name)
         files, journal = self._collections.files(name), self._collections.journal(name)
         with self._collections.write_lock(name):
-            repaired = repair(self._store, files, journal, lambda *_: None)
+            read_all = _disproves(gone, files.current())
+            repaired = repair(self._store, files, journal, lambda *_: None, read_all=read_all, believe_store=lost)
         self._repaired[name] = collection.read_up_to
         logger.log(
             level,
             "The journal of %s is repaired: of %d assets with a document read, %d were registered and %d removed again",
             name, repaired.assets, repaired.registered, repaired.removed,
         )  # fmt: skip
+        if repaired.unreadable:
+            logger.warning(
+                "%d result documents could not be read. Until they can, or are deleted, later ones are read each time.",
+                repaired.unreadable,
+            )
         return repaired
 
-    def _unread(self, collection: Collection) -> str:
-        """Whether an entry that this process has read is gone."""
+    def _gone(self, collection: Collection) -> str:
+        """The last entry that this process has read, where Redis lacks it; else ""."""
         name, entry = collection.manifest.collection, collection.read_up_to
         if entry_order(entry) <= entry_order(self._repaired.get(name, collection.manifest.journal_entry)):
             return ""
-        if self._collections.journal(name).holds(entry):
-            return ""
-        return f"Redis lacks the entry {entry}, which it had."
+        return "" if self._collections.journal(name).holds(entry) else entry
 
     def _settled(self, collection: Collection, past_ms: int) -> Repaired | None:
         """Settle which documents a repair need not read; repair what some may be missing of, where they are few.
@@ -131,14 +145,27 @@ class Continuity:
         """
         name = collection.manifest.collection
         unsettled_ms = self._collections.journal(name).settling.follow(past_ms)
-        if not self._looks_later:
+        if not self._looks_later or unsettled_ms < GRACE_MS or time.monotonic() < self._not_before[name]:
             return None
-        if unsettled_ms < GRACE_MS or not collection.manifest.settled or time.monotonic() < self._not_before[name]:
+        if not collection.manifest.settled:
+            self._advise(name)
             return None
         self._not_before[name] = time.monotonic() + GRACE_MS / 1000
-        return self._repair(
-            collection, "Redis may have lost its last entries when it was started again.", logging.WARNING
+        repaired = self._repair(
+            collection, "Redis may have lost its last entries when it was started again.", "", lost=False
         )
+        if repaired.unreadable:
+            self._not_before[name] = time.monotonic() + _DAY_S
+        return repaired
+
+    def _advise(self, name: str) -> None:
+        """Say once that all documents have to be read, which may take hours and is left to the operator."""
+        if name not in self._advised:
+            self._advised.add(name)
+            logger.warning(
+                "Redis may have lost its last entries, and it is not known which documents %s holds: run "
+                "`aii index repair %s`.", name, name,
+            )  # fmt: skip
 
     # ── where it is noted ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -176,6 +203,13 @@ def _loss(noted: _Epoch | None, held: tuple[str, int] | None, last: str) -> str:
     if held[1] < noted.beat or entry_order(last) < entry_order(noted.entry):
         return "Redis was set back."
     return ""
+
+
+def _disproves(gone: str, manifest: Manifest) -> bool:
+    """Whether a lost entry shows that the segments may lack what the manifest says they hold: it was in another line of
+    the journal than the one that they were written from."""
+    settled = manifest.settled
+    return bool(gone) and settled is not None and entry_order(gone) <= entry_order(settled.entry)
 
 
 def _give_back(lock: redis.lock.Lock) -> None:

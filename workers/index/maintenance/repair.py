@@ -17,7 +17,7 @@ from workers.index.collection.changes import decode_feature
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal, addition, entry_order, named, removal
 from workers.index.collection.manifest import Manifest, SettledDocuments
-from workers.index.collection.pinned import pin_current
+from workers.index.collection.pinned import current_manifest, pin_current
 from workers.index.collection.segment import Segment, meta_text
 from workers.index.collection.segments import open_segments
 from workers.index.collection.settling import MARGIN_MS
@@ -57,7 +57,7 @@ class Repaired:
 
 def repair(
     store: ObjectStore, files: CollectionStore, journal: Journal, progress: Callable[[int, int], None], *,
-    read_all: bool = False,
+    read_all: bool = False, believe_store: bool = True,
 ) -> Repaired:  # fmt: skip
     """Register and remove again what S3 has on record and neither the segments nor the journal contain: after Redis was
     emptied, or an older state of S3 or Redis was restored.
@@ -67,12 +67,15 @@ def repair(
 
     Args:
         read_all: read documents that the segments are known to hold, too.
+        believe_store: take the manifest that the store names, though Redis has noted another one.
 
     Raises:
         CollectionBusy, DiskUnavailable: see :func:`activations_of`.
-        CorruptSegment: a file of the collection is missing, damaged or cannot be opened; nothing was registered.
+        CorruptSegment: a file of the collection is missing, damaged or cannot be opened; nothing was registered. Or,
+            unless the store is believed, its manifest is not the one that was noted.
     """
-    manifest, reading, now_ms = pin_current(files, journal), journal.settling.begin(), files.now_ms()
+    manifest = (pin_current if believe_store else current_manifest)(files, journal)
+    reading, now_ms = journal.settling.begin(), files.now_ms()
     codec = Codec.read(files.fetch(manifest.codec), manifest.factory)
     translation = Translation(files, manifest, codec)
     belongs = belonging(manifest, translation)

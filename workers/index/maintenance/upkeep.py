@@ -146,7 +146,9 @@ def rollback(files: CollectionStore, journal: Journal, number: int, check_lock: 
     if old.codec != manifest.codec:  # calibration and thresholds are the codec's
         base = old.model_copy(update={"codecs": manifest.codecs, "generation": manifest.generation})
     following = next_generation(files, base, segments=segments, journal_entry=old.journal_entry)
-    following = following.model_copy(update={"settled": old.settled})
+    # The journal may have a hole after the old generation, of what Redis lost once later segments held it.
+    following = following.model_copy(update={"settled": None})
+    journal.settling.forget()
     publish_next(files, journal, following, check_lock)
     return following
 
