@@ -1,10 +1,10 @@
 """Through the queue against the bare engine: ``python -m tests.benchmarks.queue [--json FILE]``.
 
-The same photographs by processes that have nothing to do with queues (decode, prepare, optimise in batches, compose,
-encode, decode and verify), fed from memory, and through a producer, Redis, S3 and as many real workers as `aii up`
-starts here, which is how many bare processes there are, of as many threads; in turns, since a shared machine is now
-faster and now slower. Both have seen the photographs once before: kernels are made for each shape. Then what a query
-takes, with idle workers and with workers saturated by activations.
+The same photographs by processes that have nothing to do with queues, but do with them what a worker does, in as many
+threads, fed from memory; and through a producer, Redis, S3 and as many real workers as `aii up` starts here, which is
+how many bare processes there are; in turns, since a shared machine is now faster and now slower. Both have seen the
+photographs once before: kernels are made for each shape. Then what a query takes, with idle workers and with workers
+saturated by activations.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -34,17 +34,19 @@ from producer import Producer
 from tasks.messages import ActivationOptions
 from tasks.results import ActivationResult
 from tasks.settings import Settings
-from tests.benchmarks.activation import drain
 from tests.photographs import crops
 from tests.stack import running_stack, settings_of
-from workers.activation.compose import compose, prepare
-from workers.activation.engine import BATCH_IMAGES, Engine, Work
+from workers.activation.engine import BATCH_IMAGES
 from workers.activation.quality import quality
+from workers.commands.worker import share_cores
+from workers.device.device import Device
+from workers.device.priority import lower_priority
 from workers.extractors.registry import load_extractor
-from workers.images import Limits, decode, encode
-from workers.images.tensors import to_input
+from workers.handlers.protect import Protector
+from workers.images import Limits, decode
 from workers.index.codec.codec import Codec
 from workers.index.maintenance import starter
+from workers.monitoring.stopwatch import Stopwatch
 
 BareRun = Callable[[ActivationOptions], None]
 DEFAULTS, WARMING = ActivationOptions(), ActivationOptions(steps=2)
@@ -113,55 +115,64 @@ def _queue_run(producer: Producer, files: Sequence[bytes], options: ActivationOp
 
 @dataclass(frozen=True)
 class _Bare:
-    """An engine and all files in the memory of its process."""
+    """What a worker's process has to activate images, and files in its memory."""
 
-    engine: Engine
+    device: Device
+    protector: Protector
     codec: Codec
     files: Sequence[bytes]
 
     @classmethod
-    def load(cls, files: Sequence[bytes]) -> _Bare:
+    def start(cls, files: Sequence[bytes]) -> _Bare:
         extractor, card = load_extractor("compact", _device()), starter.read_card()
-        return cls(Engine(extractor), Codec.read(starter.FOLDER / "codec.faiss", card.factory), files)
+        codec = Codec.read(starter.FOLDER / "codec.faiss", card.factory)
+        device = Device(extractor, batch_images=BATCH_IMAGES[_device().type])
+        device.warm(codec)
+        device.start()
+        return cls(device, Protector(device, extractor.input_size, LIMITS), codec, files)
 
-    def run(self, start: int, options: ActivationOptions) -> None:
-        """Everything a worker does for a batch of files but storing it, from the file number `start`."""
-        size = self.engine.extractor.input_size
-        originals = [decode(data, LIMITS) for data in self.files[start : start + self.batch]]
-        prepared = [prepare(o.pixels, size, options.alpha) for o in originals]
-        found = drain(self.engine.activate([Work(p, self.codec, options, options.steps) for p in prepared]))
-        for original, p, f in zip(originals, prepared, found, strict=True):
-            encoded = encode(compose(original.samples, p, f.change), original)
-            again = decode(encoded.data, LIMITS)
-            self.codec.encode(self.engine.features(to_input(again.pixels, size)[None]))
-            quality(original.pixels, again.pixels)
+    def run(self, options: ActivationOptions) -> None:
+        """Everything a worker does for its files but fetching and storing them."""
 
-    @property
-    def batch(self) -> int:
-        return BATCH_IMAGES[self.engine.extractor.device.type]
+        def activated(data: bytes) -> None:
+            original = decode(data, LIMITS)
+            _, protected = self.protector.protect(original, options, self.codec, Stopwatch())
+            quality(original.pixels, protected.decoded.pixels)
+
+        with ThreadPoolExecutor(Settings().activate_threads, initializer=_as_handler) as pool:
+            list(pool.map(activated, self.files)).clear()
 
 
-_bare: list[_Bare] = []  # of a process of the pool, which starts with it
+_bare: list[_Bare] = []  # of a process, which starts with it
 
 
 @contextmanager
 def bare_engines(processes: int, files: Sequence[bytes]) -> Iterator[BareRun]:
-    """A call that activates all files in so many processes, of one thread each where there are several, as workers
-    are."""
+    """A call that activates all files in so many processes, of one thread for each operation where there are several,
+    as workers are."""
     if processes > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch and FAISS when they are loaded
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _start_bare, (files,)) as pool:
-        batches = range(0, len(files), BATCH_IMAGES[_device().type])
-        yield lambda options: list(pool.map(_run_bare, batches, [options] * len(batches))).clear()
+    with ExitStack() as stack:
+        pools = [
+            stack.enter_context(ProcessPoolExecutor(1, context, _start_bare, (files[number::processes],)))
+            for number in range(processes)
+        ]
+        yield lambda options: [run.result() for run in [pool.submit(_run_bare, options) for pool in pools]].clear()
+
+
+def _as_handler() -> None:
+    torch.set_num_threads(1)
+    lower_priority()
 
 
 def _start_bare(files: Sequence[bytes]) -> None:
-    _bare.append(_Bare.load(files))
+    share_cores()
+    _bare.append(_Bare.start(files))
 
 
-def _run_bare(start: int, options: ActivationOptions) -> None:
-    _bare[0].run(start, options)
+def _run_bare(options: ActivationOptions) -> None:
+    _bare[0].run(options)
 
 
 def query_latency(producer: Producer, settings: Settings, files: Sequence[bytes], count: int) -> dict[str, Any]:
