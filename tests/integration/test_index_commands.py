@@ -75,6 +75,18 @@ def test_collections_are_listed_with_what_is_in_them(place: Place, run: Callable
     assert place.name not in run("list").stdout
 
 
+def test_a_collection_that_cannot_be_read_keeps_no_other_from_being_listed(
+    place: Place, settings: Settings, tmp_path: Path, run: Callable[..., Result]
+) -> None:
+    damaged = Place.published(settings, tmp_path / "damaged")
+    (key,) = damaged.store.list_keys(Bucket.COLLECTIONS, f"{damaged.name}/generations/")
+    damaged.store.put(Bucket.COLLECTIONS, key, b"{}", "application/json")
+    listed = run("list")
+    damaged.files.delete_all()
+    assert (listed.exit_code, f"{place.name}\t1\t" in listed.stdout) == (EXIT_FAILED, True)
+    assert f"{damaged.name}: The manifest" in listed.stderr
+
+
 def test_a_collection_is_deleted_when_the_question_is_answered(place: Place, run: Callable[..., Result]) -> None:
     assert run("delete", place.name).exit_code == 1  # the prompt gets no answer
     assert place.files.current().generation == 1

@@ -9,7 +9,7 @@ from itertools import islice
 import click
 
 from tasks.command_line import EXIT_FAILED, Command
-from tasks.errors import CollectionMissing, InvalidCollectionName
+from tasks.errors import CollectionMissing, CorruptSegment, InvalidCollectionName, NotReady
 from tasks.settings import load_settings
 from tasks.storage import Bucket, ObjectStore
 from workers.index.collection.opened import open_collection
@@ -45,15 +45,21 @@ def list_assets(name: str | None, prefix: str, limit: int | None, as_json: bool)
 
 
 def _list_collections(as_json: bool) -> None:
-    settings = load_settings()
+    settings, unreadable = load_settings(), False
     for name in ObjectStore.connect(settings).folders(Bucket.COLLECTIONS):
         try:
             manifest = open_collection(settings, name).files.current()
         except (CollectionMissing, InvalidCollectionName):  # built in part only, or not ours
             continue
+        except (CorruptSegment, NotReady) as error:  # the others can be listed all the same
+            click.echo(f"{name}: {error}", err=True)
+            unreadable = True
+            continue
         about = {"collection": manifest.collection, "generation": manifest.generation, "index": manifest.factory}
         about |= {"extractor": manifest.extractor.name, "images": manifest.assets}
         click.echo(json.dumps(about) if as_json else "\t".join(str(value) for value in about.values()))
+    if unreadable:
+        sys.exit(EXIT_FAILED)
 
 
 @click.command(cls=Command)
