@@ -61,7 +61,7 @@ class Images:
 
 @contextmanager
 def pip_secrets() -> Iterator[list[str]]:
-    """Options of `build` that lend it this machine's index and authorities, as its pip has them."""
+    """Options of `build` that let it use the index and the certificates that pip is configured with here."""
     listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
     pairs = (line.partition("=") for line in listed.stdout.splitlines())
     found = {name.rpartition(".")[2]: ast.literal_eval(value)

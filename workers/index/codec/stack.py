@@ -51,7 +51,7 @@ class Stack:
         Where there are cells, all probes are searched for by one call of FAISS."""
         if self.index is None:
             return [merged([self._each(probe, k)], k) for probe in probes]
-        distances, labels = search_cells(self.index, batched(probes), k, pairs=len(self._indexes) > 1)
+        distances, labels = search_cells(self.index, batched(probes), k, pairs=self._behind is not None)
         if len(probes) == 1:
             found = labels[0] >= 0
             return [merged([self._resolved(labels[0][found], distances[0][found])], k)]
