@@ -59,6 +59,10 @@ _SHOWN: Final = 6
 @click.option("--transfer", help="Name or address of another extractor, which searches for what was activated.")
 @click.option("--augly", is_flag=True, help="Measure AugLy's random edits, the paper's, beside the fourteen.")
 @click.option("--queue", is_flag=True, help="Have workers extract the references, as jobs that they share.")
+@click.option(
+    "--fast-references", is_flag=True,
+    help="Have ONNX Runtime extract the references, in the precision of the extractor's ONNX file.",
+)  # fmt: skip
 @click.option("--seed", default=0, show_default=True)
 def evaluate(
     images: tuple[Path, ...], references: tuple[Path, ...], disc: Path | None, out: Path, **chosen: Any
@@ -76,6 +80,8 @@ def evaluate(
     _need_the_extra()
     if bool(disc) == bool(images or references):
         raise click.UsageError("Name either --images and --references, or --disc.")
+    if chosen["queue"] and chosen["fast_references"]:
+        raise click.UsageError("Workers compute with the extractor itself: leave out --queue or --fast-references.")
     began, progress = time.monotonic(), Progress()
     subject, plan = _prepared(_sources(images, references, disc, chosen["hold_out"]), out, chosen, progress)
     print_skipped(subject.skipped)
@@ -106,6 +112,7 @@ def _prepared(
     from workers.evaluation.extraction import extract_by_workers, extract_here  # noqa: PLC0415
     from workers.evaluation.run import EvaluationPlan  # noqa: PLC0415
     from workers.evaluation.subject import read_photographs, read_subject  # noqa: PLC0415
+    from workers.extractors.onnx_runtime import OnnxRuntime  # noqa: PLC0415
     from workers.extractors.registry import load_extractor, pick_device  # noqa: PLC0415
     from workers.images import Limits  # noqa: PLC0415
     from workers.images.folders import listing_digest  # noqa: PLC0415
@@ -113,9 +120,9 @@ def _prepared(
 
     settings, more_edits = load_settings(), _more_edits(chosen["edit_set"], augly=chosen["augly"])
     store = ObjectStore.connect(settings)
-    extractor = load_extractor(
-        chosen["extractor"] or settings.extractor, pick_device(settings.device), store, precision=settings.precision
-    )
+    named = chosen["extractor"] or settings.extractor
+    extractor = load_extractor(named, pick_device(settings.device), store, precision=settings.precision)
+    source = OnnxRuntime(named, extractor, store) if chosen["fast_references"] else extractor
     use_gpu(extractor.device)
     trained = _trained(chosen["index"], settings, extractor.identity) if chosen["index"] else None
     _, listed = listing_digest(sources.training or sources.references)
@@ -125,10 +132,10 @@ def _prepared(
         sources, limits, chosen["count"], chosen["seed"], lambda done, total: progress("reading images", done, total)
     )
     state = out / "state"
-    note = setting.note_of(sources, photographs, extractor, chosen["seed"])
+    note = setting.note_of(sources, photographs, extractor, source, chosen["seed"])
     setting.check_note(state / "setting.json", note)
     told = partial(_told, progress, listed)
-    extract = extract_here(extractor, limits, told)
+    extract = extract_here(source, limits, told)
     if chosen["queue"]:
         extract = extract_by_workers(partial(open_collection, settings), extractor, told)
     subject = read_subject(Engine(extractor), limits, sources, photographs, state, extract)

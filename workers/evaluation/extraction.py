@@ -13,7 +13,7 @@ import numpy as np
 
 from tasks.files import write_atomically
 from tasks.names import sha256_hex
-from workers.extractors.base import Extractor
+from workers.extractors.base import Extractor, FeatureSource
 from workers.extractors.features import FeatureFolder
 from workers.images import Limits
 from workers.images.folders import listing_digest
@@ -61,7 +61,7 @@ def mapped(path: Path, dimension: int) -> Features:
     return np.memmap(path, dtype=np.float32, mode="r").reshape(-1, dimension)
 
 
-def extract_here(extractor: Extractor, limits: Limits, progress: Callable[[int], None]) -> Extract:
+def extract_here(extractor: FeatureSource, limits: Limits, progress: Callable[[int], None]) -> Extract:
     def extract(sources: Sequence[Path], folder: Path) -> Extracted:
         made = FeatureFolder(_place(folder, sources, extractor), extractor, sources)
         made.fill(limits, progress)
@@ -100,7 +100,7 @@ def extract_by_workers(
     return extract
 
 
-def _place(folder: Path, sources: Sequence[Path], extractor: Extractor) -> Path:
+def _place(folder: Path, sources: Sequence[Path], extractor: FeatureSource) -> Path:
     images, _ = listing_digest(sources)
     return folder / sha256_hex(f"{images} {extractor.sha256}".encode())[:16]
 

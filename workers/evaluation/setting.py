@@ -20,7 +20,7 @@ from workers.images.folders import listing_digest
 if TYPE_CHECKING:
     from workers.evaluation.run import EvaluationPlan
     from workers.evaluation.subject import Photographs, Sources, Subject
-    from workers.extractors.base import Extractor
+    from workers.extractors.base import Extractor, FeatureSource
 
 __all__ = ["Note", "check_note", "described", "note_of", "write_note"]
 
@@ -33,9 +33,15 @@ Note = dict[str, str]
 _LAYOUT: Final = "3"
 
 
-def note_of(sources: Sources, photographs: Photographs, extractor: Extractor, seed: int) -> Note:
-    """All that results depend on which are kept without being named for it."""
-    return {
+def note_of(
+    sources: Sources, photographs: Photographs, extractor: Extractor, of_references: FeatureSource, seed: int
+) -> Note:
+    """All that results depend on which are kept without being named for it.
+
+    Args:
+        of_references: what gives the references' features; nearly always the extractor.
+    """
+    note = {
         "layout of what is kept": _LAYOUT,
         "photographs": photographs.sha256,
         "references": listing_digest(sources.references)[0],
@@ -43,6 +49,9 @@ def note_of(sources: Sources, photographs: Photographs, extractor: Extractor, se
         "extractor": extractor.sha256,
         "seed": str(seed),
     }
+    if of_references.sha256 != extractor.sha256:
+        note["extractor of references"] = of_references.sha256
+    return note
 
 
 def check_note(path: Path, note: Note) -> None:
@@ -50,7 +59,7 @@ def check_note(path: Path, note: Note) -> None:
     if not path.exists():
         return
     kept = json.loads(path.read_text("utf-8"))
-    if different := [name for name, value in note.items() if kept.get(name) != value]:
+    if different := [name for name in {**kept, **note} if kept.get(name) != note.get(name)]:
         raise InvalidRequest(
             f"{path.parent.parent} holds an evaluation of something else ({', '.join(different)} changed): name "
             "another folder with --out."

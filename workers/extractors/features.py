@@ -15,7 +15,7 @@ import torch
 
 from tasks.errors import BadInput, InvalidRequest
 from tasks.names import sha256_hex
-from workers.extractors.base import Extractor
+from workers.extractors.base import FeatureSource
 from workers.images import Limits, decode
 from workers.images.folders import ImageFile, listed_images, listing_digest
 from workers.images.tensors import to_input
@@ -35,7 +35,7 @@ class FeatureFolder:
         InvalidRequest: the folder holds features of other images, or by another extractor.
     """
 
-    def __init__(self, folder: Path, extractor: Extractor, sources: Iterable[Path]) -> None:
+    def __init__(self, folder: Path, extractor: FeatureSource, sources: Iterable[Path]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._features = folder / "features.f32"
         self._assets = folder / "assets.txt"

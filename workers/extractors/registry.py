@@ -22,7 +22,7 @@ from workers.extractors.sources import fetch
 from workers.extractors.spec import Spec, parse_spec
 from workers.extractors.weights_file import read_weights
 
-__all__ = ["COMPACT_WEIGHTS", "load_extractor", "load_network", "pick_device", "why_no_gpu"]
+__all__ = ["COMPACT_WEIGHTS", "load_extractor", "load_network", "located", "pick_device", "why_no_gpu"]
 
 logger = logging.getLogger(__name__)
 
@@ -148,14 +148,20 @@ def load_network(name: str, store: ObjectStore | None = None) -> nn.Module:
     return _found(name, store)[1]
 
 
-def _found(name: str, store: ObjectStore | None) -> tuple[Spec, nn.Module, str]:
-    """What the name says, the network, and the digest of its weights."""
+def located(name: str, store: ObjectStore | None = None) -> tuple[Spec, Path, str]:
+    """What the name says, a local file with the weights, and its digest; errors as in :func:`load_extractor`."""
     if name == "compact":
         spec = Spec("compact", str(COMPACT_WEIGHTS), 0, None)
     else:
         spec = parse_spec(name)
         _refuse_foreign_code(spec)
     path, digest = fetch(spec.address, spec.sha256, state_dir() / "extractors", store)
+    return spec, path, digest
+
+
+def _found(name: str, store: ObjectStore | None) -> tuple[Spec, nn.Module, str]:
+    """What the name says, the network, and the digest of its weights."""
+    spec, path, digest = located(name, store)
     return spec, _network(spec, path), digest
 
 
