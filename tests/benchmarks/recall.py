@@ -2,7 +2,7 @@
 
 R@1 over the fourteen edits by nprobe, PSNR, and milliseconds of a core for an image, from pixels to a JPEG of quality
 95, for originals (passive) and for what the engine makes of them: ten steps, one step, an L-infinity bound at the same
-PSNR, and robust mode.
+PSNR, robust mode, and both of these.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Setting:
 @click.option("--linf-alpha", default=5.0, show_default=True, help="Grey levels; choose what gives the same PSNR.")
 @click.option("--nprobe", "nprobes", multiple=True, type=int, default=(1,), show_default=True, help="Cells searched.")
 @click.option("--features", "kept", type=click.Path(path_type=Path), help="A .npy that keeps the references' features.")
-@click.option("--mode", "modes", multiple=True, help="Of: 10 steps, 1 step, linf, robust. Default: all.")
+@click.option("--mode", "modes", multiple=True, help="Of: 10 steps, 1 step, linf, robust, robust linf. Default: all.")
 @click.option("--extractor", default="compact", show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path))
 def main(  # one parameter an option
@@ -86,6 +86,7 @@ def main(  # one parameter an option
         "1 step": ActivationOptions(alpha=alpha, steps=1),
         "linf": ActivationOptions(alpha=linf_alpha, attenuation="linf"),
         "robust": ActivationOptions(alpha=alpha, robust=True),
+        "robust linf": ActivationOptions(alpha=linf_alpha, attenuation="linf", robust=True),
     }
     rows = []
     for factory in factories:

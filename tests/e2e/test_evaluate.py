@@ -13,6 +13,7 @@ import pytest
 import torch
 import torchvision.models
 
+from tests.onnx_graphs import SIDE, convolutional
 from tests.photographs import crops
 from tests.stack import AII, WorkerProcess, aii, aii_here
 from tests.waiting import wait_for
@@ -168,6 +169,20 @@ def test_what_was_activated_for_one_extractor_is_searched_with_another(
     assert "Searched with another extractor" in (out / "report.html").read_text()
 
 
+def test_references_by_onnx_runtime_are_not_mixed_with_those_by_the_extractor(
+    images: Path, references: Path, tmp_path: Path
+) -> None:
+    network = convolutional().save(tmp_path / "net.onnx")
+    arguments = ("--extractor", f"{network}#size={SIDE}", "--images", images, "--references", references, BRIEF,
+                 "--factory", "PQ8x4", "--other", "PQ4x4", "--out", tmp_path / "out")  # fmt: skip
+    done = evaluate(*arguments, "--fast-references")
+    assert done.returncode == 0, done.stderr
+    assert "--fast-references" in (tmp_path / "out" / "report.html").read_text()
+    other = evaluate_here(*arguments)
+    assert other.returncode == 1
+    assert "extractor of references changed" in other.stderr
+
+
 def test_what_cannot_be_evaluated_is_refused_with_what_would_do(images: Path, references: Path, tmp_path: Path) -> None:
     empty, few = tmp_path / "empty", tmp_path / "few"
     for folder in (empty, few):
@@ -178,6 +193,7 @@ def test_what_cannot_be_evaluated_is_refused_with_what_would_do(images: Path, re
         (("--images", empty, "--references", references), "no image that can be read"),
         (("--images", images), "--references"),
         (("--images", images, "--references", few), "needs at least 256 references (39 a cell: 624); there are 1"),
+        ((*usual, "--fast-references"), "compact is none: leave out --fast-references"),
         ((*usual, "--factory", "IVF512,PQ8x8"), "at least 512 references (39 a cell: 19,968); there are 300"),
     ):
         refused = evaluate_here(*arguments, "--out", tmp_path / "out")

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from tasks.errors import AiiError, CorruptExtractor, ExtractorMissing, TooLarge
+from tasks.errors import AiiError, CorruptExtractor, ExtractorMissing, InvalidRequest, TooLarge
 from tasks.names import sha256_hex
 from tasks.storage import Bucket, ObjectStore
 from tests.file_server import FileServer
 from tests.images_zoo import LIMITS
+from tests.onnx_graphs import SIDE, Graph, convolutional
 from tests.photographs import crops
 from workers.commands.extractor import extractor as command
 from workers.extractors import onnx_file
 from workers.extractors.network import IMAGENET_MEAN, IMAGENET_STD
+from workers.extractors.onnx_runtime import OnnxRuntime
 from workers.extractors.registry import load_extractor
 from workers.images import decode
 from workers.images.tensors import to_input
 
 CPU = torch.device("cpu")
-SIDE = 32
 MEAN, STD = (np.array(v, np.float32).reshape(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
 BYTES = np.random.default_rng(3).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
 IMAGES = torch.from_numpy(BYTES).permute(0, 3, 1, 2) / 255
@@ -40,77 +40,6 @@ IMAGES = torch.from_numpy(BYTES).permute(0, 3, 1, 2) / 255
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Downloads and pins of this test alone."""
     monkeypatch.setenv("AII_STATE_DIR", str(tmp_path / "state"))
-
-
-class Graph:
-    """An ONNX file in the making: each operator's output is what the next one takes."""
-
-    def __init__(self, seed: int = 0, dtype: type = np.float32) -> None:
-        self.random, self.dtype = np.random.default_rng(seed), dtype
-        self.nodes: list[Any] = []
-        self.weights: list[Any] = []
-        self.last = "image"
-
-    def constant(self, value: Any) -> str:
-        name = f"constant_{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def draw(self, *shape: int) -> str:
-        """Weights, as a file of this kind keeps them."""
-        scale = 1 / np.sqrt(max(np.prod(shape[1:]), 16))
-        name = self.constant((self.random.normal(size=shape) * scale).astype(self.dtype))
-        return name if self.dtype == np.float32 else self.node("Cast", [name], to=TensorProto.FLOAT)
-
-    def node(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
-        name = f"value_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
-        return name
-
-    def then(self, op: str, *others: Any, **attributes: Any) -> Graph:
-        """One more operator, of the last value and of constants or names."""
-        inputs = [o if isinstance(o, str) else self.constant(o) for o in others]
-        self.last = self.node(op, [self.last, *inputs], **attributes)
-        return self
-
-    def quantised_weights(self, *shape: int) -> str:
-        values = self.constant(self.random.integers(-128, 128, shape, dtype=np.int8))
-        scale = self.constant(self.random.uniform(1e-3, 2e-3, shape[0]).astype(np.float32))
-        return self.node("DequantizeLinear", [values, scale, self.constant(np.zeros(shape[0], np.int8))], axis=0)
-
-    def through_bytes(self, scale: float, zero: int) -> Graph:
-        """A rounding of activations, as a quantiser leaves behind."""
-        pair = [self.constant(np.float32(scale)), self.constant(np.uint8(zero))]
-        return self.then("QuantizeLinear", *pair).then("DequantizeLinear", *pair)
-
-    def gem(self) -> Graph:
-        self.then("Clip", np.float32(1e-6), "").then("Pow", np.float32(3))
-        return self.then("ReduceMean", axes=[2, 3], keepdims=0).then("Pow", np.float32(1 / 3))
-
-    def model(self, *, of_bytes: bool = False, batch: int | str = "batch") -> Any:
-        shape = [batch, "height", "width", 3] if of_bytes else [batch, 3, "height", "width"]
-        kind = TensorProto.UINT8 if of_bytes else TensorProto.FLOAT
-        graph = helper.make_graph(
-            self.nodes, "network", [helper.make_tensor_value_info("image", kind, shape)],
-            [helper.make_tensor_value_info(self.last, TensorProto.FLOAT, ["batch", "dimension"])], self.weights,
-        )  # fmt: skip
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19 if of_bytes else 17)], ir_version=8)
-
-    def save(self, path: Path, **options: Any) -> Path:
-        onnx.save(self.model(**options), path)
-        return path
-
-
-def convolutional(dtype: type = np.float32) -> Graph:
-    """A network with a residual block, batch norms, GeM and a projection."""
-    g = Graph(dtype=dtype)
-    g.then("Conv", g.draw(16, 3, 3, 3), g.draw(16), strides=[2, 2], pads=[1, 1, 1, 1])
-    positive = np.full(16, 1.3, np.float32)
-    g.then("BatchNormalization", positive, g.draw(16), g.draw(16), positive).then("Relu")
-    g.then("MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
-    shortcut = g.last
-    g.then("Conv", g.draw(16, 4, 3, 3), group=4, auto_pad="SAME_UPPER").then("HardSwish").then("Add", shortcut)
-    return g.gem().then("Gemm", g.draw(24, 16), g.draw(24), transB=1).then("LpNormalization", axis=1, p=2)
 
 
 def quantised() -> Graph:
@@ -124,6 +53,13 @@ def quantised() -> Graph:
     g.then("ReduceMean", [2], keepdims=0).then("Pow", np.float32(1 / 3)).then("Gemm", g.draw(24, 32), transB=1)
     size, norm = g.node("Shape", [g.last]), g.node("ReduceL2", [g.last, g.constant([1])], keepdims=1)
     return g.then("Div", g.node("Expand", [norm, size]))
+
+
+def single() -> Graph:
+    """Of one image: the shape of the batch is in the file."""
+    g = Graph()
+    g.then("Conv", g.draw(8, 3, 3, 3)).then("GlobalAveragePool").then("Reshape", np.array([1, 8]))
+    return g.then("MatMul", g.draw(8, 16))
 
 
 def features(path: Path, images: torch.Tensor = IMAGES, options: str = "") -> torch.Tensor:
@@ -170,9 +106,7 @@ def test_colours_are_normalised_unless_the_file_does_it_itself(tmp_path: Path) -
 
 
 def test_a_file_that_was_exported_for_one_image_serves_a_batch(tmp_path: Path) -> None:
-    g = Graph()
-    g.then("Conv", g.draw(8, 3, 3, 3)).then("GlobalAveragePool").then("Reshape", np.array([1, 8]))
-    path = g.then("MatMul", g.draw(8, 16)).save(tmp_path / "net.onnx", batch=1)
+    path = single().save(tmp_path / "net.onnx", batch=1)
     normalised = (IMAGES.numpy() - MEAN) / STD
     expected = torch.cat([reference(path, normalised[i : i + 1]) for i in range(len(normalised))])
     assert torch.allclose(features(path), expected, atol=1e-5)
@@ -306,21 +240,47 @@ def test_show_says_what_an_extractor_is(tmp_path: Path) -> None:
     assert "forward" in shown.output
 
 
+RUNTIME: dict[str, tuple[Callable[[], Graph], dict[str, Any], str, float]] = {
+    "floats": (convolutional, {}, "", 0.99999),
+    "float16": (lambda: convolutional(np.float16), {}, "", 0.99999),
+    "colours in [0, 1]": (convolutional, {}, "&normalise=none", 0.99999),
+    "int8, of bytes": (quantised, {"of_bytes": True}, "", 0.97),  # the runtime rounds activations as well
+    "one size of batch": (single, {"batch": 1}, "", 0.99999),
+}
+
+
+@pytest.mark.parametrize("kind", RUNTIME)
+def test_onnx_runtime_gives_the_features_of_the_network(tmp_path: Path, kind: str) -> None:
+    graph, options, colours, agreement = RUNTIME[kind]
+    name = f"{graph().save(tmp_path / 'net.onnx', **options)}#size={SIDE}{colours}"
+    extractor = load_extractor(name, CPU, precision="float32")
+    by_runtime = OnnxRuntime(name, extractor)
+    assert by_runtime.sha256 != extractor.sha256  # features of one are never taken for the other's
+    with torch.no_grad():
+        found, expected = by_runtime(IMAGES), extractor(IMAGES)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found.norm(dim=1), torch.ones(len(IMAGES)), atol=1e-5)
+    assert F.cosine_similarity(found, expected).min() >= agreement
+
+
+def test_what_onnx_runtime_cannot_run_is_said(tmp_path: Path) -> None:
+    compact = load_extractor("compact", CPU, precision="float32")
+    with pytest.raises(InvalidRequest, match="leave out --fast-references"):
+        OnnxRuntime("compact", compact)
+    newer = convolutional().model()
+    newer.opset_import[0].version = 1000  # of a later runtime
+    path = tmp_path / "newer.onnx"
+    path.write_bytes(newer.SerializeToString())
+    with pytest.raises(InvalidRequest, match="ONNX Runtime refuses"):
+        OnnxRuntime(str(path), compact)
+
+
 @pytest.mark.skipif("AII_TEST_SSCD_ONNX" not in os.environ, reason="AII_TEST_SSCD_ONNX does not name a file of SSCD")
 def test_a_real_file_gives_the_features_of_onnx_runtime() -> None:
-    runtime = pytest.importorskip("onnxruntime")
-    path = os.environ["AII_TEST_SSCD_ONNX"]
+    name = os.environ["AII_TEST_SSCD_ONNX"] + "#size=288"
     images = torch.stack([to_input(decode(data, LIMITS).pixels, 288) for data in crops(8)])
-    session = runtime.InferenceSession(path)
-    (given,) = session.get_inputs()
-    if given.type == "tensor(uint8)":
-        fed = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    else:
-        fed = (images.numpy() - MEAN) / STD
-    expected = F.normalize(torch.from_numpy(session.run(None, {given.name: fed})[0]))
-    extractor = load_extractor(path + "#size=288", CPU, precision="float32")
+    extractor = load_extractor(name, CPU, precision="float32")
     with torch.no_grad():
-        found = extractor(images)
-    cosines = F.cosine_similarity(found, expected)  # the runtime rounds activations as well
+        cosines = F.cosine_similarity(extractor(images), OnnxRuntime(name, extractor)(images))
     assert cosines.mean() >= 0.97
     assert cosines.min() >= 0.95
