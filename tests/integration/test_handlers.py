@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tasks.connection import connect_redis
 from tasks.documents import read_result
@@ -38,8 +40,9 @@ from tasks.names import sha256_hex
 from tasks.results import ActivationResult, Result
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
-from tests.photographs import crops
+from tests.photographs import crops, pixels
 from tests.running import Runs
+from workers.activation.compose import compose, prepare
 from workers.delivery.identity import Identity
 from workers.delivery.job import Running
 from workers.delivery.leases import Leases
@@ -53,8 +56,8 @@ from workers.handlers.pixel_budget import PixelBudget
 from workers.handlers.protect import Protector
 from workers.handlers.queries import QueryHandlers
 from workers.handlers.resources import Resources
-from workers.images import Limits, decode
-from workers.images.tensors import to_input
+from workers.images import Limits, decode, encode
+from workers.images.tensors import Floats, to_input
 from workers.index.codec.codec import Codec
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance.build import NewCollection, publish_first
@@ -274,6 +277,30 @@ def test_a_protected_file_keeps_the_floor_that_was_asked_for(resources: Resource
     difference = decode(IMAGES[0], LIMITS).pixels.astype(float) - decode(protected.encoded.data, LIMITS).pixels
     psnr_db = 10 * np.log10(255**2 / np.mean(difference**2)) if difference.any() else np.inf
     assert psnr_db >= 45 or not protected.verified
+
+
+@pytest.mark.parametrize(("quality", "sampling"), [(90, 0), (95, 2)])
+def test_what_compression_takes_from_a_change_is_added_as_if_all_rows_had_been_looked_at(
+    resources: Resources, codec: Codec, quality: int, sampling: int
+) -> None:
+    file = io.BytesIO()
+    Image.fromarray(pixels("coffee.png")).save(file, "JPEG", quality=quality, subsampling=sampling)
+    original, options = decode(file.getvalue(), LIMITS), ActivationOptions(min_psnr_db=None)
+    protector = Protector(resources.device, resources.input_size, LIMITS)
+    found, protected = protector.protect(original, options, codec, Stopwatch())
+    prepared, start = prepare(original.pixels, resources.input_size, options.alpha), original.pixels.astype(np.float32)
+
+    def published(strength: float) -> tuple[Floats, Floats]:
+        """The change that is meant, and the one that is in the file."""
+        samples = compose(original.samples, prepared, found.change, strength)
+        return samples - start, decode(encode(samples, original).data, LIMITS).pixels - start
+
+    meant, kept = published(1.0)
+    expected = min(float((meant**2).sum() / (meant * kept).sum()), 1.2)
+    assert expected > 1.03
+    ours, theirs = ((change**2).mean() for change in (protected.decoded.pixels - start, published(expected)[1]))
+    assert ours == pytest.approx(theirs, rel=0.05)
+    assert ours > 1.02 * (kept**2).mean()
 
 
 def test_the_protector_ends_at_once_when_the_job_is_no_longer_wanted(resources: Resources, codec: Codec) -> None:

@@ -100,6 +100,20 @@ def test_an_image_of_many_strips_gives_what_one_of_a_single_strip_would() -> Non
     assert (composed != expected).float().mean() < 1e-3  # rounding at a half
 
 
+@pytest.mark.parametrize("shape", [(400, 600, 3), (400, 600), (400, 600, 4)])
+def test_bands_of_a_picture_are_changed_as_in_the_whole_of_it(shape: tuple[int, ...]) -> None:
+    image = pixels("coffee.png")[:400, :600]
+    prepared = prepare(image, SIZE, 3.0)
+    samples = np.resize(image, shape)
+    change = torch.tanh(torch.randn(3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)))
+    bands = [slice(32, 48), slice(96, 112), slice(390, 400)]
+    chosen = np.concatenate([np.arange(band.start, band.stop) for band in bands])
+    some, whole = compose(samples, prepared, change, bands=bands).astype(int), compose(samples, prepared, change)
+    assert some.shape == (42, *shape[1:])
+    assert np.abs(some - whole[chosen]).max() <= 1
+    assert (some != whole[chosen]).mean() < 1e-3  # rounding at a half
+
+
 def test_the_visibility_is_that_of_the_published_formula_with_seven_levels_in_the_dark() -> None:
     image = torch.from_numpy(pixels("chelsea.png").transpose(2, 0, 1).astype(np.float32))
     levels = (image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0)[None, None]

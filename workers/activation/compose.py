@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -99,6 +100,7 @@ def compose(
     change: torch.Tensor,
     strength: float = 1.0,
     tone: npt.NDArray[np.float32] | None = None,
+    bands: Sequence[slice] | None = None,
 ) -> Samples:
     """Apply a change (3, S, S) in [-1, 1], times `strength`, to an image at its own size.
 
@@ -106,14 +108,17 @@ def compose(
         samples: grey (H, W), RGB (H, W, 3) or CMYK (H, W, 4), of 8 or 16 bits.
         tone: for samples that are not in sRGB, by how much one of each level changes for one level of sRGB; see
             :class:`workers.images.model.DecodedImage`. Other primaries than sRGB's are taken for them.
+        bands: rows of which alone the result consists, one band below the other; all by default.
     """
     height, width = samples.shape[:2]
     most = int(np.iinfo(samples.dtype).max)
     weights = torch.tensor(prepared.weights)[:, None, None] * (most * strength)
     planes = resize((change * weights)[: 1 if samples.ndim == 2 else 3], change.shape[1], width)
     wide = planes.permute(1, 2, 0).contiguous().numpy()
-    result, weights_of_rows = np.empty_like(samples), row_weights(len(wide), height)
-    for rows in strips(height, width):
+    bands = list(bands or strips(height, width))
+    result = np.empty((sum(rows.stop - rows.start for rows in bands), *samples.shape[1:]), samples.dtype)
+    weights_of_rows, top = row_weights(len(wide), height), 0
+    for rows in bands:
         changed = _rows_enlarged(wide, weights_of_rows[rows])
         visibility = prepared.visibility if prepared.visibility.size == 1 else prepared.visibility[rows]
         changed *= np.repeat(visibility, changed.shape[2], axis=1).reshape(len(visibility), -1, changed.shape[2])
@@ -125,7 +130,8 @@ def compose(
         changed += part
         np.rint(changed, out=changed)
         np.clip(changed, 0, most, out=changed)
-        result[rows] = changed.reshape(result[rows].shape)
+        result[top : top + len(changed)] = changed.reshape(-1, *result.shape[1:])
+        top += len(changed)
     return result
 
 

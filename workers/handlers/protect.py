@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.errors import LeaseLost, UnsupportedFormat
 from tasks.messages import ActivationOptions
@@ -35,6 +37,10 @@ _WEAKENINGS: Final = 6
 _ALL_KEPT: Final = 0.97
 _MOST_COMPENSATION: Final = 1.2
 _COMPENSATED_PIXELS: Final = 2_000_000
+# How much is kept is estimated from every fourth band of as many rows as a block of 4:2:0 has. On 25 photographs of
+# 512² (JPEG 75 to 95, 4:2:0) the files are at most 0.14 dB from those by all rows, 0.002 dB on average.
+_BAND_ROWS: Final = 16
+_BANDS_FOR_ONE: Final = 4
 
 
 @dataclass(frozen=True)
@@ -119,12 +125,11 @@ class Protector:
     def _above_floor(self, draft: _Draft, coding: Coding, watch: Stopwatch) -> Protected:
         """Compose and encode, weaker and weaker until the file keeps the floor, and verify the file."""
         floor = draft.work.options.min_psnr_db
-        encoded, decoded, kept = self._composed(draft, coding, 1.0, watch)
-        compensates = kept < _ALL_KEPT and not coding.colours
-        strength = min(1 / kept, _MOST_COMPENSATION) if compensates else 1.0
-        for attempt in range(_WEAKENINGS):
-            if attempt or strength > 1:
-                encoded, decoded, _ = self._composed(draft, coding, strength, watch)
+        strength = self._compensation(draft, coding, watch)
+        for _ in range(_WEAKENINGS):
+            with watch.stage("compose"):
+                samples = _composed(draft, strength)
+            encoded, decoded = self._encoded(samples, draft, coding, watch)
             missing = max(0.0, floor - psnr_db(draft.original.pixels, decoded.pixels)) if floor else 0.0
             if not missing:
                 break
@@ -133,16 +138,20 @@ class Protector:
         good = not missing and is_verified(before, after)
         return Protected(encoded, decoded, before, after, good)
 
-    def _composed(
-        self, draft: _Draft, coding: Coding, strength: float, watch: Stopwatch
-    ) -> tuple[EncodedImage, DecodedImage, float]:
-        """A file, the file decoded, and how much of the change is in it."""
-        original = draft.original
+    def _compensation(self, draft: _Draft, coding: Coding, watch: Stopwatch) -> float:
+        """By what a change is multiplied so that the file keeps most of it; estimated from a part of the rows."""
+        height, width = draft.original.samples.shape[:2]
+        if not coding.is_lossy or height * width > _COMPENSATED_PIXELS:
+            return 1.0
+        bands = _estimating_bands(height)
+        part = replace(draft, original=draft.original.of_rows(bands))
         with watch.stage("compose"):
-            samples = compose(original.samples, draft.prepared, draft.found.change, strength, original.tone)
-        encoded, decoded = self._encoded(samples, draft, coding, watch)
+            samples = _composed(draft, 1.0, bands)
+        _, decoded = self._encoded(samples, part, coding, watch)
         with watch.stage("verify"):
-            return encoded, decoded, _kept(original.samples, samples, decoded.samples)
+            inside = _inside(bands)
+            kept = _kept(part.original.samples[inside], samples[inside], decoded.samples[inside])
+        return min(1 / kept, _MOST_COMPENSATION) if kept < _ALL_KEPT else 1.0
 
     def _passive(self, draft: _Draft, coding: Coding, watch: Stopwatch) -> Protected:
         encoded, decoded = self._encoded(draft.original.samples, draft, coding, watch)
@@ -168,10 +177,26 @@ class Protector:
             )
 
 
+def _composed(draft: _Draft, strength: float, bands: Sequence[slice] | None = None) -> Samples:
+    original = draft.original
+    return compose(original.samples, draft.prepared, draft.found.change, strength, original.tone, bands)
+
+
+def _estimating_bands(height: int) -> list[slice]:
+    """Every fourth band of an image; all of an image that is too low for one."""
+    bands = [slice(top, min(top + _BAND_ROWS, height)) for top in range(0, height, _BAND_ROWS)]
+    return bands[2::_BANDS_FOR_ONE] if height >= _BANDS_FOR_ONE * _BAND_ROWS else [slice(0, height)]
+
+
+def _inside(bands: Sequence[slice]) -> NDArray[np.intp]:
+    """The rows of bands that lie one below the other, but for each band's first and last: 4:2:0 mixes their colours
+    with the next band's, which would look like a loss."""
+    edges = np.cumsum([0, *(band.stop - band.start for band in bands)])
+    return np.concatenate([np.arange(first + 1, end - 1) for first, end in pairwise(edges)])
+
+
 def _kept(original: Samples, meant: Samples, published: Samples) -> float:
-    """How much of a change is in a published file: 1 for all, along the change itself."""
-    if original.shape[0] * original.shape[1] > _COMPENSATED_PIXELS:
-        return 1.0
+    """How much of a change is in what was published: 1 for all, along the change itself."""
     start = original.astype(np.float32)
     change, kept = (meant - start).ravel(), (published - start).ravel()
     energy = float(change @ change)

@@ -50,6 +50,11 @@ class Coding:
     quality: int | None = None
     colours: int | None = None
 
+    @property
+    def is_lossy(self) -> bool:
+        """Whether neighbouring pixels lose something to each other; a palette is no such loss."""
+        return self.format == "JPEG" or (self.format == "WEBP" and self.quality is not None)
+
     def finer(self) -> Coding | None:
         """The next one, of which more survives; None for the finest."""
         if self.format == "JPEG":

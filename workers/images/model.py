@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -81,6 +81,12 @@ class DecodedImage:
         """The picture in plain sRGB, where that loses no depth and no ink: of 8-bit RGB."""
         plain = self.samples.ndim == 3 and self.samples.shape[2] == 3 and self.samples.dtype == np.uint8
         return replace(self, profile=None, chunks={}, own=None, tone=None) if plain else self
+
+    def of_rows(self, bands: Sequence[slice]) -> DecodedImage:
+        """Some rows of the picture, one band below the other."""
+        chosen = np.concatenate([np.arange(band.start, band.stop) for band in bands])
+        alpha, own = (None if part is None else part[chosen] for part in (self.alpha, self.own))
+        return replace(self, pixels=self.pixels[chosen], alpha=alpha, own=own)
 
 
 def _colourless(pixels: Pixels) -> bool:
