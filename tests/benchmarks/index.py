@@ -158,7 +158,7 @@ def asked(name: str, folder: str, queries_name: str) -> dict[str, Any]:
 
 
 def search_segment(codec: Codec, segments: Segments, query: Features, nprobe: int) -> list[Hit]:
-    return segments.best(codec.probe(query, nprobe), 5, {}, lambda _: True)
+    return segments.best(codec.probe(query, nprobe), 5, {})
 
 
 def same(collection: Collection, plain: Any, query: Features) -> bool:

@@ -161,8 +161,8 @@ def searched(codec: Codec, one: Segments, many: Segments, nprobe: int) -> dict[s
     times: dict[str, list[float]] = {"one": [], "many": []}
     for probe in probes:
         for name, segments in (("one", one), ("many", many)):
-            segments.best(probe, DEPTH, {}, lambda _: True)  # both have read the cells
-            times[name].append(timed(segments.best, probe, DEPTH, {}, lambda _: True))
+            segments.best(probe, DEPTH, {})  # both have read the cells
+            times[name].append(timed(segments.best, probe, DEPTH, {}))
     medians = {f"search_{name}_ms_{nprobe}": 1000 * float(np.median(taken)) for name, taken in times.items()}
     return medians | {f"many_to_one_{nprobe}": medians[f"search_many_ms_{nprobe}"] / medians[f"search_one_ms_{nprobe}"]}
 

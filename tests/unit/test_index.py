@@ -110,7 +110,7 @@ def test_a_search_among_those_with_some_metadata_finds_the_nearest_of_them(
     segments, probe = Segments(codec, [Segment(paths, codec)]), codec.probe(features[7], 16)
 
     def found(where: Mapping[str, str]) -> list[str]:
-        return [hit.asset_id for hit in segments.best(probe, 300, where, lambda _: True)]
+        return [hit.asset_id for hit in segments.best(probe, 300, where)]
 
     nearest_odd = found({"parity": "1"})
     assert sorted(nearest_odd) == sorted(asset_id for asset_id in found({}) if int(asset_id) % 2)
@@ -135,7 +135,7 @@ def test_a_journal_shorter_or_longer_than_the_cells_are_many_gives_the_distances
         write_segment(codec, Entries(codes[:end], map(str, range(end)), ("" for _ in range(end))), paths)
         segments = Segments(codec, [Segment(paths, codec)])
         for probe, hits in zip(probes, delta.nearest(probes, end, {}), strict=True):
-            expected = segments.best(probe, end, {}, lambda _: True)
+            expected = segments.best(probe, end, {})
             assert len(hits) == end
             assert [hit.distance for hit in hits] == pytest.approx([hit.distance for hit in expected], abs=1e-5)
 
@@ -168,7 +168,7 @@ def test_a_written_codec_gives_the_same_codes(codec: Codec, features: Features, 
 
 def test_a_mapped_segment_finds_what_was_written(segment: Segment, codec: Codec, features: Features) -> None:
     target = codec.decode(codec.encode(features[7:8]))[0]
-    first = Segments(codec, [segment]).best(codec.probe(target, 16), 3, {}, lambda _: True)[0]
+    first = Segments(codec, [segment]).best(codec.probe(target, 16), 3, {})[0]
     assert (first.asset_id, first.distance) == ("asset-7", pytest.approx(0, abs=1e-5))
     assert first.meta == {"number": "7"}
     assert len(segment) == 500

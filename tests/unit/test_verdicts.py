@@ -116,7 +116,7 @@ def test_more_images_tell_a_threshold_more_narrowly_and_its_lower_end_is_what_ve
 @pytest.mark.parametrize("kind", ["calibration", "reranked"])
 def test_a_better_score_is_a_more_probable_copy(kind: str) -> None:
     calibration: Calibration = getattr(starter.read_card(), kind)
-    found = [calibration.probability(s, 1, 1_000) for s in (0.4, 0.75, 0.85, 0.99)]
+    found = calibration.probabilities((0.4, 0.75, 0.85, 0.99), 1, 1_000)
     assert all(a is not None and b is not None and a >= b for a, b in pairwise(found))
     assert found[0] == pytest.approx(1, abs=0.01)
     assert found[-1] == pytest.approx(0, abs=0.05)
@@ -215,7 +215,7 @@ def test_views_share_the_rate_of_one_query() -> None:
     assert one.threshold is not None
     assert eight.threshold is not None
     assert eight.threshold < one.threshold
-    likely = [_evidence(None, calibration, views=count).probability(0.8) for count in (1, 8)]
+    likely = [_evidence(None, calibration, views=count).probabilities([0.8])[0] for count in (1, 8)]
     assert likely[0] is not None
     assert likely[1] is not None
     assert likely[1] < likely[0]

@@ -111,7 +111,7 @@ def _features(copies: list[np.ndarray], extractor: Extractor) -> Features:
 def _found_now(segments: Segments, codec: Codec, features: Features, asset_id: str, nprobe: int) -> int:
     found = 0
     for probe in codec.probes(features, nprobe):
-        hits = segments.best(probe, _DEPTH, {}, lambda _: True)
+        hits = segments.best(probe, _DEPTH, {})
         found += any(hit.asset_id == asset_id and hit.distance <= hits[0].distance + _TIED for hit in hits)
     return found
 

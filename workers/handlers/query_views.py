@@ -44,7 +44,8 @@ def best_of(answers: Mapping[str, Answer]) -> tuple[str, Answer]:
 def among_views(answer: Answer, count: int) -> Answer:
     """The same where it is of one of several views: any of them could have given an unrelated image such a match."""
     evidence = replace(answer.evidence, views=count)
-    probable = [None if match.score is None else evidence.probability(match.score) for match in answer.matches]
+    scored = [match.score for match in answer.matches if match.score is not None]  # all, or none
+    probable = evidence.probabilities(scored) if scored else [None] * len(answer.matches)
     pairs = zip(answer.matches, probable, strict=True)
     matches = [match.model_copy(update={"probability": probability}) for match, probability in pairs]
     return replace(answer, matches=matches, evidence=evidence)

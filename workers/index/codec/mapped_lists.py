@@ -58,10 +58,17 @@ class ListsBehindEachOther:
     def at(self, cells: Positions, places: Positions) -> tuple[npt.NDArray[np.int64], Positions]:
         """Of the entries at some places (M,) of the lists of some cells (M,): the numbers of their indexes (M,), and
         their positions (M,) there."""
+        if len(self._lists) == 1:
+            return np.zeros_like(places), self._positions(self._lists[0].addresses[cells], places)
         sizes = np.array([one.sizes[cells] for one in self._lists])
         ends = sizes.cumsum(axis=0)
         numbers = (ends <= places).sum(axis=0)
         chosen = numbers, np.arange(len(numbers))
-        starts = np.array([one.addresses[cells] for one in self._lists])[chosen] - self._first
-        each_byte = (starts + _BYTES * (places - ends[chosen] + sizes[chosen]))[:, None] + np.arange(_BYTES)
-        return numbers, self._memory[each_byte].view("<i8")[:, 0]
+        starts = np.array([one.addresses[cells] for one in self._lists])[chosen]
+        return numbers, self._positions(starts, places - ends[chosen] + sizes[chosen])
+
+    def _positions(self, addresses: npt.NDArray[np.int64], places: Positions) -> Positions:
+        """What is at some places (M,) of lists that begin at some addresses (M,)."""
+        each_byte = (addresses - self._first + _BYTES * places)[:, None] + np.arange(_BYTES)
+        positions: Positions = self._memory[each_byte].view("<i8")[:, 0]
+        return positions

@@ -66,7 +66,13 @@ def batched(probes: Sequence[Probe]) -> ProbeBatch:
     """Queries of an index with cells, at least one, to be searched for by one call."""
     if len(probes) == 1:
         return ProbeBatch(probes[0].query, probes[0].cells, probes[0].distances)
-    queries, most = np.concatenate([probe.query for probe in probes]), max(probe.nprobe for probe in probes)
+    queries, numbers = np.concatenate([probe.query for probe in probes]), {probe.nprobe for probe in probes}
+    if len(numbers) == 1:
+        cells, distances = (
+            np.concatenate(rows) for rows in zip(*((p.cells, p.distances) for p in probes), strict=True)
+        )
+        return ProbeBatch(queries, cells, distances)
+    most = max(numbers)
     cells, distances = np.full((len(probes), most), -1, np.int64), np.zeros((len(probes), most), np.float32)
     for row, probe in enumerate(probes):
         assert probe.cells is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import faiss
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from workers.index.codec.codec import Codec, Features, Positions, search
 from workers.index.codec.mapped_lists import ListsBehindEachOther, MappedLists
-from workers.index.codec.probes import Probe, batched, search_cells
+from workers.index.codec.probes import Probe, ProbeBatch, batched, search_cells
 
 __all__ = ["Found", "Stack", "columns", "merged"]
 
@@ -40,7 +40,7 @@ class Stack:
         if lists:
             self._stacked = _behind_each_other([one.lists for one in lists])
             self.index = codec.shells.over(self._stacked)
-        self._behind = ListsBehindEachOther(lists) if len(lists) > 1 else None
+            self._lists = ListsBehindEachOther(lists)
 
     def parts(self) -> list[object]:
         """What takes long to free; see :meth:`workers.index.collection.generation.Generation.parts`."""
@@ -51,31 +51,69 @@ class Stack:
         Where there are cells, all probes are searched for by one call of FAISS."""
         if self.index is None:
             return [merged([self._each(probe, k)], k) for probe in probes]
-        distances, labels = search_cells(self.index, batched(probes), k, pairs=self._behind is not None)
-        if len(probes) == 1:
-            found = labels[0] >= 0
-            return [merged([self._resolved(labels[0][found], distances[0][found])], k)]
-        return self._of_each(distances, labels)
+        return self._entries(batched(probes), k).of_each(len(probes))
 
-    def _of_each(self, distances: Features, labels: Positions) -> list[Found]:
-        """The same of what FAISS found for Q queries, (Q, k) each: ordered at once."""
+    def search_inside(
+        self, probes: Sequence[Probe], k: int, inner: Sequence[Probe], least: int
+    ) -> tuple[list[Found], list[Found | None]]:
+        """The same, and by the same search for each of these queries the nearest entries in fewer of its cells, `least`
+        of them or more; None where that has to be searched for, since they are not among the `k` nearest."""
+        if self.index is None:
+            return self.search(probes, k), [*self.search(inner, least)]
+        batch, fewer = batched(probes), batched(inner)
+        entries, count = self._entries(batch, k), len(probes)
+        first = batch.cells[:, : fewer.cells.shape[1]]  # the nearest ones
+        alike = ((fewer.cells == first) | (fewer.cells < 0)).all(axis=1)
+        places = (batch.cells[entries.rows] == entries.cells[:, None]).argmax(axis=1)
+        among = entries.chosen(places < np.count_nonzero(fewer.cells >= 0, axis=1)[entries.rows])
+        known = alike & ((among.counts(count) >= least) | (entries.counts(count) < k))
+        pairs = zip(among.of_each(count), known.tolist(), strict=True)
+        return entries.of_each(count), [found if is_known else None for found, is_known in pairs]
+
+    def _entries(self, probes: ProbeBatch, k: int) -> _Entries:
+        """What FAISS finds for many queries: by cell and place in the lists of all indexes."""
+        distances, labels = search_cells(self.index, probes, k, pairs=True)
         rows, places = np.nonzero(labels >= 0)
-        numbers, positions, found = self._resolved(labels[rows, places], distances[rows, places])
-        order = np.lexsort((positions, numbers, found, rows))
-        ends = np.cumsum(np.bincount(rows, minlength=len(labels))).tolist()
-        of_each = [order[start:end] for start, end in pairwise([0, *ends])]
-        return [(numbers[one], positions[one], found[one]) for one in of_each]
+        labels, distances = labels[rows, places], distances[rows, places]
+        cells = labels >> _PLACE_BITS
+        numbers, positions = self._lists.at(cells, labels & ((1 << _PLACE_BITS) - 1))
+        return _Entries(rows, cells, numbers, positions, distances).in_order()
 
     def _each(self, probe: Probe, k: int) -> Found:
         found = [(n, p, d) for n, index in enumerate(self._indexes) for p, d in search(index, probe, k)]
         return columns(found)
 
-    def _resolved(self, labels: Positions, distances: Features) -> Found:
-        """Numbers of indexes and positions in them, of entries that FAISS named: by their positions, where there is one
-        index, else by their cell and their place in its lists."""
-        if self._behind is None:
-            return np.zeros_like(labels), labels, distances
-        return *self._behind.at(labels >> _PLACE_BITS, labels & ((1 << _PLACE_BITS) - 1)), distances
+
+class _Entries(NamedTuple):
+    """Entries that were found for several queries: the number of the query (M,), ascending, the cell (M,), and the
+    columns of :data:`Found`, nearest first for each query."""
+
+    rows: npt.NDArray[np.int64]
+    cells: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.int64]
+    positions: Positions
+    distances: Features
+
+    def in_order(self) -> _Entries:
+        """Of equal distances, those of earlier indexes and positions first: FAISS leaves their order open."""
+        tied = (self.distances[1:] == self.distances[:-1]) & (self.rows[1:] == self.rows[:-1])
+        if not tied.any():
+            return self
+        return self.chosen(np.lexsort((self.positions, self.numbers, self.distances, self.rows)))
+
+    def chosen(self, which: Any) -> _Entries:
+        return _Entries(*(column[which] for column in self))
+
+    def counts(self, queries: int) -> npt.NDArray[np.int64]:
+        """How many entries there are for each query."""
+        return np.bincount(self.rows, minlength=queries)
+
+    def of_each(self, queries: int) -> list[Found]:
+        ends = self.counts(queries).cumsum().tolist()
+        return [
+            (self.numbers[start:end], self.positions[start:end], self.distances[start:end])
+            for start, end in pairwise([0, *ends])
+        ]
 
 
 def _behind_each_other(lists: Sequence[Any]) -> Any:

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
+from typing import Final
 
 from tasks.results import Match
 from workers.index.codec.codec import Features
-from workers.index.codec.probes import Probe
 from workers.index.collection.finder import Finder, Sought
-from workers.index.collection.generation import Asked, Generation, evidence_of, matches_of, supposed_hits
+from workers.index.collection.generation import (
+    Asked,
+    Depths,
+    Generation,
+    Near,
+    Ranked,
+    evidence_of,
+    matches_of,
+    supposed_hits,
+)
 from workers.index.collection.reranking import RERANKED
 from workers.index.collection.segment import Entry, Hit
 from workers.index.verdicts.judge import Evidence
 from workers.index.verdicts.score import COHORT, LEFT_OUT
 
 __all__ = ["Answer", "Query", "Snapshot", "answers_of"]
+
+
+# So many of the nearest entries may be hidden or superseded until a deeper search is needed, which other shards are
+# asked for by another message.
+_SPARE: Final = 5
 
 
 @dataclass(frozen=True)
@@ -40,10 +55,14 @@ class Query:
     without: frozenset[str]
     supposed: Mapping[str, Entry]
 
-    def depth(self, generation: Generation) -> int:
-        """How many entries have to be found for an answer and its evidence."""
+    def depths(self, generation: Generation) -> Depths:
+        """How many entries have to be found for an answer and its evidence. Matches come from as many where more than
+        their distances decides."""
+        reranked = generation.manifest.stored is not None
         compared = LEFT_OUT * (2 if self.where else 1) + COHORT + 1
-        return max(self.k, compared, RERANKED if generation.manifest.stored else 0) + len(self.without)
+        most = max(self.k, compared, RERANKED if reranked else 0) + len(self.without)
+        fewest = min(most, self.k + len(self.without) + _SPARE)
+        return Depths(most if reranked or self.where else fewest, most)
 
 
 @dataclass(frozen=True)
@@ -61,36 +80,38 @@ class Snapshot:
     entry: str
 
 
-def answers_of(query: Query, depth: int, snapshot: Snapshot, finder: Finder) -> list[Answer]:
+def answers_of(query: Query, depths: Depths, snapshot: Snapshot, finder: Finder) -> list[Answer]:
     """The answer for each feature of a query.
 
     Args:
-        depth: see :meth:`Query.depth`.
+        depths: see :meth:`Query.depths`.
     """
     generation, where = snapshot.generation, query.where
-    finder.prepare(sought for asked in snapshot.asked for sought in generation.sought(asked, depth, where))
+    all_needed = [generation.needed(asked, depths, where) for asked in snapshot.asked]
+    finder.prepare(chain.from_iterable(all_needed))
 
-    any_wanted = not query.without and not snapshot.changes
+    first_change, changes, without = generation.delta.first_change, snapshot.changes, query.without
 
-    def wanted(hit: Hit) -> bool:
-        if any_wanted:  # without reading whose it is
-            return True
-        asset_id = hit.asset_id
-        return asset_id not in query.without and not generation.delta.supersedes(asset_id, snapshot.changes)
+    def is_wanted(asset_id: str) -> bool:  # asked of each entry of each query: Delta.supersedes, without a call
+        return first_change.get(asset_id, changes) >= changes and asset_id not in without
 
-    def nearest(feature: Features, probe: Probe, of_delta: list[Hit], where: Mapping[str, str]) -> list[Hit]:
-        hits = [hit for hit in of_delta if hit.asset_id not in query.without]
-        hits += supposed_hits(generation.codec, probe, query.supposed)
-        hits += finder.best(Sought(probe, depth, where), wanted)
-        return generation.ranked(feature, hits)
+    wanted = is_wanted if without or changes else None  # else no one has to read whose entries they are
+
+    def nearest(feature: Features, of_delta: list[Hit], sought: Sought, named: int) -> Ranked:
+        more = [hit for hit in of_delta if hit.asset_id not in without]
+        more += supposed_hits(generation.codec, sought.probe, query.supposed)
+        return generation.ranked(feature, more, finder.nearest(sought, wanted), None if where else named)
 
     background = generation.background
     around = background.around(query.features) if background else [None] * len(query.features)
     answers = []
-    for feature, asked, surroundings in zip(query.features, snapshot.asked, around, strict=True):
-        hits = nearest(feature, asked.probe, asked.hits, where)
-        others = hits if asked.others is asked.hits else nearest(feature, asked.around, asked.others, {})
-        evidence = evidence_of(generation, finder, asked, feature, (hits, others), query.k, surroundings)
-        matches = matches_of(hits[: query.k], evidence)
-        answers.append(Answer(matches, generation.manifest.generation, snapshot.entry, evidence))
+    each = zip(query.features, snapshot.asked, all_needed, around, strict=True)
+    for feature, asked, needed, surroundings in each:
+        matches = nearest(feature, asked.hits, needed.matches, query.k)
+        others = nearest(feature, asked.others, needed.others, 0) if asked.two_searches else matches
+        near = Near(matches, others, *generation.distractors(feature, needed, finder))
+        unsearched = finder.unsearched(asked.around)
+        evidence = evidence_of(generation, asked, near, query.k, surroundings, unsearched)
+        hits = matches_of(matches.hits[: query.k], evidence)
+        answers.append(Answer(hits, generation.manifest.generation, snapshot.entry, evidence))
     return answers

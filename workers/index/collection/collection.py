@@ -22,7 +22,7 @@ from workers.index.codec.stored import Rows
 from workers.index.collection.answers import Answer, Query, Snapshot, answers_of
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.finder import Finder, OtherGeneration, Peers, Scope, Sought
-from workers.index.collection.generation import Generation, asked_of
+from workers.index.collection.generation import Depths, Generation, asked_of
 from workers.index.collection.journal import Journal, entry_order
 from workers.index.collection.loading import check_extractor, load_generation
 from workers.index.collection.manifest import Manifest, Pointer
@@ -193,9 +193,9 @@ class Collection:
     def _answers(self, query: Query, of: Generation | None, *, strict: bool) -> list[Answer]:
         """Of one generation, or of the current one. Raises OtherGeneration if that one's journal is gone; and if
         `strict`, when another shard does not have it: otherwise that counts as one that does not answer."""
-        depth = query.depth(of or self._current)
-        snapshot = self._search_delta(query, depth, of)
-        return answers_of(query, depth, snapshot, self._finder(snapshot.generation, strict=strict))
+        depths = query.depths(of or self._current)
+        snapshot = self._search_delta(query, depths, of)
+        return answers_of(query, depths, snapshot, self._finder(snapshot.generation, strict=strict))
 
     def _finder(self, generation: Generation, *, strict: bool) -> Finder:
         peers = self._peers if generation.codec.has_cells else None
@@ -271,7 +271,7 @@ class Collection:
         background = self._current.background
         return background is not None and background.uninformative(feature)
 
-    def _search_delta(self, query: Query, k: int, of: Generation | None) -> Snapshot:
+    def _search_delta(self, query: Query, depths: Depths, of: Generation | None) -> Snapshot:
         """The generation to answer from, and each query prepared for it, with the delta's hits."""
         while True:
             generation = of or self._current
@@ -280,7 +280,7 @@ class Collection:
             with generation.lock:
                 if self._caught_up(generation):
                     delta = generation.delta
-                    found = asked_of(delta, probes, cells, k, query.where)
+                    found = asked_of(delta, probes, cells, depths, query.where)
                     return Snapshot(generation, found, delta.changes, generation.read_up_to)
             if of:
                 raise OtherGeneration

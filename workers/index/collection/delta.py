@@ -6,7 +6,7 @@ skips. This works the same for every index family, whereas deleting shifts posit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,11 +19,14 @@ from workers.index.codec.stored import FeatureFormat, Rows
 from workers.index.collection.feature_table import rows_of
 from workers.index.collection.journal import Change
 from workers.index.collection.segment import Entry, Hit
-from workers.index.collection.segments import best
 
 
 class Delta:
-    """Not thread-safe, except for :meth:`supersedes`: the collection that owns it holds a lock."""
+    """Not thread-safe, except for :meth:`supersedes` and `first_change`: the collection that owns it holds a lock.
+
+    Attributes:
+        first_change: of each asset that was changed, the number of its first change.
+    """
 
     def __init__(self, codec: Codec, stored: FeatureFormat | None = None) -> None:
         self._codec = codec
@@ -36,7 +39,7 @@ class Delta:
         self._codes: list[Codes] = []
         self._features: list[Rows] = []  # where the collection keeps features
         self._position_of: dict[str, int] = {}
-        self._first_change: dict[str, int] = {}
+        self.first_change: dict[str, int] = {}
         self._changes = 0
 
     @property
@@ -56,7 +59,7 @@ class Delta:
         if self._stored:
             self._features.extend(rows_of(added, self._codec, self._stored))
         for change in changes:
-            self._first_change.setdefault(change.asset_id, self._changes)
+            self.first_change.setdefault(change.asset_id, self._changes)
             self._changes += 1
             if change.code is None:
                 self._position_of.pop(change.asset_id, None)
@@ -68,7 +71,7 @@ class Delta:
 
     def supersedes(self, asset_id: str, changes: int) -> bool:
         """Whether an asset is among the first `changes` applied, so that its entries in segments are outdated."""
-        return self._first_change.get(asset_id, changes) < changes
+        return self.first_change.get(asset_id, changes) < changes
 
     def entry_of(self, asset_id: str) -> Entry | None:
         """What the journal gave an asset; None for an asset that it did not add, or removed."""
@@ -82,9 +85,21 @@ class Delta:
         if not self._position_of:
             return [[] for _ in probes]
         if where or not self._codec.has_cells:
-            return [best(partial(self._search, probe, where=where), k, _any) for probe in probes]
+            return [_live(partial(self._search, probe, where=where), k) for probe in probes]
         at_once = zip(probes, *search_cells(self._searched, batched(probes), k), strict=True)
         return [self._deep_enough(probe, k, pairs_of(distances, positions)) for probe, distances, positions in at_once]
+
+    def nearest_inside(
+        self, around: Sequence[Probe], k: int, inner: Sequence[Probe], least: int
+    ) -> tuple[list[list[Hit]], list[list[Hit]]]:
+        """The same without `where`; and for each of these queries the nearest entries in fewer of its cells, `least` of
+        them or more: mostly from the same search."""
+        others = self.nearest(around, k, {})
+        hits = [self._in_cells(probe, near) for probe, near in zip(inner, others, strict=True)]
+        left = [i for i, some in enumerate(hits) if len(some) < least and len(others[i]) == k]
+        for i, some in zip(left, self.nearest([inner[i] for i in left], k, {}) if left else (), strict=True):
+            hits[i] = some
+        return others, hits
 
     @property
     def lacks_table(self) -> bool:
@@ -98,7 +113,7 @@ class Delta:
 
     def parts(self) -> list[object]:
         """What it consists of; see :meth:`workers.index.collection.generation.Generation.parts`."""
-        tables = [self._index, self._faster, self._position_of, self._first_change]
+        tables = [self._index, self._faster, self._position_of, self.first_change]
         return [*tables, *self._assets, *self._metas, *self._codes, *self._features]
 
     @property
@@ -106,11 +121,19 @@ class Delta:
         """What a search goes to. The lists of both grow."""
         return Family(self._index).inner if self._faster is None else self._faster
 
+    def _in_cells(self, probe: Probe, hits: Sequence[Hit]) -> list[Hit]:
+        """Those of some hits that are in the cells of a probe."""
+        if not hits or probe.cells is None:
+            return list(hits)
+        codes = [self._codes[self._position_of[hit.asset_id]] for hit in hits]
+        among = np.isin(self._codec.cells_of(together(codes)), probe.cells[0])
+        return [hit for hit, chosen in zip(hits, among.tolist(), strict=True) if chosen]
+
     def _deep_enough(self, probe: Probe, k: int, found: Sequence[tuple[int, float]]) -> list[Hit]:
         """The same of what was found at first, unless so many of that are dead that it takes a deeper search."""
         live = [hit for hit in self._hits(found) if hit]
         deep_enough = len(live) == k or len(found) < k
-        return live if deep_enough else best(partial(self._search, probe, where={}), 4 * k, _any)[:k]
+        return live if deep_enough else _live(partial(self._search, probe, where={}), 4 * k)[:k]
 
     def _search(self, probe: Probe, k: int, where: Mapping[str, str]) -> Iterator[Hit | None]:
         """The `k` nearest entries that have the metadata `where`, nearest first; None in place of a dead one."""
@@ -138,5 +161,12 @@ class _Entry(NamedTuple):
     meta: Mapping[str, str]
 
 
-def _any(_: Hit) -> bool:
-    return True
+def _live(find: Callable[[int], Iterable[Hit | None]], k: int) -> list[Hit]:
+    """The first `k` hits of a search, which goes deeper only when too few are live."""
+    depth = k
+    while True:
+        found = list(find(depth))
+        live = [hit for hit in found if hit]
+        if len(live) >= k or len(found) < depth:
+            return live[:k]
+        depth *= 4

@@ -15,8 +15,7 @@ from workers.index.codec.codec import Codes
 from workers.index.codec.probes import Probe
 from workers.index.codec.stack import Found, columns, merged
 from workers.index.collection.manifest import Pointer
-from workers.index.collection.segment import Hit
-from workers.index.collection.segments import Segments, Wanted, best
+from workers.index.collection.segments import Segments, Wanted
 
 __all__ = ["Contents", "Finder", "OtherGeneration", "Peers", "Pending", "Scope", "Sought"]
 
@@ -27,19 +26,15 @@ class OtherGeneration(Exception):
     """Not all shards have the generation: the positions that another would name are not those here."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sought:
-    """The `k` nearest entries in the cells of a probe: of assets that have the metadata `where`, or of distractors."""
+    """The `k` nearest entries in the cells of a probe: of assets that have the metadata `where`, or of distractors.
+    Equal to itself only."""
 
     probe: Probe
     k: int
     where: Mapping[str, str] = field(default_factory=dict)
     distractors: bool = False
-
-    @property
-    def key(self) -> tuple[int, int, bool, bool]:
-        """Tells what is sought for one query apart."""
-        return id(self.probe), self.k, bool(self.where), self.distractors
 
     def among(self, cells: range) -> Sought:
         """The same in those of the probe's cells that are among these."""
@@ -54,19 +49,67 @@ class Contents:
     distractors: Segments
 
     def find(self, sought: Sequence[Sought]) -> list[Found]:
-        """Search here: at once for all that differ in their probes only."""
-        found: list[Found] = [columns([])] * len(sought)
-        alike: dict[tuple[int, tuple[tuple[str, str], ...], bool], list[int]] = {}
-        for number, one in enumerate(sought):
-            if one.probe.nprobe:
-                alike.setdefault((one.k, tuple(one.where.items()), one.distractors), []).append(number)
-        for numbers in alike.values():
-            first = sought[numbers[0]]
-            segments = self.distractors if first.distractors else self.assets
-            of_them = segments.found([sought[number].probe for number in numbers], first.k, first.where)
-            for number, of_it in zip(numbers, of_them, strict=True):
-                found[number] = of_it
-        return found
+        """Search here: at once for all that differ in their probes only. What is sought in fewer cells of a query too
+        is looked for in what was found in the others first."""
+        found: dict[int, Found] = {}
+        inner = _inside(sought)
+        inside = set(inner.values())
+        for numbers in _alike(sought, [n for n in range(len(sought)) if n not in inside]):
+            self._search(sought, [n for n in numbers if n not in inner], found)
+            self._search_inside(sought, [n for n in numbers if n in inner], inner, found)
+        for numbers in _alike(sought, [n for n in inside if n not in found]):
+            self._search(sought, numbers, found)
+        nothing = columns([])
+        return [found.get(n, nothing) for n in range(len(sought))]
+
+    def _search(self, sought: Sequence[Sought], numbers: Sequence[int], found: dict[int, Found]) -> None:
+        if not numbers:
+            return
+        first = sought[numbers[0]]
+        of_them = self._segments(first).found([sought[n].probe for n in numbers], first.k, first.where)
+        found.update(zip(numbers, of_them, strict=True))
+
+    def _search_inside(
+        self, sought: Sequence[Sought], numbers: Sequence[int], inner: Mapping[int, int], found: dict[int, Found]
+    ) -> None:
+        if not numbers:
+            return
+        first, within = sought[numbers[0]], [inner[n] for n in numbers]
+        probes, fewer = ([sought[n].probe for n in some] for some in (numbers, within))
+        least = max(sought[n].k for n in within)
+        of_them, of_fewer = self._segments(first).found_inside(probes, first.k, fewer, least)
+        found.update(zip(numbers, of_them, strict=True))
+        found.update((n, known) for n, known in zip(within, of_fewer, strict=True) if known is not None)
+
+    def _segments(self, sought: Sought) -> Segments:
+        return self.distractors if sought.distractors else self.assets
+
+
+def _alike(sought: Sequence[Sought], numbers: Iterable[int]) -> Iterable[list[int]]:
+    """Those of some that differ in their probes only; what is in no cell is left out."""
+    alike: dict[tuple[int, tuple[tuple[str, str], ...], bool], list[int]] = {}
+    for number in numbers:
+        one = sought[number]
+        if one.probe.nprobe:
+            alike.setdefault((one.k, tuple(one.where.items()), one.distractors), []).append(number)
+    return alike.values()
+
+
+def _inside(sought: Sequence[Sought]) -> dict[int, int]:
+    """For each of what is sought, the number of another that is sought in fewer cells of the same query, and no deeper:
+    one at most, and none where certain metadata are wanted."""
+    widest: dict[tuple[int, bool], tuple[int, int]] = {}
+    fewer: dict[int, int] = {}
+    for number, one in enumerate(sought):
+        nprobe = one.probe.nprobe
+        if one.where or one.probe.cells is None or not nprobe:
+            continue
+        few, many = sorted(
+            ((nprobe, number), widest.setdefault((id(one.probe.query), one.distractors), (nprobe, number)))
+        )
+        if few[0] < many[0] and sought[few[1]].k <= sought[many[1]].k:
+            fewer[many[1]] = few[1]
+    return fewer
 
 
 @dataclass(frozen=True)
@@ -123,25 +166,27 @@ class Finder:
         self._contents = contents
         self._scope = scope
         self._peers = peers
-        self._found: dict[tuple[int, int, bool, bool], Found] = {}
+        self._found: dict[Sought, Found] = {}
         self._silent: set[Shard] = set()
 
     def prepare(self, sought: Iterable[Sought]) -> None:
         """Search at once for all that is going to be sought, and ask other shards by a message for many searches."""
-        asked = list(sought)
+        asked = list(dict.fromkeys(sought))
         for start in range(0, len(asked), _MOST_AT_ONCE):
             some = asked[start : start + _MOST_AT_ONCE]
-            self._found |= {one.key: of_it for one, of_it in zip(some, self._all(some), strict=True)}
+            self._found.update(zip(some, self._all(some), strict=True))
 
     def find(self, sought: Sought) -> Found:
         """What is sought; without the entries of shards that do not answer."""
-        known = self._found.get(sought.key)
+        known = self._found.get(sought)
         return self._all([sought])[0] if known is None else known
 
-    def best(self, sought: Sought, wanted: Wanted) -> list[Hit]:
-        """The nearest wanted entries of the assets that are sought, nearest first."""
+    def nearest(self, sought: Sought, wanted: Wanted | None) -> Found:
+        """The nearest current entries that are sought, nearest first; of wanted assets, or of all without `wanted`."""
         assets = self._contents.assets
-        return best(lambda depth: assets.hits(self.find(replace(sought, k=depth))), sought.k, wanted)
+        return assets.nearest(
+            lambda depth: self.find(sought if depth == sought.k else replace(sought, k=depth)), sought.k, wanted
+        )
 
     def unsearched(self, probe: Probe) -> float:
         """The share of a probe's cells that no one searched, as far as it is known now."""

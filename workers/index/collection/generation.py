@@ -6,10 +6,12 @@ import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tasks.results import Match
 from workers.index.codec.codec import Codec, Features, search
 from workers.index.codec.probes import Probe
+from workers.index.codec.stack import Found
 from workers.index.codec.stored import exact_distances
 from workers.index.collection.changes import Change
 from workers.index.collection.delta import Delta
@@ -18,13 +20,24 @@ from workers.index.collection.journal import name_in
 from workers.index.collection.manifest import Manifest, Pointer
 from workers.index.collection.reranking import RERANKED, reranked
 from workers.index.collection.segment import Entry, Hit, Segment
-from workers.index.collection.segments import Segments
+from workers.index.collection.segments import Segments, first_of
 from workers.index.collection.translation import Translation
 from workers.index.verdicts.background import Background, Surroundings
 from workers.index.verdicts.judge import Evidence
 from workers.index.verdicts.score import COHORT, LEFT_OUT, cohort
 
-__all__ = ["Asked", "Generation", "asked_of", "evidence_of", "matches_of", "open_in", "supposed_hits"]
+__all__ = [
+    "Asked",
+    "Depths",
+    "Generation",
+    "Near",
+    "Ranked",
+    "asked_of",
+    "evidence_of",
+    "matches_of",
+    "open_in",
+    "supposed_hits",
+]
 
 
 @dataclass
@@ -54,18 +67,40 @@ class Generation:
     def usual_nprobe(self) -> int:
         return min(self.manifest.usual_nprobe, self.codec.cells or 1)
 
-    def ranked(self, feature: Features, hits: list[Hit]) -> list[Hit]:
-        """Hits of a feature (D,), nearest first: by their stored features where there are any."""
-        stored = self.manifest.stored
-        return reranked(feature, hits, stored) if stored else sorted(hits, key=lambda hit: hit.distance)
+    def ranked(self, feature: Features, more: Sequence[Hit], found: Found, named: int | None) -> Ranked:
+        """What was found for a feature (D,) in the segments, and `more`, nearest first: by their stored features where
+        there are any.
 
-    def distractors_near(self, probe: Probe, k: int) -> Sought:
+        Args:
+            named: how many hits are needed; None for all.
+        """
+        if stored := self.manifest.stored:
+            hits = reranked(feature, [*more, *self.assets.hits(found)], stored)
+            return Ranked(hits, [hit.distance for hit in hits])
+        named = len(more) + len(found[0]) if named is None else named
+        hits = self.assets.hits(first_of(found, named))
+        distances: list[float] = found[2].tolist()
+        if more:
+            hits = sorted([*more, *hits], key=_distance)[:named]
+            distances = sorted([*map(_distance, more), *distances])
+        return Ranked(hits, distances)
+
+    def _distractors_near(self, probe: Probe, k: int) -> Sought:
         """What has to be found to know the `k` nearest distractors."""
         return Sought(probe, max(k, RERANKED) if self.manifest.stored else k, distractors=True)
 
-    def distractor_distances(self, feature: Features, probe: Probe, k: int, finder: Finder) -> list[float]:
-        """Of the `k` distractors nearest to a feature (D,), ascending."""
-        found = finder.find(self.distractors_near(probe, k))
+    def distractors(self, feature: Features, needed: Needed, finder: Finder) -> tuple[list[float], float | None]:
+        """Distances of the distractors around a feature (D,), ascending, and of the nearest one in the cells of its
+        matches, if there is any."""
+        around = self._distractor_distances(feature, needed.distractors, COHORT + 1, finder)
+        near = around
+        if needed.near_distractors is not needed.distractors:
+            near = self._distractor_distances(feature, needed.near_distractors, 1, finder)
+        return around, near[0] if near else None
+
+    def _distractor_distances(self, feature: Features, sought: Sought, k: int, finder: Finder) -> list[float]:
+        """Of the `k` distractors nearest to a feature (D,), of those that are sought, ascending."""
+        found = first_of(finder.find(sought), sought.k)
         if (stored := self.manifest.stored) is None:
             distances: list[float] = found[2].tolist()
             return distances
@@ -74,14 +109,13 @@ class Generation:
         others = stored.decode(self.contents.distractors.stored(found))
         return sorted(exact_distances(feature, others).tolist())[:k]
 
-    def sought(self, asked: Asked, depth: int, where: Mapping[str, str]) -> Iterator[Sought]:
-        """What of the segments an answer needs, if `depth` entries of assets are enough."""
-        yield Sought(asked.probe, depth, where)
-        yield self.distractors_near(asked.around, COHORT + 1)
-        if asked.others is not asked.hits:
-            yield Sought(asked.around, depth)
-        if asked.probe is not asked.around:
-            yield self.distractors_near(asked.probe, 1)
+    def needed(self, asked: Asked, depths: Depths, where: Mapping[str, str]) -> Needed:
+        """What of the segments an answer needs, if so many entries of assets are enough."""
+        matches = Sought(asked.probe, depths.matches if asked.two_searches else depths.compared, where)
+        others = Sought(asked.around, depths.compared) if asked.two_searches else matches
+        around = self._distractors_near(asked.around, COHORT + 1)
+        one_probe = asked.probe is asked.around
+        return Needed(matches, others, around, around if one_probe else self._distractors_near(asked.probe, 1))
 
     def parts(self) -> list[object]:
         """What it consists of. Python's lock is kept while an object is freed, with all that it alone refers to: who
@@ -105,6 +139,40 @@ class Generation:
             return changed, self.delta.entry_of(asset_id) if changed else None
 
 
+class Depths(NamedTuple):
+    """How many entries have to be found for the matches of an answer, and to compare them with."""
+
+    matches: int
+    compared: int
+
+
+class Needed(NamedTuple):
+    """What is sought for one query: its matches, the assets around it, and the distractors around it and in the cells
+    of its matches."""
+
+    matches: Sought
+    others: Sought
+    distractors: Sought
+    near_distractors: Sought
+
+
+class Ranked(NamedTuple):
+    """Entries near a query, nearest first: the first ones, and the distances of all."""
+
+    hits: list[Hit]
+    distances: list[float]
+
+
+class Near(NamedTuple):
+    """What was found for one query: its matches, the assets around it, the distances of the distractors around it, and
+    that of the nearest one in the cells of its matches."""
+
+    matches: Ranked
+    others: Ranked
+    distractors: list[float]
+    nearest_distractor: float | None
+
+
 @dataclass(frozen=True)
 class Asked:
     """A query, prepared for a generation.
@@ -122,6 +190,11 @@ class Asked:
     others: list[Hit]
     by_metadata: bool
 
+    @property
+    def two_searches(self) -> bool:
+        """Whether a match is compared with other entries than it is found among."""
+        return self.others is not self.hits
+
 
 def open_in(generation: Generation | None) -> dict[str, Segment]:
     """The segments of a generation, by their names."""
@@ -132,36 +205,37 @@ def open_in(generation: Generation | None) -> dict[str, Segment]:
     return {part.name: segment for part, segment in zip(parts, segments, strict=True)}
 
 
-def asked_of(delta: Delta, around: Sequence[Probe], nprobe: int, k: int, where: Mapping[str, str]) -> list[Asked]:
+def asked_of(
+    delta: Delta, around: Sequence[Probe], nprobe: int, depths: Depths, where: Mapping[str, str]
+) -> list[Asked]:
     """Queries in their cells and in those `around` them, with what is in the delta."""
     probes = [probe.of_nearest(nprobe) for probe in around]
-    hits = others = delta.nearest(probes, k, where)
-    if where or any(probe is not wider for probe, wider in zip(probes, around, strict=True)):
-        others = delta.nearest(around, k, {})
+    if where:
+        hits, others = delta.nearest(probes, depths.matches, where), delta.nearest(around, depths.compared, {})
+    elif any(probe is not wider for probe, wider in zip(probes, around, strict=True)):
+        others, hits = delta.nearest_inside(around, depths.compared, probes, depths.matches)
+    else:
+        hits = others = delta.nearest(probes, depths.compared, {})
     asked = zip(probes, around, hits, others, strict=True)
     return [Asked(*prepared, by_metadata=bool(where)) for prepared in asked]
 
 
 def evidence_of(
-    generation: Generation,
-    finder: Finder,
-    asked: Asked,
-    feature: Features,
-    found: tuple[list[Hit], list[Hit]],
-    k: int,
-    around: Surroundings | None,
+    generation: Generation, asked: Asked, near: Near, k: int, around: Surroundings | None, unsearched: float
 ) -> Evidence:
-    """What the verdict of a search rests on: all its hits, of which the first `k` are the answer's, those whose
-    metadata are any, and the background around the query, where there is one."""
-    hits, others = found
-    distances, one_search = [hit.distance for hit in hits], asked.probe is asked.around
-    around_it = generation.distractor_distances(feature, asked.around, COHORT + 1, finder)
-    among = around_it if one_search else generation.distractor_distances(feature, asked.probe, 1, finder)
-    manifest, first = generation.manifest, distances[0] if distances else math.inf
+    """What the verdict of a search rests on: what it found, of which the first `k` matches are the answer's, and the
+    background around the query, where there is one.
+
+    Args:
+        unsearched: the share (0..1) of the cells that were not searched.
+    """
+    matches, others, distractors, nearest_distractor = near
+    distances, manifest = matches.distances, generation.manifest
+    first = distances[0] if distances else math.inf
     return Evidence(
         distances=distances[:k],
-        cohort=cohort(around_it, _compared(hits if asked.by_metadata else [], others)),
-        nearest_distractor=among[0] if among else None,
+        cohort=cohort(distractors, _compared(matches.hits, others) if asked.by_metadata else others.distances),
+        nearest_distractor=nearest_distractor,
         assets=manifest.assets + len(generation.delta),
         nprobe=asked.probe.nprobe,
         crowded=around is not None and around.crowded,
@@ -169,17 +243,21 @@ def evidence_of(
         calibration=manifest.calibration,
         threshold=manifest.threshold,
         reranked=manifest.features,
-        unsearched=finder.unsearched(asked.around),
+        unsearched=unsearched,
         by_metadata=asked.by_metadata,
     )
 
 
-def _compared(hits: list[Hit], others: list[Hit]) -> list[float]:
+def _compared(hits: list[Hit], others: Ranked) -> list[float]:
     """The distances of the assets around a query, ascending, of which :func:`cohort` leaves out the first. The first of
     some hits, which may be versions of one picture too, are left out here wherever they are."""
     matches = {hit.asset_id for hit in hits[:LEFT_OUT]}
-    rest = [hit.distance for hit in others[LEFT_OUT:] if not matches or hit.asset_id not in matches]
-    return [*(hit.distance for hit in others[:LEFT_OUT]), *rest]
+    rest = [hit.distance for hit in others.hits[LEFT_OUT:] if hit.asset_id not in matches]
+    return [*others.distances[:LEFT_OUT], *rest]
+
+
+def _distance(hit: Hit) -> float:
+    return hit.distance
 
 
 def supposed_hits(codec: Codec, probe: Probe, entries: Mapping[str, Entry]) -> Iterator[Hit]:
@@ -192,12 +270,12 @@ def supposed_hits(codec: Codec, probe: Probe, entries: Mapping[str, Entry]) -> I
 
 def matches_of(hits: list[Hit], evidence: Evidence) -> list[Match]:
     scores: Sequence[float | None] = evidence.scores or [None] * len(hits)
-    return [_match(hit, score, evidence) for hit, score in zip(hits, scores, strict=True)]
+    probable = evidence.probabilities(evidence.scores) if evidence.scores else [None] * len(hits)
+    return list(map(_match, hits, scores, probable))
 
 
-def _match(hit: Hit, score: float | None, evidence: Evidence) -> Match:
+def _match(hit: Hit, score: float | None, probability: float | None) -> Match:
     name, meta = name_in(hit.meta)
-    probability = None if score is None else evidence.probability(score)
     return Match(
         asset_id=hit.asset_id, name=name, distance=hit.distance, meta=meta, score=score, probability=probability
     )

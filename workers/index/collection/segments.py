@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -21,9 +22,9 @@ from workers.index.collection.manifest import Manifest, SegmentFiles
 from workers.index.collection.segment import Hit, Segment, hits_at
 from workers.index.collection.text_table import TextTable
 
-__all__ = ["Segments", "Wanted", "best", "find_in", "open_segment", "open_segments"]
+__all__ = ["Segments", "Wanted", "find_in", "first_of", "open_segment", "open_segments"]
 
-Wanted = Callable[[Hit], bool]
+Wanted = Callable[[str], bool]  # of an asset, by its id
 
 _T = TypeVar("_T")
 _POSITION_BITS = 32
@@ -58,15 +59,33 @@ class Segments:
         places = ((n, p) for n, segment in enumerate(self.segments) for p in segment.find([asset_id]).tolist())
         return next(places, None)
 
-    def best(self, probe: Probe, k: int, where: Mapping[str, str], wanted: Wanted) -> list[Hit]:
-        """The `k` nearest wanted entries that have the metadata `where`, nearest first."""
-        return best(lambda depth: self.hits(self.found([probe], depth, where)[0]), k, wanted)
+    def best(self, probe: Probe, k: int, where: Mapping[str, str]) -> list[Hit]:
+        """The `k` nearest current entries that have the metadata `where`, nearest first."""
+        return self.hits(self.nearest(lambda depth: self.found([probe], depth, where)[0], k))
+
+    def nearest(self, find: Callable[[int], Found], k: int, wanted: Wanted | None = None) -> Found:
+        """The first `k` current entries of wanted assets in what a search finds, which goes deeper only when there are
+        too few of them."""
+        depth = k
+        while True:
+            found = find(depth)
+            good = self._current(found)
+            good = self._of_wanted(good, k, wanted) if wanted else first_of(good, k)
+            if len(good[0]) >= k or len(found[0]) < depth:
+                return good
+            depth *= 4
 
     def found(self, probes: Sequence[Probe], k: int, where: Mapping[str, str]) -> list[Found]:
         """For each probe, the `k` nearest entries that have the metadata `where`, by the number of their segment and
         the position there; of equal distances, those of earlier segments and positions first. Hidden ones may be among
         them."""
         return [self._found_among(probe, k, where) for probe in probes] if where else self._stack.search(probes, k)
+
+    def found_inside(
+        self, probes: Sequence[Probe], k: int, inner: Sequence[Probe], least: int
+    ) -> tuple[list[Found], list[Found | None]]:
+        """The same without `where`, and in fewer of their cells; see :meth:`Stack.search_inside`."""
+        return self._stack.search_inside(probes, k, inner, least)
 
     def _found_among(self, probe: Probe, k: int, where: Mapping[str, str]) -> Found:
         found = [(n, p, d) for n, segment in enumerate(self.segments) for p, d in segment.found(probe, k, where)]
@@ -81,30 +100,35 @@ class Segments:
             rows[chosen] = self.segments[number].stored[positions[chosen]]
         return rows
 
-    def hits(self, found: Found) -> list[Hit | None]:
-        """The entries that were found, in the same order; None in place of a hidden one."""
+    def hits(self, found: Found) -> list[Hit]:
+        """The entries that were found, in the same order."""
         numbers, positions, distances = found
         segments = [self.segments[number] for number in numbers.tolist()]
-        hits: list[Hit | None] = [*hits_at(segments, positions.tolist(), distances.tolist())]
-        if len(self._hidden):
-            for place in np.flatnonzero(self._is_hidden((numbers << _POSITION_BITS) + positions)).tolist():
-                hits[place] = None
-        return hits
+        return hits_at(segments, positions.tolist(), distances.tolist())
 
-    def _is_hidden(self, names: np.ndarray) -> np.ndarray:
+    def _current(self, found: Found) -> Found:
+        """Without entries that are hidden."""
+        if not len(self._hidden):
+            return found
+        numbers, positions, distances = found
+        names = (numbers << _POSITION_BITS) + positions
         places = np.minimum(self._hidden.searchsorted(names), len(self._hidden) - 1)
-        return self._hidden[places] == names  # type: ignore[no-any-return]
+        kept = self._hidden[places] != names
+        return found if kept.all() else (numbers[kept], positions[kept], distances[kept])
+
+    def _of_wanted(self, found: Found, k: int, wanted: Wanted) -> Found:
+        """The first `k` entries of wanted assets: ids are read until there are as many."""
+        numbers, positions, distances = found
+        named = zip(numbers.tolist(), positions.tolist(), strict=True)
+        good = (row for row, (n, p) in enumerate(named) if wanted(self.segments[n].assets[p]))
+        kept = list(islice(good, k))
+        return numbers[kept], positions[kept], distances[kept]
 
 
-def best(find: Callable[[int], Iterable[Hit | None]], k: int, wanted: Wanted) -> list[Hit]:
-    """The first `k` wanted hits of a search, which goes deeper only when too few are wanted."""
-    depth = k
-    while True:
-        hits = list(find(depth))
-        good = [hit for hit in hits if hit and wanted(hit)]
-        if len(good) >= k or len(hits) < depth:
-            return good[:k]
-        depth *= 4
+def first_of(found: Found, k: int) -> Found:
+    """The nearest of what was found."""
+    numbers, positions, distances = found
+    return numbers[:k], positions[:k], distances[:k]
 
 
 def open_segments(

@@ -87,8 +87,7 @@ class ShardServer:
         pipe.execute()
 
     def _answer(self, collection: Collection, question: Question) -> Answer:
-        sought = [part.sought() for part in question.parts]
-        pointer, found = collection.find(question.pointer, sought, self._shard)
+        pointer, found = collection.find(question.pointer, question.sought, self._shard)
         place = question.place
         code = collection.code_at(question.pointer, place.number, place.position) if place else None
         return Answer.of(self._shard.number, pointer, found, code)

@@ -55,11 +55,14 @@ class Part(Frozen):
         where, distractors = dict(sought.where), sought.distractors
         return cls(query=query, cells=cells, distances=distances, k=sought.k, where=where, distractors=distractors)
 
-    def sought(self) -> Sought:
-        query, cells, distances = _array(self.query, "<f4"), _array(self.cells, "<i8"), _array(self.distances, "<f4")
+    def sought(self, queries: dict[str, Any]) -> Sought:
+        """What it is, with the query from `queries`, which keeps those that were read by their texts."""
+        if self.query not in queries:
+            queries[self.query] = _array(self.query, "<f4")[None]
+        cells, distances = _array(self.cells, "<i8"), _array(self.distances, "<f4")
         if cells.shape != distances.shape:
             raise InvalidRequest("A question of another shard has cells without distances.")
-        return Sought(Probe(query[None], cells[None], distances[None]), self.k, self.where, self.distractors)
+        return Sought(Probe(queries[self.query], cells[None], distances[None]), self.k, self.where, self.distractors)
 
 
 class Place(Frozen):
@@ -82,6 +85,12 @@ class Question(Frozen):
     def of(cls, scope: Scope, sought: Sequence[Sought], place: Place | None = None) -> Question:
         parts = [Part.of(one) for one in sought]
         return cls(collection=scope.collection, pointer=scope.pointer, parts=parts, place=place)
+
+    @property
+    def sought(self) -> list[Sought]:
+        """What is sought: of one query in some cells and in fewer of them, one search can find both."""
+        queries: dict[str, Any] = {}
+        return [part.sought(queries) for part in self.parts]
 
 
 class Answer(Frozen):

@@ -21,8 +21,8 @@ from workers.index.codec.codec import Features
 __all__ = ["Background", "Surroundings"]
 
 _NEIGHBOURS: Final = 10
-# Features that are compared with all of a background in one step.
-_AT_ONCE: Final = 64
+# Features that are compared with all of a background in one step: of 64, each took 1.8 times as long as of 256.
+_AT_ONCE: Final = 256
 # Of photographs, one in a thousand lies in a place as crowded as those that are called uninformative.
 _CROWDED_QUANTILE: Final = 0.001
 _FEWEST: Final = 1_000

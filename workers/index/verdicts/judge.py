@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 from tasks.errors import ShardUnavailable
 from tasks.results import Assessment, Verdict
 from workers.index.codec.stored import FeatureType
 from workers.index.verdicts.calibration import Calibration, needed_queries
-from workers.index.verdicts.score import score
+from workers.index.verdicts.score import scores
 
 __all__ = ["Evidence", "Judgement", "check_searched", "judge"]
 
@@ -56,13 +57,13 @@ class Evidence:
     views: int = 1
     by_metadata: bool = False
 
-    @property
+    @cached_property
     def scores(self) -> list[float] | None:
         """Of the matches; None where there is no calibration to give them a meaning."""
         if self.calibration is None:
             return None
         scale = self.calibration.curve(self.nprobe).scale
-        return [score(distance, self.cohort, scale) for distance in self.distances]
+        return scores(self.distances, self.cohort, scale)
 
     @property
     def nothing(self) -> str:
@@ -77,10 +78,10 @@ class Evidence:
         nearest = self.distances[0] if self.distances else math.inf
         return (scores[0] if scores else math.inf), nearest
 
-    def probability(self, score: float) -> float | None:
+    def probabilities(self, scores: Sequence[float]) -> list[float | None]:
         if self.calibration is None:
-            return None
-        return self.calibration.probability(score, self.nprobe, self.assets, self.views)
+            return [None] * len(scores)
+        return self.calibration.probabilities(scores, self.nprobe, self.assets, self.views)
 
 
 @dataclass(frozen=True)
