@@ -91,7 +91,8 @@ class TextTable:
         self._texts = data[texts:]
         if len(self._offsets) != count + 1 or len(self._texts) != int(self._offsets[-1]):
             raise CorruptSegment(f"{path.name} is shorter or longer than its header says.")
-        self._ends, self._bytes = self._offsets.data, self._texts.data  # for one text, arrays take three times as long
+        # For one text, arrays take three times as long. Memory views need offsets at a multiple of eight bytes.
+        self._ends, self._bytes = self._offsets.data, self._texts.data
 
     def __len__(self) -> int:
         return len(self._offsets) - 1

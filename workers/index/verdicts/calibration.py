@@ -184,7 +184,7 @@ def _between(score: float, scores: Sequence[float], values: Sequence[float]) -> 
     return value + (score - low) * (values[place] - value) / (scores[place] - low)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _score_reached(key: _IdentityKey, rate: float, nprobe: int, assets: int) -> float | None:
     """See :meth:`Calibration._reached`; kept likewise."""
     scores, rates = key.calibration.scores, _curve_of(key, nprobe, assets).rates
