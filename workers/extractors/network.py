@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-__all__ = ["IMAGENET_STD", "GeM", "colour_std", "embed"]
+__all__ = ["IMAGENET_STD", "GeM", "colour_std", "embed", "normalised"]
 
 # Colour statistics of natural photographs, which torchvision's models and SSCD were trained with.
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
@@ -53,13 +53,18 @@ def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
     return torch.tensor(values, device=device)[:, None, None]
 
 
+def normalised(images: torch.Tensor) -> torch.Tensor:
+    """Colours (B, 3, S, S) in [0, 1], as networks for natural photographs take them."""
+    return (images - _constant(IMAGENET_MEAN, images.device)) / colour_std(images.device)
+
+
 def embed(net: nn.Module, images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Features (B, D) float32 of norm 1, by a network that runs in ``dtype``, of images (B, 3, S, S) in [0, 1].
 
     Colours are normalised in float32, because in bfloat16 neighbouring bright values are whole grey levels apart. In
     float16 gradients are enlarged on their way through the network, because most would be too small for its exponent.
     """
-    colours = (images - _constant(IMAGENET_MEAN, images.device)) / colour_std(images.device)
+    colours = normalised(images)
     if dtype is torch.float16:
         colours = _gradient_times(colours, 1 / _GRADIENTS_ENLARGED)
     found = net(colours.to(dtype, memory_format=torch.channels_last)).float()

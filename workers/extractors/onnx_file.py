@@ -7,7 +7,7 @@ onnx2torch was tried first: it knows no quantised files, and none whose weights 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,7 +24,7 @@ from workers.extractors.onnx_operators import OPERATORS
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["onnx_network"]
+__all__ = ["is_channels_last", "onnx_network"]
 
 _MAX_BYTES: Final = 2**30
 _MAX_ELEMENTS: Final = 2**27  # of one tensor, for the images of `_TRACED`: half a gigabyte
@@ -48,6 +48,11 @@ def onnx_network(path: Path, side: int, normalise: str | None) -> nn.Module:
         return _Converter(model.graph, model.opset_import, side, normalise).convert()
     except Unsupported as error:
         raise CorruptExtractor(f"{path.name} cannot be an extractor: {error}.") from error
+
+
+def is_channels_last(sizes: Sequence[Any]) -> bool:
+    """Whether an input of these sizes takes images (B, S, S, 3), and not (B, 3, S, S); a size may be unknown."""
+    return len(sizes) == 4 and sizes[3] == 3 and sizes[1] != 3
 
 
 def _read(path: Path) -> onnx.ModelProto:
@@ -181,7 +186,7 @@ class _Converter:
             raise Unsupported(f"it has {len(inputs)} inputs, and not one: the images")
         kind = inputs[0].type.tensor_type
         sizes = [d.dim_value or None for d in kind.shape.dim] or [None] * 4
-        channels_last = len(sizes) == 4 and sizes[3] == 3 and sizes[1] != 3
+        channels_last = is_channels_last(sizes)
         channels, sides = (sizes[3], sizes[1:3]) if channels_last else (sizes[1], sizes[2:4])
         if len(sizes) != 4 or channels not in (3, None):
             raise Unsupported("its input is no batch of RGB images")

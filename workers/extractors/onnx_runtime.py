@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from tasks.errors import InvalidRequest
 from tasks.storage import ObjectStore
-from workers.extractors.network import IMAGENET_MEAN, IMAGENET_STD
+from workers.extractors.network import normalised
+from workers.extractors.onnx_file import is_channels_last
 from workers.extractors.registry import NetworkExtractor, located
 
 __all__ = ["OnnxRuntime"]
@@ -53,14 +54,14 @@ class OnnxRuntime:
         return features[: len(some)]
 
     def _as_the_file_takes_them(self, images: torch.Tensor) -> np.ndarray[Any, Any]:
-        kind, sizes = _TYPES[self._input.type], self._input.shape
+        kind = _TYPES[self._input.type]
         if kind is np.uint8:
             images = (images * 255.0).round()
         elif self._normalised:
-            mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-            images = (images - mean) / std
-        channels_last = sizes[3] == 3 and sizes[1] != 3
-        return (images.permute(0, 2, 3, 1) if channels_last else images).contiguous().numpy().astype(kind)
+            images = normalised(images)
+        if is_channels_last(self._input.shape):
+            images = images.permute(0, 2, 3, 1)
+        return images.contiguous().numpy().astype(kind)
 
 
 def _session(path: str) -> Any:

@@ -208,7 +208,7 @@ class Family:
 
 def _lend(holder: Any, member: str, lent: Any) -> None:
     """Set a member that FAISS uses but does not free. SWIG believes that the holder takes over what it is set to, so
-    that nobody would free it (https://github.com/facebookresearch/faiss/issues/1971)."""
+    that nothing would free it (https://github.com/facebookresearch/faiss/issues/1971)."""
     with RememberSwigOwnership(lent):
         setattr(holder, member, lent)
 

@@ -179,7 +179,7 @@ class Segment:
     def __init__(self, paths: SegmentPaths, codec: Codec) -> None:
         self._codec = codec
         self.index = map_index(codec, paths.index)
-        # FAISS keeps Python's lock while it unmaps a file: until its pages are free, if it was deleted and nobody else
+        # FAISS keeps Python's lock while it unmaps a file: until its pages are free, if it was deleted and nothing else
         # has it. So it is mapped here once more, and unmapped later.
         self.file = np.memmap(paths.index, dtype=np.uint8, mode="r", shape=1)
         self.assets = TextTable(paths.assets)

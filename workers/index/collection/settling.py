@@ -103,7 +103,7 @@ return -1
 """
 )
 
-# KEYS state.  Whoever reads documents now settles nothing by that.
+# KEYS state.  A reader of documents at work settles nothing by that.
 _FORGET: Final = (
     NOW
     + """
@@ -165,7 +165,7 @@ class Settling:
         self._forget = client.register_script(_FORGET)
 
     def begin(self) -> Reading:
-        """To be called before documents are listed; whoever reads them already settles nothing then."""
+        """To be called before documents are listed; who reads them already settles nothing then."""
         token = uuid.uuid4().hex
         return Reading(token, *map(str, self._begin(keys=[self._state], args=[token, GRACE_MS])))
 
