@@ -44,7 +44,7 @@ from workers.images import Limits, decode
 from workers.images.edits import EDITS
 from workers.images.folders import image_files
 from workers.images.tensors import to_input
-from workers.index.codec.codec import Codec
+from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.maintenance import starter
 
 SIZES: Final = {"512": (512, 512), "1024": (1024, 1024), "12mpx": (3000, 4000)}
@@ -52,6 +52,8 @@ SIZES: Final = {"512": (512, 512), "1024": (1024, 1024), "12mpx": (3000, 4000)}
 COUNTS: Final = {"512": 16, "1024": 8, "12mpx": 2}
 LIMITS: Final = Limits(max_bytes=64 * 2**20, max_pixels=100_000_000)
 RESNET: Final = "resnet50"
+PARTS_FACTORY: Final = "IVF16,PQ8x8"  # for the 512 features of parts of photographs
+REFERENCES_FACTORY: Final = "IVF512,PQ8x8"
 EDITED_SIDE: Final = 512  # copies are made of the published image at this size: edits of twelve megapixels take minutes
 
 Pixels = np.ndarray
@@ -95,7 +97,23 @@ class Subject:
 
 @click.command(help=__doc__)
 @click.option("--images", type=click.Path(exists=True, path_type=Path), help="Photographs; default: scikit-image's.")
-@click.option("--extractor", "names", multiple=True, default=("compact", RESNET), show_default=True)
+@click.option(
+    "--extractor",
+    "names",
+    multiple=True,
+    default=("compact", RESNET),
+    show_default=True,
+    help="A name, or a file of weights; resnet50: random weights.",
+)
+@click.option(
+    "--features",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A .npy of the extractor's features of references, to train a codec on and to search among. Default: those of "
+    "the starter collection; for another extractor, parts of photographs, without R@1.",
+)
+@click.option(
+    "--factory", help=f"Of that index; default: {REFERENCES_FACTORY}, for parts of photographs {PARTS_FACTORY}."
+)
 @click.option(
     "--size", "sizes", multiple=True, default=tuple(SIZES), type=click.Choice(tuple(SIZES)), show_default=True
 )
@@ -110,6 +128,8 @@ class Subject:
 def main(  # one parameter an option
     images: Path | None,
     names: tuple[str, ...],
+    features: Path | None,
+    factory: str | None,
     sizes: tuple[str, ...],
     steps: tuple[int, ...],
     count: int | None,
@@ -122,7 +142,7 @@ def main(  # one parameter an option
     rows: list[Row] = []
     for name in names:
         for device in devices:
-            subject = make_subject(name, torch.device(device), images)
+            subject = make_subject(name, torch.device(device), images, features, factory)
             for size in sizes:
                 photos = photographs_of(images, SIZES[size], count or COUNTS[size])
                 if robust:
@@ -136,23 +156,51 @@ def main(  # one parameter an option
         json_path.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
 
 
-def make_subject(name: str, device: torch.device, images: Path | None) -> Subject:
-    """`resnet50` is SSCD's network with random weights: right for timing, and no R@1 is measured on it."""
+def make_subject(
+    name: str, device: torch.device, images: Path | None, features: Path | None = None, factory: str | None = None
+) -> Subject:
+    """An extractor with a codec and an index.
+
+    Those of the starter collection, for its extractor. For another one the index holds the `features` (N, D) of a
+    file, and the codec is trained on them. Without such a file it is trained on parts of photographs, which is right
+    for timing, and no R@1 is measured. `resnet50` is SSCD's network with random weights.
+
+    Raises:
+        click.UsageError: the features are of another extractor.
+    """
     if name == RESNET:
         return make_resnet(device, images)
-    extractor, card = load_extractor(name, device), starter.read_card()
-    if card.extractor.sha256 != extractor.sha256:
-        raise click.UsageError(f"There is no starter collection for {name}.")
-    codec = Codec.read(starter.FOLDER / "codec.faiss", card.factory)
+    extractor = load_extractor(name, device)
+    codec, references = _index(extractor, images, features, factory)
     loop = PlainLoop(load_network(name), extractor.input_size, codec, device)
-    return Subject(name, extractor, loop, codec, starter.read_codes())
+    return Subject(name, extractor, loop, codec, references)
+
+
+def _index(
+    extractor: Extractor, images: Path | None, features: Path | None, factory: str | None
+) -> tuple[Codec, Codes | None]:
+    """A codec, and the codes (N, code_size) to search among."""
+    if features:
+        known = _known(features, extractor.dimension)
+        codec = Codec.train(factory or REFERENCES_FACTORY, known)
+        return codec, codec.encode(known)
+    card = starter.read_card()
+    if card.extractor.sha256 == extractor.sha256:
+        return Codec.read(starter.FOLDER / "codec.faiss", card.factory), starter.read_codes()
+    return _codec_of(extractor, _inputs(images, extractor.input_size), factory or PARTS_FACTORY), None
+
+
+def _known(path: Path, dimension: int) -> Features:
+    features: Features = np.load(path)
+    if features.ndim != 2 or features.shape[1] != dimension:
+        raise click.UsageError(f"{path} holds no features of {dimension} dimensions: it was made by another extractor.")
+    return features
 
 
 def make_resnet(device: torch.device, images: Path | None) -> Subject:
     """Random weights, but with statistics of photographs: batch norms are calibrated on them, and features centred and
     scaled, so that they spread over the sphere as a trained network's do. The codec is trained on such features."""
-    sides = torch.Generator().manual_seed(0)
-    inputs = torch.stack([to_input(photo, 288) for photo in photographs_of(images, SIZES["512"], 64)])
+    inputs = _inputs(images, 288)
     torch.manual_seed(0)
     net = torchvision.models.resnet50(weights=None, num_classes=512)
     _calibrate(net, inputs)
@@ -160,10 +208,20 @@ def make_resnet(device: torch.device, images: Path | None) -> Subject:
         path = Path(folder, "random.torchvision.pt")
         torch.save(net.state_dict(), path)
         extractor, loaded = load_extractor(str(path), device), load_network(str(path))
-    features = Engine(extractor).features
-    views = [_crop(inputs, sides) for _ in range(8)]
-    codec = Codec.train("IVF16,PQ8x8", np.concatenate([features(part) for view in views for part in view.split(16)]))
+    codec = _codec_of(extractor, inputs)
     return Subject("resnet50 (random weights)", extractor, PlainLoop(loaded, 288, codec, device), codec, None)
+
+
+def _inputs(images: Path | None, side: int) -> torch.Tensor:
+    """Photographs (B, 3, S, S), at most 64."""
+    return torch.stack([to_input(photo, side) for photo in photographs_of(images, SIZES["512"], 64)])
+
+
+def _codec_of(extractor: Extractor, inputs: torch.Tensor, factory: str = PARTS_FACTORY) -> Codec:
+    """Trained on eight parts of each of the images (B, 3, S, S)."""
+    random, features = torch.Generator().manual_seed(0), Engine(extractor).features
+    views = [_crop(inputs, random) for _ in range(8)]
+    return Codec.train(factory, np.concatenate([features(part) for view in views for part in view.split(16)]))
 
 
 def _calibrate(net: torchvision.models.ResNet, inputs: torch.Tensor) -> None:

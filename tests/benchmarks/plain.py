@@ -21,7 +21,9 @@ class PlainLoop:
     """`net` takes colour-normalised squares of `side` pixels and gives embeddings of any norm."""
 
     def __init__(self, net: nn.Module, side: int, codec: Codec, device: torch.device) -> None:
-        self.net = net.to(device).eval().requires_grad_(False)
+        self.net = net.to(device).eval()
+        for parameter in self.net.parameters():  # a TorchScript module knows no requires_grad_ of its own
+            parameter.requires_grad_(False)
         self._side = side
         self._codec = codec
         self._device = device
