@@ -17,6 +17,7 @@ import json
 import logging
 import multiprocessing
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -43,6 +44,7 @@ from workers.activation.optimiser import Runner
 from workers.activation.quality import quality
 from workers.activation.step import Batch, Schedule, State
 from workers.activation.views import in_turn
+from workers.commands.worker import SWITCH_S
 from workers.device.device import Device
 from workers.evaluation.searching import exact_matches
 from workers.extractors.agreement import Form, compare
@@ -285,7 +287,8 @@ class Bench:
             prepare(decode(data, LIMITS).pixels, self.extractor.input_size, options.alpha)
             for data in itertools.islice(itertools.cycle(self.files), count)
         ]
-        return [Work(p, self.subject.codec, options, steps, take_all_steps=True) for p in prepared]
+        works = [Work(p, self.subject.codec, options, steps, take_all_steps=True) for p in prepared]
+        return [self._engine.staged(work) for work in works]
 
     def seconds(self, run: Callable[[], Any]) -> float:
         """The median, after one run to warm up."""
@@ -470,6 +473,7 @@ def _work_alone(
     saved: _Saved, device: str, in_flight: int, files: list[bytes], count: int, together: threading.Barrier
 ) -> tuple[float, ...]:
     """Beginning, end, milliseconds that the device worked, and the mean batch, in a process of its own."""
+    sys.setswitchinterval(SWITCH_S)  # as in workers
     extractor = load_extractor(saved.extractor, torch.device(device))
     codec = Codec.read(saved.codec, saved.factory)
     served = Device(extractor, batch_images=BATCH_IMAGES[torch.device(device).type])

@@ -20,12 +20,14 @@ from workers.extractors.agreement import (
     compare,
 )
 from workers.extractors.compact import CompactNet
+from workers.extractors.fused import fused
 from workers.extractors.network import embed
 from workers.extractors.prepare import _forms, prepare
 from workers.extractors.probes import probes
 from workers.extractors.registry import load_network
 
 CPU = torch.device("cpu")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 IMAGES = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
@@ -137,3 +139,56 @@ def test_gradients_too_small_for_float16_lead_the_optimiser_all_the_same() -> No
     images, targets = torch.rand(4, 3, 16, 16), torch.rand(4, 8)
     found, expected = (_gradients(form, images, targets) for form in (half, exact))
     assert F.cosine_similarity(found, expected).min() > 0.99
+
+
+class Residual(nn.Module):
+    """Convolutions that fit with what follows them, and some that do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.shorter, self.alone = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1, bias=False)
+        self.grouped, self.relu = nn.Conv2d(8, 8, 3, groups=2), nn.ReLU(inplace=True)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.first(images))
+        out = self.second(x)
+        out += self.shorter(x)
+        x = self.relu(out)
+        x = F.relu(x + self.alone(x))
+        once = self.shorter(x)
+        x = F.relu(once) + once  # needed twice
+        x = torch.relu(once + once) + x
+        return F.relu(self.grouped(x)).mean(dim=(2, 3))
+
+
+def test_convolutions_take_their_relu_along_and_the_network_stays_the_same() -> None:
+    torch.manual_seed(0)
+    net = Residual().requires_grad_(False)
+    merged = fused(torch.fx.symbolic_trace(net))
+    called = [str(node.target) for node in merged.graph.nodes if node.op == "call_module"]
+    assert called == ["first_relu", "shorter", "second_relu", "alone_relu", "shorter", "grouped"]
+    of_both = [F.normalize(form(IMAGES), dim=1) for form in (net, merged)]
+    assert torch.allclose(*of_both, atol=1e-6)
+    targets = torch.rand(4, 8)
+    gradients = [_gradients(Form(form), IMAGES, targets) for form in (net, merged)]
+    assert F.cosine_similarity(*gradients).min() > 0.9999
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_gpu_merges_layers_and_finds_the_same(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    net = Residual().requires_grad_(False).cuda()
+    images = probes(64, torch.device("cuda"))
+    merged = Form(copy.deepcopy(fused(torch.fx.symbolic_trace(net))).to(dtype), dtype)
+    agreement = compare(merged, Form(net), images)
+    assert agreement.may_guide
+    assert agreement.may_register or dtype is not torch.float32
+
+
+@needs_gpu
+def test_on_a_gpu_codes_are_registered_by_merged_layers() -> None:
+    prepared = prepare("compact", load_network("compact"), 160, torch.device("cuda"), "auto")
+    assert prepared.registers.layout is torch.contiguous_format
+    assert any(str(node.target).endswith("_relu") for node in prepared.registers.net.graph.nodes)

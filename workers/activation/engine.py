@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -106,6 +106,30 @@ class Engine:
         self.extractor = extractor
         self._runner = Runner(extractor)
 
+    def staged(self, work: Work) -> Work:
+        """With its tensors :meth:`pinned`."""
+        prepared = work.prepared
+        image, mask = self.pinned(prepared.image), self.pinned(prepared.mask)
+        return replace(work, prepared=replace(prepared, image=image, mask=mask))
+
+    def pinned(self, values: torch.Tensor) -> torch.Tensor:
+        """Where a GPU copies from without waiting. For threads that hand an image over: the GPU's own has no time."""
+        return values.pin_memory() if self.extractor.device.type == "cuda" else values
+
+    def together(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """(B, ...) on the device. A GPU gets every different part once, and waits for none that is pinned."""
+        device = self.extractor.device
+        if device.type == "cpu":
+            return torch.stack(list(parts))
+        different = {id(part): part for part in parts}
+        copied = torch.empty(len(different), *parts[0].shape, device=device)
+        for place, part in zip(copied, different.values(), strict=True):
+            place.copy_(part, non_blocking=True)
+        if len(different) == len(parts):
+            return copied
+        places = {key: place for place, key in enumerate(different)}
+        return copied[torch.tensor([places[id(part)] for part in parts], device=device)]
+
     def features(self, images: torch.Tensor) -> Features:
         """(B, D) float32 of images (B, 3, S, S) in [0, 1]; raises DeviceFailure for values that are no numbers."""
         with torch.no_grad():
@@ -142,10 +166,10 @@ class Engine:
         device, first = self.extractor.device, works[0]
         clock = _Clock()
         batch = Batch(
-            images=_stacked([w.prepared.image for w in works], device),
-            masks=_masks([w.prepared for w in works], device),
-            rows=_stacked([w.prepared.rows for w in works], device),
-            columns=_stacked([w.prepared.columns for w in works], device),
+            images=self.together([w.prepared.image for w in works]),
+            masks=self._masks([w.prepared for w in works]),
+            rows=self.together([w.prepared.rows for w in works]),
+            columns=self.together([w.prepared.columns for w in works]),
             aspects=torch.tensor([w.prepared.aspect for w in works], device=device),
             grey=torch.tensor([w.prepared.grey for w in works], device=device),
         )
@@ -175,31 +199,17 @@ class Engine:
             for i in range(len(works))
         ]
 
+    def _masks(self, images: Sequence[PreparedImage]) -> torch.Tensor:
+        """(B, 3, S, S); one channel of it goes to the device."""
+        weights = torch.tensor([image.weights for image in images], device=self.extractor.device)
+        return self.together([image.mask for image in images]) * weights[:, :, None, None]
+
     def _mean_features(self, batch: Batch) -> Features:
         """(B, D), of norm 1: the middle of what edited copies look like."""
         with torch.no_grad():
             total = sum(self.extractor(view) for view in mean_views(batch.images, batch.aspects))
         mean: Features = F.normalize(torch.as_tensor(total), dim=1).cpu().numpy()
         return mean
-
-
-def _masks(images: Sequence[PreparedImage], device: torch.device) -> torch.Tensor:
-    """(B, 3, S, S); one channel of it goes to the device."""
-    weights = torch.tensor([image.weights for image in images], device=device)
-    return _stacked([image.mask for image in images], device) * weights[:, :, None, None]
-
-
-def _stacked(parts: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
-    """On the device. A GPU gets every different tensor once, from pinned memory, and nothing waits for the copy."""
-    if device.type == "cpu":
-        return torch.stack(list(parts))
-    different = {id(part): part for part in parts}
-    pinned = torch.empty(len(different), *parts[0].shape, pin_memory=True)
-    torch.stack(list(different.values()), out=pinned)
-    places = {key: place for place, key in enumerate(different)}
-    rows = torch.tensor([places[id(part)] for part in parts], device=device)
-    copied = pinned.to(device, non_blocking=True)
-    return copied if len(different) == len(parts) else copied[rows]
 
 
 def _on_host(values: torch.Tensor) -> torch.Tensor:

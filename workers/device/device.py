@@ -142,16 +142,19 @@ class Device:
             DeviceFailure: the extractor failed on this image.
             WorkerStopping: the device was stopped.
         """
-        waiting = _Waiting(image, due=time.monotonic() + self._max_extract_delay_s if can_wait else 0.0)
+        waiting = _Waiting(
+            self._engine.pinned(image), due=time.monotonic() + self._max_extract_delay_s if can_wait else 0.0
+        )
         return self._put(self._extractions, waiting).result()  # type: ignore[no-any-return]
 
     def extract_all(self, images: Sequence[torch.Tensor]) -> list[Features]:
         """The features of several such images, batched with all others that wait; errors as in :meth:`extract`."""
-        return [future.result() for future in [self._put(self._extractions, _Waiting(image)) for image in images]]
+        waiting = [_Waiting(self._engine.pinned(image)) for image in images]
+        return [future.result() for future in [self._put(self._extractions, one) for one in waiting]]
 
     def activate(self, work: Work) -> Activated:
         """Optimise one image; waits for it. Errors as in :meth:`extract`."""
-        return self._put(self._activations, _Waiting(work)).result()  # type: ignore[no-any-return]
+        return self._put(self._activations, _Waiting(self._engine.staged(work))).result()  # type: ignore[no-any-return]
 
     def _put(self, queue: deque[_Waiting[_T]], waiting: _Waiting[_T]) -> Future[Any]:
         with self._wake:
@@ -246,7 +249,7 @@ class Device:
             self._wake.notify_all()
 
     def _extract(self, waiting: Sequence[_Waiting[torch.Tensor]]) -> None:
-        features = self._engine.features(torch.stack([w.work for w in waiting]))
+        features = self._engine.features(self._engine.together([w.work for w in waiting]))
         for w, feature in zip(waiting, features, strict=True):
             w.future.set_result(feature)
 

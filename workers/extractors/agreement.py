@@ -23,14 +23,15 @@ _SUBSPACES, _CENTROIDS, _CODEBOOKS = 8, 256, 64
 
 @dataclass(frozen=True)
 class Form:
-    """A network, for :func:`workers.extractors.network.embed` with ``dtype``."""
+    """A network, for :func:`workers.extractors.network.embed` with ``dtype`` and ``layout``."""
 
     net: nn.Module
     dtype: torch.dtype = torch.float32
+    layout: torch.memory_format = torch.channels_last
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """(B, D) float32 of norm 1, of images (B, 3, S, S) in [0, 1]."""
-        return embed(self.net, images, self.dtype)
+        return embed(self.net, images, self.dtype, self.layout)
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,14 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
     return (images - _constant(IMAGENET_MEAN, images.device)) / colour_std(images.device)
 
 
-def embed(net: nn.Module, images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Features (B, D) float32 of norm 1, by a network that runs in ``dtype``, of images (B, 3, S, S) in [0, 1].
+def embed(
+    net: nn.Module,
+    images: torch.Tensor,
+    dtype: torch.dtype = torch.float32,
+    layout: torch.memory_format = torch.channels_last,
+) -> torch.Tensor:
+    """Features (B, D) float32 of norm 1, by a network that runs in ``dtype`` on tensors of ``layout``, of images
+    (B, 3, S, S) in [0, 1].
 
     Colours are normalised in float32, because in bfloat16 neighbouring bright values are whole grey levels apart. In
     float16 gradients are enlarged on their way through the network, because most would be too small for its exponent.
@@ -67,7 +73,7 @@ def embed(net: nn.Module, images: torch.Tensor, dtype: torch.dtype = torch.float
     colours = normalised(images)
     if dtype is torch.float16:
         colours = _gradient_times(colours, 1 / _GRADIENTS_ENLARGED)
-    found = net(colours.to(dtype, memory_format=torch.channels_last)).float()
+    found = net(colours.to(dtype, memory_format=layout)).float()
     if dtype is torch.float16:
         found = _gradient_times(found, _GRADIENTS_ENLARGED)
     return F.normalize(found, dim=1)
