@@ -24,7 +24,9 @@ from tests.onnx_graphs import SIDE, Graph, convolutional
 from tests.photographs import crops
 from workers.commands.extractor import extractor as command
 from workers.extractors import onnx_file
+from workers.extractors.fused import fused
 from workers.extractors.network import IMAGENET_MEAN, IMAGENET_STD
+from workers.extractors.onnx_file import onnx_network
 from workers.extractors.onnx_runtime import OnnxRuntime
 from workers.extractors.registry import load_extractor
 from workers.images import decode
@@ -84,6 +86,15 @@ def test_a_file_of_floats_gives_what_onnx_itself_computes(tmp_path: Path, dtype:
 def test_a_quantised_file_agrees_but_for_the_rounding_of_activations(tmp_path: Path) -> None:
     path = quantised().save(tmp_path / "net.onnx", of_bytes=True)
     assert F.cosine_similarity(features(path), reference(path, BYTES)).min() >= 0.97
+
+
+def test_convolutions_of_a_quantised_file_take_its_hidden_relu_along(tmp_path: Path) -> None:
+    net = onnx_network(quantised().save(tmp_path / "net.onnx", of_bytes=True), SIDE, None)
+    assert isinstance(net, torch.fx.GraphModule)
+    merged = fused(net.requires_grad_(False))
+    called = [str(node.target) for node in merged.graph.nodes if node.op == "call_module"]
+    assert sum(name.startswith("conv") and name.endswith("_relu") for name in called) == 2
+    assert torch.allclose(merged(IMAGES), net(IMAGES), atol=1e-5)
 
 
 def test_the_gradient_of_a_quantised_file_is_not_rounded_away(tmp_path: Path) -> None:

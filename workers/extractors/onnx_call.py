@@ -85,6 +85,11 @@ class Apply(nn.Module):
                 self.register_buffer(f"constant_{i}", value)
                 self.arguments.append(f"constant_{i}")
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is nothing but the function, of inputs that are all computed."""
+        return not self.options and all(argument is None for argument in self.arguments)
+
     def forward(self, *computed: torch.Tensor) -> torch.Tensor:
         given = iter(computed)
         values = [next(given) if a is None else getattr(self, a) if isinstance(a, str) else a for a in self.arguments]

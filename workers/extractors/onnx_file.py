@@ -1,4 +1,4 @@
-"""ONNX files as networks with gradients: read in memory, one torch module for each operator.
+"""ONNX files as networks with gradients: read in memory, one torch module or function for each operator.
 
 The `onnx` package reads and checks the file; nothing in it is run, and what it says is bounded before memory is taken.
 Weights of any precision become float32 here, since :mod:`workers.extractors.prepare` decides what is computed in what.
@@ -18,7 +18,7 @@ from torch.func import functional_call
 
 from tasks.errors import CorruptExtractor, TooLarge
 from workers.extractors.network import IMAGENET_MEAN, IMAGENET_STD
-from workers.extractors.onnx_call import Call, Unsupported
+from workers.extractors.onnx_call import Apply, Call, Unsupported
 from workers.extractors.onnx_operators import OPERATORS
 
 if TYPE_CHECKING:
@@ -230,9 +230,14 @@ class _Converter:
         shape = _shape_of(module, [v.shape for v in computed])
         if not shape.ndim or shape.shape[0] != _TRACED:
             raise Unsupported("it mixes the images of a batch")
+        if isinstance(module, nn.Identity):
+            return _Computed(computed[0].node, shape)
+        nodes = tuple(v.node for v in computed)
+        if isinstance(module, Apply) and module.is_plain:
+            return _Computed(self._record.call_function(module.function, nodes), shape)
         name = f"{op.lower()}_{len(self._record.nodes)}"
         self._root.add_module(name, module)
-        return _Computed(self._record.call_module(name, tuple(v.node for v in computed)), shape)
+        return _Computed(self._record.call_module(name, nodes), shape)
 
     def _materialised(self, name: str) -> _Computed:
         colours = self._values[name]
