@@ -106,13 +106,20 @@ class Timed:
 @click.command(help=__doc__)
 @click.option("--images", type=click.Path(exists=True, path_type=Path), help="Photographs; default: scikit-image's.")
 @click.option("--extractor", default="compact", show_default=True)
+@click.option(
+    "--features",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A .npy of the extractor's features of references, to train its codec on, as for tests.benchmarks.activation.",
+)
 @click.option("--side", default=512, show_default=True, help="Of the photographs, which are cut to squares.")
 @click.option("--count", default=8, show_default=True, help="Photographs.")
 @click.option("--batch", default=BATCH_IMAGES["cpu"], show_default=True, help="Images in a batch of the engine.")
 @click.option("--rounds", default=5, show_default=True, help="The median of so many rounds is shown.")
-def main(images: Path | None, extractor: str, side: int, count: int, batch: int, rounds: int) -> None:
+def main(  # one parameter an option
+    images: Path | None, extractor: str, features: Path | None, side: int, count: int, batch: int, rounds: int
+) -> None:
     torch.set_num_threads(1)
-    subject = make_subject(extractor, torch.device("cpu"), images)
+    subject = make_subject(extractor, torch.device("cpu"), images, features)
     files = [_jpeg(pixels) for pixels in photographs_of(images, (side, side), count)]
     one_round(subject.extractor, subject.codec, files[:batch], batch)  # warm
     show([one_round(subject.extractor, subject.codec, files, batch) for _ in range(rounds)], len(files))
