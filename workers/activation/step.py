@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import torch
+from torch.optim.adam import adam
 
 from workers.activation.objective import Objective
 from workers.extractors.base import Extractor
@@ -91,7 +92,7 @@ class State:
         taken: (B,) int64, steps.
         delta, mean, square: (B, 3, S, S), the change before tanh, and Adam's moments.
         start, previous: (B,), losses at the start and before the last step; infinite before the first.
-        power: (2,), Adam's decay rates to the power of the number of steps.
+        number: (), float32, of steps that Adam took.
     """
 
     batch: Batch
@@ -104,7 +105,7 @@ class State:
     square: torch.Tensor
     start: torch.Tensor
     previous: torch.Tensor
-    power: torch.Tensor
+    number: torch.Tensor
 
     @classmethod
     def of(cls, batch: Batch, objective: Objective) -> State:
@@ -112,14 +113,14 @@ class State:
         numbers = torch.arange(len(zeros), device=zeros.device)
         active, taken = torch.ones_like(numbers, dtype=torch.bool), torch.zeros_like(numbers)
         moments = zeros.clone(), zeros.clone()
-        power = torch.ones(2, device=zeros.device)
-        return cls(batch, objective, numbers, active, taken, zeros, *moments, unknown, unknown.clone(), power)
+        number = torch.zeros((), device=zeros.device)
+        return cls(batch, objective, numbers, active, taken, zeros, *moments, unknown, unknown.clone(), number)
 
     def take(self, rows: torch.Tensor) -> State:
         """Some images only, by their rows (b,); a row may be taken more than once."""
         batch, objective = self.batch.take(rows), self.objective.take(rows)
-        names = [f.name for f in fields(self) if f.name not in ("batch", "objective", "power")]
-        return State(batch, objective, power=self.power.clone(), **{n: getattr(self, n)[rows] for n in names})
+        names = [f.name for f in fields(self) if f.name not in ("batch", "objective", "number")]
+        return State(batch, objective, number=self.number.clone(), **{n: getattr(self, n)[rows] for n in names})
 
     def clone(self) -> State:
         return _mapped(self, torch.clone)
@@ -169,7 +170,7 @@ def step(
         return
     gradient = _gradient(state, seen, losses, viewed)
     before = state.delta.clone()
-    _adam(state, gradient, schedule.learning_rate)
+    _adam(state, before, gradient, schedule.learning_rate)
     state.taken.add_(state.active)
     if schedule.settle:
         state.active.logical_and_(~_settling(state, before, gradient, schedule.settle))
@@ -210,16 +211,15 @@ def _gradient(state: State, seen: Forward, losses: torch.Tensor, viewed: Viewed 
     return torch.where(batch.grey[:, None, None, None], gradient.mean(dim=1, keepdim=True), gradient)
 
 
-def _adam(state: State, gradient: torch.Tensor, learning_rate: float) -> None:
-    """One step of Adam (Kingma & Ba, 2015) for the images that still move. Not torch's, whose state does not shrink
-    with a batch."""
-    state.mean.lerp_(gradient, 1 - _BETAS[0])
-    state.square.lerp_(gradient.square(), 1 - _BETAS[1])
-    for power, beta in zip(state.power, _BETAS, strict=True):
-        power.mul_(beta)
-    mean, square = state.mean / (1 - state.power[0]), state.square / (1 - state.power[1])
-    moved = state.delta - learning_rate * mean / (square.sqrt() + _EPSILON)
-    state.delta.copy_(torch.where(state.active[:, None, None, None], moved, state.delta))
+def _adam(state: State, before: torch.Tensor, gradient: torch.Tensor, learning_rate: float) -> None:
+    """One step of Adam (Kingma & Ba, 2015), by torch in one pass, from the delta `before` of the images that still
+    move."""
+    adam(
+        [state.delta], [gradient], [state.mean], [state.square], [], [state.number],
+        fused=True, amsgrad=False, beta1=_BETAS[0], beta2=_BETAS[1], lr=learning_rate, weight_decay=0.0,
+        eps=_EPSILON, maximize=False,
+    )  # fmt: skip
+    torch.where(state.active[:, None, None, None], state.delta, before, out=state.delta)
 
 
 def _mapped(parts: _T, change: Callable[[torch.Tensor], torch.Tensor]) -> _T:
