@@ -13,7 +13,9 @@ import pytest
 from tests.collections import unit_vectors
 from workers.index.codec.codec import Codec, Codes
 from workers.index.codec.family import Family
+from workers.index.codec.inverted_lists import write_lists
 from workers.index.codec.kept import Kept, Mask
+from workers.index.codec.mapped import map_index
 from workers.index.collection.lookup import Lookup, Run, merge_lookups
 from workers.index.collection.segment import Entries, Segment, SegmentPaths, merge_segments, write_segment
 from workers.index.collection.text_table import TextTable, write_table
@@ -74,6 +76,20 @@ def test_a_merge_writes_the_files_of_one_segment(factory: str, which: list[int],
     assert (segment.codes_at(some) == segment.codes[some]).all()
     with pytest.raises(IndexError):
         segment.codes_at(np.array([len(segment.assets)]))
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 100])
+@pytest.mark.parametrize("factory", ["IVF16,PQ4x4", "IVF300,Flat"])
+def test_lists_that_are_written_in_many_parts_are_the_same(factory: str, at_once: int, tmp_path: Path) -> None:
+    codec, first, parts = trained(factory), 0, list[tuple[object, Kept]]()
+    codes = codec.encode(FEATURES)
+    for number, (count, every) in enumerate(((300, 3), (0, 1), (200, 1))):
+        write_lists(codec, [], codes[:count], tmp_path / str(number))
+        parts.append((map_index(codec, tmp_path / str(number)), Kept(np.arange(count) % every == 0, first)))
+        first += len(parts[-1][1])
+    write_lists(codec, parts, codes[500:600], tmp_path / "parts", at_once)
+    expected = written_by_faiss(codec, np.concatenate([codes[:300:3], codes[:200], codes[500:600]]))
+    assert (tmp_path / "parts").read_bytes() == expected
 
 
 def test_a_lookup_that_is_written_in_many_parts_finds_each_id(tmp_path: Path) -> None:

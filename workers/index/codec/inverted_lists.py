@@ -7,49 +7,82 @@ the sizes comes how many numbers they are. Numbers are uint64, little endian.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
 from workers.index.codec.codec import Codec, Codes, Positions
-from workers.index.codec.family import Family
 from workers.index.codec.kept import Kept
+from workers.index.codec.mapped_lists import MappedLists
 
 __all__ = ["LISTS", "numbers_of", "write_header", "write_lists"]
 
 # How a file of inverted lists begins; one of a whole index, as earlier versions wrote, begins with its class.
 LISTS: Final = b"ilar"
 _BUFFER: Final = 1 << 20
+# Entries. List by list, Python's lock is let go of thousands of times, each time too briefly for another thread to get
+# it before the last list is written: of 4,096 lists, after 50 ms.
+_AT_ONCE: Final = 1 << 16
 
 
 class _Source(Protocol):
     """Entries, cell by cell."""
 
+    @property
     def sizes(self) -> npt.NDArray[np.int64]:
         """How many there are in each cell."""
 
-    def read(self, cell: int) -> tuple[Codes, Positions]:
-        """Those in a cell: codes without the cell's number, and positions (M,) int64 in the file."""
+    def read(self, cells: range) -> tuple[Codes, Positions]:
+        """Those in neighbouring cells, one cell's behind another's: codes without the cell's number, and positions (M,)
+        int64 in the file."""
 
 
-def write_lists(codec: Codec, parts: Sequence[tuple[Any, Kept]], codes: Codes, path: Path) -> None:
-    """Write the entries of some indexes with cells that are kept, and then codes (N, code_size) at the next positions.
+def write_lists(
+    codec: Codec, parts: Sequence[tuple[Any, Kept]], codes: Codes, path: Path, at_once: int = _AT_ONCE
+) -> None:
+    """Write the entries of some mapped indexes with cells that are kept, and then codes (N, code_size) at the next
+    positions.
 
-    Beside the codes, this takes 16 bytes for each of those, and the longest list.
+    Beside the codes, this takes 16 bytes for each of those, and `at_once` entries or the longest list.
+
+    Args:
+        at_once: about how many entries are read before they are written.
     """
     first = sum(len(kept) for _, kept in parts)
-    sources: list[_Source] = [*(_Mapped(index, kept) for index, kept in parts), _Added(codec, codes, first)]
-    sizes = np.array([source.sizes() for source in sources])
+    sources: list[_Source] = [*(_Mapped(index, kept, at_once) for index, kept in parts)]
+    sources.append(_Added(codec, codes, first))
+    sizes = np.array([source.sizes for source in sources])
     with path.open("wb", buffering=_BUFFER) as file:
         write_header(file, sizes.sum(axis=0), codec.code_size - codec.cell_size)
-        for cell in np.flatnonzero(sizes.any(axis=0)).tolist():
-            read = [source.read(cell) for source, size in zip(sources, sizes[:, cell], strict=True) if size]
-            file.writelines(np.ascontiguousarray(listed).data for listed, _ in read)
-            file.writelines(np.ascontiguousarray(positions, dtype="<i8").data for _, positions in read)
+        for cells in _neighbours(sizes.sum(axis=0), at_once):
+            some = sizes[:, cells.start : cells.stop]
+            listed, positions = _merged([source.read(cells) for source in sources], some)
+            for start, end in pairwise([0, *some.sum(axis=0).cumsum().tolist()]):
+                file.write(listed[start:end].data)
+                file.write(positions[start:end].data)
+
+
+def _neighbours(sizes: npt.NDArray[np.int64], at_once: int) -> Iterator[range]:
+    """All cells, as ranges of about so many entries, by the sizes (C,) of their lists."""
+    edges = sizes.cumsum().searchsorted(np.arange(at_once, sizes.sum(), at_once))
+    return (range(start, end) for start, end in pairwise(np.unique([0, *edges, len(sizes)]).tolist()))
+
+
+def _merged(read: Sequence[tuple[Codes, Positions]], sizes: npt.NDArray[np.int64]) -> tuple[Codes, Positions]:
+    """What was read of several sources, by cell and within a cell by source.
+
+    Args:
+        sizes: (S, C), how many entries each source has in each cell.
+    """
+    codes, positions = map(np.concatenate, zip(*read, strict=True))
+    cells = np.concatenate([np.arange(sizes.shape[1]).repeat(of_it) for of_it in sizes])
+    order = cells.argsort(kind="stable")
+    return codes[order], positions[order].astype("<i8", copy=False)
 
 
 def write_header(file: BinaryIO, sizes: npt.NDArray[np.int64], code_size: int) -> None:
@@ -67,31 +100,29 @@ def numbers_of(*numbers: int) -> bytes:
 
 
 class _Mapped:
-    """Those of an index, which may be mapped, that are kept."""
+    """Those of a mapped index that are kept."""
 
-    def __init__(self, index: Any, kept: Kept) -> None:
-        inner = Family(index).inner
-        self._lists, self._code_size, self._kept = inner.invlists, inner.code_size, kept
+    def __init__(self, index: Any, kept: Kept, at_once: int) -> None:
+        self._lists, self._kept, self._at_once = MappedLists(index), kept, at_once
 
+    @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
-        cells = range(self._lists.nlist)
-        if self._kept.all:
-            return np.fromiter(map(self._lists.list_size, cells), dtype=np.int64)
-        return np.fromiter((np.count_nonzero(self._kept.mask[self._ids(cell)]) for cell in cells), dtype=np.int64)
+        sizes = self._lists.sizes
+        return sizes if self._kept.all else np.concatenate(list(map(self._left, _neighbours(sizes, self._at_once))))
 
-    def read(self, cell: int) -> tuple[Codes, Positions]:
-        ids = self._ids(cell)
-        codes = faiss.rev_swig_ptr(self._lists.get_codes(cell), len(ids) * self._code_size)
-        codes = codes.reshape(len(ids), self._code_size)
+    def _left(self, cells: range) -> npt.NDArray[np.int64]:
+        """How many are kept in each of some cells."""
+        kept = self._kept.mask[self._lists.read(cells)[1]]
+        bounds = np.concatenate([[0], self._lists.sizes[cells.start : cells.stop].cumsum()])
+        counts: npt.NDArray[np.int64] = np.diff(np.concatenate([[0], kept.cumsum()])[bounds])
+        return counts
+
+    def read(self, cells: range) -> tuple[Codes, Positions]:
+        codes, positions = self._lists.read(cells)
         if not self._kept.all:
-            chosen = self._kept.mask[ids]
-            ids, codes = ids[chosen], codes[chosen]
-        return codes, self._kept.moved(ids)
-
-    def _ids(self, cell: int) -> Positions:
-        if not (count := self._lists.list_size(cell)):
-            return np.empty(0, dtype=np.int64)
-        return faiss.rev_swig_ptr(self._lists.get_ids(cell), count)  # type: ignore[no-any-return]
+            chosen = self._kept.mask[positions]
+            codes, positions = codes[chosen], positions[chosen]
+        return codes, self._kept.moved(positions)
 
 
 class _Added:
@@ -103,13 +134,9 @@ class _Added:
         if len(cells) and int(cells.max()) >= codec.cells:
             raise ValueError(f"A code names the cell {int(cells.max())}; there are {codec.cells}.")
         self._order = np.argsort(cells, kind="stable")
-        self._sizes = np.bincount(cells, minlength=codec.cells)
-        self._starts = np.cumsum(self._sizes) - self._sizes
+        self.sizes = np.bincount(cells, minlength=codec.cells)
+        self._bounds = np.concatenate([[0], self.sizes.cumsum()])
 
-    def sizes(self) -> npt.NDArray[np.int64]:
-        return self._sizes
-
-    def read(self, cell: int) -> tuple[Codes, Positions]:
-        start = self._starts[cell]
-        chosen = self._order[start : start + self._sizes[cell]]
+    def read(self, cells: range) -> tuple[Codes, Positions]:
+        chosen = self._order[self._bounds[cells.start] : self._bounds[cells.stop]]
         return self._codes[chosen, self._cell_size :], chosen + self._first

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 
-from workers.index.codec.codec import Positions
+from workers.index.codec.codec import Codes, Positions
 from workers.index.codec.family import Family
 
 __all__ = ["ListsBehindEachOther", "MappedLists"]
@@ -19,28 +20,60 @@ _BYTES: Final = 8  # of a position
 
 
 class MappedLists:
-    """Where one index' lists are, and how long. Thread-safe; takes 16 bytes a cell, once it is read.
+    """One index' lists: where they are, how long, and what is in them. Thread-safe; takes 40 bytes a cell, once it is
+    read.
+
+    FAISS tells it in a call for each list, which lets go of Python's lock for a moment too short for another thread to
+    get it: in a loop over 4,096 lists no one else does. So the table of lists is read where FAISS has it.
 
     Args:
-        index: an index with cells whose lists never change.
+        index: an index with cells that was mapped (:func:`workers.index.codec.mapped.map_index`).
     """
 
     def __init__(self, index: Any) -> None:
         self._index = index  # which keeps its lists
-        self.lists = Family(index).inner.invlists
+        inner = Family(index).inner
+        self.lists, self._code_size = inner.invlists, int(inner.code_size)
 
     @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
         """How many entries each list has."""
-        return np.fromiter(map(self.lists.list_size, range(self.lists.nlist)), np.int64, self.lists.nlist)
+        return np.array(self._table[:, 0])
 
     @cached_property
     def addresses(self) -> npt.NDArray[np.int64]:
         """Where in this process' memory the positions of each list's entries begin; 0 for a list without any."""
-        filled, addresses = np.flatnonzero(self.sizes), np.zeros(len(self.sizes), np.int64)
-        for cell in filled.tolist():
-            addresses[cell] = int(self.lists.get_ids(cell))
-        return addresses
+        sizes, capacities, offsets = self._table.T
+        addresses: npt.NDArray[np.int64] = int(self._mapped.ptr) + offsets + self._code_size * capacities
+        return np.where(sizes > 0, addresses, 0)
+
+    def read(self, cells: range) -> tuple[Codes, Positions]:
+        """The entries of neighbouring lists, one list's behind another's: codes (M, code_size) without the cell's
+        number, and positions (M,)."""
+        codes, positions = [self._file[:0]], [self._file[:0]]
+        for size, capacity, start in self._table[cells.start : cells.stop].tolist():
+            middle = start + self._code_size * capacity
+            codes.append(self._file[start : start + self._code_size * size])
+            positions.append(self._file[middle : middle + _BYTES * size])
+        return np.concatenate(codes).reshape(-1, self._code_size), np.concatenate(positions).view("<i8")
+
+    @property
+    def _mapped(self) -> Any:
+        return faiss.downcast_InvertedLists(self.lists)
+
+    @cached_property
+    def _table(self) -> npt.NDArray[np.int64]:
+        """Of each list, the number of its entries, the number that there is room for, and where it begins in the file:
+        first its codes, then its positions (FAISS' ``OnDiskOneList``)."""
+        lists = self._mapped.lists
+        table = (ctypes.c_int64 * (3 * lists.size())).from_address(int(lists.data().this))
+        return np.array(table).reshape(-1, 3)
+
+    @cached_property
+    def _file(self) -> npt.NDArray[np.uint8]:
+        """All of the mapped file."""
+        mapped = self._mapped
+        return np.frombuffer((ctypes.c_uint8 * mapped.totsize).from_address(int(mapped.ptr)), np.uint8)
 
 
 class ListsBehindEachOther:
