@@ -17,6 +17,7 @@ from workers.index.codec.family import Family
 __all__ = ["ListsBehindEachOther", "MappedLists"]
 
 _BYTES: Final = 8  # of a position
+_EACH_BYTE: Final = np.arange(_BYTES)
 
 
 class MappedLists:
@@ -102,6 +103,6 @@ class ListsBehindEachOther:
 
     def _positions(self, addresses: npt.NDArray[np.int64], places: Positions) -> Positions:
         """What is at some places (M,) of lists that begin at some addresses (M,)."""
-        each_byte = (addresses - self._first + _BYTES * places)[:, None] + np.arange(_BYTES)
+        each_byte = (addresses - self._first + _BYTES * places)[:, None] + _EACH_BYTE
         positions: Positions = self._memory[each_byte].view("<i8")[:, 0]
         return positions

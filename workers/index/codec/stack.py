@@ -64,8 +64,7 @@ class Stack:
         entries, count = self._entries(batch, k), len(probes)
         first = batch.cells[:, : fewer.cells.shape[1]]  # the nearest ones
         alike = ((fewer.cells == first) | (fewer.cells < 0)).all(axis=1)
-        places = (batch.cells[entries.rows] == entries.cells[:, None]).argmax(axis=1)
-        among = entries.chosen(places < np.count_nonzero(fewer.cells >= 0, axis=1)[entries.rows])
+        among = entries.chosen((fewer.cells[entries.rows] == entries.cells[:, None]).any(axis=1))
         known = alike & ((among.counts(count) >= least) | (entries.counts(count) < k))
         pairs = zip(among.of_each(count), known.tolist(), strict=True)
         return entries.of_each(count), [found if is_known else None for found, is_known in pairs]
@@ -73,8 +72,8 @@ class Stack:
     def _entries(self, probes: ProbeBatch, k: int) -> _Entries:
         """What FAISS finds for many queries: by cell and place in the lists of all indexes."""
         distances, labels = search_cells(self.index, probes, k, pairs=True)
-        rows, places = np.nonzero(labels >= 0)
-        labels, distances = labels[rows, places], distances[rows, places]
+        found = labels >= 0
+        rows, labels, distances = found.nonzero()[0], labels[found], distances[found]
         cells = labels >> _PLACE_BITS
         numbers, positions = self._lists.at(cells, labels & ((1 << _PLACE_BITS) - 1))
         return _Entries(rows, cells, numbers, positions, distances).in_order()
@@ -106,6 +105,10 @@ class _Entries(NamedTuple):
 
     def counts(self, queries: int) -> npt.NDArray[np.int64]:
         """How many entries there are for each query."""
+        if (
+            queries == 1
+        ):  # NumPy lets go of Python's lock to count, and beside a busy thread that costs half a millisecond
+            return np.array([len(self.rows)])
         return np.bincount(self.rows, minlength=queries)
 
     def of_each(self, queries: int) -> list[Found]:
