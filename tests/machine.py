@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 __all__ = ["leave_to_the_tests"]
 
@@ -31,6 +32,8 @@ def leave_to_the_tests() -> None:
     state = tempfile.mkdtemp(prefix="aii-tests-")
     atexit.register(_remove, state, os.getpid())
     os.environ["AII_STATE_DIR"] = state
+    # Compiling takes ten seconds of each process: what one has compiled, the others and the next run load.
+    os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
 
 
 def _remove(folder: str, owner: int) -> None:

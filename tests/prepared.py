@@ -13,12 +13,14 @@ import torch
 import workers.main
 from workers.activation.engine import Engine
 from workers.extractors.registry import load_extractor
+from workers.images.compiled import load_kernels
 
 __all__ = ["use_prepared", "warm_as_usual"]
 
 _CPU = torch.device("cpu")
 _COMPACT = None if torch.cuda.is_available() or torch.get_num_threads() > 1 else load_extractor("compact", _CPU)
 _WARM = Engine.warm
+load_kernels()
 
 
 def use_prepared() -> None:

@@ -52,6 +52,7 @@ from workers.handlers.kinds import kinds_of_jobs
 from workers.handlers.pixel_budget import PixelBudget, within_memory
 from workers.handlers.resources import Resources
 from workers.images import Limits
+from workers.images.compiled import load_kernels
 from workers.index.codec.gpu import use_gpu
 from workers.index.collection.follower import Follower
 from workers.index.collection.open_collections import OpenCollections
@@ -145,7 +146,9 @@ class _Worker:
 
     def _warm_device(self, running: ExitStack) -> None:
         """Start the device after batches of all sizes, forwards and backwards: no job pays for the first of its
-        size."""
+        size, and none for compiling."""
+        self._readiness.starting("Loops over pixels are compiled, or loaded.")
+        load_kernels()
         self._readiness.starting("The starter collection is opened.")
         codec = open_starter(self._collections, self._extractor.identity)
         self._readiness.starting("The extractor is warmed.")

@@ -449,6 +449,8 @@ def test_a_gateway_with_unusable_tokens_does_not_start(environment: dict[str, st
 
 
 def test_the_gateway_loads_no_heavy_library() -> None:
-    code = "import sys, producer.gateway.app as _; print({'torch', 'faiss', 'numpy', 'PIL'} & set(sys.modules))"
+    code = (
+        "import sys, producer.gateway.app as _; print({'torch', 'faiss', 'numpy', 'numba', 'PIL'} & set(sys.modules))"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "set()"

@@ -20,9 +20,16 @@ from workers.activation.jnd import jnd_map
 from workers.activation.quality import luminance_psnr_db, quality, ssim
 from workers.activation.scale import round_trip_matrix
 from workers.images import decode, encode
-from workers.images.tensors import luminance, resize, row_weights, strips, to_input
+from workers.images.scaling import columns_scaled
+from workers.images.strips import strips
+from workers.images.tensors import luminance, to_input
 
 SIZE = 112
+
+
+def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """By torch: (C, h, w) → (C, height, width), which our own scaling is to give."""
+    return F.interpolate(image[None], (height, width), mode="bilinear", align_corners=False, antialias=True)[0]
 
 
 def test_the_visibility_of_a_flat_grey_is_that_of_its_luminance() -> None:
@@ -75,7 +82,8 @@ def test_the_extractor_sees_of_a_composed_image_what_the_optimiser_foresaw(name:
 )
 def test_rows_are_scaled_as_by_torch(source: int, target: int) -> None:
     columns = torch.rand(1, source, 5)
-    scaled = torch.from_numpy(row_weights(source, target)) @ columns
+    rows = columns[0].T[..., np.newaxis].contiguous().numpy()  # the kernel scales the other side
+    scaled = torch.from_numpy(columns_scaled(rows, target))[..., 0].T[np.newaxis]
     assert torch.allclose(scaled, resize(columns, target, 5), atol=1e-5)
 
 
@@ -233,7 +241,7 @@ def test_the_difference_of_colours_agrees_with_scikit_image() -> None:
     one, other = (random.uniform((0, -90, -90), (100, 90, 90), (500, 3)) for _ in range(2))
     near = one + random.normal(0, 2, one.shape)
     for second in (other, near, one * (1, 0, 0)):
-        ours = ciede2000(torch.from_numpy(one.T), torch.from_numpy(second.T)).numpy()
+        ours = ciede2000(np.ascontiguousarray(one.T, np.float32), np.ascontiguousarray(second.T, np.float32))
         assert ours == pytest.approx(deltaE_ciede2000(one, second), abs=1e-4)
 
 

@@ -19,7 +19,19 @@ from tasks.errors import AiiError, InvalidRequest, Unavailable, kinds
 from tasks.messages import QueryOptions, validated
 from tests.stack import aii as run
 
-HEAVY = ("torch", "torchvision", "faiss", "numpy", "PIL", "matplotlib", "celery", "redis", "obstore", "pydantic")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "faiss",
+    "numpy",
+    "numba",
+    "PIL",
+    "matplotlib",
+    "celery",
+    "redis",
+    "obstore",
+    "pydantic",
+)
 
 
 def program(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

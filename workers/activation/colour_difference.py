@@ -7,8 +7,11 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from numba import float32, void
 
+from workers.images.compiled import Number, array, compiled, part_of_kernel
+from workers.images.roots import cube_root, fifth_root
+from workers.images.scaling import Floats
 from workers.images.tensors import to_input
 
 __all__ = ["ciede2000", "visible_difference"]
@@ -17,12 +20,15 @@ __all__ = ["ciede2000", "visible_difference"]
 # eye hardly sees finer differences of colour, which noise is full of.
 _SIDE: Final = 96
 _PERCENTILE: Final = 99.0
-_TO_XYZ: Final = (
-    (0.4124564, 0.3575761, 0.1804375),
-    (0.2126729, 0.7151522, 0.0721750),
-    (0.0193339, 0.1191920, 0.9503041),
+_TO_XYZ: Final = np.array(
+    [
+        (0.4124564, 0.3575761, 0.1804375),
+        (0.2126729, 0.7151522, 0.0721750),
+        (0.0193339, 0.1191920, 0.9503041),
+    ],
+    np.float32,
 )
-_WHITE: Final = (0.95047, 1.0, 1.08883)
+_WHITE: Final = np.array([0.95047, 1.0, 1.08883], np.float32)
 
 
 def visible_difference(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> float:
@@ -31,40 +37,105 @@ def visible_difference(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint
 
     PSNR and SSIM do not tell a faint, wide patch of colour in a dark sky from noise of the same energy; this does.
     """
-    differences = ciede2000(_lab(to_input(first, _SIDE)), _lab(to_input(second, _SIDE)))
-    return float(np.percentile(differences.numpy(), _PERCENTILE))
+    one, other = (_lab(to_input(pixels, _SIDE).numpy().reshape(3, -1)) for pixels in (first, second))
+    return float(np.percentile(ciede2000(one, other), _PERCENTILE))
 
 
-def _lab(image: torch.Tensor) -> torch.Tensor:
-    """(3, H, W) sRGB in [0, 1] → CIELAB under D65."""
-    linear = torch.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
-    xyz = torch.einsum("ij,jhw->ihw", torch.tensor(_TO_XYZ), linear) / torch.tensor(_WHITE)[:, None, None]
-    f = torch.where(xyz > 216 / 24389, xyz.clamp(min=1e-9) ** (1 / 3), (24389 / 27 * xyz + 16) / 116)
-    return torch.stack([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+def ciede2000(first: Floats, second: Floats) -> Floats:
+    """Of two images (3, N) float32 in CIELAB: (N,) for every pixel."""
+    differences = np.empty(first.shape[1], np.float32)
+    _differences(first, second, differences)
+    return differences
 
 
-def ciede2000(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Of two images (3, …) in CIELAB, for every pixel; names as in the paper."""
-    chroma = (torch.hypot(first[1], first[2]) + torch.hypot(second[1], second[2])) / 2
+def _lab(image: Floats) -> Floats:
+    """(3, N) sRGB in [0, 1] → CIELAB under D65."""
+    lab = np.empty_like(image)
+    _to_lab(image, lab)
+    return lab
+
+
+@compiled(void(array(float32, 2), array(float32, 2, written=True)))
+def _to_lab(image: Floats, lab: Floats) -> None:
+    for i in range(image.shape[1]):
+        red, green, blue = _linear(image[0, i]), _linear(image[1, i]), _linear(image[2, i])
+        x, y, z = _f(0, red, green, blue), _f(1, red, green, blue), _f(2, red, green, blue)
+        lab[0, i] = np.float32(116) * y - np.float32(16)
+        lab[1, i] = np.float32(500) * (x - y)
+        lab[2, i] = np.float32(200) * (y - z)
+
+
+@part_of_kernel
+def _linear(value: Number) -> Number:
+    """sRGB's transfer function: a power of 2.4 but near black."""
+    base = (value + np.float32(0.055)) * np.float32(1 / 1.055)
+    root = fifth_root(base)
+    power = base * base * root * root
+    return power if value > np.float32(0.04045) else value * np.float32(1 / 12.92)
+
+
+@part_of_kernel
+def _f(row: int, red: Number, green: Number, blue: Number) -> Number:
+    """CIELAB's function of one of X, Y and Z in parts of white's: a cube root but near black."""
+    part = (_TO_XYZ[row, 0] * red + _TO_XYZ[row, 1] * green + _TO_XYZ[row, 2] * blue) / _WHITE[row]
+    near_black = (np.float32(24389 / 27) * part + np.float32(16)) * np.float32(1 / 116)
+    return cube_root(part) if part > np.float32(216 / 24389) else near_black
+
+
+@compiled(void(array(float32, 2), array(float32, 2), array(float32, 1, written=True)))
+def _differences(first: Floats, second: Floats, differences: Floats) -> None:
+    """See :func:`ciede2000`."""
+    for i in range(len(differences)):
+        differences[i] = _difference(first[0, i], first[1, i], first[2, i], second[0, i], second[1, i], second[2, i])
+
+
+@part_of_kernel
+def _difference(l1: Number, a1: Number, b1: Number, l2: Number, a2: Number, b2: Number) -> Number:
+    """Of two colours; names as in the paper, and in double precision, since colours that are compared are near."""
+    chroma = (_length(a1, b1) + _length(a2, b2)) / 2
     g = 1.5 - 0.5 * _saturation(chroma)
-    a1, a2 = first[1] * g, second[1] * g
-    c1, c2 = torch.hypot(a1, first[2]), torch.hypot(a2, second[2])
-    h1, h2 = torch.atan2(first[2], a1), torch.atan2(second[2], a2)
-    turn = torch.remainder(h2 - h1 + math.pi, 2 * math.pi) - math.pi
-    colourless = c1 * c2 == 0
-    turn = torch.where(colourless, 0.0, turn)
-    hue = torch.where(colourless, h1 + h2, torch.remainder(h1 + turn / 2, 2 * math.pi))
-    lightness, c = (first[0] + second[0]) / 2, (c1 + c2) / 2
-    t = 1 - 0.17 * torch.cos(hue - math.radians(30)) + 0.24 * torch.cos(2 * hue)
-    t += 0.32 * torch.cos(3 * hue + math.radians(6)) - 0.20 * torch.cos(4 * hue - math.radians(63))
+    c1, c2 = _length(a1 * g, b1), _length(a2 * g, b2)
+    h1, h2 = math.atan2(b1, a1 * g), math.atan2(b2, a2 * g)
+    turn = _wrapped(h2 - h1) if c1 * c2 else 0.0
+    hue = h1 + turn / 2 if c1 * c2 else h1 + h2
+    lightness, c = (l1 + l2) / 2, (c1 + c2) / 2
     offset2 = (lightness - 50) ** 2
-    dl = (second[0] - first[0]) / (1 + 0.015 * offset2 / torch.sqrt(20 + offset2))
+    dl = (l2 - l1) / (1 + 0.015 * offset2 / math.sqrt(20 + offset2))
     dc = (c2 - c1) / (1 + 0.045 * c)
-    dh = 2 * torch.sqrt(c1 * c2) * torch.sin(turn / 2) / (1 + 0.015 * c * t)
-    angle = math.radians(60) * torch.exp(-(((torch.rad2deg(hue) - 275) / 25) ** 2))
-    rotation = -2 * _saturation(c) * torch.sin(angle)
-    return torch.sqrt((dl**2 + dc**2 + dh**2 + rotation * dc * dh).clamp(min=0))
+    dh = 2 * math.sqrt(c1 * c2) * math.sin(turn / 2) / (1 + 0.015 * c * _t(hue))
+    from_blue = math.degrees(hue if hue >= 0 else hue + 2 * math.pi) - 275
+    angle = math.radians(60) * math.exp(-((from_blue / 25) ** 2))
+    rotation = -2 * _saturation(c) * math.sin(angle)
+    return math.sqrt(max(dl**2 + dc**2 + dh**2 + rotation * dc * dh, 0.0))
 
 
-def _saturation(chroma: torch.Tensor) -> torch.Tensor:
-    return torch.sqrt(chroma**7 / (chroma**7 + 25.0**7))
+@part_of_kernel
+def _wrapped(angle: Number) -> Number:
+    """An angle within two turns, in [-π, π]; a remainder would take longer than a cosine."""
+    if angle > math.pi:
+        angle -= 2 * math.pi
+    return angle + 2 * math.pi if angle < -math.pi else angle
+
+
+@part_of_kernel
+def _t(hue: Number) -> Number:
+    """1 - 0.17 cos(h - 30°) + 0.24 cos 2h + 0.32 cos(3h + 6°) - 0.20 cos(4h - 63°), with two calls of the mathematical
+    library instead of four."""
+    cos, sin = math.cos(hue), math.sin(hue)
+    cos2, sin2 = cos * cos - sin * sin, 2 * sin * cos
+    cos3, sin3 = cos2 * cos - sin2 * sin, sin2 * cos + cos2 * sin
+    cos4, sin4 = cos2 * cos2 - sin2 * sin2, 2 * sin2 * cos2
+    first = -0.17 * (cos * math.cos(math.radians(30)) + sin * math.sin(math.radians(30))) + 0.24 * cos2
+    third = 0.32 * (cos3 * math.cos(math.radians(6)) - sin3 * math.sin(math.radians(6)))
+    return 1 + first + third - 0.20 * (cos4 * math.cos(math.radians(63)) + sin4 * math.sin(math.radians(63)))
+
+
+@part_of_kernel
+def _length(a: Number, b: Number) -> Number:
+    return math.sqrt(a * a + b * b)
+
+
+@part_of_kernel
+def _saturation(chroma: Number) -> Number:
+    power = chroma**7
+    return math.sqrt(power / (power + 25.0**7))

@@ -10,12 +10,16 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from numba import float32, int64, uint8, uint16, void
 
 from workers.activation.jnd import CHANNEL_WEIGHTS, REACH, jnd_map
 from workers.activation.quality import Pixels
 from workers.activation.scale import round_trip_matrix
+from workers.images.compiled import Number, array, compiled, native, part_of_kernel
 from workers.images.model import Samples
-from workers.images.tensors import Floats, Shrinking, as_input, floats, luminance, resize, row_weights, strips
+from workers.images.scaling import Floats, Shrinking, band, columns_scaled
+from workers.images.strips import strips
+from workers.images.tensors import as_input, luminance
 
 __all__ = ["Attenuation", "PreparedImage", "compose", "prepare"]
 
@@ -26,6 +30,7 @@ _ONE_LEVEL: Final = np.full((1, 1), 1 / 255, np.float32)
 _LUMINANCE: Final = math.sqrt(sum(weight**2 for weight in CHANNEL_WEIGHTS) / 3)
 # Ink that lies on black shows less: its change is enlarged by this much at most.
 _MOST_INK: Final = 4.0
+_NO_TONE: Final = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -84,14 +89,13 @@ def _shrunk(pixels: Pixels, size: int, attenuation: Attenuation) -> tuple[torch.
     visibility = np.empty((height, width), np.float32) if by_pixel else _ONE_LEVEL
     for rows in strips(height, width):
         seen = slice(max(0, rows.start - REACH), min(height, rows.stop + REACH))
-        values, above = floats(pixels[seen]), rows.start - seen.start
-        here = slice(above, above + rows.stop - rows.start)
-        image.add(rows, values[here])
+        above = rows.start - seen.start
+        image.add(rows, pixels[rows])
         if by_pixel:
-            visibility[rows] = jnd_map(luminance(values))[here]
+            visibility[rows] = jnd_map(luminance(pixels[seen]))[above : above + rows.stop - rows.start]
             small.add(rows, visibility[rows])
     one_level = torch.from_numpy(_ONE_LEVEL).expand(1, size, size)
-    return as_input(image), visibility, small.square() if by_pixel else one_level
+    return as_input(image), visibility, torch.from_numpy(small.square())[None, ..., 0] if by_pixel else one_level
 
 
 def compose(
@@ -109,43 +113,118 @@ def compose(
         tone: for samples that are not in sRGB, by how much one of each level changes for one level of sRGB; see
             :class:`workers.images.model.DecodedImage`. Other primaries than sRGB's are taken for them.
         bands: rows of which alone the result consists, one band below the other; all by default.
+
+    Raises:
+        ValueError: samples, or tone, are not of the shape that belongs to `prepared`.
     """
     height, width = samples.shape[:2]
+    _check(samples, prepared, tone)
     most = int(np.iinfo(samples.dtype).max)
     weights = torch.tensor(prepared.weights)[:, None, None] * (most * strength)
-    planes = resize((change * weights)[: 1 if samples.ndim == 2 else 3], change.shape[1], width)
-    wide = planes.permute(1, 2, 0).contiguous().numpy()
-    bands = list(bands or strips(height, width))
-    result = np.empty((sum(rows.stop - rows.start for rows in bands), *samples.shape[1:]), samples.dtype)
-    weights_of_rows, top = row_weights(len(wide), height), 0
+    planes = (change * weights)[: 1 if samples.ndim == 2 else 3]
+    wide, down = columns_scaled(planes.permute(1, 2, 0).numpy(), width), band(change.shape[1], height)
+    bands = list(bands or [slice(0, height)])
+    shape = (sum(rows.stop - rows.start for rows in bands), *samples.shape[1:])
+    result = np.empty(shape, samples.dtype.newbyteorder("="))
+    top = 0
     for rows in bands:
-        changed = _rows_enlarged(wide, weights_of_rows[rows])
+        part = native(samples[rows])
         visibility = prepared.visibility if prepared.visibility.size == 1 else prepared.visibility[rows]
-        changed *= np.repeat(visibility, changed.shape[2], axis=1).reshape(len(visibility), -1, changed.shape[2])
-        part = samples[rows].reshape(len(changed), width, -1)
-        if part.shape[2] == 4:
-            changed = _as_inks(part, changed, most)
-        elif tone is not None:
-            changed *= tone[(part * (255 / most)).astype(np.int64)]
-        changed += part
-        np.rint(changed, out=changed)
-        np.clip(changed, 0, most, out=changed)
-        result[top : top + len(changed)] = changed.reshape(-1, *result.shape[1:])
-        top += len(changed)
+        changed = result[top : top + len(part)].reshape(len(part), width, -1)
+        _change(part.reshape(changed.shape), wide, down.first[rows], down.weights[rows], visibility,
+                _NO_TONE if tone is None else tone, changed)  # fmt: skip
+        top += len(part)
     return result
 
 
-def _as_inks(inks: Samples, change: Floats, most: int) -> Floats:
-    """How inks (h, W, 4) change so that red, green and blue change by (h, W, 3), by the plain formula: each is the
-    white that its ink and black leave."""
-    left = np.maximum(most - floats(inks[..., 3:]), most / _MOST_INK)
-    return np.dstack([change * (-most / left), np.zeros_like(left)])
+def _check(samples: Samples, prepared: PreparedImage, tone: Floats | None) -> None:
+    """A kernel would read beyond what it is given."""
+    of_one_size = prepared.visibility.shape in {(1, 1), samples.shape[:2]}
+    if not of_one_size or samples.shape[2:] not in {(), (3,), (4,)} or (tone is not None and tone.shape != (256,)):
+        raise ValueError(f"expected samples and a tone that fit {prepared.visibility.shape}, got {samples.shape}")
 
 
-def _rows_enlarged(image: Floats, weights: Floats) -> Floats:
-    """Some rows (h, W, C) of an image (S, W, C) after it is scaled in height, by their weights (h, S) of
-    :func:`row_weights`."""
-    used = np.flatnonzero(weights.any(axis=0))
-    first, last = used[0], used[-1] + 1
-    enlarged: Floats = weights[:, first:last] @ image[first:last].reshape(last - first, -1)
-    return enlarged.reshape(len(enlarged), *image.shape[1:])
+_BY_SAMPLES: Final = tuple(
+    void(array(kind, 3), array(float32, 3), array(int64, 1), array(float32, 2), array(float32, 2), array(float32, 1),
+         array(kind, 3, written=True))
+    for kind in (uint8, uint16)
+)  # fmt: skip
+
+
+@compiled(*_BY_SAMPLES)
+def _change(
+    samples: Samples, wide: Floats, first: npt.NDArray[np.int64], weights: Floats, visibility: Floats,
+    tone: Floats, changed: Samples,
+) -> None:  # fmt: skip
+    """Write into `changed` what :func:`compose` makes of some rows (h, W, C) of samples.
+
+    Args:
+        wide: (S, W, C) the change in levels of the samples, enlarged in width; of inks, without black.
+        first, weights: the band that enlarges it in height: (h,) and (h, taps).
+        visibility: (h, W) or (1, 1).
+        tone: (levels,), or of no length.
+    """
+    most = np.float32(np.iinfo(samples.dtype).max)
+    values = wide.shape[1] * wide.shape[2]
+    rows, change = wide.reshape(len(wide), values), np.empty(values, np.float32)
+    for y in range(len(samples)):
+        _enlarge(rows, first[y], weights[y], change)
+        _attenuate(change, visibility[min(y, len(visibility) - 1)])
+        if samples.shape[2] == 4:
+            _change_inks(samples[y], change, most, changed[y])
+            continue
+        if len(tone):
+            _to_tone(change, samples[y].reshape(values), tone)
+        _add(samples[y].reshape(values), change, most, changed[y].reshape(values))
+
+
+@part_of_kernel
+def _enlarge(rows: Floats, first: int, weights: Floats, into: Floats) -> None:
+    """A row (N,) between some of the rows (S, N), from `first` on, by their weights (taps,)."""
+    for x in range(len(into)):
+        into[x] = rows[first, x] * weights[0]
+    for tap in range(1, len(weights)):
+        for x in range(len(into)):
+            into[x] += rows[first + tap, x] * weights[tap]
+
+
+@part_of_kernel
+def _attenuate(change: Floats, visibility: Floats) -> None:
+    """A row (W × C,) by the visibility of its pixels, (W,) or (1,)."""
+    if len(visibility) == 1:
+        change *= visibility[0]
+    elif len(change) == len(visibility):
+        change *= visibility
+    else:  # three channels; as many as are written out here, so that several pixels are done at a time
+        for x in range(len(visibility)):
+            change[3 * x] *= visibility[x]
+            change[3 * x + 1] *= visibility[x]
+            change[3 * x + 2] *= visibility[x]
+
+
+@part_of_kernel
+def _to_tone(change: Floats, samples: Samples, tone: Floats) -> None:
+    """A change of levels of sRGB (N,) to one of samples (N,) that are in other tones."""
+    levels = 255 / np.iinfo(samples.dtype).max
+    for x in range(len(change)):
+        change[x] *= tone[int(samples[x] * levels)]
+
+
+@part_of_kernel
+def _add(samples: Samples, change: Floats, most: Number, changed: Samples) -> None:
+    """A row of samples (N,) and their change, rounded."""
+    for x in range(len(samples)):
+        value = np.rint(np.float32(samples[x]) + change[x])
+        changed[x] = np.int32(min(max(value, np.float32(0)), most))
+
+
+@part_of_kernel
+def _change_inks(inks: Samples, change: Floats, most: Number, changed: Samples) -> None:
+    """Inks (W, 4) such that red, green and blue change by (W × 3,), by the plain formula: each is the white that its
+    ink and black leave."""
+    for x in range(len(inks)):
+        left = max(most - np.float32(inks[x, 3]), most / np.float32(_MOST_INK))
+        for ink in range(3):
+            value = np.rint(np.float32(inks[x, ink]) - change[3 * x + ink] * (most / left))
+            changed[x, ink] = np.int32(min(max(value, np.float32(0)), most))
+        changed[x, 3] = inks[x, 3]

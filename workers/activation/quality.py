@@ -7,17 +7,20 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from numba import float32, float64, int64, types, uint8, uint16, void
 
 from tasks.results import Quality
 from workers.activation.colour_difference import visible_difference
-from workers.images.tensors import Floats, luminance, strips
+from workers.images.compiled import Number, array, compiled, native, part_of_kernel
+from workers.images.model import Samples
+from workers.images.scaling import Floats
+from workers.images.tensors import check_colours, luminance
 
 Pixels = npt.NDArray[np.uint8]
 _RADIUS: Final = 5
 _BELL: Final = [math.exp(-((i - _RADIUS) ** 2) / (2 * 1.5**2)) for i in range(2 * _RADIUS + 1)]
-_WINDOW: Final = [value / sum(_BELL) for value in _BELL]
-_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+_WINDOW: Final = np.array([value / sum(_BELL) for value in _BELL], np.float32)
+_C1, _C2 = np.float32((0.01 * 255) ** 2), np.float32((0.03 * 255) ** 2)
 
 
 def quality(original: Pixels, protected: Pixels) -> Quality:
@@ -37,14 +40,47 @@ def psnr_db(original: Pixels, protected: Pixels) -> float:
 
 
 def _errors(original: Pixels, protected: Pixels) -> tuple[float, int]:
-    """The mean of the squared differences, and the largest one; strip by strip, in the processor's cache."""
-    total, largest = 0.0, 0
-    for rows in strips(*original.shape[:2]):
-        difference = (protected[rows].astype(np.int16) - original[rows]).ravel()
-        largest = max(largest, int(difference.max()), -int(difference.min()))
-        exact = difference.astype(np.float32)
-        total += float(exact @ exact)
+    """The mean of the squared differences, and the largest one."""
+    check_colours(original, protected)
+    total, largest = _differences(
+        np.ascontiguousarray(original).reshape(-1), np.ascontiguousarray(protected).reshape(-1)
+    )
     return total / original.size, largest
+
+
+@compiled(types.UniTuple(int64, 2)(array(uint8, 1), array(uint8, 1)))
+def _differences(first: Pixels, second: Pixels) -> tuple[Number, Number]:
+    """The sum of the squared differences of two images (N,), and the largest one."""
+    total = lowest = highest = np.int64(0)
+    for i in range(len(first)):
+        difference = np.int64(second[i]) - np.int64(first[i])
+        total += difference * difference
+        lowest, highest = min(lowest, difference), max(highest, difference)
+    return total, max(highest, -lowest)
+
+
+def kept_share(original: Samples, meant: Samples, published: Samples) -> float:
+    """How much of a change is in what was published, along the change itself: 1 for all of it, and where there is none.
+
+    Args:
+        original, meant, published: samples of one shape, and of 8 or 16 bits.
+    """
+    if not original.shape == meant.shape == published.shape:
+        raise ValueError(f"expected samples of one shape, got {original.shape}, {meant.shape} and {published.shape}")
+    change, kept = _energies(*(native(samples).reshape(-1) for samples in (original, meant, published)))
+    return kept / change if change else 1.0
+
+
+@compiled(*(types.UniTuple(int64, 2)(*(array(kind, 1),) * 3) for kind in (uint8, uint16)))
+def _energies(original: Samples, meant: Samples, published: Samples) -> tuple[Number, Number]:
+    """Of three arrays (N,): the sum of the squares of the change, and of its products with what is left of it."""
+    change = kept = np.int64(0)
+    for i in range(len(original)):
+        start = np.int64(original[i])
+        wanted, left = np.int64(meant[i]) - start, np.int64(published[i]) - start
+        change += wanted * wanted
+        kept += wanted * left
+    return change, kept
 
 
 def luminance_psnr_db(original: Pixels, protected: Pixels) -> float:
@@ -66,44 +102,89 @@ def ssim(first: Pixels, second: Pixels) -> float:
     Our own few lines, because scikit-image's would bring that library and SciPy into every worker; a test holds the two
     against each other.
     """
+    check_colours(first, second)
     factor = max(1, round(min(first.shape[:2]) / 256))
     shrunk = [_shrunk(pixels, factor) for pixels in (first, second)]
     if min(shrunk[0].shape) <= 2 * _RADIUS:
         shrunk = [np.pad(image, _RADIUS, mode="edge") for image in shrunk]
-    return float(_similarity(*shrunk).mean(dtype=torch.float64))
+    return float(_similarity(*shrunk))
 
 
 def _shrunk(pixels: Pixels, factor: int) -> Floats:
     """The luminance (H, W) of means of squares; what does not fill a square at the right and the bottom is left out."""
-    height, width = (side // factor for side in pixels.shape[:2])
-    rows = pixels[: height * factor, : width * factor].reshape(height, factor, -1)
-    sums = rows[:, 0].astype(np.uint16)  # holds what 257 rows add up to, of an image 65,000 pixels wide
-    for i in range(1, factor):
-        sums += rows[:, i]
-    columns = luminance(sums.reshape(height, width * factor, 3)).reshape(height, width, factor)
-    means = columns[..., 0]
-    for i in range(1, factor):
-        means = means + columns[..., i]
-    return means / np.float32(factor**2)
+    means = np.empty((len(pixels) // factor, pixels.shape[1] // factor), np.float32)
+    _mean_luminance(native(pixels), factor, means)
+    return means
 
 
-def _similarity(first: Floats, second: Floats) -> torch.Tensor:
-    """For every place of the window within two images (H, W)."""
-    a, b = torch.from_numpy(first), torch.from_numpy(second)
-    mean_a, mean_b, squares, product = (_gaussian(m) for m in (a, b, a * a + b * b, a * b))
-    means, mean_squares = mean_a * mean_b, mean_a * mean_a + mean_b * mean_b
-    brightness = (2 * means + _C1) / (mean_squares + _C1)
-    structure = (2 * (product - means) + _C2) / (squares - mean_squares + _C2)
-    return brightness * structure
+@compiled(void(array(uint8, 3), int64, array(float32, 2, written=True)))
+def _mean_luminance(pixels: Pixels, factor: int, means: Floats) -> None:
+    height, width = means.shape
+    sums, levels = np.empty(3 * width * factor, np.float32), np.empty(width * factor, np.float32)
+    for y in range(height):
+        sums[:] = np.float32(0)
+        for row in range(y * factor, (y + 1) * factor):
+            values = pixels[row].reshape(3 * pixels.shape[1])
+            for i in range(len(sums)):
+                sums[i] += np.float32(values[i])
+        for x in range(len(levels)):
+            red, green, blue = sums[3 * x], sums[3 * x + 1], sums[3 * x + 2]
+            levels[x] = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+        for x in range(width):
+            total = np.float32(0)
+            for i in range(x * factor, (x + 1) * factor):
+                total += levels[i]
+            means[y, x] = total / np.float32(factor * factor)
 
 
-def _gaussian(image: torch.Tensor) -> torch.Tensor:
-    """Blur (H, W), without padding. Sums of slices, since a convolution of one channel is slow."""
-    height, width = (extent - 2 * _RADIUS for extent in image.shape)
-    rows = image[:height] * _WINDOW[0]
-    for i, weight in enumerate(_WINDOW[1:], start=1):
-        rows.add_(image[i : i + height], alpha=weight)
-    blurred = rows[:, :width] * _WINDOW[0]
-    for i, weight in enumerate(_WINDOW[1:], start=1):
-        blurred.add_(rows[:, i : i + width], alpha=weight)
-    return blurred
+@compiled(float64(array(float32, 2), array(float32, 2)))
+def _similarity(first: Floats, second: Floats) -> float:
+    """The mean over every place of the window within two images (H, W)."""
+    height, width = len(first) - 2 * _RADIUS, first.shape[1] - 2 * _RADIUS
+    columns, row = np.empty((4, first.shape[1]), np.float32), np.empty((4, width), np.float32)
+    total = 0.0
+    for y in range(height):
+        _blur_down(first[y : y + 2 * _RADIUS + 1], second[y : y + 2 * _RADIUS + 1], columns)
+        _blur_across(columns, row)
+        total += _row_similarity(row)
+    return float(total / (height * width))
+
+
+@part_of_kernel
+def _blur_down(first: Floats, second: Floats, blurred: Floats) -> None:
+    """Eleven rows (11, W) of two images, and what is made of them, weighted by the window: (4, W) of the first, of the
+    second, of the sum of their squares, and of their product."""
+    blurred[:] = np.float32(0)
+    mean_a, mean_b, squares, product = blurred[0], blurred[1], blurred[2], blurred[3]
+    for i in range(len(first)):
+        weight = _WINDOW[i]
+        for x in range(first.shape[1]):
+            a, b = first[i, x], second[i, x]
+            mean_a[x] += weight * a
+            mean_b[x] += weight * b
+            squares[x] += weight * (a * a + b * b)
+            product[x] += weight * (a * b)
+
+
+@part_of_kernel
+def _blur_across(columns: Floats, blurred: Floats) -> None:
+    """(4, W + 10) → (4, W)."""
+    for k in range(4):
+        row, source = blurred[k], columns[k]
+        row[:] = np.float32(0)
+        for i in range(len(_WINDOW)):
+            for x in range(len(row)):
+                row[x] += _WINDOW[i] * source[x + i]
+
+
+@part_of_kernel
+def _row_similarity(blurred: Floats) -> Number:
+    """The sum over a row, of (4, W) as :func:`_blur_down` names them."""
+    total = 0.0
+    for x in range(blurred.shape[1]):
+        mean_a, mean_b, squares, product = blurred[0, x], blurred[1, x], blurred[2, x], blurred[3, x]
+        means, mean_squares = mean_a * mean_b, mean_a * mean_a + mean_b * mean_b
+        brightness = (np.float32(2) * means + _C1) / (mean_squares + _C1)
+        structure = (np.float32(2) * (product - means) + _C2) / (squares - mean_squares + _C2)
+        total += brightness * structure
+    return total

@@ -14,7 +14,7 @@ from tasks.errors import LeaseLost, UnsupportedFormat
 from tasks.messages import ActivationOptions
 from workers.activation.compose import PreparedImage, compose, prepare
 from workers.activation.engine import Activated, Work, always
-from workers.activation.quality import psnr_db
+from workers.activation.quality import kept_share, psnr_db
 from workers.activation.verification import CodeFit, is_verified
 from workers.device.device import Device
 from workers.images import DecodedImage, EncodedImage, Limits, decode, encode
@@ -152,8 +152,8 @@ class Protector:
         _, decoded = self._encoded(samples, part, coding, watch)
         with watch.stage("verify"):
             inside = _inside(bands)
-            kept = _kept(part.original.samples[inside], samples[inside], decoded.samples[inside])
-        return min(1 / kept, _MOST_COMPENSATION) if kept < _ALL_KEPT else 1.0
+            kept = kept_share(part.original.samples[inside], samples[inside], decoded.samples[inside])
+        return min(1 / max(kept, 1 / _MOST_COMPENSATION), _MOST_COMPENSATION) if kept < _ALL_KEPT else 1.0
 
     def _passive(self, draft: _Draft, coding: Coding, watch: Stopwatch) -> Protected:
         encoded, decoded = self._encoded(draft.original.samples, draft, coding, watch)
@@ -197,14 +197,6 @@ def _inside(bands: Sequence[slice]) -> NDArray[np.intp]:
     with the next band's, which would look like a loss."""
     edges = np.cumsum([0, *(band.stop - band.start for band in bands)])
     return np.concatenate([np.arange(first + 1, end - 1) for first, end in pairwise(edges)])
-
-
-def _kept(original: Samples, meant: Samples, published: Samples) -> float:
-    """How much of a change is in what was published: 1 for all, along the change itself."""
-    start = original.astype(np.float32)
-    change, kept = (meant - start).ravel(), (published - start).ravel()
-    energy = float(change @ change)
-    return max(float(change @ kept) / energy, 1 / _MOST_COMPENSATION) if energy else 1.0
 
 
 def _coding_of(original: DecodedImage, options: ActivationOptions) -> Coding:
