@@ -14,7 +14,7 @@ import numpy.typing as npt
 from workers.index.codec.codec import Codes, Positions
 from workers.index.codec.family import Family
 
-__all__ = ["ListsBehindEachOther", "MappedLists"]
+__all__ = ["ListsBehindEachOther", "MappedLists", "memory_of"]
 
 _BYTES: Final = 8  # of a position
 _EACH_BYTE: Final = np.arange(_BYTES)
@@ -34,7 +34,7 @@ class MappedLists:
     def __init__(self, index: Any) -> None:
         self._index = index  # which keeps its lists
         inner = Family(index).inner
-        self.lists, self._code_size = inner.invlists, int(inner.code_size)
+        self.lists, self.code_size = inner.invlists, int(inner.code_size)  # without the cell's number
 
     @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
@@ -44,19 +44,23 @@ class MappedLists:
     @cached_property
     def addresses(self) -> npt.NDArray[np.int64]:
         """Where in this process' memory the positions of each list's entries begin; 0 for a list without any."""
-        sizes, capacities, offsets = self._table.T
-        addresses: npt.NDArray[np.int64] = int(self._mapped.ptr) + offsets + self._code_size * capacities
-        return np.where(sizes > 0, addresses, 0)
+        return np.where(self.sizes > 0, self.codes + self.code_size * self._table[:, 1], 0)
+
+    @cached_property
+    def codes(self) -> npt.NDArray[np.int64]:
+        """Where in this process' memory the codes of each list's entries begin."""
+        addresses: npt.NDArray[np.int64] = int(self._mapped.ptr) + self._table[:, 2]
+        return addresses
 
     def read(self, cells: range) -> tuple[Codes, Positions]:
         """The entries of neighbouring lists, one list's behind another's: codes (M, code_size) without the cell's
         number, and positions (M,)."""
         codes, positions = [self._file[:0]], [self._file[:0]]
         for size, capacity, start in self._table[cells.start : cells.stop].tolist():
-            middle = start + self._code_size * capacity
-            codes.append(self._file[start : start + self._code_size * size])
+            middle = start + self.code_size * capacity
+            codes.append(self._file[start : start + self.code_size * size])
             positions.append(self._file[middle : middle + _BYTES * size])
-        return np.concatenate(codes).reshape(-1, self._code_size), np.concatenate(positions).view("<i8")
+        return np.concatenate(codes).reshape(-1, self.code_size), np.concatenate(positions).view("<i8")
 
     @property
     def _mapped(self) -> Any:
@@ -82,12 +86,7 @@ class ListsBehindEachOther:
 
     def __init__(self, lists: Sequence[MappedLists]) -> None:
         self._lists = list(lists)
-        filled = [one for one in lists if one.addresses.any()]
-        self._first = min((int(one.addresses[one.addresses > 0].min()) for one in filled), default=0)
-        end = max((int((one.addresses + _BYTES * one.sizes).max()) for one in filled), default=0)
-        # From the first to the end of the last one, whatever lies between: only positions are read.
-        part = (ctypes.c_uint8 * (end - self._first)).from_address(self._first) if filled else b""
-        self._memory = np.frombuffer(memoryview(part), np.uint8)
+        self._memory, self._first = memory_of([(one.addresses, _BYTES * one.sizes) for one in lists])
 
     def at(self, cells: Positions, places: Positions) -> tuple[npt.NDArray[np.int64], Positions]:
         """Of the entries at some places (M,) of the lists of some cells (M,): the numbers of their indexes (M,), and
@@ -106,3 +105,20 @@ class ListsBehindEachOther:
         each_byte = (addresses - self._first + _BYTES * places)[:, None] + _EACH_BYTE
         positions: Positions = self._memory[each_byte].view("<i8")[:, 0]
         return positions
+
+
+def memory_of(
+    parts: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]],
+) -> tuple[npt.NDArray[np.uint8], int]:
+    """This process' memory from the first to the last of some parts, whatever lies between, and where it begins. Only
+    the parts may be read.
+
+    Args:
+        parts: where some of them begin, and their bytes; those without any are left out.
+    """
+    begun = np.concatenate([np.empty(0, np.int64), *(starts[sizes > 0] for starts, sizes in parts)])
+    ended = np.concatenate([np.empty(0, np.int64), *((starts + sizes)[sizes > 0] for starts, sizes in parts)])
+    if not len(begun):
+        return np.empty(0, np.uint8), 0
+    first, end = int(begun.min()), int(ended.max())
+    return np.frombuffer(memoryview((ctypes.c_uint8 * (end - first)).from_address(first)), np.uint8), first

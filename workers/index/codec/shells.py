@@ -10,6 +10,8 @@ from functools import cached_property
 from typing import Any, Final
 
 import faiss
+import numpy as np
+import numpy.typing as npt
 
 __all__ = ["Shells"]
 
@@ -45,6 +47,28 @@ class Shells:
     def empty(self) -> Any:
         """An index with a copy of that table, and no lists yet: what takes longest to make."""
         return self._copied(self._with_table)
+
+    @cached_property
+    def terms(self) -> npt.NDArray[np.float32] | None:
+        """That table, (C, 2048) float32, for each cell and each value of each of a code's eight bytes; None where the
+        codec has none, or other codes."""
+        index = self._with_table
+        if not isinstance(index, faiss.IndexIVFPQ) or index.use_precomputed_table != 1:
+            return None
+        if (index.pq.M, index.pq.nbits) != (8, 8):
+            return None
+        table = index.precomputed_table
+        return faiss.rev_swig_ptr(table.get(), table.size()).reshape(index.nlist, -1)  # type: ignore[no-any-return]
+
+    def inner_products(self, queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Of queries (Q, T) with what each byte of a code stands for, (Q, 2048); for a codec that has :attr:`terms`."""
+        products = np.empty((len(queries), 2_048), np.float32)
+        arrays, quantiser = map(faiss.swig_ptr, (queries, products)), self._inner.pq
+        if len(queries) == 1:  # in a third of the time
+            quantiser.compute_inner_prod_table(*arrays)
+        else:
+            quantiser.compute_inner_prod_tables(len(queries), *arrays)
+        return products
 
     def _copied(self, template: Any) -> Any:
         shell = faiss.clone_index(template)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import faiss
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from workers.index.codec.codec import Codec, Features, Positions, search
 from workers.index.codec.mapped_lists import ListsBehindEachOther, MappedLists
 from workers.index.codec.probes import Probe, ProbeBatch, batched, search_cells
+from workers.index.codec.scan import Scan
 
 __all__ = ["Found", "Stack", "columns", "merged"]
 
@@ -36,32 +37,30 @@ class Stack:
 
     def __init__(self, codec: Codec, indexes: Sequence[Any], lists: Sequence[MappedLists]) -> None:
         self._indexes = list(indexes)
-        self.index: Any = None  # of all entries; None where there is no cell, or no index, to search together
-        if lists:
-            self._stacked = _behind_each_other([one.lists for one in lists])
-            self.index = codec.shells.over(self._stacked)
-            self._lists = ListsBehindEachOther(lists)
+        # None where there is no cell, or no index, to search together.
+        self._together = _searched_together(codec, lists) if lists else None
+        self._lists = ListsBehindEachOther(lists)
 
     def parts(self) -> list[object]:
         """What takes long to free; see :meth:`workers.index.collection.generation.Generation.parts`."""
-        return [*self._indexes, self.index]
+        return [*self._indexes, self._together]
 
     def search(self, probes: Sequence[Probe], k: int) -> list[Found]:
         """For each probe, the `k` nearest entries; of equal distances, those of earlier indexes and positions first.
-        Where there are cells, all probes are searched for by one call of FAISS."""
-        if self.index is None:
+        Where there are cells, all probes are searched for by one call."""
+        if self._together is None:
             return [merged([self._each(probe, k)], k) for probe in probes]
-        return self._entries(batched(probes), k).of_each(len(probes))
+        return self._entries(self._together, batched(probes), k).of_each(len(probes))
 
     def search_inside(
         self, probes: Sequence[Probe], k: int, inner: Sequence[Probe], least: int
     ) -> tuple[list[Found], list[Found | None]]:
         """The same, and by the same search for each of these queries the nearest entries in fewer of its cells, `least`
         of them or more; None where that has to be searched for, since they are not among the `k` nearest."""
-        if self.index is None:
+        if self._together is None:
             return self.search(probes, k), [*self.search(inner, least)]
         batch, fewer = batched(probes), batched(inner)
-        entries, count = self._entries(batch, k), len(probes)
+        entries, count = self._entries(self._together, batch, k), len(probes)
         first = batch.cells[:, : fewer.cells.shape[1]]  # the nearest ones
         alike = ((fewer.cells == first) | (fewer.cells < 0)).all(axis=1)
         among = entries.chosen((fewer.cells[entries.rows] == entries.cells[:, None]).any(axis=1))
@@ -69,9 +68,9 @@ class Stack:
         pairs = zip(among.of_each(count), known.tolist(), strict=True)
         return entries.of_each(count), [found if is_known else None for found, is_known in pairs]
 
-    def _entries(self, probes: ProbeBatch, k: int) -> _Entries:
-        """What FAISS finds for many queries: by cell and place in the lists of all indexes."""
-        distances, labels = search_cells(self.index, probes, k, pairs=True)
+    def _entries(self, together: _Together, probes: ProbeBatch, k: int) -> _Entries:
+        """What is found for many queries: by cell and place in the lists of all indexes."""
+        distances, labels = together.search(probes, k)
         found = labels >= 0
         rows, labels, distances = found.nonzero()[0], labels[found], distances[found]
         cells = labels >> _PLACE_BITS
@@ -117,6 +116,27 @@ class _Entries(NamedTuple):
             (self.numbers[start:end], self.positions[start:end], self.distances[start:end])
             for start, end in pairwise([0, *ends])
         ]
+
+
+class _Together(Protocol):
+    """The lists of several indexes, each behind that of the index before, as they are searched."""
+
+    def search(self, probes: ProbeBatch, k: int) -> tuple[Features, npt.NDArray[np.int64]]:
+        """Distances (Q, k) of the nearest entries, nearest first, and their cells, in the upper 32 bits, with their
+        places in the list; −1 where there are fewer."""
+
+
+def _searched_together(codec: Codec, lists: Sequence[MappedLists]) -> _Together:
+    return _ByFaiss(codec, lists) if codec.shells.terms is None else Scan(codec.shells, lists)
+
+
+class _ByFaiss:
+    def __init__(self, codec: Codec, lists: Sequence[MappedLists]) -> None:
+        self._lists = _behind_each_other([one.lists for one in lists])
+        self._index = codec.shells.over(self._lists)
+
+    def search(self, probes: ProbeBatch, k: int) -> tuple[Features, npt.NDArray[np.int64]]:
+        return search_cells(self._index, probes, k, pairs=True)
 
 
 def _behind_each_other(lists: Sequence[Any]) -> Any:
