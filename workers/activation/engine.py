@@ -25,8 +25,8 @@ from workers.index.codec.target import Target
 __all__ = ["BATCH_IMAGES", "Activated", "Engine", "Work", "always"]
 
 # Most images optimised together, by the device's type. On a CPU larger batches fall out of its caches: ResNet-50 takes
-# 226 ms for an image of four, 259 ms for one of eight, 487 ms for one of sixteen. An H100 takes 3.8 ms for ten steps of
-# one of sixteen, 3.2 ms for one of 64: not worth four times the memory in each of the processes that share it.
+# 226 ms for an image of four, 259 ms for one of eight, 487 ms for one of sixteen. An H100 takes 3.7 ms for ten steps of
+# one of sixteen, 3.1 ms for one of 64: not worth four times the memory in each of the processes that share it.
 BATCH_IMAGES: Final = {"cpu": 4, "cuda": 16}
 # Of robust mode, where the options name neither steps nor a learning rate.
 _ROBUST_STEPS: Final = 4
