@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -191,56 +191,6 @@ def append(index: Any, codes: Codes) -> None:
     positions = np.arange(index.ntotal, index.ntotal + len(codes), dtype=np.int64)
     inner.add_sa_codes(np.ascontiguousarray(codes, dtype=np.uint8), positions)
     index.ntotal = inner.ntotal
-
-
-def codes_of(index: Any) -> Codes:
-    """The codes (N, code_size) uint8 of an index's entries, by position; the index may be mapped."""
-    family = Family(index)
-    if not family.has_cells:
-        return np.array(flat_codes(index))
-    codes = np.empty((index.ntotal, family.cell_size + family.inner.code_size), dtype=np.uint8)
-    for positions, number, listed in _codes_by_cell(family):
-        codes[positions, : family.cell_size] = number
-        codes[positions, family.cell_size :] = listed
-    return codes
-
-
-def code_at(index: Any, position: int) -> Codes:
-    """The code (code_size,) uint8 of one entry; IndexError when there is none at that position."""
-    (code,) = codes_at(index, np.array([position]))
-    return code  # type: ignore[no-any-return]
-
-
-def codes_at(index: Any, positions: Positions) -> Codes:
-    """The codes (M, code_size) uint8 of some entries, at positions (M,) int64, ascending; of a mapped index, no others
-    are read. IndexError when there is none at a position."""
-    family, left = Family(index), len(positions)
-    if not family.has_cells:
-        return np.array(flat_codes(index)[positions])
-    codes = np.empty((left, family.cell_size + family.inner.code_size), dtype=np.uint8)
-    for listed_at, number, listed in _codes_by_cell(family) if left else ():
-        places = positions.searchsorted(listed_at)
-        found = np.flatnonzero(positions[np.minimum(places, len(positions) - 1)] == listed_at)
-        codes[places[found], : family.cell_size] = number
-        codes[places[found], family.cell_size :] = listed[found]
-        left -= len(found)
-        if not left:
-            break
-    if left:
-        raise IndexError(f"{left} of {len(positions)} positions")
-    return codes
-
-
-def _codes_by_cell(family: Family) -> Iterator[tuple[Positions, Codes, Codes]]:
-    """Of each coarse cell that has entries: their positions (M,), the cell's number (cell_size,) and the rest of their
-    codes (M, code_size - cell_size), which are views of the index' memory, as are the positions."""
-    inner, cell_size = family.inner, family.cell_size
-    for cell in range(inner.nlist):
-        if count := inner.invlists.list_size(cell):
-            positions = faiss.rev_swig_ptr(inner.invlists.get_ids(cell), count)
-            listed = faiss.rev_swig_ptr(inner.invlists.get_codes(cell), count * inner.code_size)
-            number = np.frombuffer(cell.to_bytes(cell_size, "little"), dtype=np.uint8)
-            yield positions, number, listed.reshape(count, inner.code_size)
 
 
 def flat_codes(index: Any) -> Codes:

@@ -7,7 +7,7 @@ the sizes comes how many numbers they are. Numbers are uint64, little endian.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -18,16 +18,13 @@ import numpy.typing as npt
 
 from workers.index.codec.codec import Codec, Codes, Positions
 from workers.index.codec.kept import Kept
-from workers.index.codec.mapped_lists import MappedLists
+from workers.index.codec.mapped_lists import AT_ONCE, MappedLists, neighbours
 
 __all__ = ["LISTS", "numbers_of", "write_header", "write_lists"]
 
 # How a file of inverted lists begins; one of a whole index, as earlier versions wrote, begins with its class.
 LISTS: Final = b"ilar"
 _BUFFER: Final = 1 << 20
-# Entries. List by list, Python's lock is let go of thousands of times, each time too briefly for another thread to get
-# it before the last list is written: of 4,096 lists, after 50 ms.
-_AT_ONCE: Final = 1 << 16
 
 
 class _Source(Protocol):
@@ -43,7 +40,7 @@ class _Source(Protocol):
 
 
 def write_lists(
-    codec: Codec, parts: Sequence[tuple[Any, Kept]], codes: Codes, path: Path, at_once: int = _AT_ONCE
+    codec: Codec, parts: Sequence[tuple[Any, Kept]], codes: Codes, path: Path, at_once: int = AT_ONCE
 ) -> None:
     """Write the entries of some mapped indexes with cells that are kept, and then codes (N, code_size) at the next
     positions.
@@ -59,18 +56,12 @@ def write_lists(
     sizes = np.array([source.sizes for source in sources])
     with path.open("wb", buffering=_BUFFER) as file:
         write_header(file, sizes.sum(axis=0), codec.code_size - codec.cell_size)
-        for cells in _neighbours(sizes.sum(axis=0), at_once):
+        for cells in neighbours(sizes.sum(axis=0), at_once):
             some = sizes[:, cells.start : cells.stop]
             listed, positions = _merged([source.read(cells) for source in sources], some)
             for start, end in pairwise([0, *some.sum(axis=0).cumsum().tolist()]):
                 file.write(listed[start:end].data)
                 file.write(positions[start:end].data)
-
-
-def _neighbours(sizes: npt.NDArray[np.int64], at_once: int) -> Iterator[range]:
-    """All cells, as ranges of about so many entries, by the sizes (C,) of their lists."""
-    edges = sizes.cumsum().searchsorted(np.arange(at_once, sizes.sum(), at_once))
-    return (range(start, end) for start, end in pairwise(np.unique([0, *edges, len(sizes)]).tolist()))
 
 
 def _merged(read: Sequence[tuple[Codes, Positions]], sizes: npt.NDArray[np.int64]) -> tuple[Codes, Positions]:
@@ -108,11 +99,11 @@ class _Mapped:
     @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
         sizes = self._lists.sizes
-        return sizes if self._kept.all else np.concatenate(list(map(self._left, _neighbours(sizes, self._at_once))))
+        return sizes if self._kept.all else np.concatenate(list(map(self._left, neighbours(sizes, self._at_once))))
 
     def _left(self, cells: range) -> npt.NDArray[np.int64]:
         """How many are kept in each of some cells."""
-        kept = self._kept.mask[self._lists.read(cells)[1]]
+        kept = self._kept.mask[self._lists.positions(cells)]
         bounds = np.concatenate([[0], self._lists.sizes[cells.start : cells.stop].cumsum()])
         counts: npt.NDArray[np.int64] = np.diff(np.concatenate([[0], kept.cumsum()])[bounds])
         return counts

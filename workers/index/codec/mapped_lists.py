@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Final
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
-from workers.index.codec.codec import Codes, Positions
+from workers.index.codec.codec import Codes, Positions, flat_codes
 from workers.index.codec.family import Family
 
-__all__ = ["ListsBehindEachOther", "MappedLists", "memory_of"]
+__all__ = [
+    "AT_ONCE",
+    "ListsBehindEachOther",
+    "MappedLists",
+    "code_at",
+    "codes_at",
+    "codes_of",
+    "memory_of",
+    "neighbours",
+]
 
+# Entries. List by list, Python's lock is let go of thousands of times, each time too briefly for another thread to get
+# it before the last list is read: of 4,096 lists, after 50 ms.
+AT_ONCE: Final = 1 << 16
 _BYTES: Final = 8  # of a position
 _EACH_BYTE: Final = np.arange(_BYTES)
 
@@ -55,12 +68,22 @@ class MappedLists:
     def read(self, cells: range) -> tuple[Codes, Positions]:
         """The entries of neighbouring lists, one list's behind another's: codes (M, code_size) without the cell's
         number, and positions (M,)."""
-        codes, positions = [self._file[:0]], [self._file[:0]]
-        for size, capacity, start in self._table[cells.start : cells.stop].tolist():
-            middle = start + self.code_size * capacity
+        codes = [self._file[:0]]
+        for size, _, start in self._table[cells.start : cells.stop].tolist():
             codes.append(self._file[start : start + self.code_size * size])
-            positions.append(self._file[middle : middle + _BYTES * size])
-        return np.concatenate(codes).reshape(-1, self.code_size), np.concatenate(positions).view("<i8")
+        return np.concatenate(codes).reshape(-1, self.code_size), self.positions(cells)
+
+    def positions(self, cells: range) -> Positions:
+        """Their positions only."""
+        positions = [self._file[:0]]
+        for size, capacity, start in self._table[cells.start : cells.stop].tolist():
+            first = start + self.code_size * capacity
+            positions.append(self._file[first : first + _BYTES * size])
+        return np.concatenate(positions).view("<i8")
+
+    def numbers(self, cells: range) -> Positions:
+        """The cell of each of them, (M,)."""
+        return np.arange(cells.start, cells.stop).repeat(self.sizes[cells.start : cells.stop])
 
     @property
     def _mapped(self) -> Any:
@@ -79,6 +102,62 @@ class MappedLists:
         """All of the mapped file."""
         mapped = self._mapped
         return np.frombuffer((ctypes.c_uint8 * mapped.totsize).from_address(int(mapped.ptr)), np.uint8)
+
+
+def neighbours(sizes: npt.NDArray[np.int64], at_once: int = AT_ONCE) -> Iterator[range]:
+    """All cells, as ranges of about so many entries, by the sizes (C,) of their lists."""
+    edges = sizes.cumsum().searchsorted(np.arange(at_once, sizes.sum(), at_once))
+    return (range(start, end) for start, end in pairwise(np.unique([0, *edges, len(sizes)]).tolist()))
+
+
+def codes_of(index: Any) -> Codes:
+    """The codes (N, code_size) uint8 of a mapped index's entries, by position."""
+    family = Family(index)
+    if not family.has_cells:
+        return np.array(flat_codes(index))
+    lists, codes = MappedLists(index), _empty(family, index.ntotal)
+    for cells in neighbours(lists.sizes):
+        listed, positions = lists.read(cells)
+        _put(codes, positions, family, lists.numbers(cells), listed)
+    return codes
+
+
+def code_at(index: Any, position: int) -> Codes:
+    """The code (code_size,) uint8 of one entry; IndexError when there is none at that position."""
+    (code,) = codes_at(index, np.array([position]))
+    return code  # type: ignore[no-any-return]
+
+
+def codes_at(index: Any, positions: Positions) -> Codes:
+    """The codes (M, code_size) uint8 of some entries of a mapped index, at positions (M,) int64, ascending; few others
+    are read. IndexError when there is none at a position."""
+    family, left = Family(index), len(positions)
+    if not family.has_cells:
+        return np.array(flat_codes(index)[positions])
+    lists, codes = MappedLists(index), _empty(family, left)
+    for cells in neighbours(lists.sizes) if left else ():
+        listed_at = lists.positions(cells)
+        places = positions.searchsorted(listed_at)
+        found = np.flatnonzero(positions[np.minimum(places, len(positions) - 1)] == listed_at)
+        if not len(found):
+            continue
+        _put(codes, places[found], family, lists.numbers(cells)[found], lists.read(cells)[0][found])
+        left -= len(found)
+        if not left:
+            break
+    if left:
+        raise IndexError(f"{left} of {len(positions)} positions")
+    return codes
+
+
+def _empty(family: Family, count: int) -> Codes:
+    return np.empty((count, family.cell_size + family.inner.code_size), dtype=np.uint8)
+
+
+def _put(codes: Codes, places: Positions, family: Family, cells: Positions, listed: Codes) -> None:
+    """Write codes (M, code_size) of entries with these cells (M,) at some places (M,)."""
+    codes[places, : family.cell_size] = cells.astype("<u8").view(np.uint8).reshape(-1, 8)[:, : family.cell_size]
+    codes[places, family.cell_size :] = listed
 
 
 class ListsBehindEachOther:

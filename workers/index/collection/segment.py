@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.errors import CorruptSegment
-from workers.index.codec.codec import Codec, Codes, Positions, code_at, codes_at, codes_of, search, search_among
+from workers.index.codec.codec import Codec, Codes, Positions, search, search_among
 from workers.index.codec.kept import Kept, Mask
 from workers.index.codec.mapped import map_index, write_index
-from workers.index.codec.mapped_lists import MappedLists
+from workers.index.codec.mapped_lists import MappedLists, code_at, codes_at, codes_of
 from workers.index.codec.probes import Probe
 from workers.index.codec.stored import Rows
 from workers.index.collection.feature_table import map_features, merge_features
