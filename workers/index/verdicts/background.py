@@ -101,9 +101,10 @@ class Background:
         return list(chain.from_iterable(parts))
 
     def _around(self, features: Features, crowded: float) -> Iterator[Surroundings]:
-        distances = 2 - 2 * features @ self.features.T
-        nearest = np.argpartition(distances, _NEIGHBOURS, axis=1)[:, :_NEIGHBOURS]
-        nearness = np.take_along_axis(distances, nearest, axis=1).mean(axis=1)
+        # Two less than the squared distances: adding it to all of them would take a quarter of the time.
+        less = (-2 * features) @ self.features.T
+        nearest = np.argpartition(less, _NEIGHBOURS, axis=1)[:, :_NEIGHBOURS]
+        nearness = (2 + np.take_along_axis(less, nearest, axis=1)).mean(axis=1)
         plain = np.count_nonzero(nearest >= self.photographs, axis=1)
         for near, count in zip(nearness.tolist(), plain.tolist(), strict=True):
             yield Surroundings(near, near < crowded, count >= _MOSTLY_PLAIN)

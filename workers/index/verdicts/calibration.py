@@ -119,12 +119,7 @@ class Calibration(Frozen):
 
         A query's rate is between 0 and 1, so that its variance is at most that of a yes or no.
         """
-        low = self.threshold(fpr, nprobe, assets)
-        if low is None:
-            return None
-        mean = wilson(fpr * self.queries, self.queries, _Z95_ONE_SIDED)[1]  # with `fpr` as the lower end
-        upper_end = mean + _Z95_ONE_SIDED * math.sqrt(mean * (1 - mean) / self.queries)
-        return low, max(low, self._reached(min(1.0, upper_end), nprobe, assets) or low)
+        return _interval(_IdentityKey(self), fpr, nprobe, assets)
 
     def _reached(self, rate: float, nprobe: int, assets: int) -> float | None:
         """The highest score at which the rate's upper end is at most this."""
@@ -182,6 +177,18 @@ def _between(score: float, scores: Sequence[float], values: Sequence[float]) -> 
         return values[-1] if place else 0.0
     low, value = scores[place - 1], values[place - 1]
     return value + (score - low) * (values[place] - value) / (scores[place] - low)
+
+
+@lru_cache(maxsize=64)
+def _interval(key: _IdentityKey, fpr: float, nprobe: int, assets: int) -> tuple[float, float] | None:
+    """See :meth:`Calibration.interval`; kept likewise."""
+    known = key.calibration
+    low = known.threshold(fpr, nprobe, assets)
+    if low is None:
+        return None
+    mean = wilson(fpr * known.queries, known.queries, _Z95_ONE_SIDED)[1]  # with `fpr` as the lower end
+    upper_end = mean + _Z95_ONE_SIDED * math.sqrt(mean * (1 - mean) / known.queries)
+    return low, max(low, _score_reached(key, min(1.0, upper_end), nprobe, assets) or low)
 
 
 @lru_cache(maxsize=64)
