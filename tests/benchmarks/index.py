@@ -32,6 +32,7 @@ from tests.benchmarks.run_delay import RunDelays, Taken, longest
 from tests.collections import Place, anyway
 from tests.stack import running_stack, settings_of
 from workers.commands.worker import SWITCH_S
+from workers.images.compiled import load_kernels
 from workers.index.codec.codec import Codec, Codes, Features
 from workers.index.collection.collection import Collection
 from workers.index.collection.segment import Hit
@@ -134,6 +135,7 @@ def asked(name: str, folder: str, queries_name: str) -> dict[str, Any]:
     faiss.omp_set_num_threads(1)
     place = Place(name, settings_of(Path(folder)), Path(folder) / "cache")
     queries = np.load(Path(folder, queries_name))
+    load_kernels()
     before_mb = resident_mb()
     began = time.perf_counter()
     collection = place.open(EXTRACTOR)
@@ -214,7 +216,9 @@ def asking(place: Place, collection: Collection, query: Features) -> Iterator[li
 
 @contextmanager
 def as_in_a_worker() -> Iterator[None]:
-    """Garbage collections leave out what there was before, and threads wait for each other for as long."""
+    """What is compiled is loaded, garbage collections leave out what there was before, and threads wait for each other
+    for as long."""
+    load_kernels()
     gc.collect()
     gc.freeze()
     usual = sys.getswitchinterval()

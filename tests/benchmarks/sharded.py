@@ -35,6 +35,7 @@ from tests.benchmarks.index import EXTRACTOR, publish, timed
 from tests.benchmarks.scale import random_codec, random_codes
 from tests.collections import Place
 from tests.stack import running_stack, settings_of
+from workers.images.compiled import load_kernels
 from workers.index.codec.codec import Features
 from workers.index.collection.collection import Collection
 from workers.index.collection.finder import Sought
@@ -58,6 +59,7 @@ def main(
     size: int, shards: int, nprobes: tuple[int, ...], json_path: Path | None, serve: tuple[str, str, str] | None
 ) -> None:
     faiss.omp_set_num_threads(1)
+    load_kernels()
     if serve:
         answer_others(Shard.parse(serve[0]), serve[1], Path(serve[2]))
     with tempfile.TemporaryDirectory() as folder, running_stack(Path(folder)):
