@@ -145,3 +145,66 @@ def test_that_a_collection_has_outgrown_its_cells_is_said(place: Place, run: Cal
     grown = next_generation(place.files, manifest, segments=segments, journal_entry=manifest.journal_entry)
     publish(place.files, place.journal, grown)
     assert f"advised (aii index retrain {place.name}): 1,000,000 images are 62,500" in run("info", place.name).stdout
+
+
+@pytest.mark.parametrize("damage", ["pointer", "manifest"])
+def test_a_damaged_current_generation_is_told_in_a_line_and_a_rollback_gets_out_of_it(
+    place: Place, run: Callable[..., Result], damage: str
+) -> None:
+    place.journal.add("new", CODES[0], {})
+    place.compact()
+    place.journal.add("later", CODES[1], {})
+    (newest,) = (k for k in place.store.list_keys(Bucket.COLLECTIONS, f"{place.name}/generations/") if "00002-" in k)
+    key = f"{place.name}/current.json" if damage == "pointer" else newest
+    place.store.put(Bucket.COLLECTIONS, key, b'{"generation": "two"}', "application/json")
+    for command in ("list", "info", "verify", "compact"):
+        told = run(command, place.name)
+        assert told.exit_code == EXIT_FAILED
+        (line,) = told.stderr.splitlines()
+        assert "damaged" in line
+        assert f"`aii index rollback {place.name}`" in line
+        assert line.endswith("[corrupt_segment]")
+    done = run("rollback", place.name)
+    kept = 2 if damage == "pointer" else 1
+    assert done.stdout.endswith(f"is current, with the files of generation {kept}.\n"), done.stderr
+    place.files.current()
+    assert which_registered(place.files, place.journal, ["new", "later"]) == {"new", "later"}
+    assert run("info", place.name).exit_code == 0
+    assert run("verify", place.name).exit_code == (0 if damage == "pointer" else EXIT_FAILED)  # which is still kept
+
+
+def test_a_damaged_pointer_beside_an_emptied_redis_is_mended_by_a_rollback_and_a_repair(
+    place: Place, run: Callable[..., Result]
+) -> None:
+    place.compact()
+    place.activated("new", CODES[0])
+    place.redis.flushall()
+    place.store.put(Bucket.COLLECTIONS, f"{place.name}/current.json", b"", "application/json")
+    assert run("rollback", place.name).exit_code == 0
+    assert "1 were registered again" in run("repair", place.name).stdout
+    assert which_registered(place.files, place.journal, ["new"]) == {"new"}
+
+
+def test_a_generation_that_redis_did_not_note_is_not_gone_on_from(place: Place, run: Callable[..., Result]) -> None:
+    forged = place.files.current().model_copy(update={"generation": 2, "threshold": 1e9})
+    place.files.publish(forged)
+    place.store.put(Bucket.COLLECTIONS, f"{place.name}/current.json", b"none", "application/json")
+    assert "with the files of generation 1." in run("rollback", place.name).stdout
+    assert place.files.current().threshold == 0.5
+
+
+def test_a_damaged_collection_is_not_imported_over_but_can_be_deleted_and_imported(
+    place: Place, run: Callable[..., Result], tmp_path: Path
+) -> None:
+    file = str(tmp_path / "export.tar")
+    assert run("export", place.name, file).exit_code == 0
+    for key in [
+        *place.store.list_keys(Bucket.COLLECTIONS, f"{place.name}/generations/"), f"{place.name}/current.json"
+    ]:  # fmt: skip
+        place.store.put(Bucket.COLLECTIONS, key, b"{}", "application/json")
+    refused = run("import", file)
+    assert (refused.exit_code, "[collection_exists]" in refused.stderr) == (EXIT_FAILED, True)
+    assert f"`aii index delete {place.name}`" in run("rollback", place.name).stderr
+    assert run("delete", place.name, "--yes").exit_code == 0
+    assert run("import", file).exit_code == 0
+    assert run("verify", place.name).exit_code == 0

@@ -205,7 +205,7 @@ def info(name: str, as_json: bool) -> None:
     opened = open_collection(load_settings(), name)
     manifest = opened.files.current()
     journal = sum(1 for _ in opened.journal.all_after(manifest.journal_entry))
-    kept = [kept.generation for kept in opened.files.generations()]
+    kept = [kept.generation for kept in opened.files.listed()]
     pinned, count = manifest.extractor, manifest.assets
     size = opened.files.size(manifest)
     if as_json:

@@ -11,9 +11,10 @@ from typing import Final
 import click
 
 from tasks.command_line import EXIT_FAILED, Command, FilePath, FiniteRange, progress_bar
+from tasks.errors import CorruptSegment
 from tasks.settings import load_settings
 from workers.commands.index_published import published
-from workers.index.collection.opened import open_collection
+from workers.index.collection.opened import Opened, open_collection
 
 __all__ = ["audit", "compact", "delete", "duplicates", "repair", "rollback", "verify"]
 
@@ -62,7 +63,10 @@ def compact(name: str, whole: bool) -> None:
 
 @click.command(cls=Command)
 @_name
-@click.option("--to", "number", type=click.IntRange(1), help="A kept generation; default: the one before.")
+@click.option(
+    "--to", "number", type=click.IntRange(1),
+    help="A kept generation; default: the one before, or the newest that can be read where the current one cannot.",
+)  # fmt: skip
 def rollback(name: str, number: int | None) -> None:
     """Go back to the files of an earlier generation of the collection NAME.
 
@@ -72,7 +76,7 @@ def rollback(name: str, number: int | None) -> None:
 
     opened = open_collection(load_settings(), name)
     with opened.write_lock() as lock:
-        wanted = number or opened.files.current().generation - 1
+        wanted = number or upkeep.usual_rollback(opened.files, opened.journal)
         manifest = upkeep.rollback(opened.files, opened.journal, wanted, lock.check)
     click.echo(f"Generation {manifest.generation} of {name} is current, with the files of generation {wanted}.")
 
@@ -120,12 +124,20 @@ def delete(name: str, yes: bool) -> None:
     from workers.index.maintenance import upkeep  # noqa: PLC0415
 
     opened = open_collection(load_settings(), name)
-    count = opened.files.current().assets
+    about = _size(opened)
     if not yes:
-        click.confirm(f"Delete the collection {name} of {count:,} images?", abort=True)
+        click.confirm(f"Delete the collection {name}{about}?", abort=True)
     with opened.write_lock() as lock:
         upkeep.delete(opened.files, opened.journal, lock.check)
     click.echo(f"Collection {name} is deleted.")
+
+
+def _size(opened: Opened) -> str:
+    """How large a collection is, as its deletion is confirmed; it can be deleted when damaged, too."""
+    try:
+        return f" of {opened.files.current().assets:,} images"
+    except CorruptSegment:
+        return ", whose current generation cannot be read"
 
 
 @click.command(cls=Command)

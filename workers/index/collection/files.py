@@ -42,6 +42,7 @@ from tasks.errors import (
 )
 from tasks.files import PART_PREFIX
 from tasks.names import check_collection, sha256_hex
+from tasks.options import problems_of
 from tasks.shards import Shard
 from tasks.storage import Bucket, ObjectStore
 from workers.index.codec.list_blocks import Part, block_digests
@@ -76,6 +77,11 @@ class CollectionStore:
         self._cache = cache
         self.removals = Removals(store, self._name)
         self.assets = AssetRecords(store, self._name)
+
+    @property
+    def name(self) -> str:
+        """The collection's name."""
+        return self._name
 
     @property
     def workspace(self) -> Path:
@@ -185,7 +191,10 @@ class CollectionStore:
         try:
             return Pointer.model_validate_json(pointer)
         except ValidationError as error:
-            raise CorruptSegment(f"current.json of collection {self._name!r} is damaged: {error}") from error
+            raise CorruptSegment(
+                f"{self._pointer} in the store, which names the current generation, is damaged ({problems_of(error)}): "
+                f"{self._way_out}"
+            ) from error
 
     def pointer_if_any(self) -> Pointer | None:
         """None where nothing is published, or what names it is damaged."""
@@ -194,6 +203,15 @@ class CollectionStore:
         except (CollectionMissing, CorruptSegment):
             return None
 
+    def is_published(self) -> bool:
+        """Whether there is a current generation, though what names it may be damaged."""
+        try:
+            return bool(self.pointer())
+        except CollectionMissing:
+            return False
+        except CorruptSegment:
+            return True
+
     def current(self) -> Manifest:
         """The manifest of the current generation as the store says; errors as of :meth:`pointer`, and CorruptSegment
         for a damaged manifest."""
@@ -201,16 +219,16 @@ class CollectionStore:
 
     def generations(self) -> list[Manifest]:
         """The kept manifests, oldest first; the last is not always the current one."""
-        return [self.read(current) for current in self._listed()]
+        return [self.read(current) for current in self.listed()]
 
     @property
     def newest(self) -> int:
         """The highest number of a kept generation; 0 when there is none."""
-        return max((current.generation for current in self._listed()), default=0)
+        return max((current.generation for current in self.listed()), default=0)
 
     def generation(self, number: int) -> Manifest:
         """The manifest of a kept generation; raises NotFound, naming the kept ones, when it is not kept."""
-        listed = self._listed()
+        listed = self.listed()
         for current in listed:
             if current.generation == number:
                 return self.read(current)
@@ -222,7 +240,7 @@ class CollectionStore:
 
         A damaged manifest is logged and left out: it must not keep later generations from being published.
         """
-        listed = self._listed()
+        listed = self.listed()
         old, left = listed[:-kept], []
         for current in listed[-kept:]:
             try:
@@ -300,7 +318,8 @@ class CollectionStore:
         for digest in digests:
             (self._cache / digest).unlink(missing_ok=True)
 
-    def _listed(self) -> list[Pointer]:
+    def listed(self) -> list[Pointer]:
+        """What names the kept manifests, oldest first, whether or not they can be read."""
         keys = self._store.list_keys(Bucket.COLLECTIONS, f"{self._name}/generations/")
         names = sorted(key.rpartition("/")[2].removesuffix(".json") for key in keys)
         pairs = (name.partition("-") for name in names)
@@ -320,13 +339,20 @@ class CollectionStore:
         except (ValidationError, ObjectMissing, DigestMismatch) as error:
             if isinstance(error, ValidationError) and of_newer_version(error):
                 raise NotReady(f"The manifest {key} was written by a newer version: upgrade this one.") from error
-            raise CorruptSegment(f"The manifest {key} is missing or damaged: {error}") from error
+            problem = problems_of(error) if isinstance(error, ValidationError) else error.message
+            raise CorruptSegment(
+                f"The manifest {key} is missing or damaged ({problem}). If it is current, {self._way_out}"
+            ) from error
 
     def _stored_bytes(self, digest: str) -> int | None:
         try:
             return self._store.size(Bucket.COLLECTIONS, self._object(digest))
         except ObjectMissing:
             return None
+
+    @property
+    def _way_out(self) -> str:
+        return f"`aii index rollback {self._name}` goes on from the newest generation that can be read."
 
     @property
     def _pointer(self) -> str:

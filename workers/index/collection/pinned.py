@@ -8,12 +8,14 @@ notes both its own manifest and the one before it.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from tasks.errors import CorruptSegment
 from workers.index.collection.files import CollectionStore
 from workers.index.collection.journal import Journal
 from workers.index.collection.manifest import Manifest, Pointer
 
-__all__ = ["current_generation", "current_manifest", "pin_current", "publish"]
+__all__ = ["current_generation", "current_is_damaged", "current_manifest", "newest_whole", "pin_current", "publish"]
 
 
 def current_generation(files: CollectionStore, journal: Journal) -> tuple[Pointer, Manifest]:
@@ -37,6 +39,33 @@ def current_generation(files: CollectionStore, journal: Journal) -> tuple[Pointe
 def current_manifest(files: CollectionStore, journal: Journal) -> Manifest:
     """The manifest of the current generation; errors as of :func:`current_generation`."""
     return current_generation(files, journal)[1]
+
+
+def current_is_damaged(files: CollectionStore) -> bool:
+    """Whether what names the current manifest, or that itself, cannot be read; raises CollectionMissing."""
+    try:
+        files.current()
+    except CorruptSegment:
+        return True
+    return False
+
+
+def newest_whole(files: CollectionStore, journal: Journal) -> Manifest:
+    """The newest kept manifest that can be read and, where Redis notes any, is noted. It may be older than what was
+    current: only an operator may decide to go on from it.
+
+    Raises:
+        CorruptSegment: there is none.
+    """
+    noted = journal.noted_manifests()
+    for pointer in reversed(files.listed()):
+        if not noted or noted.get(pointer.generation) == pointer.sha256:
+            with suppress(CorruptSegment):
+                return files.read(pointer)
+    raise CorruptSegment(
+        f"No kept generation of {files.name!r} can be read: delete it with `aii index delete {files.name}`, then "
+        "import it from an export, or build it again."
+    )
 
 
 def publish(files: CollectionStore, journal: Journal, manifest: Manifest) -> None:

@@ -127,7 +127,7 @@ def import_collection(
     """
     manifest = manifest_in(path).model_copy(update={"settled": None})  # which was of another bucket of documents
     name = check_collection(manifest.collection)
-    if files.pointer_if_any():
+    if files.is_published():
         raise CollectionExists(
             f"There is a collection {name!r} already: delete it first with `aii index delete {name}`."
         )

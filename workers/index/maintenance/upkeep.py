@@ -21,7 +21,7 @@ from workers.index.collection.files import CollectionStore
 from workers.index.collection.hidden import read_hidden, write_hidden
 from workers.index.collection.journal import Change, Journal, entry_order
 from workers.index.collection.manifest import Manifest, SegmentFiles, SettledDocuments
-from workers.index.collection.pinned import current_manifest, publish
+from workers.index.collection.pinned import current_is_damaged, current_manifest, newest_whole, publish
 from workers.index.collection.segment import Entries, Segment, SegmentPaths, merge_segments, meta_text
 from workers.index.collection.segments import find_in, open_segment, open_segments
 from workers.index.collection.settling import Settled
@@ -30,7 +30,17 @@ from workers.index.collection.workspace import workspace
 from workers.index.maintenance.recalibrate import has_doubled, remeasured
 from workers.index.maintenance.tiers import to_merge
 
-__all__ = ["CheckLock", "compact", "delete", "publish_next", "recalibrated", "remove", "rollback", "separated"]
+__all__ = [
+    "CheckLock",
+    "compact",
+    "delete",
+    "publish_next",
+    "recalibrated",
+    "remove",
+    "rollback",
+    "separated",
+    "usual_rollback",
+]
 
 _REFERENCE: Final = re.compile(r"reference-\d{5}")
 _MOST_HIDDEN_FILES: Final = 8
@@ -123,15 +133,18 @@ def _in_pieces(files: CollectionStore, manifest: Manifest, codec: Codec) -> bool
 
 def rollback(files: CollectionStore, journal: Journal, number: int, check_lock: CheckLock) -> Manifest:
     """Publish the files of a kept generation as a new generation; the journal's later changes apply to it too, so
-    nothing that was registered is lost.
+    nothing that was registered is lost. Where the current manifest is damaged, the newest that can be read stands for
+    it; what a lost journal held then comes back by a repair.
 
     Raises:
         NotFound: that generation is not kept.
         Conflict: the journal does not reach back to it, because Redis was emptied since.
         CollectionBusy, CorruptSegment: as in :func:`compact`.
     """
-    manifest, old = current_manifest(files, journal), files.generation(number)
-    if not journal.announced().generation:
+    damaged = current_is_damaged(files)
+    manifest = newest_whole(files, journal) if damaged else current_manifest(files, journal)
+    old = files.generation(number)
+    if not journal.announced().generation and not (damaged and old == manifest):
         raise Conflict(
             f"The journal of {manifest.collection!r} is gone, with what was registered last: run "
             f"`aii index repair {manifest.collection}` first."
@@ -151,6 +164,18 @@ def rollback(files: CollectionStore, journal: Journal, number: int, check_lock: 
     journal.settling.forget()
     publish_next(files, journal, following, check_lock)
     return following
+
+
+def usual_rollback(files: CollectionStore, journal: Journal) -> int:
+    """The generation before the current one; where that is damaged, the newest that can be read.
+
+    Raises:
+        CollectionMissing: nothing is published under this name.
+        CorruptSegment: no kept generation can be read.
+    """
+    if current_is_damaged(files):
+        return newest_whole(files, journal).generation
+    return files.pointer().generation - 1
 
 
 def recalibrated(
