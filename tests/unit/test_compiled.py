@@ -133,3 +133,15 @@ def test_what_kernels_do_not_take_is_refused_and_not_compiled() -> None:
         luminance(np.zeros((4, 4, 3), np.float32))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="of one size"):
         luminance(np.zeros((4, 4), np.uint8))
+
+
+def test_producers_services_and_decoders_load_no_numba() -> None:
+    modules = (
+        "producer.cli",
+        "producer.gateway.app",
+        "deploy.flower.__main__",
+        "deploy.local.run",
+        "workers.images.decode",
+    )
+    code = f"import sys, {', '.join(modules)}; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

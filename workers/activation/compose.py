@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -130,9 +130,9 @@ def compose(
     for rows in bands:
         part = native(samples[rows])
         visibility = prepared.visibility if prepared.visibility.size == 1 else prepared.visibility[rows]
-        changed = result[top : top + len(part)].reshape(len(part), width, -1)
-        _change(part.reshape(changed.shape), wide, down.first[rows], down.weights[rows], visibility,
-                _NO_TONE if tone is None else tone, changed)  # fmt: skip
+        changed = result[top : top + len(part)]
+        _change(_flat(part), _flat(wide), down.first[rows], down.weights[rows], visibility,
+                _NO_TONE if tone is None else tone, _flat(changed))  # fmt: skip
         top += len(part)
     return result
 
@@ -144,9 +144,14 @@ def _check(samples: Samples, prepared: PreparedImage, tone: Floats | None) -> No
         raise ValueError(f"expected samples and a tone that fit {prepared.visibility.shape}, got {samples.shape}")
 
 
+def _flat(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """(h, W, C) → (h, W × C)."""
+    return rows.reshape(len(rows), -1)
+
+
 _BY_SAMPLES: Final = tuple(
-    void(array(kind, 3), array(float32, 3), array(int64, 1), array(float32, 2), array(float32, 2), array(float32, 1),
-         array(kind, 3, written=True))
+    void(array(kind, 2), array(float32, 2), array(int64, 1), array(float32, 2), array(float32, 2), array(float32, 1),
+         array(kind, 2, written=True))
     for kind in (uint8, uint16)
 )  # fmt: skip
 
@@ -156,26 +161,25 @@ def _change(
     samples: Samples, wide: Floats, first: npt.NDArray[np.int64], weights: Floats, visibility: Floats,
     tone: Floats, changed: Samples,
 ) -> None:  # fmt: skip
-    """Write into `changed` what :func:`compose` makes of some rows (h, W, C) of samples.
+    """Write into `changed` what :func:`compose` makes of some rows of samples (h, W × C).
 
     Args:
-        wide: (S, W, C) the change in levels of the samples, enlarged in width; of inks, without black.
+        wide: (S, W × C) the change in levels of the samples, enlarged in width; of inks, without black.
         first, weights: the band that enlarges it in height: (h,) and (h, taps).
         visibility: (h, W) or (1, 1).
         tone: (levels,), or of no length.
     """
     most = np.float32(np.iinfo(samples.dtype).max)
-    values = wide.shape[1] * wide.shape[2]
-    rows, change = wide.reshape(len(wide), values), np.empty(values, np.float32)
+    change = np.empty(wide.shape[1], np.float32)
     for y in range(len(samples)):
-        _enlarge(rows, first[y], weights[y], change)
+        _enlarge(wide, first[y], weights[y], change)
         _attenuate(change, visibility[min(y, len(visibility) - 1)])
-        if samples.shape[2] == 4:
+        if samples.shape[1] != len(change):
             _change_inks(samples[y], change, most, changed[y])
             continue
         if len(tone):
-            _to_tone(change, samples[y].reshape(values), tone)
-        _add(samples[y].reshape(values), change, most, changed[y].reshape(values))
+            _to_tone(change, samples[y], tone)
+        _add(samples[y], change, most, changed[y])
 
 
 @part_of_kernel
@@ -192,9 +196,11 @@ def _enlarge(rows: Floats, first: int, weights: Floats, into: Floats) -> None:
 def _attenuate(change: Floats, visibility: Floats) -> None:
     """A row (W × C,) by the visibility of its pixels, (W,) or (1,)."""
     if len(visibility) == 1:
-        change *= visibility[0]
+        for x in range(len(change)):
+            change[x] *= visibility[0]
     elif len(change) == len(visibility):
-        change *= visibility
+        for x in range(len(change)):
+            change[x] *= visibility[x]
     else:  # three channels; as many as are written out here, so that several pixels are done at a time
         for x in range(len(visibility)):
             change[3 * x] *= visibility[x]
@@ -220,11 +226,12 @@ def _add(samples: Samples, change: Floats, most: Number, changed: Samples) -> No
 
 @part_of_kernel
 def _change_inks(inks: Samples, change: Floats, most: Number, changed: Samples) -> None:
-    """Inks (W, 4) such that red, green and blue change by (W × 3,), by the plain formula: each is the white that its
+    """Inks (W × 4,) such that red, green and blue change by (W × 3,), by the plain formula: each is the white that its
     ink and black leave."""
-    for x in range(len(inks)):
-        left = max(most - np.float32(inks[x, 3]), most / np.float32(_MOST_INK))
+    for x in range(len(inks) // 4):
+        black = inks[4 * x + 3]
+        left = max(most - np.float32(black), most / np.float32(_MOST_INK))
         for ink in range(3):
-            value = np.rint(np.float32(inks[x, ink]) - change[3 * x + ink] * (most / left))
-            changed[x, ink] = np.int32(min(max(value, np.float32(0)), most))
-        changed[x, 3] = inks[x, 3]
+            value = np.rint(np.float32(inks[4 * x + ink]) - change[3 * x + ink] * (most / left))
+            changed[4 * x + ink] = np.int32(min(max(value, np.float32(0)), most))
+        changed[4 * x + 3] = black

@@ -88,8 +88,8 @@ def _add_columns(luminance: Floats, y: int, three: Floats, five: Floats, across:
         across[x + REACH] = below[x] - above[x]
         smooth[x + REACH] = near + here[x]
     for sums in (three, five, across, smooth):
-        sums[:REACH] = sums[REACH]
-        sums[width + REACH :] = sums[width + REACH - 1]
+        for x in range(REACH):
+            sums[x], sums[width + REACH + x] = sums[REACH], sums[width + REACH - 1]
 
 
 @part_of_kernel

@@ -113,20 +113,21 @@ def ssim(first: Pixels, second: Pixels) -> float:
 def _shrunk(pixels: Pixels, factor: int) -> Floats:
     """The luminance (H, W) of means of squares; what does not fill a square at the right and the bottom is left out."""
     means = np.empty((len(pixels) // factor, pixels.shape[1] // factor), np.float32)
-    _mean_luminance(native(pixels), factor, means)
+    _mean_luminance(native(pixels).reshape(len(pixels), -1), factor, means)
     return means
 
 
-@compiled(void(array(uint8, 3), int64, array(float32, 2, written=True)))
-def _mean_luminance(pixels: Pixels, factor: int, means: Floats) -> None:
+@compiled(void(array(uint8, 2), int64, array(float32, 2, written=True)))
+def _mean_luminance(rows: Pixels, factor: int, means: Floats) -> None:
+    """See :func:`_shrunk`, of rows (H, W × 3)."""
     height, width = means.shape
     sums, levels = np.empty(3 * width * factor, np.float32), np.empty(width * factor, np.float32)
     for y in range(height):
-        sums[:] = np.float32(0)
-        for row in range(y * factor, (y + 1) * factor):
-            values = pixels[row].reshape(3 * pixels.shape[1])
+        for i in range(len(sums)):
+            sums[i] = np.float32(rows[y * factor, i])
+        for row in range(y * factor + 1, (y + 1) * factor):
             for i in range(len(sums)):
-                sums[i] += np.float32(values[i])
+                sums[i] += np.float32(rows[row, i])
         for x in range(len(levels)):
             red, green, blue = sums[3 * x], sums[3 * x + 1], sums[3 * x + 2]
             levels[x] = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
@@ -152,29 +153,28 @@ def _similarity(first: Floats, second: Floats) -> float:
 
 @part_of_kernel
 def _blur_down(first: Floats, second: Floats, blurred: Floats) -> None:
-    """Eleven rows (11, W) of two images, and what is made of them, weighted by the window: (4, W) of the first, of the
-    second, of the sum of their squares, and of their product."""
-    blurred[:] = np.float32(0)
-    mean_a, mean_b, squares, product = blurred[0], blurred[1], blurred[2], blurred[3]
-    for i in range(len(first)):
-        weight = _WINDOW[i]
-        for x in range(first.shape[1]):
-            a, b = first[i, x], second[i, x]
-            mean_a[x] += weight * a
-            mean_b[x] += weight * b
-            squares[x] += weight * (a * a + b * b)
-            product[x] += weight * (a * b)
+    """As many rows (11, W) of two images as the window has, and what is made of them, weighted by it: (4, W) of the
+    first, of the second, of the sum of their squares, and of their product."""
+    for x in range(first.shape[1]):
+        mean_a, mean_b, squares, product = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        for i in range(2 * _RADIUS + 1):
+            weight, a, b = _WINDOW[i], first[i, x], second[i, x]
+            mean_a += weight * a
+            mean_b += weight * b
+            squares += weight * (a * a + b * b)
+            product += weight * (a * b)
+        blurred[0, x], blurred[1, x], blurred[2, x], blurred[3, x] = mean_a, mean_b, squares, product
 
 
 @part_of_kernel
 def _blur_across(columns: Floats, blurred: Floats) -> None:
     """(4, W + 10) → (4, W)."""
     for k in range(4):
-        row, source = blurred[k], columns[k]
-        row[:] = np.float32(0)
-        for i in range(len(_WINDOW)):
-            for x in range(len(row)):
-                row[x] += _WINDOW[i] * source[x + i]
+        for x in range(blurred.shape[1]):
+            total = np.float32(0)
+            for i in range(2 * _RADIUS + 1):
+                total += _WINDOW[i] * columns[k, x + i]
+            blurred[k, x] = total
 
 
 @part_of_kernel

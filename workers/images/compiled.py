@@ -41,7 +41,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 # A number within a kernel, in the precision that was declared: of a type of numpy's, and for Python none in particular.
 Number: TypeAlias = Any
 
-_OPTIONS: Final = {"nogil": True, "error_model": "numpy"}  # division by zero gives infinity, and is not looked for
+# Division by zero gives infinity, and is not looked for; nobody calls kernels from C.
+_OPTIONS: Final = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 KERNELS: Final[list[Kernel[Any, Any]]] = []  # of all modules that are imported
 _loading = threading.Lock()
@@ -70,7 +71,7 @@ def compiled(*signatures: Any) -> Callable[[Callable[_P, _R]], Kernel[_P, _R]]:
 
 def part_of_kernel(function: _F) -> _F:
     """For a function that kernels of the same file call; it becomes a part of their machine code."""
-    part: _F = numba.njit(**_OPTIONS)(function)
+    part: _F = numba.njit(**_OPTIONS, no_cpython_wrapper=True)(function)
     return part
 
 

@@ -59,13 +59,13 @@ def luminance(pixels: NDArray[np.uint8]) -> Floats:
     """Of RGB pixels (H, W, 3) uint8: (H, W) float32, in their range, by ITU-R BT.601."""
     check_colours(pixels)
     levels = np.empty(pixels.shape[:2], np.float32)
-    _luminance(native(pixels), levels)
+    _luminance(native(pixels).reshape(-1), levels.reshape(-1))
     return levels
 
 
-@compiled(void(array(uint8, 3), array(float32, 2, written=True)))
+@compiled(void(array(uint8, 1), array(float32, 1, written=True)))
 def _luminance(pixels: NDArray[np.uint8], levels: Floats) -> None:
-    values, result = pixels.reshape(pixels.size), levels.reshape(levels.size)
-    for i in range(len(result)):
-        red, green, blue = np.float32(values[3 * i]), np.float32(values[3 * i + 1]), np.float32(values[3 * i + 2])
-        result[i] = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+    """Of values (N × 3,): (N,)."""
+    for i in range(len(levels)):
+        red, green, blue = np.float32(pixels[3 * i]), np.float32(pixels[3 * i + 1]), np.float32(pixels[3 * i + 2])
+        levels[i] = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
