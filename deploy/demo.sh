@@ -7,17 +7,19 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 . "$ROOT/deploy/install.sh"
 
 usage() {
-    echo "Usage: sh deploy/demo.sh [--images DIR] [--out DIR]"
+    echo "Usage: sh deploy/demo.sh [--images DIR] [--out DIR] [--force]"
     echo "  --images DIR  photographs to use (default: those that come with scikit-image)"
     echo "  --out DIR     where the report goes (default: $ROOT/demo-report)"
+    echo "  --force       replace files of others there"
     echo "The stack's data and logs go to AII_STATE_DIR (default: $ROOT/.aii)."
 }
 
-images='' out=$ROOT/demo-report
+images='' out=$ROOT/demo-report force=''
 while [ $# -gt 0 ]; do
     case $1 in
         --images) images=${2:?--images needs a folder} && shift 2 ;;
         --out) out=${2:?--out needs a folder} && shift 2 ;;
+        --force) force=yes && shift ;;
         -h | --help) usage && exit 0 ;;
         *) usage >&2 && exit 2 ;;
     esac
@@ -76,4 +78,4 @@ else
 fi
 "$BIN/aii" up --check
 
-"$BIN/aii" demo ${images:+--images "$images"} --out "$out"
+"$BIN/aii" demo ${images:+--images "$images"} --out "$out" ${force:+--force}

@@ -12,13 +12,15 @@ from producer import output
 from producer.batch import Submission, ended_jobs
 from producer.client import Producer
 from producer.jobs import named_jobs
-from producer.outputs import Outputs, digest_of, published_name, refuse_existing
+from producer.manifest import foreign_manifests
+from producer.outputs import Outputs, digest_of, published_name
 from producer.retry_policy import NO_RETRIES
 from producer.saving import save_protected, write_rows
 from producer.search import Found, Search
 from tasks.command_line import EXIT_FAILED, echo, one_line
 from tasks.errors import AiiError, DeadlineExceeded, NotFound, error_of
 from tasks.ledger.operations import Operations
+from tasks.output_files import check_folder, refuse_existing
 from tasks.results import ActivationResult, FailureResult, ImageResult, QueryResult
 from tasks.settings import load_settings
 
@@ -84,10 +86,12 @@ def _outcomes(
 def _planned(results: Sequence[ActivationResult], folder: Path, *, force: bool) -> Outputs:
     names = [published_name(Path(_own_name(r)), Path(r.protected_key).suffix) for r in results]
     outputs = Outputs(folder, names, force)
+    check_folder(folder)
     outputs.refuse_clashes([r.job_id for r in results])
     if not force:
         paths = ((folder / name, r.protected_sha256) for name, r in zip(names, results, strict=True))
-        refuse_existing([str(path) for path, digest in paths if path.exists() and digest_of(path) != digest])
+        others = [path for path, digest in paths if path.exists() and digest_of(path) != digest]
+        refuse_existing([*others, *foreign_manifests(folder)])
     return outputs
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from tasks.files import write_atomically
 
-__all__ = ["CSV_NAME", "JSONL_NAME", "ProtectedFiles", "Row", "read_rows", "write_manifest"]
+__all__ = ["CSV_NAME", "JSONL_NAME", "ProtectedFiles", "Row", "foreign_manifests", "read_rows", "write_manifest"]
 
 JSONL_NAME: Final = "manifest.jsonl"
 CSV_NAME: Final = "manifest.csv"
@@ -75,6 +75,23 @@ def write_manifest(folder: Path, rows: Iterable[Row]) -> None:
 def read_rows(folder: Path) -> list[Row]:
     """The rows of a folder's manifest; none where it has no manifest, or where something else has that name."""
     return [row for line in _lines(folder / JSONL_NAME) if (row := _row(line))]
+
+
+def foreign_manifests(folder: Path) -> list[Path]:
+    """Files of a folder that have a manifest's name and are none of ours. One without a row is ours: a run that ended
+    before its first result left it behind."""
+    if read_rows(folder):
+        return []
+    without_rows = {JSONL_NAME: b"", CSV_NAME: _csv([]).encode()}
+    return [folder / name for name, data in without_rows.items() if not _is_absent_or(folder / name, data)]
+
+
+def _is_absent_or(path: Path, data: bytes) -> bool:
+    """Whether there is no such file, or one of that content."""
+    try:
+        return not path.exists() or (path.stat().st_size == len(data) and path.read_bytes() == data)
+    except OSError:
+        return False
 
 
 def _csv(rows: Iterable[Row]) -> str:

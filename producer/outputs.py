@@ -7,21 +7,19 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Final
 
 import click
 
-from producer.manifest import CSV_NAME, JSONL_NAME, read_rows
+from producer.manifest import foreign_manifests, read_rows
 from producer.search import Found
 from tasks.command_line import printable
 from tasks.errors import Conflict, DiskUnavailable
 from tasks.files import remove_abandoned, write_atomically
 from tasks.formats import HEAD_BYTES, format_named, format_of
 from tasks.names import sha256_hex
+from tasks.output_files import check_folder, check_output, refuse_existing, refuse_names
 
-__all__ = ["Outputs", "check_folder", "check_report", "digest_of", "published_name", "refuse_existing", "save"]
-
-_SHOWN: Final = 5
+__all__ = ["Outputs", "check_report", "digest_of", "published_name", "save"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Outputs:
     folder: Path
     names: Sequence[Path]
     force: bool = False
-    _saved: dict[tuple[int, int], int] = field(default_factory=dict)  # the system's numbers of files: image
+    _saved: dict[tuple[int, int], tuple[int, Path]] = field(default_factory=dict)  # by the system's number of a file
 
     @classmethod
     def planned(cls, found: Sequence[Found], folder: Path, *, force: bool, lossless: bool = False) -> Outputs:
@@ -49,7 +47,9 @@ class Outputs:
         """
         plan = cls(folder, [_name_of(image, lossless) for image in found], force)
         check_folder(folder)
-        _refuse(_onto_originals(plan, found), "would be written onto an original", "Choose another folder for --out.")
+        refuse_names(
+            _onto_originals(plan, found), "would be written onto an original", "Choose another folder for --out."
+        )
         plan.refuse_clashes([image.name for image in found])
         if not force:
             refuse_existing(_taken(plan, found))
@@ -66,7 +66,7 @@ class Outputs:
                 hits.append(f"{name} (of {first[name]} and {source})")
             first.setdefault(name, source)
         remedy = "Give them different folders for --out, or name the folders that they lie in: those are kept."
-        _refuse(hits, "is the name of two protected files", remedy)
+        refuse_names(hits, "is the name of two protected files", remedy)
 
     def save(self, order: int, data: bytes, suffix: str) -> Path:
         """Write the protected file of the image at place `order`; returns its path.
@@ -80,10 +80,11 @@ class Outputs:
             DiskUnavailable: it cannot be written.
         """
         path = self.folder / published_name(self.names[order], suffix)
-        if self._saved.get(_number(path), order) != order:
+        earlier, saved = self._saved.get(_number(path), (order, path))
+        if earlier != order and _same_file(saved, path):
             raise Conflict(f"{path} is the protected file of another of these images by another name.")
         save(path, data, force=self.force)
-        self._saved[_number(path)] = order
+        self._saved[_number(path)] = order, path
         return path
 
 
@@ -110,18 +111,14 @@ def _number(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def refuse_existing(paths: Sequence[str]) -> None:
-    """Raise UsageError for files that are there already."""
-    _refuse(paths, "exists already", "--force replaces it.")
-
-
-def check_folder(folder: Path) -> None:
-    """Raise UsageError for a folder that cannot be written, or made."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise click.UsageError(f"{folder} cannot be written: {there} is no folder.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise click.UsageError(f"{folder} cannot be written: no permission for {there}.")
+def _same_file(path: Path, other: Path) -> bool:
+    """Whether two paths lead to one file now. Both are open meanwhile: the number of a file that another process has
+    replaced goes to the next new file."""
+    try:
+        with path.open("rb") as one, other.open("rb") as two:
+            return os.path.sameopenfile(one.fileno(), two.fileno())
+    except OSError:
+        return False
 
 
 def check_report(path: Path | None, found: Iterable[Found], *, force: bool) -> None:
@@ -130,9 +127,7 @@ def check_report(path: Path | None, found: Iterable[Found], *, force: bool) -> N
         return
     if _identity(path) & _identities(found).keys():
         raise click.UsageError(f"{path} is one of the images: choose another name for the report.")
-    if path.exists() and not force:
-        raise click.UsageError(f"{path} exists already: --force replaces it.")
-    check_folder(path.parent)
+    check_output(path, force=force)
 
 
 def published_name(name: PurePath, suffix: str) -> Path:
@@ -189,17 +184,15 @@ def _identity(path: Path) -> set[object]:
     return known | {(status.st_dev, status.st_ino)}
 
 
-def _taken(plan: Outputs, found: Sequence[Found]) -> list[str]:
-    """Names of files that exist, and are not an earlier run's output of the same image."""
-    rows = read_rows(plan.folder)
-    earlier = {row.protected_file: row.source_sha256 for row in rows}
+def _taken(plan: Outputs, found: Sequence[Found]) -> list[Path]:
+    """Files that exist, and are not an earlier run's output of the same image."""
+    earlier = {row.protected_file: row.source_sha256 for row in read_rows(plan.folder)}
     hits = []
     for image, name in zip(found, plan.names, strict=True):
         path, row = plan.folder / name, printable(name.as_posix())
         if path.exists() and (row not in earlier or earlier[row] != digest_of(image.source)):
-            hits.append(str(path))
-    own = (plan.folder / name for name in (JSONL_NAME, CSV_NAME))
-    return hits if rows else hits + [str(path) for path in own if path.exists()]
+            hits.append(path)
+    return [*hits, *foreign_manifests(plan.folder)]
 
 
 def digest_of(source: Path | bytes) -> str:
@@ -211,9 +204,3 @@ def digest_of(source: Path | bytes) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError):
         return ""
-
-
-def _refuse(hits: Sequence[str], what: str, remedy: str) -> None:
-    if hits:
-        more = f" and {len(hits) - _SHOWN} more" if len(hits) > _SHOWN else ""
-        raise click.UsageError(f"{', '.join(hits[:_SHOWN])}{more}: {what}. {remedy}")

@@ -87,8 +87,7 @@ def activate(search: Search, wanted: Wanted, ids_from: AssetIdFrom, chosen: Mapp
     def write(submissions: Sequence[Submission]) -> None:
         if wanted.folder:
             write_cards(submissions, force=wanted.force)
-            write_rows(submissions, search, wanted.folder)
-            if not wanted.as_json:
+            if write_rows(submissions, search, wanted.folder) and not wanted.as_json:
                 output.note(f"Protected images, manifest.csv and manifest.jsonl are in {wanted.folder}.")
         if unmeasured:
             raise unmeasured[0]

@@ -66,8 +66,10 @@ def asset_file(settings: Settings, answer: QueryResult, explanation: Explanation
     return None
 
 
-def write_rows(submissions: Sequence[Submission], search: Search, folder: Path) -> None:
-    """Write the manifest: every image, and every file that was not read; raises OSError."""
+def write_rows(submissions: Sequence[Submission], search: Search, folder: Path) -> bool:
+    """Write the manifest: every image, and every file that was not read. Returns whether there was any: a run that
+    ended before its first result leaves no file behind. Raises OSError.
+    """
     unread = [
         Row(printable(one.name), _name(one.name), "failed", error_code=NotFound.code, message=one.reason)
         for one in search.unread
@@ -76,8 +78,11 @@ def write_rows(submissions: Sequence[Submission], search: Search, folder: Path) 
         Row(printable(one.name), _name(one.name), "skipped", message=": ".join(filter(None, (one.reason, one.message))))
         for one in search.skipped
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    write_manifest(folder, [*(_row(s, folder) for s in submissions), *unread, *skipped])
+    rows = [*(_row(s, folder) for s in submissions), *unread, *skipped]
+    if rows:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_manifest(folder, rows)
+    return bool(rows)
 
 
 def _row(s: Submission, folder: Path) -> Row:

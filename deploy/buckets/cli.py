@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from tasks.command_line import EXIT_FAILED, Command, echo, one_line
+from tasks.command_line import EXIT_FAILED, Command, FilePath, echo, one_line
+from tasks.output_files import force_option
 
 __all__ = ["buckets"]
 
@@ -63,13 +64,14 @@ def check(**options: Any) -> None:
 
 
 @buckets.command(cls=Command)
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-def policies(folder: Path) -> None:
+@click.argument("folder", type=FilePath(file_okay=False))
+@force_option
+def policies(folder: Path, force: bool) -> None:
     """Write the policies of producers, workers, the gateway and Flower, with the names of your buckets."""
     from deploy.buckets.policies import write_policies  # noqa: PLC0415
     from tasks.settings import load_settings  # noqa: PLC0415
 
-    for path in write_policies(load_settings(), folder):
+    for path in write_policies(load_settings(), folder, force=force):
         echo(one_line(str(path)))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from tasks.command_line import EXIT_FAILED, Command, FilePath
+from tasks.output_files import force_option
 
 
 @click.command(cls=Command)
@@ -23,9 +24,10 @@ from tasks.command_line import EXIT_FAILED, Command, FilePath
     type=FilePath(file_okay=False),
     help="Folder for the report.",
 )
-def demo(images: Path | None, out: Path) -> None:
+@force_option
+def demo(images: Path | None, out: Path, force: bool) -> None:
     """Activate photographs and query edited copies of them, unprotected and protected."""
     from deploy.demo.run import run  # noqa: PLC0415  # torch and Pillow take seconds to import
 
-    if run(images, out):
+    if run(images, out, force=force):
         sys.exit(EXIT_FAILED)

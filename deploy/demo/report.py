@@ -11,6 +11,7 @@ from typing import Final
 import click
 from PIL import Image
 
+from tasks.output_files import check_folder, refuse_existing
 from tasks.results import ActivationResult, ImageResult, QueryResult
 from workers.evaluation.report.sheet import Shown, contact_sheet
 from workers.index.verdicts.calibration import wilson
@@ -20,6 +21,11 @@ Photographed = tuple[str, Image.Image, Image.Image, ActivationResult]  # name, o
 
 # Beside the rate of false matches that a collection's verdicts keep.
 STRICT_FPR: Final = 0.001
+
+PROTECTED: Final = "protected"  # the folder of protected files
+_PICTURES: Final = "sheet.png"
+_TABLE: Final = "recall.csv"
+_COLUMNS: Final = ("edit", "passive", "activated", "matched_at_1_percent", "matched_at_0.1_percent")
 
 
 @dataclass
@@ -82,13 +88,13 @@ def write_report(out: Path, photos: Sequence[Photographed], rows: Sequence[Row],
         "average", sum((r.passive for r in rows), CopiesFound()), sum((r.activated for r in rows), CopiesFound())
     )
     _print_table([*rows, average], photos, among)
-    _write_csv(out / "recall.csv", [*rows, average])
+    _write_csv(out / _TABLE, [*rows, average])
     shown = [
         Shown(name, before, after, r.quality.psnr_db, r.quality.ssim, r.quality.linf)
         for name, before, after, r in photos
     ]
-    contact_sheet(shown).save(out / "sheet.png")
-    places = {"Protected images": out / "protected", "Pictures": out / "sheet.png", "Table": out / "recall.csv"}
+    contact_sheet(shown).save(out / _PICTURES)
+    places = {"Protected images": out / PROTECTED, "Pictures": out / _PICTURES, "Table": out / _TABLE}
     click.echo("\n" + "\n".join(f"{name + ':':18}{path}" for name, path in places.items()))
 
 
@@ -116,8 +122,24 @@ def _print_table(rows: Sequence[Row], photos: Sequence[Photographed], among: str
         click.echo(f"\n  PSNR {_mean(psnr):.1f} dB on average, {min(psnr):.1f} at least; {verified}.")
 
 
+def check_folder_of_report(out: Path, *, force: bool) -> None:
+    """Raise UsageError for a folder that cannot be written, or that has files of a report's names, unless they are an
+    earlier report's or `force` is set."""
+    check_folder(out)
+    if not (force or _is_report(out)):
+        refuse_existing([out / name for name in (PROTECTED, _PICTURES, _TABLE)])
+
+
+def _is_report(out: Path) -> bool:
+    try:
+        with (out / _TABLE).open(newline="", encoding="utf-8") as file:
+            return file.readline().startswith(",".join(_COLUMNS[:3]))  # the others are newer
+    except (OSError, ValueError):
+        return False
+
+
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["edit", "passive", "activated", "matched_at_1_percent", "matched_at_0.1_percent"])
+        writer.writerow(_COLUMNS)
         writer.writerows([row.edit, *(f"{share:.4f}" for share in row.shares)] for row in rows)

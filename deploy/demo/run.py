@@ -16,7 +16,7 @@ from typing import Final
 import click
 from PIL import Image, ImageOps
 
-from deploy.demo.report import CopiesFound, Row, write_report
+from deploy.demo.report import PROTECTED, CopiesFound, Row, check_folder_of_report, write_report
 from producer import Job, Producer
 from producer.batch import Submission, run_batch
 from producer.outputs import published_name, save
@@ -50,12 +50,14 @@ _QUERY_SECONDS: Final = 600.0
 
 @dataclass(frozen=True)
 class Photo:
-    """One photograph, its protected image, and the asset that both should be recognised as."""
+    """One photograph, its protected image and file, and the asset that both should be recognised as."""
 
     name: str
     original: Image.Image
     protected: Image.Image
     result: ActivationResult
+    file_name: Path
+    data: bytes
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,15 @@ class EditedQuery:
     job: Job
 
 
-def run(images: Path | None, out: Path) -> int:
+def run(images: Path | None, out: Path, *, force: bool) -> int:
     """Activate, query, report; returns how many photographs failed.
 
     Raises:
-        UsageError: the folder `images` holds no photograph, or no folder is given and scikit-image is missing.
+        UsageError: the folder `images` holds no photograph, or no folder is given and scikit-image is missing; or the
+            report would replace files that no report left in `out`, and `force` is not set.
         Unavailable: Redis or S3 does not answer.
     """
+    check_folder_of_report(out, force=force)
     producer = Producer.connect()
     producer.check()
     return _demo(producer, list(_photographs(images, out)), out)
@@ -106,8 +110,10 @@ def _demo(producer: Producer, found: Sequence[Found], out: Path) -> int:
         if s.error:
             click.echo(f"  {s.found.below}: FAILED [{s.error.code}] {s.error.message}")
     if done:
-        photos = [_photo(producer, s, out) for s in done]
+        photos = [_photo(producer, s) for s in done]
         rows = _query(producer, photos)
+        for photo in photos:  # not before: what an interrupted run leaves would be taken for files of others
+            save(out / PROTECTED / photo.file_name, photo.data, force=True)
         write_report(out, [(p.name, p.original, p.protected, p.result) for p in photos], rows, _searched(photos))
     return len(submissions) - len(done)
 
@@ -121,17 +127,16 @@ def _activate(producer: Producer, found: Sequence[Found]) -> list[Submission]:
     return sorted(submissions, key=lambda s: s.order)
 
 
-def _photo(producer: Producer, submission: Submission, out: Path) -> Photo:
-    """Fetch the protected image, keep a copy in the report's folder, and open both."""
+def _photo(producer: Producer, submission: Submission) -> Photo:
+    """Fetch the protected image, and open both."""
     result = submission.result
     assert isinstance(result, ActivationResult)
     data = producer.protected_image(result)
-    suffix = Path(result.protected_key).suffix
-    save(out / "protected" / published_name(submission.found.relative, suffix), data, force=True)
+    file_name = published_name(submission.found.relative, Path(result.protected_key).suffix)
     assert isinstance(submission.found.source, Path)
     original = submission.found.source.read_bytes()
     assert sha256_hex(original) == result.source_sha256
-    return Photo(submission.found.below, _open(original), _open(data), result)
+    return Photo(submission.found.below, _open(original), _open(data), result, file_name, data)
 
 
 def _searched(photos: Sequence[Photo]) -> str:

@@ -10,6 +10,7 @@ import click
 
 from producer.commands.options import collection_option, metadata_option, query_options
 from tasks.command_line import Command, FilePath, PathText
+from tasks.output_files import force_option
 
 if TYPE_CHECKING:
     from producer.asset_ids import AssetIdFrom
@@ -40,7 +41,6 @@ _waiting = (
         help="Wait so long for Redis or S3 to come back; default: 60, and 0 at the start.",
     ),
 )
-_force = click.option("--force", is_flag=True, help="Replace files that exist already.")
 
 
 def _waits(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -122,7 +122,7 @@ def _activation_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--card", is_flag=True,
     help="Measure how well edited copies of each image are found, before and after: a page beside each protected file.",
 )  # fmt: skip
-@_force
+@force_option
 @_waits
 @_json
 def activate(
@@ -158,7 +158,7 @@ def activate(
     "--evidence", "evidence_path", type=FilePath(file_okay=False),
     help="Folder for a page on each query: both images, the score's meaning, jobs and digests.",
 )  # fmt: skip
-@_force
+@force_option
 @_waits
 @_json
 def query(images: tuple[str, ...], collection: str | None, **options: Any) -> None:

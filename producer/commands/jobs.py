@@ -12,6 +12,7 @@ import click
 
 from tasks.command_line import FilePath, Group
 from tasks.ledger.states import JobState
+from tasks.output_files import force_option
 
 __all__ = ["jobs"]
 
@@ -63,7 +64,7 @@ def wait(job_ids: tuple[str, ...], timeout_s: float | None, as_json: bool) -> No
 @jobs.command()
 @_some
 @click.option("--out", default=".", show_default=True, type=FilePath(file_okay=False), help="Folder for the files.")
-@click.option("--force", is_flag=True, help="Replace files that exist already.")
+@force_option
 def download(job_ids: tuple[str, ...], out: Path, force: bool) -> None:
     """Save the protected files of activations that are done, under their originals' names, with a manifest."""
     from producer import job_results  # noqa: PLC0415

@@ -9,9 +9,10 @@ import click
 import pytest
 
 from producer.asset_ids import asset_ids
-from producer.manifest import CSV_NAME, Row, read_rows, write_manifest
+from producer.manifest import CSV_NAME, JSONL_NAME, Row, read_rows, write_manifest
 from producer.outputs import Outputs, check_report, published_name, save
-from producer.search import find_images
+from producer.saving import write_rows
+from producer.search import Search, Unread, find_images
 from tasks.errors import Conflict, DiskUnavailable
 from tasks.files import PART_PREFIX, part_file
 from tasks.names import sha256_hex
@@ -120,6 +121,36 @@ def test_a_manifest_that_is_none_of_ours_is_not_replaced(tmp_path: Path) -> None
     (tmp_path / "out" / CSV_NAME).write_text("mine")
     with pytest.raises(click.UsageError, match=r"manifest\.csv"):
         plan(tmp_path / "out", tmp_path / "in.jpg")
+
+
+def test_manifests_without_a_row_are_what_a_run_left_that_ended_before_its_first_result(tmp_path: Path) -> None:
+    (tmp_path / "in.jpg").write_bytes(JPEG)
+    out = tmp_path / "out"
+    out.mkdir()
+    write_manifest(out, [])
+    assert (out / JSONL_NAME).read_bytes() == b""
+    plan(out, tmp_path / "in.jpg")
+    (out / CSV_NAME).unlink()  # as when it was killed between the two
+    plan(out, tmp_path / "in.jpg")
+    (out / JSONL_NAME).write_text("\n")
+    with pytest.raises(click.UsageError, match=r"manifest\.jsonl"):
+        plan(out, tmp_path / "in.jpg")
+
+
+def test_a_run_without_a_result_writes_no_manifest(tmp_path: Path) -> None:
+    assert not write_rows([], Search(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert write_rows([], Search(unread=[Unread("a.jpg", "it is locked", is_folder=False)]), tmp_path / "out")
+    assert [(row.source, row.status) for row in read_rows(tmp_path / "out")] == [("a.jpg", "failed")]
+
+
+def test_a_file_that_another_process_replaced_is_not_taken_for_one_of_another_image(tmp_path: Path) -> None:
+    outputs = Outputs(tmp_path, [Path("a.jpg"), Path("b.jpg")])
+    outputs.save(0, JPEG, ".jpg")
+    (tmp_path / "a.jpg").rename(tmp_path / "b.jpg")  # the number of the first file is the second's now
+    (tmp_path / "b.jpg").write_bytes(OTHER)
+    save(tmp_path / "a.jpg", JPEG, force=False)
+    assert outputs.save(1, OTHER, ".jpg").read_bytes() == OTHER
 
 
 def test_two_images_are_never_one_file_also_where_the_folder_takes_two_names_for_one(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import click
 
 from tasks.command_line import Command, FilePath
 from tasks.errors import InvalidRequest
+from tasks.output_files import check_folder, force_option, refuse_existing
 from tasks.settings import Settings, load_settings
 from tasks.storage import ObjectStore
 from workers.evaluation.report.terminal import Progress, print_main_table, print_skipped
@@ -29,6 +30,8 @@ __all__ = ["evaluate"]
 
 _path = FilePath(exists=True)
 _SHOWN: Final = 6
+_PAGE: Final = "report.html"
+_SETTING: Final = "setting.json"  # in the folder's `state`: what the evaluation there was made of
 
 
 @click.command(cls=Command)
@@ -64,8 +67,9 @@ _SHOWN: Final = 6
     help="Have ONNX Runtime extract the references, in the precision of the extractor's ONNX file.",
 )  # fmt: skip
 @click.option("--seed", default=0, show_default=True)
+@force_option
 def evaluate(
-    images: tuple[Path, ...], references: tuple[Path, ...], disc: Path | None, out: Path, **chosen: Any
+    images: tuple[Path, ...], references: tuple[Path, ...], disc: Path | None, out: Path, force: bool, **chosen: Any
 ) -> None:
     """Activate images, edit them, search for the copies, and write a report with tables, plots and pictures.
 
@@ -82,6 +86,7 @@ def evaluate(
         raise click.UsageError("Name either --images and --references, or --disc.")
     if chosen["queue"] and chosen["fast_references"]:
         raise click.UsageError("Workers compute with the extractor itself: leave out --queue or --fast-references.")
+    _check_out(out, force=force)
     began, progress = time.monotonic(), Progress()
     subject, plan = _prepared(_sources(images, references, disc, chosen["hold_out"]), out, chosen, progress)
     print_skipped(subject.skipped)
@@ -89,7 +94,16 @@ def evaluate(
     evaluation.run()
     _write(evaluation, subject, plan, out, chosen["seed"], time.monotonic() - began)
     print_main_table(evaluation.findings, plan)
-    click.echo(f"\nReport: {out / 'report.html'}")
+    click.echo(f"\nReport: {out / _PAGE}")
+
+
+def _check_out(out: Path, *, force: bool) -> None:
+    """Raise UsageError where the folder cannot be written, or has files of a report's names that no evaluation left."""
+    from workers.evaluation.findings import TABLES  # noqa: PLC0415
+
+    check_folder(out)
+    if not (force or (out / "state" / _SETTING).exists()):
+        refuse_existing([out / _PAGE, *(out / f"{name}.csv" for name in TABLES)])
 
 
 def _sources(images: tuple[Path, ...], references: tuple[Path, ...], disc: Path | None, every: int) -> Sources:
@@ -133,14 +147,14 @@ def _prepared(
     )
     state = out / "state"
     note = setting.note_of(sources, photographs, extractor, source, chosen["seed"])
-    setting.check_note(state / "setting.json", note)
+    setting.check_note(state / _SETTING, note)
     told = partial(_told, progress, listed)
     extract = extract_here(source, limits, told)
     if chosen["queue"]:
         extract = extract_by_workers(partial(open_collection, settings), extractor, told)
     subject = read_subject(Engine(extractor), limits, sources, photographs, state, extract)
     main, others = _indexes(chosen, trained, extractor.dimension, len(subject.training))
-    setting.write_note(state / "setting.json", note)
+    setting.write_note(state / _SETTING, note)
     plan = EvaluationPlan(main, others, trained, more_edits, indexes_only=chosen["indexes_only"])
     if not chosen["transfer"]:
         return subject, plan
@@ -238,7 +252,7 @@ def _write(
         before, after = (Image.fromarray(p.decoded(subject.limits).pixels) for p in (original, published))
         shown.append(Shown(original.name, before, after, image.psnr_db, image.ssim, image.linf))
     setting = described(subject, plan, seed, seconds)
-    write_report(out / "report.html", evaluation.findings, plan, setting, shown, subject.skipped)
+    write_report(out / _PAGE, evaluation.findings, plan, setting, shown, subject.skipped)
 
 
 def _need_the_extra() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tasks.command_line import FilePath, Group
+from tasks.output_files import check_output, force_option, write_output
 from tasks.settings import load_settings
 from workers.extractors.training.settings import TrainingSettings
 
@@ -47,7 +48,8 @@ def extractor() -> None:
 )  # fmt: skip
 @click.option("--batch", default=TrainingSettings.batch, show_default=True, type=click.IntRange(2))
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint beside --out.")
-def train(out: Path, images: tuple[Path, ...], resume: bool, **given: Any) -> None:
+@force_option
+def train(out: Path, images: tuple[Path, ...], resume: bool, force: bool, **given: Any) -> None:
     """Train `compact` on folders or tar files of images.
 
     Writes the weights to --out (.safetensors), and beside them their provenance (.json), the curve (.csv) and a
@@ -55,11 +57,14 @@ def train(out: Path, images: tuple[Path, ...], resume: bool, **given: Any) -> No
     """
     if out.suffix != ".safetensors":
         raise click.BadParameter("the file's name has to end in .safetensors", param_hint="--out")
+    command = shlex.join(["aii", *_without_folders(sys.argv[1:])])
+    settings = TrainingSettings(images=images, out=out, limits=_limits(), command=command, **given)
+    for path in settings.files:
+        check_output(path, force=force or resume)
     from workers.extractors.training.train import train as run  # noqa: PLC0415  # loads torch
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    command = shlex.join(["aii", *_without_folders(sys.argv[1:])])
-    run(TrainingSettings(images=images, out=out, limits=_limits(), command=command, **given), resume=resume)
+    run(settings, resume=resume)
     click.echo(f"Weights: {out}")
 
 
@@ -75,8 +80,12 @@ def train(out: Path, images: tuple[Path, ...], resume: bool, **given: Any) -> No
 @click.option("--extractor", "name", default="compact", show_default=True, help="Its name, or where its weights are.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--json", "path", type=FilePath(dir_okay=False), help="Write the figures here as well.")
-def measure(photos: Path, references: tuple[Path, ...], hold_out: int, name: str, seed: int, path: Path | None) -> None:
+@force_option
+def measure(
+    photos: Path, references: tuple[Path, ...], hold_out: int, name: str, seed: int, path: Path | None, force: bool
+) -> None:
     """Measure R@1 of edited photographs in an exact index, and the extractor's speed on one core."""
+    check_output(path, force=force)
     import torch  # noqa: PLC0415
 
     from tasks.storage import ObjectStore  # noqa: PLC0415
@@ -87,7 +96,7 @@ def measure(photos: Path, references: tuple[Path, ...], hold_out: int, name: str
     figures = measure_extractor(loaded, photos, references, hold_out, seed, _limits())
     _print(figures)
     if path:
-        path.write_text(json.dumps(figures, indent=2) + "\n")
+        write_output(path, json.dumps(figures, indent=2) + "\n")
 
 
 @extractor.command()

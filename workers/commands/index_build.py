@@ -14,6 +14,7 @@ import click
 from tasks.command_line import Command, FilePath, FiniteRange, PathText, progress_bar
 from tasks.errors import CollectionExists, CollectionMissing, InvalidRequest
 from tasks.messages import USUAL_NPROBE
+from tasks.output_files import check_folder, force_option, refuse_existing
 from tasks.settings import load_settings
 from tasks.state_folder import state_dir
 from workers.commands.index_options import one_json_object, stored_features
@@ -253,12 +254,19 @@ def _curve(manifest: Manifest, assets: int) -> Iterator[str]:
 @_fpr
 @click.option("--description", required=True, help="What the reference images are.")
 @click.option("--out", type=FilePath(file_okay=False), help="Folder; default: the package's own.")
-def make_starter(references: tuple[Path, ...], factory: str, fpr: float, description: str, out: Path | None) -> None:
+@force_option
+def make_starter(
+    references: tuple[Path, ...], factory: str, fpr: float, description: str, out: Path | None, force: bool
+) -> None:
     """Make the files of the starter collection, which come with the package (for its maintainers)."""
     from workers.images import Limits  # noqa: PLC0415
     from workers.index.maintenance import make_starter as making  # noqa: PLC0415  # loads torch
-    from workers.index.maintenance.starter import FOLDER  # noqa: PLC0415
+    from workers.index.maintenance.starter import FILES, FOLDER  # noqa: PLC0415
 
+    if out:
+        check_folder(out)
+    if out and not force:
+        refuse_existing([out / name for name in FILES])
     limits, folder = Limits.of(load_settings()), out or FOLDER
     card = making.make_starter(references, folder, limits, factory=factory, fpr=fpr, description=description)
     click.echo(f"{card.count:,} codes in {folder}, calibrated on {card.calibration.queries:,} unrelated images.")

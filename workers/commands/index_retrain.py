@@ -16,6 +16,7 @@ from tasks.command_line import EXIT_FAILED, Command, FilePath, progress_bar
 from tasks.errors import InvalidRequest
 from tasks.files import write_atomically
 from tasks.names import DIGEST_PATTERN
+from tasks.output_files import check_output, force_option, write_output
 from tasks.settings import load_settings
 from tasks.state_folder import state_dir
 from workers.commands.index_published import published
@@ -63,8 +64,9 @@ class _Asked:
     help="How many protected images are drawn to tell that share by.",
 )  # fmt: skip
 @click.option("--csv", "csv_path", type=FilePath(dir_okay=False), help="File for the asset ids of those that are off.")
+@force_option
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-def retrain(name: str, factory: str | None, dry_run: bool, **asked: Any) -> None:
+def retrain(name: str, factory: str | None, dry_run: bool, force: bool, **asked: Any) -> None:
     """Train the index of the collection NAME again, on the images that it holds now, and switch to it.
 
     Features are those that the collection stores, else they are extracted from the originals, as jobs. Workers answer
@@ -81,6 +83,7 @@ def retrain(name: str, factory: str | None, dry_run: bool, **asked: Any) -> None
             "Of the starter collection's references only codes are known, which no other codec can be calibrated for: "
             "make a collection of your own with `aii index build`."
         )
+    check_output(asked["csv_path"], force=force)
     opened = open_collection(load_settings(), name)
     manifest = opened.files.current()
     chosen = factory or suggested_factory(manifest.assets, manifest.extractor.dimension)
@@ -270,7 +273,7 @@ def _share_off(
         )
     off = [one.asset_id for one in seen if not one.on_candidate]
     if asked.csv_path:
-        asked.csv_path.write_text("".join(f"{asset}\n" for asset in ["asset_id", *off]), encoding="utf-8")
+        write_output(asked.csv_path, "".join(f"{asset}\n" for asset in ["asset_id", *off]))
     now = sum(not one.on_code for one in seen)
     click.echo(f"{len(seen):,} protected images compared. Off their codes: {now:,} now, {len(off):,} with the next.")
     return len(off) / max(1, len(seen))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tasks.command_line import Command, FilePath, progress_bar
+from tasks.output_files import check_output, force_option
 from tasks.settings import load_settings
 from workers.index.collection.opened import open_collection
 
@@ -17,7 +18,8 @@ __all__ = ["export", "import_file"]
 @click.argument("name")
 @click.argument("file", type=FilePath(dir_okay=False))
 @click.option("--images", is_flag=True, help="With the protected files.")
-def export(name: str, file: Path, images: bool) -> None:
+@force_option
+def export(name: str, file: Path, images: bool, force: bool) -> None:
     """Write the collection NAME to FILE (tar), for another Redis and S3: what is in its journal is compacted first.
 
     Originals and result documents are not part of it: copy their buckets.
@@ -25,9 +27,11 @@ def export(name: str, file: Path, images: bool) -> None:
     from workers.index.maintenance import upkeep  # noqa: PLC0415  # loads torch and FAISS: not for `aii --help`
     from workers.index.maintenance.transfer import export_collection  # noqa: PLC0415
 
+    check_output(file, force=force)
     opened = open_collection(load_settings(), name)
     with opened.write_lock() as lock:
         manifest = upkeep.compact(opened.files, opened.journal, lock.check)
+    file.parent.mkdir(parents=True, exist_ok=True)
     members = export_collection(opened.store, opened.files, manifest, file, images=images)
     click.echo(f"Generation {manifest.generation} of {name}, {manifest.assets:,} images: {members:,} files in {file}.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 
 from tasks.command_line import EXIT_FAILED, Command, FilePath, FiniteRange, progress_bar
 from tasks.errors import CorruptSegment
+from tasks.output_files import check_output, force_option, write_output
 from tasks.settings import load_settings
 from workers.commands.index_published import published
 from workers.index.collection.opened import Opened, open_collection
@@ -181,7 +183,8 @@ def verify(name: str, sample: int, least: float) -> None:
     type=FilePath(dir_okay=False),
     help="File for a line for each image.",
 )
-def audit(name: str, candidate: str, csv_path: Path | None) -> None:
+@force_option
+def audit(name: str, candidate: str, csv_path: Path | None, force: bool) -> None:
     """Count the published images of the collection NAME that would not fit their codes with another collection's codec.
 
     These images have to be activated again before that codec is used. Exit status 1 when there are any.
@@ -192,6 +195,7 @@ def audit(name: str, candidate: str, csv_path: Path | None) -> None:
     from workers.index.codec.codec import Codec  # noqa: PLC0415
     from workers.index.collection.loading import check_extractor  # noqa: PLC0415
 
+    check_output(csv_path, force=force)
     settings = load_settings()
     opened, other = open_collection(settings, name), open_collection(settings, candidate)
     manifest = other.files.current()
@@ -204,10 +208,11 @@ def audit(name: str, candidate: str, csv_path: Path | None) -> None:
         seen = list(audit_collection(opened.store, opened.files, activated, codec, extractor, limits, progress))
     activated.delete()
     if csv_path:
-        with csv_path.open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["asset_id", "on_code", "on_candidate"])
-            rows.writerows([s.asset_id, int(s.on_code), int(s.on_candidate)] for s in seen)
+        text = io.StringIO(newline="")
+        rows = csv.writer(text)
+        rows.writerow(["asset_id", "on_code", "on_candidate"])
+        rows.writerows([s.asset_id, int(s.on_code), int(s.on_candidate)] for s in seen)
+        write_output(csv_path, text.getvalue())
     off_now, off_then = sum(not s.on_code for s in seen), sum(not s.on_candidate for s in seen)
     click.echo(f"{len(seen):,} published images. Off their codes: {off_now:,} now, {off_then:,} with {candidate}.")
     if off_then:

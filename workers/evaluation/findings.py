@@ -24,6 +24,7 @@ from workers.index.verdicts.calibration import wilson
 
 __all__ = [
     "BINS",
+    "TABLES",
     "Findings",
     "RecallRow",
     "SearchRow",
@@ -34,6 +35,11 @@ __all__ = [
     "write_tables",
 ]
 
+# The CSV files.
+TABLES: Final = (
+    "recall", "transfer", "search", "images", "ways", "strengths", "detection", "verdicts", "ranks", "pairs", "cells",
+    "times", "released", "distances",
+)  # fmt: skip
 BINS: Final = np.linspace(0, 1.5, 61)  # of distances between unit vectors and reconstructions
 
 

@@ -47,5 +47,14 @@ class TrainingSettings:
     ema_decay: float = 0.998
 
     @property
+    def curve(self) -> Path:
+        return self.out.with_suffix(".csv")
+
+    @property
     def checkpoint(self) -> Path:
         return self.out.with_suffix(".checkpoint.pt")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that a run writes."""
+        return self.out, self.out.with_suffix(".json"), self.curve, self.checkpoint

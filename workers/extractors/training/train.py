@@ -192,7 +192,7 @@ class Trainer:
             "side": side_at(self.maturity, INPUT_SIZE),
             **means,
         }
-        curve = self.settings.out.with_suffix(".csv")
+        curve = self.settings.curve
         fresh = not curve.exists()
         with curve.open("a", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -225,5 +225,5 @@ def train(settings: TrainingSettings, *, resume: bool) -> None:
     if resume:
         trainer.restore()
     else:
-        settings.out.with_suffix(".csv").unlink(missing_ok=True)
+        settings.curve.unlink(missing_ok=True)
     trainer.run()

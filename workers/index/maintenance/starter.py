@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 NAME: Final = "starter"
 FOLDER: Final = Path(__file__).parents[1] / "starter_data"
-CODEC, CODES, CARD, BACKGROUND = "codec.faiss", "codes.npz", "starter.json", "background.npz"
+CODEC, CODES, CARD, BACKGROUND = FILES = "codec.faiss", "codes.npz", "starter.json", "background.npz"
 # The calibration of the index that version 0.1.0 published, and the digest of its codec: a starter collection keeps the
 # index that it was published with.
 CARD_0_1_0: Final = "starter-0.1.0.json"
