@@ -17,6 +17,7 @@ from tests.onnx_graphs import SIDE, convolutional
 from tests.photographs import crops
 from tests.stack import AII, WorkerProcess, aii, aii_here
 from tests.waiting import wait_for
+from workers.evaluation.findings import TABLES
 from workers.index.maintenance.starter import read_card
 
 
@@ -112,6 +113,7 @@ def test_a_report_its_tables_and_the_same_tables_after_an_interruption(
     ):
         assert rows(tmp_path / f"{name}.csv", columns) == rows(undisturbed / f"{name}.csv", columns)
     page = (tmp_path / "report.html").read_text()
+    assert {path.stem for path in undisturbed.glob("*.csv")} == set(TABLES)
     assert len(rows(tmp_path / "times.csv", ("nprobe", "ms_p50"))) == 8  # seven numbers of cells, and one index without
     assert "torn.jpg" in page
     assert page.count("<svg") == 7
