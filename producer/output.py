@@ -89,11 +89,15 @@ def activation_line(submission: Submission) -> str:
     assert isinstance(result, ActivationResult)
     psnr = f"{result.quality.psnr_db:.1f} dB" if result.quality.psnr_db is not None else "unchanged"
     again = "" if submission.new else ", done before"
-    state = (
-        "activated" if result.status == "activated" else "PASSIVE (registered, but the change could not be verified)"
-    )
+    state = "activated" if result.status == "activated" else f"PASSIVE (registered, but {_why_passive(result)})"
     plain = ", says too little for its copies to be recognised" if result.uninformative else ""
     return f"{state}, PSNR {psnr}, asset {_short(result.asset_id)}{plain}{again}"
+
+
+def _why_passive(result: ActivationResult) -> str:
+    if result.verification.distance_before == 0:  # as of an index that keeps features whole
+        return "its collection finds the original itself at distance 0, so activation has nothing to gain"
+    return "the change could not be verified"
 
 
 _VERDICTS: Final = {

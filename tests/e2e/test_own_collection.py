@@ -70,6 +70,27 @@ def test_what_cannot_be_built_is_refused_with_the_reason(
     assert (missing.returncode, "[collection_missing]" in missing.stderr) == (1, True)
 
 
+def test_a_collection_too_small_for_codes_says_that_activation_has_nothing_to_gain_there(
+    start_worker: Callable[..., WorkerProcess], stack_environment: dict[str, str], images: Path, tmp_path: Path
+) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted(images.glob("0[0-3]?.jpg")):
+        path.rename(few / path.name)
+    names = {factory: f"few-{uuid.uuid4().hex[:12]}" for factory in ("", "PQ8x4")}
+    for factory, name in names.items():
+        chosen = ("--factory", factory) if factory else ()
+        done = aii_here(stack_environment, "index", "build", name, "--images", str(few), "--here", *chosen)
+        assert done.returncode == 0, done.stderr
+        assert ("activation has nothing to gain" in done.stderr) is (not factory)
+    start_worker()
+    said = {
+        f: aii_here(stack_environment, "activate", str(images / "100.jpg"), "--collection", n) for f, n in names.items()
+    }
+    assert "PASSIVE (registered, but its collection finds the original itself at distance 0" in said[""].stdout
+    assert ": activated, " in said["PQ8x4"].stdout
+
+
 @pytest.mark.parametrize(
     ("count", "factory"),
     [

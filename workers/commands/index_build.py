@@ -30,6 +30,10 @@ __all__ = ["build", "info", "make_starter"]
 _name = click.argument("name")
 _DEFAULT_FPR = 0.01
 _CURVE_FPRS = (0.001, 0.003, 0.01, 0.03, 0.1)
+_NOTHING_TO_GAIN = (
+    "keeps features whole and is searched exactly: activation has nothing to gain there, and registers images "
+    "unchanged. It works with codes: build from 256 images or more, or give --factory, such as PQ8x4."
+)
 _fpr = click.option(
     "--fpr",
     default=_DEFAULT_FPR,
@@ -72,7 +76,7 @@ def build(
     """Build the collection NAME from images, which become its first assets, named by the sha256 of their files.
 
     After an interruption, run it again: it goes on where it was. Workers with the same extractor can answer queries
-    as soon as it is built.
+    as soon as it is built. Fewer than 256 images are searched exactly (Flat), where activation has nothing to gain.
     """
     from workers.extractors.registry import load_extractor, pick_device  # noqa: PLC0415  # loads torch
     from workers.index.codec.gpu import use_gpu  # noqa: PLC0415
@@ -107,6 +111,8 @@ def build(
         f"Collection {name}: {len(assets):,} images ({len(skipped)} skipped), {chosen}, extractor "
         f"{manifest.extractor.name}, {_threshold(manifest)}."
     )
+    if new.codec.keeps_features and not new.codec.has_cells:
+        click.echo(f"{chosen} {_NOTHING_TO_GAIN}", err=True)
 
 
 def _threshold(manifest: Manifest) -> str:
