@@ -21,6 +21,9 @@ _IDS: Final[Mapping[AssetIdFrom, Callable[[Found], str]]] = {
 }
 
 
+_OTHER_WAYS: Final = "use --asset-id-from path or digest"
+
+
 def asset_ids(found: Sequence[Found], ids_from: AssetIdFrom, single: str | None) -> dict[Found, str]:
     """The asset ids of images; one that is missing is the digest of the image's bytes.
 
@@ -39,16 +42,13 @@ def asset_ids(found: Sequence[Found], ids_from: AssetIdFrom, single: str | None)
     if ids_from == "digest":
         return {}
     ids = {image: unicodedata.normalize("NFC", _IDS[ids_from](image)) for image in found}
-    _refuse_twice(ids)
+    _refuse_twice(ids, "rename one, or use --asset-id-from digest" if ids_from == "path" else _OTHER_WAYS)
     return ids
 
 
-def _refuse_twice(ids: Mapping[Found, str]) -> None:
+def _refuse_twice(ids: Mapping[Found, str], remedy: str) -> None:
     first: dict[str, Found] = {}
     for image, asset_id in ids.items():
         other = first.setdefault(asset_id, image)
         if other is not image and digest_of(other.source) != digest_of(image.source):
-            raise click.UsageError(
-                f"{other.name} and {image.name} would both be the asset {asset_id!r}: "
-                "use --asset-id-from path or digest."
-            )
+            raise click.UsageError(f"{other.name} and {image.name} would both be the asset {asset_id!r}: {remedy}.")

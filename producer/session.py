@@ -35,7 +35,8 @@ class Wanted:
 
     Attributes:
         no_wait: submit only.
-        services_s: seconds to wait for a service that is away; None: not at the start, and a minute later on.
+        services_s: seconds to wait for a service that is away; None: not at the start, and later on a minute, or
+            `timeout_s` if that is less.
         folder: receives the protected images and their manifest.
         force: whether files may be replaced.
         card: measure what was activated, and write a page on each beside its protected file.
@@ -80,7 +81,9 @@ def prepare(search: Search, wanted: Wanted, queue: str) -> Batch:
     settings = load_settings()
     producer = Producer.connect(settings)
     RetryPolicy(wanted.services_s or 0, output.note).call(producer.check)
-    later_s = _WAIT_FOR_SERVICES_S if wanted.services_s is None else wanted.services_s
+    later_s = min(_WAIT_FOR_SERVICES_S, wanted.timeout_s or _WAIT_FOR_SERVICES_S)
+    if wanted.services_s is not None:
+        later_s = wanted.services_s
     return Batch(producer, settings, search, RetryPolicy(later_s, output.note), queue)
 
 

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -36,6 +36,7 @@ __all__ = [
     "LazyGroup",
     "PathText",
     "echo",
+    "echo_all",
     "exit_code",
     "exit_on_error",
     "one_line",
@@ -107,6 +108,15 @@ def echo(text: str, *, err: bool = False) -> None:
         click.echo(_CONTROLS.sub(_spelled_out, text), err=err)
     except BrokenPipeError:
         _discard(sys.stderr if err else sys.stdout)
+
+
+def echo_all(lines: Iterable[str]) -> None:
+    """Print lines until they end, or until their reader has closed its end: no more are made then."""
+    try:
+        for line in lines:
+            click.echo(_CONTROLS.sub(_spelled_out, line))
+    except BrokenPipeError:
+        _discard(sys.stdout)
 
 
 def _discard(stream: TextIO) -> None:

@@ -62,7 +62,11 @@ def move_into_place(part: Path, path: Path) -> None:
     """Rename `part`, a file in the same folder, to `path`, replacing it. Its content reaches the disk first: without
     that, a loss of power could leave an empty file under the new name."""
     _flush(part)
-    part.replace(path)
+    try:
+        part.replace(path)
+    except OSError as error:  # a folder has that name, for example
+        error.filename = str(path)  # which is what the caller knows
+        raise
     _flush(path.parent)
 
 

@@ -47,8 +47,8 @@ def refuse_existing(paths: Iterable[Path]) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise UsageError for a folder that cannot be written, or made."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    """Raise UsageError for a folder that cannot be written, or made: a link to what is not there can be neither."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
         raise click.UsageError(f"{folder} cannot be written: {there} is no folder.")
     if not os.access(there, os.W_OK | os.X_OK):

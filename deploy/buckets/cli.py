@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tasks.command_line import EXIT_FAILED, Command, FilePath, echo, one_line
+from tasks.command_line import EXIT_FAILED, Command, FilePath, FiniteRange, echo, one_line
 from tasks.output_files import force_option
 
 __all__ = ["buckets"]
@@ -45,7 +45,7 @@ def buckets() -> None:
 @_wishes
 @click.option("--dry-run", is_flag=True, help="Change nothing; say what would be made.")
 @click.option(
-    "--wait-for-services", "wait_s", type=click.FloatRange(0, 86_400), default=0.0, metavar="SECONDS",
+    "--wait-for-services", "wait_s", type=FiniteRange(0, 86_400), default=0.0, metavar="SECONDS",
     help="Wait so long for S3 to answer.",
 )  # fmt: skip
 def init(dry_run: bool, **options: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from producer.commands.options import collection_option, query_options
-from tasks.command_line import Command, PathText
+from tasks.command_line import Command, FiniteRange, PathText
 
 if TYPE_CHECKING:
     from producer.session import Wanted
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["explain", "feedback", "lookup"]
 
 _timeout = click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(min=0), help="Seconds to wait for the answer; default: no limit."
+    "--timeout", "timeout_s", type=FiniteRange(min=0), help="Seconds to wait for the answer; default: no limit."
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tasks.command_line import Command, one_line
+from tasks.command_line import Command, echo, echo_all, one_line
 
 if TYPE_CHECKING:
     from tasks.connection import RedisClient
@@ -35,11 +35,12 @@ def audit(after: str, who: str | None, as_json: bool) -> None:
     if not re.fullmatch(r"\d{1,15}-\d{1,15}", after):
         raise InvalidRequest(f"{after!r} is no entry of the audit log, such as 1780000000000-0.")
     client, settings = _connected()
-    for entry, at, said in AuditLog(client, settings).entries(after):
-        if who and said.who != who:
-            continue
-        row = {"entry": entry, "time": at.isoformat(timespec="milliseconds"), **vars(said)}
-        click.echo(json.dumps(row) if as_json else "\t".join(one_line(value) for value in row.values()))
+    rows = (
+        {"entry": entry, "time": at.isoformat(timespec="milliseconds"), **vars(said)}
+        for entry, at, said in AuditLog(client, settings).entries(after)
+        if not who or said.who == who
+    )
+    echo_all(json.dumps(row) if as_json else "\t".join(map(one_line, row.values())) for row in rows)
 
 
 @click.command(cls=Command)
@@ -68,14 +69,17 @@ def takedown(images: tuple[str, ...], dry_run: bool) -> None:
             click.echo(f"{name.collection}\t{one_line(name.asset_id)}")
     for of_image in found.values():
         of_image.check()
+    for sha256, of_image in found.items():
+        if not of_image.assets:
+            echo(f"No asset is registered of the image {sha256}.", err=True)
 
 
 def _digest_of(image: str) -> str:
     from tasks.errors import NotFound  # noqa: PLC0415
     from tasks.names import DIGEST_PATTERN, sha256_hex  # noqa: PLC0415
 
-    if re.fullmatch(DIGEST_PATTERN, image):
-        return image
+    if re.fullmatch(DIGEST_PATTERN, image.lower()):
+        return image.lower()
     try:
         return sha256_hex(Path(image).read_bytes())
     except OSError as error:

@@ -42,7 +42,7 @@ def add(url: str, states: tuple[str, ...]) -> None:
 @click.option("--deliveries", "which", type=click.Choice(["pending", "done", "failed"]), help="List these instead.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000))
 def list_(which: Literal["pending", "done", "failed"] | None, limit: int) -> None:
-    """List hooks (id, URL, states), and how many deliveries are pending, done and failed.
+    """List hooks (id, URL without its login, states), and how many deliveries are pending, done and failed.
 
     With --deliveries, list those: id, attempts, what came of the last one; separated by tabs.
     """
@@ -51,7 +51,7 @@ def list_(which: Literal["pending", "done", "failed"] | None, limit: int) -> Non
             click.echo(f"{delivery.delivery_id}\t{delivery.attempts}\t{delivery.answer or 'not tried yet'}")
         return
     for hook in _hooks().all():
-        click.echo(f"{hook.hook_id}\t{hook.url}\t{','.join(sorted(hook.states)) or 'all ends'}")
+        click.echo(f"{hook.hook_id}\t{hook.shown_url}\t{','.join(sorted(hook.states)) or 'all ends'}")
     counts = ", ".join(f"{count} {name}" for name, count in _deliveries().counts().items())
     click.echo(f"Deliveries: {counts}.", err=True)
 

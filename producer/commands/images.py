@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from producer.commands.options import collection_option, metadata_option, query_options
-from tasks.command_line import Command, FilePath, PathText
+from tasks.command_line import Command, FilePath, FiniteRange, PathText
 from tasks.output_files import force_option
 
 if TYPE_CHECKING:
@@ -29,16 +29,16 @@ _waiting = (
     click.option(
         "--timeout",
         "timeout_s",
-        type=click.FloatRange(min=0),
+        type=FiniteRange(min=0),
         help="Seconds to wait for all results; default: no limit.",
     ),
     click.option("--no-wait", is_flag=True, help="Submit, print the jobs' ids, and end: see `aii jobs wait`."),
     click.option(
         "--wait-for-services",
         "services_s",
-        type=click.FloatRange(0, 86_400),
+        type=FiniteRange(0, 86_400),
         metavar="SECONDS",
-        help="Wait so long for Redis or S3 to come back; default: 60, and 0 at the start.",
+        help="Wait so long for Redis or S3 to come back; default: 60, or --timeout if less; 0 at the start.",
     ),
 )
 
@@ -58,14 +58,14 @@ def _activation_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--learning-rate",
-            type=click.FloatRange(0, 100, min_open=True),
+            type=FiniteRange(0, 100, min_open=True),
             help="Of the optimiser; default: 10 / steps.",
         ),
         click.option(
             "--alpha",
             default=3.0,
             show_default=True,
-            type=click.FloatRange(0, 20, min_open=True),
+            type=FiniteRange(0, 20, min_open=True),
             help="How strong the change may be; with linf, in grey levels.",
         ),
         click.option(
@@ -76,7 +76,7 @@ def _activation_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Hide the change where the eye misses it, or bound it alike everywhere.",
         ),
         click.option(
-            "--min-psnr", "min_psnr_db", type=click.FloatRange(20, 80), help="Floor in dB that every file has to keep."
+            "--min-psnr", "min_psnr_db", type=FiniteRange(20, 80), help="Floor in dB that every file has to keep."
         ),
         click.option(
             "--robust", is_flag=True, help="Optimise for edited copies: finds more, in three to four times the time."
@@ -136,6 +136,8 @@ def activate(
     """
     if out and chosen["no_wait"]:
         raise click.UsageError("--no-wait does not wait for the files of --out: fetch them with `aii jobs download`.")
+    if chosen["quality"] and chosen["lossless"]:
+        raise click.UsageError("--quality and --lossless exclude each other: a lossless file has no quality.")
     if card and chosen["no_wait"]:
         raise click.UsageError("--no-wait does not wait for what --card measures.")
     if card and not (out or chosen["as_json"]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tasks.command_line import Command
+from tasks.command_line import Command, FiniteRange
 
 __all__ = ["ingest"]
 
@@ -15,7 +15,7 @@ __all__ = ["ingest"]
 @click.option("--collection", help="Default: AII_DEFAULT_COLLECTION.")
 @click.option("--prefix", default="", help="Only objects whose key begins with this.")
 @click.option(
-    "--sweep-every", "sweep_s", default=60.0, show_default=True, type=click.FloatRange(min=0),
+    "--sweep-every", "sweep_s", default=60.0, show_default=True, type=FiniteRange(min=0),
     help="Seconds between two sweeps for objects that no notification told of; 0: at the start only.",
 )  # fmt: skip
 @click.option("--once", is_flag=True, help="End when everything is submitted.")

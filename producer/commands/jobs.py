@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from tasks.command_line import FilePath, Group
+from tasks.command_line import FilePath, FiniteRange, Group
 from tasks.ledger.states import JobState
 from tasks.output_files import force_option
 
@@ -50,9 +50,7 @@ def show(job_id: str) -> None:
 
 @jobs.command()
 @_some
-@click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(min=0), help="Seconds to wait for all; default: no limit."
-)
+@click.option("--timeout", "timeout_s", type=FiniteRange(min=0), help="Seconds to wait for all; default: no limit.")
 @_json
 def wait(job_ids: tuple[str, ...], timeout_s: float | None, as_json: bool) -> None:
     """Wait for jobs, and print the result of each as it ends."""

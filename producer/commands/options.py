@@ -25,7 +25,10 @@ def metadata_option(option: str, name: str, explanation: str) -> Callable[..., A
         pairs = [text.partition("=") for text in given]
         if bad := [key for key, equals, _ in pairs if not equals or not re.fullmatch(META_KEY_PATTERN, key)]:
             raise click.BadParameter(f"{bad[0]!r} is no KEY=VALUE with a key of letters, digits, '.', '_' or '-'.")
-        return {key: value for key, _, value in pairs}
+        values = {key: value for key, _, value in pairs}
+        if twice := [key for key, _, value in pairs if values[key] != value]:
+            raise click.BadParameter(f"{twice[0]!r} is given two values.")
+        return values
 
     return click.option(option, name, multiple=True, metavar="KEY=VALUE", callback=parse, help=explanation)
 

@@ -20,7 +20,7 @@ import httpcore2 as httpcore
 
 from producer.gateway.deadlines import TooLate, within
 from producer.gateway.uploads import bounded, too_large
-from tasks.errors import InvalidSetting, UrlRefused
+from tasks.errors import InvalidSetting, SourceUnavailable, UrlRefused
 from tasks.settings import Settings
 
 __all__ = ["Fetcher"]
@@ -30,6 +30,7 @@ _MOST_REDIRECTS: Final = 3
 _CONNECT_S: Final = 5.0
 _READ_S: Final = 10.0
 _PORTS: Final = {"http": 80, "https": 443}
+_LATER: Final = (408, 425, 429)  # of a client's errors, those that say to ask again
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _LONGEST_URL: Final = 2_048
 _HEADERS: Final = [("Accept", "image/*"), ("Accept-Encoding", "identity"), ("User-Agent", "active-image-indexing")]
@@ -66,6 +67,7 @@ class Fetcher:
 
         Raises:
             UrlRefused: it is not allowed, or there is no image to be had.
+            SourceUnavailable: its host is down, or answers with an error of its own, or too late.
             TooLarge: there is more than AII_MAX_IMAGE_BYTES; raised before reading when the server says so.
         """
         try:
@@ -73,9 +75,11 @@ class Fetcher:
                 async for chunk in within(chunks, self._total_s):
                     yield chunk
         except TooLate:
-            raise UrlRefused(f"The URL gave no whole image within {self._total_s:.0f} s.") from None
+            raise SourceUnavailable(f"The URL gave no whole image within {self._total_s:.0f} s.") from None
+        except httpcore.LocalProtocolError as error:
+            raise UrlRefused("The URL cannot be asked for by HTTP.") from error
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
-            raise UrlRefused(f"The image's host does not give it ({type(error).__name__}).") from error
+            raise SourceUnavailable(f"The image's host does not give it ({type(error).__name__}).") from error
 
     async def _followed(self, url: str) -> AsyncGenerator[bytes]:
         for _ in range(_MOST_REDIRECTS + 1):
@@ -90,6 +94,8 @@ class Fetcher:
         raise UrlRefused(f"The URL leads to more than {_MOST_REDIRECTS} redirects.")
 
     def _body(self, answer: httpcore.Response) -> AsyncIterator[bytes]:
+        if answer.status in _LATER or answer.status >= 500:
+            raise SourceUnavailable(f"The image's host answered {answer.status}.")
         if answer.status != 200:
             raise UrlRefused(f"The image's host answered {answer.status}.")
         if _header(answer, b"content-encoding") not in ("", "identity"):
@@ -133,6 +139,10 @@ class _GuardedNetwork(httpcore.AsyncNetworkBackend):
             found = await asyncio.wait_for(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), _CONNECT_S)
         except UnicodeError:  # an empty label, or one of more than 63 characters
             raise UrlRefused("The URL's host is no name.") from None
+        except socket.gaierror as error:
+            if error.errno == socket.EAI_NONAME:
+                raise UrlRefused("The URL's host has no address.") from None
+            raise
         addresses = [ipaddress.ip_address(entry[4][0]) for entry in found]
         if not addresses or not all(map(self._may_reach, addresses)):
             raise UrlRefused("The URL's host has an address that is not public: see AII_GATEWAY_URL_NETWORKS.")

@@ -63,6 +63,13 @@ class Hook(Frozen):
     def _kept(self, value: SecretStr) -> str:
         return value.get_secret_value()
 
+    @property
+    def shown_url(self) -> str:
+        """The URL without a login in it."""
+        parts = urlsplit(self.url)
+        login, _, host = parts.netloc.rpartition("@")
+        return parts._replace(netloc=f"***@{host}").geturl() if login else self.url
+
     def wants(self, state: str) -> bool:
         return not self.states or state in self.states
 

@@ -13,7 +13,7 @@
     │   ├── ExtractorMismatch, CorruptExtractor, CorruptSegment
     ├── Unavailable           a service, or space on a disk, is missing; retried
     │   ├── RedisUnavailable, StorageUnavailable (and of that, StorageRefused), DiskUnavailable, DeviceFull, NotReady,
-    │   ├── ShardUnavailable
+    │   ├── ShardUnavailable, SourceUnavailable
     ├── AccessDenied          the caller may not do this
     │   ├── Unauthenticated, RateLimited
     ├── Poison                workers died of the job
@@ -76,6 +76,7 @@ from tasks.errors.services import (
     NotReady,
     RedisUnavailable,
     ShardUnavailable,
+    SourceUnavailable,
     StorageRefused,
     StorageUnavailable,
     Unavailable,
@@ -120,6 +121,7 @@ __all__ = [
     "RateLimited",
     "RedisUnavailable",
     "ShardUnavailable",
+    "SourceUnavailable",
     "StorageRefused",
     "StorageUnavailable",
     "TooLarge",

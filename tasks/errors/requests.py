@@ -154,7 +154,7 @@ class DigestMismatch(BadInput):
 
 
 class UrlRefused(BadInput):
-    """An image's URL is not on the gateway's list, leads to a network that it must not reach, or gave no image in time.
+    """An image's URL is not on the gateway's list, leads to a network that it must not reach, or to no image.
 
     What to do: Send the image itself, or have its host added to AII_GATEWAY_URL_HOSTS.
     """

@@ -15,6 +15,7 @@ __all__ = [
     "NotReady",
     "RedisUnavailable",
     "ShardUnavailable",
+    "SourceUnavailable",
     "StorageRefused",
     "StorageUnavailable",
     "Unavailable",
@@ -95,6 +96,15 @@ class StorageRefused(StorageUnavailable):
 
     code = "storage_refused"
     most_attempts = 5
+
+
+class SourceUnavailable(Unavailable):
+    """The host of an image's URL is down, answers with an error of its own, or gave no whole image in time.
+
+    What to do: Send the request again later, or the image itself.
+    """
+
+    code = "source_unavailable"
 
 
 class DiskUnavailable(Unavailable):

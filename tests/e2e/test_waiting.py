@@ -16,9 +16,13 @@ import pytest
 from pydantic import SecretStr
 
 from producer import Producer
+from producer.search import Search
+from producer.session import Wanted, prepare
 from tasks.connection import connect_redis
+from tasks.errors import StorageUnavailable
 from tasks.ledger.operations import Operations
 from tasks.ledger.states import JobState
+from tasks.names import QUEUE_QUERY
 from tasks.settings import Settings
 from tests.own_redis import OwnRedis
 from tests.photographs import crops
@@ -40,6 +44,24 @@ def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
     redis = OwnRedis(tmp_path / "redis")
     yield redis
     redis.stop()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [(Wanted(timeout_s=0.25), "at most 0.25 s"), (Wanted(timeout_s=5, services_s=0.5), "at most 0.5 s")],
+)
+def test_a_deadline_bounds_the_wait_for_a_service_that_goes_away(
+    stack_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    wanted: Wanted, said: str,
+) -> None:  # fmt: skip
+    def away() -> None:
+        raise StorageUnavailable("S3 is away.")
+
+    for name, value in stack_environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StorageUnavailable):
+        prepare(Search(), wanted, QUEUE_QUERY).retry_policy.call(away)
+    assert said in capsys.readouterr().err
 
 
 class Running:

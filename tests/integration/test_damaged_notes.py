@@ -76,7 +76,10 @@ def test_a_takedown_removes_the_others_and_tells_of_a_damaged_note(
     assert "More assets may be of this image" in done.stderr
     assert aii(stack_environment, "takedown", source, "--dry-run").returncode == 1
     place.store.delete(Bucket.PROTECTED, key)
-    assert aii(stack_environment, "takedown", source).returncode == 0
+    done = aii(stack_environment, "takedown", source)
+    assert (done.returncode, done.stderr) == (0, f"No asset is registered of the image {source}.\n")
+    activated(place, "again", source)
+    assert aii(stack_environment, "takedown", source.upper()).stdout == f"{place.name}\tagain\n"
 
 
 def test_a_takedown_over_http_that_may_be_incomplete_is_no_success(

@@ -28,12 +28,13 @@ from producer.gateway.app import create_gateway
 from producer.gateway.fetch import Fetcher
 from producer.gateway.tokens import TokenFile
 from tasks.connection import connect_redis
-from tasks.errors import UrlRefused, kinds
+from tasks.errors import SourceUnavailable, kinds
 from tasks.ledger.keys import job_key
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.gateway import client_of, dripping_server, new_token, running_gateway
 from tests.photographs import crops
+from tests.ports import reserved_port
 from tests.stack import aii
 from workers.index.maintenance import starter
 
@@ -67,7 +68,7 @@ class _Web(BaseHTTPRequestHandler):
             self.send_response(200)
             self.send_header("Content-Length", str(sizes[self.path]))
         else:
-            self.send_response(404)
+            self.send_response(503 if self.path == "/broken" else 404)
         self.end_headers()
         if self.path == "/image":
             self.wfile.write(self.image)
@@ -360,6 +361,7 @@ def test_a_job_that_fails_says_why(client: httpx.Client) -> None:
         ("http://{host}/missing", "url_refused"),
         ("http://{host}/away", "url_refused"),  # a redirect to a port that is not on the list
         ("http://{host}/nowhere", "url_refused"),
+        ("http://{host}/broken", "source_unavailable"),
         ("http://a..example.test/", "url_refused"),
         ("http://user@{host}/image", "url_refused"),
         ("http://169.254.169.254/latest/meta-data", "url_refused"),
@@ -378,13 +380,14 @@ def test_an_image_is_fetched_from_a_listed_host_only(
         assert (answer.status_code, answer.json()["asset_id"]) == (202, hashlib.sha256(_Web.image).hexdigest())
     else:
         assert code_of(answer) == code
+        assert answer.json()["retryable"] is (code == "source_unavailable")
 
 
 def test_a_host_that_drips_its_answer_is_not_waited_for(settings: Settings) -> None:
     async def read(url: str) -> None:
         fetcher = Fetcher(settings.model_copy(update=allowed), total_s=0.5)
         async with aclosing(fetcher.read(url)) as chunks:
-            with pytest.raises(UrlRefused, match="no whole image"):
+            with pytest.raises(SourceUnavailable, match="no whole image"):
                 await anext(chunks)
         await fetcher.close()
 
@@ -392,6 +395,20 @@ def test_a_host_that_drips_its_answer_is_not_waited_for(settings: Settings) -> N
     with dripping_server() as address:
         allowed["gateway_url_hosts"] = urlsplit(address).netloc
         asyncio.run(read(address))
+
+
+def test_a_host_that_is_down_may_be_asked_again_later(settings: Settings) -> None:
+    place = f"127.0.0.1:{reserved_port()}"
+    allowed = {"gateway_url_networks": "127.0.0.0/8", "gateway_url_hosts": place}
+
+    async def read() -> None:
+        fetcher = Fetcher(settings.model_copy(update=allowed))
+        async with aclosing(fetcher.read(f"http://{place}/image")) as chunks:
+            with pytest.raises(SourceUnavailable, match="does not give it"):
+                await anext(chunks)
+        await fetcher.close()
+
+    asyncio.run(read())
 
 
 @pytest.mark.parametrize("conformance_cases", [int(os.environ.get("AII_CONFORMANCE_CASES", "5"))])

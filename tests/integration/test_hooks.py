@@ -299,6 +299,13 @@ def test_the_process_that_delivers_ends_when_told(
         assert process.wait(LIMIT_S) == 0
 
 
+def test_a_login_in_a_hooks_url_is_not_listed(stack_environment: dict[str, str]) -> None:
+    host = "receiver.example:8443/ends?of=jobs"
+    assert aii(stack_environment, "hooks", "add", f"https://user:secret@{host}").returncode == 0
+    listed = aii(stack_environment, "hooks", "list").stdout
+    assert (f"https://***@{host}" in listed, "secret" in listed) == (True, False)
+
+
 @pytest.mark.parametrize("url", ["ftp://x/", "nothing", "http://"])
 def test_a_hook_needs_a_url(stack_environment: dict[str, str], url: str) -> None:
     refused = aii(stack_environment, "hooks", "add", url)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +66,13 @@ def test_assets_are_listed_with_their_names_and_metadata(place: Place, run: Call
     assert len(lines) == 500
     assert json.loads(lines[-1]) == {"asset_id": "new", "name": "Hafen.jpg", "meta": {"kind": "photo"}}
     assert len(run("list", place.name, "--limit", "7").stdout.splitlines()) == 7
+
+
+def test_a_reader_of_a_list_may_have_enough(place: Place, stack_environment: dict[str, str]) -> None:
+    code = "from producer.cli import aii; aii(prog_name='aii')"
+    command = f'"{sys.executable}" -c "{code}" index list {place.name} | head -1; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", command], env=stack_environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, 1, "")
 
 
 def test_collections_are_listed_with_what_is_in_them(place: Place, run: Callable[..., Result]) -> None:

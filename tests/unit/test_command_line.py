@@ -96,8 +96,9 @@ def test_every_command_of_another_package_has_a_summary_that_needs_no_import() -
             assert (point.name, type(aii.get_command(context, point.name)).__name__) == (point.name, "_Stub")
 
 
-def test_every_command_shows_its_own_help() -> None:
+def test_every_command_shows_its_own_help_and_its_errors_begin_with_its_name() -> None:
     def visit(command: click.Command, path: list[str]) -> None:
+        assert command.name == (path or ["aii"])[-1]
         done = CliRunner().invoke(aii, [*path, "--help"])
         assert (path, done.exit_code) == (path, 0), done.output
         if isinstance(command, click.Group):

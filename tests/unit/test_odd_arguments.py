@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, example, given, settings
@@ -94,6 +96,39 @@ def test_a_rate_is_a_number_between_0_and_1(photo: Path, odd: str) -> None:
     for command in (["query", str(photo)], ["index", "build", "a", "--images", str(photo.parent)]):
         code, said = outcome([*command, "--fpr", odd], photo.parent)
         assert (code, "Invalid value for '--fpr'" in said) == (2, True), said
+
+
+def test_no_command_takes_nan_or_infinity_for_a_number() -> None:
+    def visit(command: click.Command, path: list[str]) -> Iterator[str]:
+        for parameter in command.params:
+            if isinstance(parameter.type, click.types.FloatParamType):
+                for odd in ("nan", "inf", "-inf"):
+                    with pytest.raises(click.BadParameter):
+                        parameter.type(odd, parameter)
+                    yield " ".join([*path, *parameter.opts])
+        if isinstance(command, click.Group):
+            with click.Context(command) as context:
+                for name in command.list_commands(context):
+                    child = command.resolve_command(context, [name])[1]
+                    assert child is not None
+                    yield from visit(child, [*path, name])
+
+    found = set(visit(aii, []))
+    assert {"activate --alpha", "query --timeout", "buckets init --wait-for-services"} <= found
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--meta", "a=1", "--meta", "a=2"], "'a' is given two values"),
+        (["--quality", "90", "--lossless"], "exclude each other"),
+    ],
+)
+def test_options_that_contradict_each_other_are_wrong_usage(photo: Path, options: list[str], said: str) -> None:
+    code, told = outcome(["activate", str(photo), *options], photo.parent)
+    assert (code, said in told) == (2, True), told
+    repeated = outcome(["activate", str(photo), "--meta", "a=1", "--meta", "a=1"], photo.parent)
+    assert repeated[0] == 3  # no Redis is there
 
 
 @pytest.mark.parametrize("odd", [["nan"], ["inf"], ["-1"], ["near"], ["0.5", "--fpr", "0.01"]])

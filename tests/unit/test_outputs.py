@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 import click
@@ -169,7 +170,8 @@ def test_a_folder_or_report_that_cannot_be_written_is_refused_before_the_first_j
     photo, locked = tmp_path / "a.jpg", tmp_path / "locked"
     photo.write_bytes(JPEG)
     found = find_images([str(photo)]).found
-    for folder in (photo, photo / "deep"):
+    (gone := tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for folder in (photo, photo / "deep", gone, gone / "deep"):
         with pytest.raises(click.UsageError, match="is no folder"):
             plan(folder, photo)
         with pytest.raises(click.UsageError, match="is no folder"):
@@ -209,3 +211,10 @@ def test_asset_ids_from_names_and_paths_never_make_two_images_one(tmp_path: Path
     assert set(asset_ids(found, "name", None).values()) == {"a.jpg"}
     with pytest.raises(click.UsageError, match="one image"):
         asset_ids(found, "digest", "mine")
+
+
+def test_paths_that_differ_only_in_how_letters_are_composed_are_not_advised_to_be_ids(tmp_path: Path) -> None:
+    for name, data in ((unicodedata.normalize("NFC", "é"), JPEG), (unicodedata.normalize("NFD", "é"), OTHER)):
+        (tmp_path / f"{name}.jpg").write_bytes(data)
+    with pytest.raises(click.UsageError, match=r"rename one, or use --asset-id-from digest\.$"):
+        asset_ids(find_images([str(tmp_path)]).found, "path", None)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tasks.command_line import FilePath, Group
+from tasks.command_line import FilePath, FiniteRange, Group
 from tasks.output_files import check_output, force_option, write_output
 from tasks.settings import load_settings
 from workers.extractors.training.settings import TrainingSettings
@@ -35,7 +35,7 @@ def extractor() -> None:
 @extractor.command()
 @click.option("--images", multiple=True, required=True, type=_existing, help="Folder or tar file; may be given again.")
 @click.option("--out", required=True, type=FilePath(dir_okay=False), help="File for the weights.")
-@click.option("--minutes", required=True, type=click.FloatRange(0, min_open=True), help="How long to train.")
+@click.option("--minutes", required=True, type=FiniteRange(0, min_open=True), help="How long to train.")
 @click.option("--seed", default=TrainingSettings.seed, show_default=True)
 @click.option(
     "--hold-out", default=TrainingSettings.hold_out, show_default=True, type=click.IntRange(0), metavar="K",
@@ -43,7 +43,7 @@ def extractor() -> None:
 )  # fmt: skip
 @click.option("--fine-tune", type=_existing, help="Weights to start from, such as the shipped ones.")
 @click.option(
-    "--peak-lr", default=TrainingSettings.peak_lr, show_default=True, type=click.FloatRange(0, min_open=True),
+    "--peak-lr", default=TrainingSettings.peak_lr, show_default=True, type=FiniteRange(0, min_open=True),
     help="Highest learning rate; a third of the default suits fine-tuning.",
 )  # fmt: skip
 @click.option("--batch", default=TrainingSettings.batch, show_default=True, type=click.IntRange(2))

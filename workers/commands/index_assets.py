@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import sys
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import click
 
-from tasks.command_line import EXIT_FAILED, Command
+from tasks.command_line import EXIT_FAILED, Command, echo_all
 from tasks.errors import CollectionMissing, CorruptSegment, InvalidCollectionName, NotReady
 from tasks.settings import load_settings
 from tasks.storage import Bucket, ObjectStore
 from workers.index.collection.opened import open_collection
+
+if TYPE_CHECKING:
+    from workers.index.maintenance.listing import Asset
 
 __all__ = ["list_assets", "purge", "remove"]
 
 _name = click.argument("name")
 
 
-@click.command(cls=Command)
+@click.command("list", cls=Command)
 @click.argument("name", required=False)
 @click.option("--prefix", default="", help="Only assets whose id begins with this.")
 @click.option("--limit", type=click.IntRange(1), help="How many at most; default: all.")
@@ -36,12 +40,14 @@ def list_assets(name: str | None, prefix: str, limit: int | None, as_json: bool)
 
     opened = open_collection(load_settings(), name)
     found = (asset for asset in assets(opened.files, opened.journal) if asset.asset_id.startswith(prefix))
-    for asset in islice(found, limit):
-        if as_json:
-            click.echo(json.dumps({"asset_id": asset.asset_id, "name": asset.name, "meta": dict(asset.meta)}))
-        else:
-            meta = " ".join(f"{key}={value}" for key, value in asset.meta.items())
-            click.echo("\t".join((asset.asset_id, asset.name, meta)).rstrip())
+    echo_all(_line(asset, as_json=as_json) for asset in islice(found, limit))
+
+
+def _line(asset: Asset, *, as_json: bool) -> str:
+    if as_json:
+        return json.dumps({"asset_id": asset.asset_id, "name": asset.name, "meta": dict(asset.meta)})
+    meta = " ".join(f"{key}={value}" for key, value in asset.meta.items())
+    return "\t".join((asset.asset_id, asset.name, meta)).rstrip()
 
 
 def _list_collections(as_json: bool) -> None:

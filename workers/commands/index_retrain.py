@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tasks.command_line import EXIT_FAILED, Command, FilePath, progress_bar
+from tasks.command_line import EXIT_FAILED, Command, FilePath, FiniteRange, progress_bar
 from tasks.errors import InvalidRequest
 from tasks.files import write_atomically
 from tasks.names import DIGEST_PATTERN
@@ -52,11 +52,11 @@ class _Asked:
     help="Images whose edited copies are searched with both codecs.",
 )  # fmt: skip
 @click.option(
-    "--least-gain", default=0.0, show_default=True, type=click.FloatRange(-1, 1),
+    "--least-gain", default=0.0, show_default=True, type=FiniteRange(-1, 1),
     help="Give up when R@1 of these copies, at the collection's nprobe or the nearest measured, gains less.",
 )  # fmt: skip
 @click.option(
-    "--accept-off", default=0.0, show_default=True, type=click.FloatRange(0, 1),
+    "--accept-off", default=0.0, show_default=True, type=FiniteRange(0, 1),
     help="Share of the published protected images that may be off their codes with the next codec.",
 )  # fmt: skip
 @click.option(
