@@ -53,22 +53,31 @@ local function later(one, other)
 end
 """
 
+# Which one of the collections that had this name one after the other has the journal.
+_INCARNATION: Final = """
+local function incarnation_of(stream)
+  return redis.call('HGET', 'aii:incarnations', string.match(stream, '^aii:journal:(.*)$')) or ''
+end
+"""
+
 # KEYS the journal's five, job…, none twice, and no two that register the same asset; ARGV of each job id, token,
 # commits found in S3, document up to the entry, document after it, asset ('' when the job registers none), code, meta,
-# facts, source, replace, and what the caller saw before it stored the file: announcements, entry, job, source, purges.
+# facts, source, replace, and what the caller saw before it stored the file: announcements, entry, job, source, purges,
+# incarnation of the collection that made the code.
 # Returns of each {'lost'}; {'moved'}: read the asset's state again, and store the file again; {'conflict', source,
 # job}; or {'committed', document, number}: the same when it is called again.
 # All are decided before anything is written; the jobs' records are written last.
 COMMIT: Final = (
     _CURRENT
+    + _INCARNATION
     + HELD
     + """
 local answers, jobs, assets = {}, {}, {}
 local names = {'id', 'token', 'found', 'head', 'tail', 'asset', 'code', 'meta', 'facts', 'source', 'replace',
-               'announcements', 'entry', 'by', 'of', 'purges'}
+               'announcements', 'entry', 'by', 'of', 'purges', 'incarnation'}
 for n = 1, #KEYS - 5 do
   local job = {key = KEYS[n + 5]}
-  for i, name in ipairs(names) do job[name] = ARGV[16 * (n - 1) + i] end
+  for i, name in ipairs(names) do job[name] = ARGV[17 * (n - 1) + i] end
   local own = held(job.key, job.token, 'document', 'commits', 'replace', 'superseded_by', 'removed_ms')
   if not own then
     answers[n] = {'lost'}
@@ -81,8 +90,9 @@ for n = 1, #KEYS - 5 do
     if job.asset ~= '' then table.insert(assets, job.asset) end
   end
 end
-local changes, purges = {}, {}
+local changes, purges, incarnation = {}, {}, ''
 if #assets > 0 then
+  incarnation = incarnation_of(KEYS[1])
   local said, numbers = redis.call('HMGET', KEYS[2], unpack(assets)), redis.call('HMGET', KEYS[5], unpack(assets))
   for i, asset in ipairs(assets) do changes[asset], purges[asset] = said[i], numbers[i] or '0' end
 end
@@ -91,7 +101,7 @@ for _, job in ipairs(jobs) do
   if job.asset ~= '' then
     job.before = current(changes[job.asset], KEYS[3], job.announcements, job.entry, job.by, job.of)
     local other = job.before and job.before.source ~= '' and job.before.source ~= job.source
-    if not job.before or purges[job.asset] ~= job.purges or job.purges % 2 == 1 then
+    if not job.before or purges[job.asset] ~= job.purges or job.purges % 2 == 1 or job.incarnation ~= incarnation then
       answers[job.n] = {'moved'}
     elseif other and job.replace == '' then
       answers[job.n] = {'conflict', job.before.source, job.before.job}
@@ -120,6 +130,7 @@ for _, job in ipairs(granted) do
   if job.before and job.outdated then redis.call('HDEL', job.key, 'superseded_by', 'removed_ms') end
   local document = job.head .. job.entry .. job.tail
   redis.call('HSET', job.key, 'document', document, 'commits', job.number, 'publishing', 1)
+  if job.before then redis.call('HSET', job.key, 'incarnation', incarnation) end
   answers[job.n] = {'committed', document, tostring(job.number)}
 end
 return answers
@@ -127,19 +138,21 @@ return answers
 )
 
 # KEYS job, and the journal's five; ARGV id, token, number of the document, asset, code, meta, facts, entry of the
-# document, announcements the caller saw, 1 if the segments cover the entry.
+# document, announcements the caller saw, 1 if the segments cover the entry, incarnation of the collection.
 # Returns {'lost'}, {'moved'}: read the asset's state again; {'other'}: the asset changed since; or {'restored'}.
 RESTORE: Final = (
     _CURRENT
+    + _INCARNATION
     + HELD
     + """
 if not held(KEYS[1], ARGV[2]) then return {'lost'} end
 local before = current(redis.call('HGET', KEYS[3], ARGV[4]), KEYS[4], ARGV[9], ARGV[8], ARGV[1], '')
-if not before then return {'moved'} end
+if not before or ARGV[11] ~= incarnation_of(KEYS[2]) then return {'moved'} end
 local registered = before.job == ARGV[1] and before.op
 if not registered and (before.op == 'remove' or later(before.entry, ARGV[8])) then return {'other'} end
 if not registered and ARGV[10] == '' then add(KEYS[2], KEYS[3], ARGV[4], 'add', ARGV[5], ARGV[6], ARGV[7]) end
-redis.call('HSET', KEYS[1], 'commits', ARGV[3], 'publishing', 1)
+redis.call('HSET', KEYS[1], 'commits', ARGV[3], 'publishing', 1, 'incarnation', ARGV[11])
+redis.call('HDEL', KEYS[1], 'superseded_by', 'removed_ms')
 return {'restored'}
 """
 )

@@ -36,11 +36,12 @@ class AssetState:
 @dataclass(frozen=True)
 class Seen:
     """An asset's current state, None when it is not registered, at a number of the journal's `announcements` and of the
-    asset's `purges`."""
+    asset's `purges`, in an `incarnation` of the collection: a random name, "" in one of an earlier version."""
 
     announcements: str
     state: AssetState | None
     purges: str = "0"
+    incarnation: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def seen_args(seen: Seen | None) -> list[str]:
     """What a caller saw, as the script that commits takes it."""
     state = seen.state if seen else None
     before = [state.entry, state.job_id, state.source_sha256] if state else ["", "", ""]
-    return [seen.announcements, *before, seen.purges] if seen else ["", *before, ""]
+    return [seen.announcements, *before, seen.purges, seen.incarnation] if seen else ["", *before, "", ""]
 
 
 def conflict_of(asset_id: str, source_sha256: str, job_id: str) -> AssetConflict:

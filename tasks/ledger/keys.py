@@ -11,6 +11,7 @@ from tasks.names import journal_stream
 LEASES: Final = "aii:leases"
 COUNTS: Final = "aii:counts"
 EVENTS: Final = "aii:events"
+INCARNATIONS: Final = "aii:incarnations"
 CLOSED_BOUND: Final = 10_000
 
 

@@ -98,7 +98,7 @@ class Ledger:
         Their ids are those that the requests have, unless `job_ids` gives others. They are in the queues of `client`'s
         share (:mod:`tasks.shares`), which their messages have to be sent to. A job that failed or was cancelled is
         opened again, and so is one that is committed or done, and whose asset was activated by another job since, or
-        removed.
+        removed, or whose collection was deleted.
         """
         ids = job_ids or [request.job_id for request in requests]
         jobs = [
@@ -221,7 +221,8 @@ class Ledger:
             found: the highest number of a document of this job in S3, 0 when there is none.
 
         Returns:
-            None when the asset has to be looked up, and its file stored, again: a compaction or a purge came between.
+            None when the asset has to be looked up, and its file stored, again: a compaction or a purge came between;
+            or the collection was deleted, or built again.
 
         Raises:
             LeaseLost: the job does not run under that token any more; nothing was changed.
@@ -261,7 +262,7 @@ class Ledger:
         parts = [registration.asset_id, registration.code, registration.meta, registration.facts.text()]
         (answer,) = self._restore(
             keys=[job_key(job_id), *JournalKeys.of(registration.collection).all],
-            args=[job_id, token, number, *parts, entry, seen.announcements, "1" if covered else ""],
+            args=[job_id, token, number, *parts, entry, seen.announcements, "1" if covered else "", seen.incarnation],
         )
         if answer == "lost":
             raise _lost(job_id)

@@ -16,6 +16,7 @@ Keys:
     aii:job:{id}       hash: state, task, queue, payload, asset, name, collection, replace, seq, attempts, token,
                        publishing, times, error; commits, how often it ended; document, committed and not closed yet;
                        superseded_by, removed_ms: what became of the asset it activated;
+                       incarnation: of the collection that it registered the asset in;
                        deaths: leases of it that ran out; alone: it runs in a process without other jobs; died_alone:
                        leases that ran out then; blamed: the token of the last of those; postponed, refused: how often
                        it was put off; later: it is put off now
@@ -29,6 +30,7 @@ Keys:
     aii:closed:{state} sorted sets of lately closed jobs by time (ms), bounded; a failure among a thousand good jobs is
                        found without reading those
     aii:counts         hash of counters
+    aii:incarnations   hash: collection → a random name, another one each time that it is built or deleted
     aii:events         stream of the ends of jobs, bounded; see :mod:`tasks.ledger.events`
     aii:hooks:outbox   stream of the same for webhooks, where `aii:hooks` has any; see :mod:`producer.hooks`
 """
@@ -83,24 +85,37 @@ local function announce(events, id, state, task, document, place, code)
 end
 """
 
+# Whether the collection that an activation registered its asset in was deleted since, or is another one of that name.
+# pcall: rules of access of an earlier version do not let producers ask.
+_REBORN: Final = """
+local function reborn(task, collection, incarnation)
+  if task ~= 'aii.activate' then return false end
+  local now = redis.pcall('HGET', 'aii:incarnations', collection)
+  return type(now) ~= 'table' and (now or '') ~= (incarnation or '')
+end
+"""
+
 # KEYS open, seq, counts, since, failed, cancelled, done, job…; ARGV queue, and of each job id, task, payload, asset,
 # name, replace, retry, collection.  Returns {1 if newly queued, state} of each.
 # Opened again are: a failed or cancelled job, as its cause may have been removed (one that killed its workers only by
-# `retry`); and a done one whose asset was activated by another job since, or removed, also when its worker has only
-# committed it and is about to close it: that worker has lost it then. A lease that is left runs out without effect.
+# `retry`); and a done one whose asset was activated by another job since, or removed, or whose collection was deleted,
+# also when its worker has only committed it and is about to close it: that worker has lost it then. A lease that is
+# left runs out without effect. Where the asset is in a collection of that name nevertheless, which was exported and
+# imported perhaps, the worker that gets the job only closes it.
 # All are read before any is opened, so that their places are given out in one command.
 SUBMIT: Final = (
     NOW
+    + _REBORN
     + """
 local answers, opened, by_id = {}, {}, {}
 for n = 8, #KEYS do
   local id, task, payload, asset, name, replace, retry, collection = unpack(ARGV, 8 * n - 62, 8 * n - 55)
   local job = redis.call('HMGET', KEYS[n], 'state', 'error_code', 'superseded_by', 'removed_ms', 'seq', 'token',
-                         'document')
+                         'document', 'incarnation')
   local state = job[1]
   local ended = state == 'done' or (state == 'running' and job[7])
   local again = state == 'cancelled' or (state == 'failed' and (job[2] ~= 'poison' or retry ~= ''))
-                or (ended and (job[3] or job[4]))
+                or (ended and (job[3] or job[4] or reborn(task, collection, job[8])))
   if by_id[id] then
     if replace ~= '' then by_id[id].replace = true end
     table.insert(answers, {0, 'queued'})

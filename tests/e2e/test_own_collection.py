@@ -14,6 +14,7 @@ import torchvision.models
 
 from producer import Producer
 from tasks.connection import connect_redis
+from tasks.errors import CollectionMissing
 from tasks.messages import QueryOptions
 from tasks.settings import Settings
 from tests.photographs import photographs
@@ -52,6 +53,25 @@ def test_a_folder_becomes_a_collection_that_a_worker_serves(
     known = producer.query(images / "017.jpg", collection=name).wait(LIMIT_S)
     assert len(known.matches[0].asset_id) == 64  # type: ignore[union-attr]
     assert known.options.nprobe == 12  # type: ignore[union-attr]
+
+
+def test_a_collection_that_was_deleted_is_built_and_filled_again(
+    start_worker: Callable[..., WorkerProcess], stack_environment: dict[str, str], producer: Producer, images: Path
+) -> None:
+    name, data = f"again-{uuid.uuid4().hex[:12]}", photographs()["chelsea.png"]
+    build = ("index", "build", name, "--images", str(images), "--factory", "IVF4,PQ8x4")
+    start_worker()
+    for _ in range(3):  # extracted, each time, by jobs of the same images, whose features went with the one before
+        built = aii(stack_environment, *build)
+        assert (built.returncode, "300 images (1 skipped)" in built.stdout) == (0, True), built.stderr
+        job = producer.activate(data, asset_id="cat", collection=name)
+        assert job.new
+        job.wait(LIMIT_S)
+        assert "cat" in aii(stack_environment, "index", "list", name).stdout
+        deleted = aii(stack_environment, "index", "delete", name, "--yes")
+        assert deleted.returncode == 0, deleted.stderr
+    with pytest.raises(CollectionMissing):
+        producer.activate(data, asset_id="cat", collection=name).wait(LIMIT_S)
 
 
 def test_what_cannot_be_built_is_refused_with_the_reason(

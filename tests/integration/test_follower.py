@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import CollectionMissing
+from tasks.ledger.keys import INCARNATIONS
 from tasks.messages import CompactRequest
 from tasks.settings import Settings
 from tests.collections import EXTRACTOR, Place, add, found, trained_codec, unit_vectors
@@ -64,6 +65,17 @@ def test_after_redis_was_emptied_every_open_collection_is_looked_up_in_the_store
         place.compact()
     places[0].redis.flushall()
     watched.follower.follow_all()
+    assert watched.generations() == [2, 2]
+
+
+def test_so_is_one_of_an_earlier_version_some_time_later(places: tuple[Place, Place]) -> None:
+    places[0].redis.delete(INCARNATIONS)
+    watched = Watched(places)
+    for place in places:
+        add(place.open(), "new", NEW[0])
+        place.compact()
+    places[0].redis.flushall()
+    watched.follower.follow_all()
     assert watched.generations() == [1, 1]
     watched.now_s += 31
     watched.follower.follow_all()
@@ -107,7 +119,6 @@ def test_changes_of_one_asset_alone_ask_for_a_compaction_once_a_generation(place
 def test_a_deleted_collection_is_closed(places: tuple[Place, Place]) -> None:
     watched = Watched(places)
     upkeep.delete(places[0].files, places[0].journal, lambda: None)
-    watched.now_s += 31
     watched.follower.follow_all()
     assert watched.generations() == [1]
     with pytest.raises(CollectionMissing):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from tasks.connection import connect_redis
-from tasks.documents import read_result
+from tasks.documents import last_commit, read_result
 from tasks.errors import (
     AlreadyProtected,
     AssetConflict,
@@ -37,14 +37,14 @@ from tasks.messages import (
     Source,
 )
 from tasks.names import sha256_hex
-from tasks.results import ActivationResult, Result
+from tasks.results import ActivationResult, FailureResult, Result
 from tasks.settings import Settings
 from tasks.storage import Bucket, ObjectStore
 from tests.photographs import crops, pixels
 from tests.running import Runs
 from workers.activation.compose import compose, prepare
 from workers.delivery.identity import Identity
-from workers.delivery.job import Running
+from workers.delivery.job import Kind, Publication, Running
 from workers.delivery.leases import Leases
 from workers.device.device import Device
 from workers.extractors.base import Extractor
@@ -59,10 +59,12 @@ from workers.handlers.resources import Resources
 from workers.images import Limits, decode, encode
 from workers.images.tensors import Floats, to_input
 from workers.index.codec.codec import Codec
+from workers.index.collection.journal import encode_code
 from workers.index.collection.open_collections import OpenCollections
 from workers.index.maintenance.build import NewCollection, publish_first
 from workers.index.maintenance.purge import purge
-from workers.index.maintenance.upkeep import remove
+from workers.index.maintenance.transfer import export_collection, import_collection
+from workers.index.maintenance.upkeep import compact, delete, remove, rollback
 from workers.monitoring.stopwatch import Stopwatch
 
 LIMITS = Limits(max_bytes=2**20, max_pixels=10**6)
@@ -265,6 +267,107 @@ def test_features_for_another_extractor_are_refused(resources: Resources, ledger
     request = ExtractRequest(collection=collection, extractor="f" * 64, images=["0" * 64])
     with pytest.raises(ExtractorMismatch):
         IndexHandlers(resources).extract(request, claimed(ledger, request))
+
+
+# ── a collection that was deleted, and built again ───────────────────────────────────────────────────────────────────
+
+
+def deleted(resources: Resources, name: str) -> None:
+    delete(resources.collections.files(name), resources.collections.journal(name), lambda: None)
+
+
+def built(resources: Resources, name: str, codec: Codec) -> None:
+    """Publish a collection without assets under that name."""
+    new = NewCollection(name, codec, resources.extractor, 0.5, 0.01)
+    files, journal = resources.collections.files(name), resources.collections.journal(name)
+    publish_first(files, journal, new, [], np.empty((0, codec.code_size), dtype=np.uint8), lambda: None)
+
+
+def registered(resources: Resources, result: Result) -> bool:
+    """Whether a collection has an activation's asset, under the code that its document says."""
+    assert isinstance(result, ActivationResult)
+    collection = resources.collections.get(result.collection)
+    collection.follow()
+    collection.catch_up()
+    entry = collection.entry_of(result.asset_id)
+    return entry is not None and encode_code(entry.code) == result.code
+
+
+def test_an_activation_is_done_again_in_a_collection_that_was_built_anew(
+    resources: Resources, ledger: Ledger, settings: Settings, collection: str, codec: Codec
+) -> None:
+    request = activation(resources.store, collection, IMAGES[0])
+    done(resources, ledger, settings, request)
+    assert ledger.submit([request]) == [False]
+    deleted(resources, collection)
+    built(resources, collection, codec)  # the same codec: codes of the former one could be read
+    assert ledger.submit([request]) == [True]
+    done(resources, ledger, settings, request)  # by a worker that has the former one open: it is put off
+    assert registered(resources, done(resources, ledger, settings, request))
+    assert last_commit(resources.store, request.job_id) == 2
+    assert ledger.submit([request]) == [False]
+
+
+def test_an_activation_into_a_deleted_collection_fails(
+    resources: Resources, ledger: Ledger, settings: Settings, collection: str
+) -> None:
+    request = activation(resources.store, collection, IMAGES[0])
+    done(resources, ledger, settings, request)
+    deleted(resources, collection)
+    result = done(resources, ledger, settings, request)  # by a worker that has it open
+    assert isinstance(result, FailureResult)
+    assert result.code == "collection_missing"
+
+
+def test_a_job_that_runs_while_its_collection_is_built_again_is_registered_in_the_new_one(
+    resources: Resources, ledger: Ledger, settings: Settings, collection: str, extractor: Extractor
+) -> None:
+    request = activation(resources.store, collection, IMAGES[0])
+    other = Codec.train("PQ4x8", unit_vectors(1_000, extractor.dimension))
+    handlers, rebuilt = ImageHandlers(resources), list[str]()
+
+    def work(request: ActivateRequest, running: Running) -> Publication:
+        made = handlers.activate(request, running)
+        if not rebuilt:
+            deleted(resources, collection)
+            built(resources, collection, other)
+            rebuilt.append(collection)
+        return made
+
+    kind = Kind(ActivateRequest, work, handlers.restore_activation, handlers.record_activation)
+    runner = Runs(settings, ledger, resources.store).runner
+    ledger.submit([request])
+    assert runner.run(kind, request.job_id, request.message()) == "put off not_ready"
+    assert runner.run(kind, request.job_id, request.message()) in ("activated", "passive")
+    assert registered(resources, read_result(resources.store, request.job_id))
+
+
+def test_an_asset_that_came_back_with_an_import_is_not_activated_again(
+    resources: Resources, ledger: Ledger, settings: Settings, collection: str, tmp_path: Path
+) -> None:
+    request, file = activation(resources.store, collection, IMAGES[0]), tmp_path / "exported.tar"
+    done(resources, ledger, settings, request)
+    files, journal = resources.collections.files(collection), resources.collections.journal(collection)
+    manifest = compact(files, journal, lambda: None)
+    export_collection(resources.store, files, manifest, file, images=False)
+    deleted(resources, collection)
+    with resources.collections.write_lock(collection) as lock:
+        import_collection(resources.store, files, journal, file, lock)
+    resources.collections.get(collection).follow()
+    assert registered(resources, done(resources, ledger, settings, request))
+    assert last_commit(resources.store, request.job_id) == 1
+    assert ledger.submit([request]) == [False]
+
+
+def test_a_rollback_makes_no_activation_run_again(
+    resources: Resources, ledger: Ledger, settings: Settings, collection: str
+) -> None:
+    request = activation(resources.store, collection, IMAGES[0])
+    done(resources, ledger, settings, request)
+    files, journal = resources.collections.files(collection), resources.collections.journal(collection)
+    compact(files, journal, lambda: None)
+    rollback(files, journal, 1, lambda: None)
+    assert ledger.submit([request]) == [False]
 
 
 # ── the protector alone ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -11,6 +11,7 @@ from tasks.assets.protected_digests import ProtectedDigests
 from tasks.assets.records import AssetRecord
 from tasks.documents import read_result
 from tasks.errors import AlreadyProtected, Conflict
+from tasks.ledger.keys import INCARNATIONS
 from tasks.ledger.ledger import Ledger
 from tasks.messages import ActivateRequest, Source
 from tasks.names import journal_stream
@@ -65,6 +66,7 @@ def old(place: Place) -> Place:
     """Two jobs for the asset `mine`, of which the later counts, and one for `gone`, which was removed: as they lie in
     Redis and S3 after version 0.1.0."""
     place.store.delete(Bucket.COLLECTIONS, f"{place.name}/assets-recorded.json")
+    place.redis.delete(INCARNATIONS)
     for job, number in ((request(place, OTHER), 0), (request(place, OLD), 1), (request(place, OLD, "gone"), 2)):
         entry = registered(place, job.asset_id, number)
         document = old_document(job, place, entry, number)

@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from deploy.local.redis_server import choose_server
 from producer import Producer
 from producer.gateway.app import create_gateway
+from tasks.ledger.keys import INCARNATIONS, job_key
 from tasks.ledger.states import JobState
 from tasks.messages import ActivateRequest, Source
 from tasks.monitoring.observer import read_overview
@@ -194,6 +195,7 @@ def _page(port: int, path: str) -> str:
 
 
 FORBIDDEN_TO_PRODUCERS = [
+    ("HSET", "aii:incarnations", "starter", "another"),
     ("XADD", "aii:journal:starter", "*", "op", "remove", "asset", "a"),
     ("HSET", "aii:journal:starter:live", "a", "1-1 remove"),
     ("DEL", "aii:journal:starter"),
@@ -239,6 +241,18 @@ def test_a_producer_submits_and_reads_the_job_whose_id_it_knows(guarded: Guarded
         made = request()
         assert producer.ledger.submit([made]) == [True]
         assert producer.ledger.get(made.job_id).state is JobState.QUEUED
+
+
+@pytest.mark.parametrize("user", ["producer", "gateway", "ingest"])
+def test_who_submits_a_job_of_a_deleted_collection_opens_it_again(guarded: Guarded, user: str) -> None:
+    made = request(f"again-{user}")
+    with closing(Producer.connect(guarded.settings_of(user))) as producer, guarded.client("worker") as worker:
+        producer.ledger.submit([made])
+        worker.hset(job_key(made.job_id), mapping={"state": "done", "incarnation": "former"})
+        worker.hset(INCARNATIONS, made.collection, "former")
+        assert producer.ledger.submit([made]) == [False]
+        worker.hset(INCARNATIONS, made.collection, "present")
+        assert producer.ledger.submit([made]) == [True]
 
 
 def test_a_producer_whose_late_query_cannot_be_withdrawn_is_told_so(guarded: Guarded, tmp_path: Path) -> None:

@@ -121,7 +121,8 @@ def repair(name: str, read_all: bool) -> None:
 def delete(name: str, yes: bool) -> None:
     """Delete the collection NAME with its files and its journal.
 
-    Originals, protected images and result documents stay. A new collection of that name starts without them.
+    Originals, protected images and result documents stay. A new collection of that name starts without the assets;
+    activations that are submitted again are done again, for it. Until it is built, they fail as collection_missing.
     """
     from workers.index.maintenance import upkeep  # noqa: PLC0415
 

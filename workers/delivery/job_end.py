@@ -90,7 +90,7 @@ class JobEnd:
             job.job_id, job.token, found.registration, found.entry, found.seen, covered=found.covered, number=job.found
         )
         if restored is None:
-            raise NotReady("The collection was compacted at this moment.")
+            raise NotReady("The collection was compacted, or built again, at this moment.")
         return restored
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,8 @@ Network, decoding, composing and encoding happen here, one thread an image, whil
 
 from __future__ import annotations
 
+import dataclasses
+
 from tasks.assets.manifests import Manifests, binding_value
 from tasks.assets.protected_digests import ProtectedDigests
 from tasks.assets.records import AssetRecord, facts_of
@@ -48,7 +50,7 @@ class ImageHandlers:
         data, source_digest = self._resources.image_of(Bucket.ORIGINALS, request.source, running)
         asset_id = request.asset_of(source_digest)
         self._refuse_early(collection, request, asset_id, source_digest, running)
-        manifest, codec = collection.pinned
+        incarnation, (manifest, codec) = collection.incarnation, collection.pinned
         with self._resources.decoded(data, self._resources.budget, running) as original:
             found, protected = self._protector.protect(original, request.options, codec, running.watch, running.wanted)
             with running.watch.stage("quality"):
@@ -61,13 +63,17 @@ class ImageHandlers:
         running.begin_publishing()
 
         def store(*, assume: bool = False) -> Seen:
-            with running.watch.stage("journal"):
-                seen = collection.look_up(asset_id, assume=assume)
+            with running.watch.stage("journal"):  # by now, another incarnation may be open than the code is for
+                seen = dataclasses.replace(collection.look_up(asset_id, assume=assume), incarnation=incarnation)
             with running.watch.stage("upload"):
                 self._resources.store.put(Bucket.PROTECTED, key, encoded.data, encoded.content_type)
                 if issued.manifest:
                     self._manifests.put(issued.manifest, issued.store)
             return seen
+
+        def store_again() -> Seen:
+            self._resources.collections.check_incarnation(request.collection, incarnation)
+            return store()
 
         seen = store(assume=not collection.holds(asset_id))
         result = ActivationResult(
@@ -96,7 +102,7 @@ class ImageHandlers:
             uninformative=collection.uninformative(found.feature),
             provenance=running.provenance(),
         )
-        return Publication(result, registration_of(result, manifest, replace=request.replace), seen, store)
+        return Publication(result, registration_of(result, manifest, replace=request.replace), seen, store_again)
 
     def _issued(
         self, request: ActivateRequest, source: bytes, original: DecodedImage, asset_id: str, found: Activated,
@@ -133,14 +139,16 @@ class ImageHandlers:
         """What may be taken over of an earlier result; None when its asset is not as it left it any more, or when
         another extractor, or another collection of that name, made it."""
         collection = self._resources.collections.get(result.collection)
-        manifest = collection.manifest
+        incarnation, (manifest, _) = collection.incarnation, collection.pinned
         if result.extractor != self._resources.extractor or not manifest.has_had(result.codec):
             return None
         record_old_assets(self._resources.collections, result.collection)
         seen = collection.look_up(result.asset_id)
         if seen.state is None or seen.state.job_id != result.job_id:
             return None
-        covered = collection.covers(result.journal_entry)
+        # A record may be all that is left of a commit into a collection that was just being deleted.
+        covered = collection.covers(result.journal_entry) and collection.holds(result.asset_id)
+        seen = dataclasses.replace(seen, incarnation=incarnation)
         return Restoration(registration_of(result, manifest), result.journal_entry, seen, covered)
 
     def record_activation(self, result: ActivationResult, commit: int) -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -74,7 +74,8 @@ class Collection:
         self._extractor = extractor
         self._following = threading.Lock()
         self._all_recorded = False
-        self._current = self._load(*current_generation(files, journal), None)
+        incarnation = journal.incarnation()
+        self._current = self._load(*current_generation(files, journal), None, incarnation)
         self._previous: _Previous | None = None
 
     @property
@@ -95,6 +96,11 @@ class Collection:
         """The manifest and its codec, of one generation: another may be current at the next call."""
         generation = self._current
         return generation.manifest, generation.codec
+
+    @property
+    def incarnation(self) -> str:
+        """See :meth:`Journal.incarnation`. Asked before :attr:`pinned`, it is never a later one than that is of."""
+        return self._current.incarnation
 
     def settled(self, options: QueryOptions) -> QueryOptions:
         """A query's options, with the collection's own number of cells to search where they say none."""
@@ -142,8 +148,10 @@ class Collection:
         return stored.encode(feature[None])[0] if stored else None
 
     def look_up(self, asset_id: str, *, assume: bool = False) -> Seen:
-        """An asset's current state; see :func:`tasks.assets.records.look_up`."""
-        return look_up(self._journal, self._files.assets, self._files.removals, asset_id, assume=assume)
+        """An asset's current state, in the present incarnation; see :func:`tasks.assets.records.look_up`."""
+        incarnation = self.incarnation
+        seen = look_up(self._journal, self._files.assets, self._files.removals, asset_id, assume=assume)
+        return replace(seen, incarnation=incarnation)
 
     def all_recorded(self) -> bool:
         """Whether every asset has records; asks S3 until it has."""
@@ -323,8 +331,11 @@ class Collection:
     # ── generations ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def announced(self) -> bool:
-        """Whether the journal announces another generation than the one mapped here; asks Redis only."""
-        return self._journal.announced().generation not in (0, self.manifest.generation)
+        """Whether the journal announces another generation than the one mapped here, or the collection was deleted or
+        built again; asks Redis only."""
+        generation = self._current
+        announced = self._journal.announced().generation not in (0, generation.manifest.generation)
+        return announced or self._journal.incarnation() != generation.incarnation
 
     def follow(self) -> bool:
         """Switch to the published generation, if it is another one, while queries go on; returns whether it was.
@@ -333,10 +344,12 @@ class Collection:
         kept for those that have not followed yet.
         """
         with self._following:
-            old, (pointer, manifest) = self._current, current_generation(self._files, self._journal)
+            old, incarnation = self._current, self._journal.incarnation()
+            pointer, manifest = current_generation(self._files, self._journal)
             if pointer == old.pointer:  # not by number only: a collection can be deleted and built again
+                old.incarnation = incarnation  # of the same collection: Redis was emptied or set back
                 return False
-            new = self._load(pointer, manifest, old)
+            new = self._load(pointer, manifest, old, incarnation)
             self._caught_up(new)
             new.speed_up()
             self._replace_previous(self._kept(old, manifest))
@@ -361,9 +374,11 @@ class Collection:
         while parts:
             parts.pop()
 
-    def _load(self, pointer: Pointer, manifest: Manifest, old: Generation | None) -> Generation:
+    def _load(self, pointer: Pointer, manifest: Manifest, old: Generation | None, incarnation: str) -> Generation:
         check_extractor(manifest.collection, manifest.extractor, self._extractor)
-        return load_generation(self._files, self._journal, pointer, manifest, old, self._shard)
+        generation = load_generation(self._files, self._journal, pointer, manifest, old, self._shard)
+        generation.incarnation = incarnation
+        return generation
 
 
 def journal_incomplete(collection: str) -> CorruptSegment:

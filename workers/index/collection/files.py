@@ -161,6 +161,9 @@ class CollectionStore:
         data = self._store.get_verified(Bucket.COLLECTIONS, self._features(digest), digest, _MAX_FEATURES)
         return np.frombuffer(data, dtype="<f4").reshape(-1, dimension)
 
+    def has_features(self, digest: str) -> bool:
+        return self._store.exists(Bucket.COLLECTIONS, self._features(digest))
+
     def delete_features(self, digest: str) -> None:
         self._store.delete(Bucket.COLLECTIONS, self._features(digest))
 

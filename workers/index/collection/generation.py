@@ -42,7 +42,8 @@ __all__ = [
 
 @dataclass
 class Generation:
-    """One generation as it is mapped here, and its delta; `read_up_to` is the last journal entry applied to that."""
+    """One generation as it is mapped here, and its delta; `read_up_to` is the last journal entry applied to that. It is
+    of the collection's `incarnation`, or of a later one if that has just begun."""
 
     manifest: Manifest
     pointer: Pointer
@@ -52,6 +53,7 @@ class Generation:
     background: Background | None
     delta: Delta
     read_up_to: str
+    incarnation: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property

@@ -9,6 +9,9 @@ aii:journal:{name}:unrecorded  hash: asset_id → the entry of a change that S3 
 aii:journal:{name}:rejected    hash: what :mod:`tasks.assets.feedback` keeps; and `…:rejected-at`
 aii:journal:{name}:purges      hash: asset_id → twice how often its files were purged lately; odd while that is done
 
+aii:incarnations               hash: collection → a random name, another one each time that it is built or deleted: what
+                               was made for one is not registered in the next
+
 Activations are added by :meth:`tasks.ledger.ledger.Ledger.commit`, together with the end of their jobs.
 """
 
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -26,6 +30,7 @@ from tasks.assets.journal import BEGINNING, MOVED, AssetJournal, entry_order, ne
 from tasks.connection import RedisClient
 from tasks.ledger import commit_scripts
 from tasks.ledger.commits import JobFacts, joined_code
+from tasks.ledger.keys import INCARNATIONS
 from workers.index.codec.codec import Codes
 from workers.index.codec.stored import Rows
 from workers.index.collection.changes import Change, decode_code, encode_code, read_changes
@@ -98,6 +103,7 @@ class Journal(AssetJournal):
 
     def __init__(self, client: RedisClient, collection: str) -> None:
         super().__init__(client, collection)
+        self._collection = collection
         self._stream, self._live, self._state = self._keys.stream, self._keys.live, self._keys.state
         self._manifests = f"{self._stream}:manifests"
         self.settling = Settling(client, self._state)
@@ -205,8 +211,23 @@ class Journal(AssetJournal):
     def forget_manifests(self) -> None:
         self._client.delete(self._manifests)
 
+    def incarnation(self) -> str:
+        """Which one of the collections that had this name, one after the other; "" for one of an earlier version.
+
+        To be asked before the manifest is read: what an older manifest made is not taken for the newer one's then.
+        """
+        return self._client.hget(INCARNATIONS, self._collection) or ""
+
+    def begin_incarnation(self) -> None:
+        """Say that from now on this is another collection. To be called before its first manifest is published."""
+        self._client.hset(INCARNATIONS, self._collection, _incarnation())
+
     def delete(self) -> None:
-        self._client.delete(*self._keys.all, *self._feedback, self._manifests)
+        """Delete the journal. Jobs that registered an asset in it are not done before any more, and those that run now
+        are not committed."""
+        pipe = self._client.pipeline(transaction=True)
+        pipe.hset(INCARNATIONS, self._collection, _incarnation())
+        pipe.delete(*self._keys.all, *self._feedback, self._manifests).execute()
 
 
 def addition(
@@ -217,6 +238,10 @@ def addition(
     text = facts.text() if facts else ""
     joined = joined_code(encode_code(code), None if feature is None else encode_code(feature), codec)
     return [asset_id, "add", joined, journal_meta(meta), text, unless_after]
+
+
+def _incarnation() -> str:
+    return uuid.uuid4().hex[:12]
 
 
 def journal_meta(meta: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tasks.assets.feedback import Feedback
 from tasks.connection import RedisClient
-from tasks.errors import NotReady
+from tasks.errors import CollectionMissing, NotReady
 from tasks.monitoring.presence import CollectionState
 from tasks.results import ExtractorIdentity
 from tasks.storage import ObjectStore
@@ -59,6 +59,23 @@ class OpenCollections:
         """A collection that is open already."""
         with self._lock:
             return self._open.get(name)
+
+    def check_incarnation(self, name: str, incarnation: str) -> None:
+        """Raise unless what was made for this incarnation of a collection can still be registered; what is open here is
+        the present one then.
+
+        Raises:
+            CollectionMissing, ExtractorMismatch: it was deleted, or another extractor's has its name.
+            NotReady: there is another one of its name, or Redis has forgotten which one it is: make it again.
+        """
+        if self.journal(name).incarnation() == incarnation:
+            return
+        try:
+            self.get(name).follow()
+        except CollectionMissing:
+            self.close(name)
+            raise
+        raise NotReady(f"Collection {name!r} was built again at this moment.")
 
     def close(self, name: str) -> None:
         """Forget a collection that was deleted, so that its next job fails with CollectionMissing."""

@@ -214,6 +214,7 @@ def publish_first(
         )
     check_lock()
     files.assets.mark_complete()
+    journal.begin_incarnation()
     publish(files, journal, manifest)
     journal.announce(manifest.generation, begins_after, covered=begins_after)
     journal.settling.end(reading, settled.before_ms if settled else None)

@@ -16,6 +16,7 @@ from tasks.bounded_map import bounded_map
 from tasks.documents import read_result
 from tasks.errors import BadInput, InvalidRequest, JobMissing, NotFound, TooLarge, error_of
 from tasks.ledger.ledger import Ledger
+from tasks.ledger.states import JobState
 from tasks.ledger.waiting import wait_until_closed
 from tasks.messages import ExtractRequest
 from tasks.names import DIGEST_PATTERN, canonical_json, sha256_hex
@@ -103,8 +104,7 @@ class Gatherer:
             )
             for chunk in chunks
         ]
-        for request in requests:
-            submit(self.ledger, self.sender, request)
+        requests = [self._submitted(request) for request in requests]
         self._wait(requests, progress)
         results = [self._result(request) for request in requests]
         skipped = [f"{digest}: {why}" for result in results for digest, why in result.skipped.items()]
@@ -115,6 +115,20 @@ class Gatherer:
         shape = (len(assets), self.extractor.dimension)
         features = np.memmap(path, dtype="<f4", mode="r", shape=shape) if assets else np.empty(shape, dtype=np.float32)
         return Gathered(assets, features, skipped, [result.features for result in results])
+
+    def _submitted(self, request: ExtractRequest) -> ExtractRequest:
+        """Submit a request; returns it, or the one that was submitted in its place because its features are gone, with
+        a collection that was deleted or published since. That one's key follows from the job before, so that an
+        interrupted build finds it again."""
+        while not submit(self.ledger, self.sender, request) and self._features_are_gone(request):
+            request = request.model_copy(update={"idempotency_key": f"after-{request.job_id}"})
+        return request
+
+    def _features_are_gone(self, request: ExtractRequest) -> bool:
+        """Whether a job that was accepted before has ended well, and what it made is not in the store any more."""
+        if self.ledger.states([request.job_id]) != [JobState.DONE]:
+            return False
+        return not self.files.has_features(self._result(request).features)
 
     def _uploaded(self, source: str, skipped: list[str]) -> Iterator[str]:
         """Upload a source's images; yields their digests."""

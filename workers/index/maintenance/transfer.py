@@ -144,6 +144,7 @@ def import_collection(
         raise CorruptSegment(f"{path} lacks {len(missing)} of the collection's files: export it again.")
     lock.check()
     journal.settling.forget()
+    journal.begin_incarnation()
     publish(files, journal, manifest)
     repair(store, files, journal, progress)  # the journal goes on after the entries that it had there
     return manifest

@@ -192,7 +192,7 @@ def recalibrated(
 
 def delete(files: CollectionStore, journal: Journal, check_lock: CheckLock) -> None:
     """Delete a collection: its pointer first, then its files and its journal. Workers that have it open close it within
-    a minute. Originals, protected images and result documents stay."""
+    seconds. Originals, protected images and result documents stay; a job that is submitted again runs again."""
     check_lock()
     files.delete_all()
     journal.delete()
