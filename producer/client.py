@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, overload
+from typing import Any, Final, overload
 
 from producer.core import ProducerCore
 from producer.job import ActivationJob, CardJob, ExplanationJob, FeedbackJob, LookupJob, QueryJob
@@ -24,10 +24,12 @@ from tasks.messages import (
     validated,
 )
 from tasks.names import check_asset_id, check_collection
-from tasks.results import QueryResult
+from tasks.results import Match, QueryResult
 from tasks.storage import Bucket
 
 __all__ = ["Producer"]
+
+_NAMED: Final = 5  # of the matches of an answer, in a message
 
 
 class Producer(ProducerCore):
@@ -194,15 +196,14 @@ class Producer(ProducerCore):
         image's queries do not report a rejected asset again, until it is confirmed.
 
         Raises:
-            BadInput: the answer has no match, or the id cannot be used.
+            BadInput: the answer does not have that match, or none.
             Unavailable: as in :meth:`activate`.
         """
-        if asset_id is None and not answer.matches:
-            raise InvalidRequest(f"The query {answer.job_id} found no asset: name the one that this is about.")
+        match = _match_of(answer, asset_id)
         wanted = {
             "collection": answer.collection,
             "source_sha256": answer.source_sha256,
-            "asset_id": asset_id or answer.matches[0].asset_id,
+            "asset_id": match.asset_id,
             "opinion": opinion,
             "query_job": answer.job_id,
             "nonce": uuid.uuid4().hex,
@@ -215,3 +216,19 @@ class Producer(ProducerCore):
         name = check_collection(collection or self._settings.default_collection)
         source, _ = self._upload(bucket, image)
         return {"collection": name, "asset_id": check_asset_id(asset_id), "source": source, "nonce": uuid.uuid4().hex}
+
+
+def _match_of(answer: QueryResult, asset_id: str | None) -> Match:
+    """The match that feedback is about, by default the first; raises InvalidRequest, InvalidAssetId."""
+    if not answer.matches:
+        raise InvalidRequest(f"The query {answer.job_id} found no asset: there is nothing to confirm or reject.")
+    wanted = answer.matches[0].asset_id if asset_id is None else check_asset_id(asset_id)
+    for match in answer.matches:
+        if match.asset_id == wanted:
+            return match
+    found = [match.asset_id for match in answer.matches]
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    raise InvalidRequest(
+        f"The query {answer.job_id} did not find {wanted!r}, but {', '.join(found[:_NAMED])}{more}: name one of "
+        "these, or a query that found it."
+    )

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Final
 
-import click
-
 from producer import output
 from tasks.app import Sender, create_app
 from tasks.command_line import EXIT_FAILED, echo
@@ -25,6 +23,7 @@ from tasks.ledger.states import JobState
 from tasks.names import QUEUES
 from tasks.settings import load_settings
 from tasks.storage import ObjectStore
+from tasks.streams import confirm, read_stdin
 
 __all__ = ["cancel_all", "cancel_jobs", "dead_letters", "list_jobs", "named_jobs", "retry_jobs", "show_job"]
 
@@ -63,7 +62,7 @@ def show_job(part: str) -> None:
 def named_jobs(operations: Operations, parts: Sequence[str]) -> Iterator[str]:
     """The ids of the jobs that arguments name: by their first digits, or ``-`` for a list on standard input."""
     for part in parts:
-        for one in sys.stdin.read().split() if part == "-" else [part]:
+        for one in read_stdin().decode(errors="replace").split() if part == "-" else [part]:
             yield operations.find(one)
 
 
@@ -98,7 +97,7 @@ def cancel_all(*, confirmed: bool) -> None:
     operations, store = Operations.connect(settings), ObjectStore.connect(settings)
     count = operations.running() + sum(operations.waiting(queue)[0] for queue in QUEUES)
     if count and not confirmed:
-        click.confirm(f"Cancel all {count:,} jobs that wait or run, of every producer?", abort=True)
+        confirm(f"Cancel all {count:,} jobs that wait or run, of every producer?")
     tried: set[str] = set()
     cancelled = 0
     while new := [job for job in _open_jobs(operations) if job not in tried]:
@@ -143,6 +142,7 @@ def _each(job_ids: Sequence[str], change: Callable[[str], None]) -> None:
 def dead_letters(limit: int, resend: Sequence[str], drop: Sequence[str]) -> None:
     """Send some again, forget some, or, with neither, print the newest."""
     letters = DeadLetters(connect_redis(load_settings()))
+    letters.check([*resend, *drop])
     for entry in resend:
         output.note(f"{entry} is in the queue {letters.resend(entry)} again.")
     if drop:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -17,10 +16,11 @@ from producer.search import Search
 from producer.session import Batch, Wanted, missing_worker, prepare, withdraw, withdrawn
 from producer.vectors import vectors_in
 from tasks.command_line import echo
-from tasks.errors import AiiError, DeadlineExceeded, DiskUnavailable
+from tasks.errors import AiiError, DeadlineExceeded, NotFound
 from tasks.messages import QueryOptions, validated
 from tasks.names import QUEUE_QUERY
 from tasks.results import LookupAnswer
+from tasks.streams import read_stdin
 
 __all__ = ["lookup"]
 
@@ -71,8 +71,8 @@ def _json_line(number: int, answer: LookupAnswer) -> str:
 
 def _read(path: str) -> bytes:
     if path == "-":
-        return sys.stdin.buffer.read()
+        return read_stdin()
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise DiskUnavailable(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise NotFound(f"{path} cannot be read: {error.strerror or error}.") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from tasks.ledger.operations import Operations
 from tasks.messages import Opinion, QueryOptions, validated
 from tasks.names import QUEUE_QUERY
 from tasks.results import ExplanationResult, FeedbackResult, GoodResult, QueryResult
+from tasks.streams import read_stdin
 
 __all__ = ["explain", "feedback"]
 
@@ -30,7 +30,7 @@ def explain(image: str, asset_id: str, collection: str | None, wanted: Wanted, c
         AiiError: the image or the asset cannot be used, or no answer came in time.
     """
     options = validated(QueryOptions, chosen)
-    data = sys.stdin.buffer.read() if image == "-" else image
+    data = read_stdin() if image == "-" else image
     batch = prepare(Search(), wanted, QUEUE_QUERY)
     result = _done(batch, wanted, lambda p: p.explain(data, asset_id, collection=collection, options=options))
     assert isinstance(result, ExplanationResult)
@@ -45,7 +45,7 @@ def feedback(part: str, opinion: Opinion, asset_id: str | None, wanted: Wanted) 
     """Record whether the match of a query, which is named by the first digits of its job, is a copy.
 
     Raises:
-        AiiError: the job is no query, found nothing, or is not known.
+        AiiError: the job is no query, did not find that asset, or is not known.
     """
     batch = prepare(Search(), wanted, QUEUE_QUERY)
     job_id = Operations.connect(batch.settings).find(part)

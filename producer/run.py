@@ -29,6 +29,7 @@ from tasks.messages import ActivationOptions, QueryOptions, validated
 from tasks.names import QUEUE_ACTIVATE, QUEUE_QUERY
 from tasks.state_folder import state_dir
 from tasks.storage import ObjectStore
+from tasks.streams import read_stdin
 
 __all__ = ["activate", "find", "query"]
 
@@ -44,7 +45,7 @@ def find(images: Sequence[str], *, out: Path | None = None, originals: bool = Fa
     """
     if out and any(name != "-" and _same(Path(name), out) for name in images):
         raise click.UsageError(f"--out {out} is a folder of originals: choose another one for protected files.")
-    piped = sys.stdin.buffer.read() if "-" in images else None
+    piped = read_stdin() if "-" in images else None
     excluded = {state_dir(): "folder of the local stack"} | ({out: "folder of --out"} if out else {})
     search = find_images(images, piped, excluded=excluded, without_protected=originals)
     if not search.found and not search.unread:
@@ -183,10 +184,13 @@ def _run(batch: Batch, wanted: Wanted, course: _Course) -> None:
     submissions.sort(key=lambda s: s.order)
     if not stopped:
         submissions = list(course.complete(submissions))
-    for submission in submissions:
-        report.add(submission)
-    failed = report.end(batch.search)
-    failed += not _written(course, submissions)
+    try:
+        for submission in submissions:
+            report.add(submission)
+        failed = report.end(batch.search)
+    finally:  # also where nothing more can be printed, as on a full disk
+        written = _written(course, submissions)
+    failed += not written
     if stopped:
         end_early(batch, stopped, keep=wanted.no_wait)
     if failed:

@@ -20,6 +20,7 @@ from rich.segment import Segment, SegmentLines
 from producer.status import Status
 from producer.status_screen import Screen
 from tasks.errors import AiiError
+from tasks.streams import is_terminal
 
 __all__ = ["watch_in_terminal"]
 
@@ -81,7 +82,7 @@ def _show(console: Console, lines: list[list[Segment]]) -> None:
 @contextmanager
 def _keys() -> Iterator[Callable[[], str]]:
     """A function that waits a moment for a key, and gives "" for none; nothing typed is shown meanwhile."""
-    descriptor = sys.stdin.fileno() if sys.stdin.isatty() else None
+    descriptor = sys.stdin.fileno() if is_terminal(sys.stdin) else None
     before = termios.tcgetattr(descriptor) if descriptor is not None else None
 
     def next_key() -> str:

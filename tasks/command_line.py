@@ -20,7 +20,8 @@ from typing import Any, Final, NamedTuple, Protocol, TextIO
 
 import click
 
-from tasks.errors import AiiError, InvalidSetting, Unavailable
+from tasks.errors import AiiError, DiskUnavailable, InvalidSetting, NotFound, Unavailable
+from tasks.streams import is_terminal
 
 __all__ = [
     "EXIT_FAILED",
@@ -81,7 +82,10 @@ def exit_on_error(program: str) -> Iterator[None]:
     except AiiError as error:
         _exit(program, f"{error.message} [{error.code}]", exit_code(error))
     except OSError as error:
-        _exit(program, f"{error.filename}: {error.strerror}" if error.filename else str(error), EXIT_FAILED)
+        if not error.filename:
+            _discard(sys.stdout)  # what a full disk did not take would fail again when Python ends
+        problem = _problem_of_file(error)
+        _exit(program, f"{problem.message} [{problem.code}]", exit_code(problem))
     except Exception as error:
         if os.environ.get("AII_TRACEBACK"):
             traceback.print_exc()
@@ -89,8 +93,16 @@ def exit_on_error(program: str) -> Iterator[None]:
         _exit(program, f"unexpected {type(error).__name__}: {error}. {hint}", EXIT_FAILED)
 
 
+def _problem_of_file(error: OSError) -> AiiError:
+    """What is the matter with a file that a user named, or with standard output."""
+    missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+    kind = NotFound if missing else DiskUnavailable
+    return kind(f"{error.filename or 'A file or standard output'}: {error.strerror or error}")
+
+
 def _exit(program: str, text: str, code: int) -> None:
-    echo(f"{program}: {text}", err=True)
+    with suppress(OSError):  # the exit code says it all the same
+        echo(f"{program}: {text}", err=True)
     sys.exit(code)
 
 
@@ -104,23 +116,36 @@ def tolerate_terminals() -> None:
 def echo(text: str, *, err: bool = False) -> None:
     """Print text, without what could command a terminal: names of files and of assets come from others. A reader that
     has closed its end, as ``head`` does, ends the printing and not the command."""
-    try:
+    with _printing(err=err):
         click.echo(_CONTROLS.sub(_spelled_out, text), err=err)
-    except BrokenPipeError:
-        _discard(sys.stderr if err else sys.stdout)
 
 
 def echo_all(lines: Iterable[str]) -> None:
     """Print lines until they end, or until their reader has closed its end: no more are made then."""
-    try:
+    with _printing(err=False):
         for line in lines:
             click.echo(_CONTROLS.sub(_spelled_out, line))
+
+
+@contextmanager
+def _printing(*, err: bool) -> Iterator[None]:
+    """End in peace where the reader has gone; name the stream in the error of a full disk."""
+    stream = sys.stderr if err else sys.stdout
+    try:
+        yield
     except BrokenPipeError:
-        _discard(sys.stdout)
+        _discard(stream)
+    except OSError as error:
+        if not error.filename:
+            error.filename = "standard error" if err else "standard output"
+            _discard(stream)
+        raise
 
 
-def _discard(stream: TextIO) -> None:
+def _discard(stream: TextIO | None) -> None:
     """Send what is still printed nowhere. The buffer holds a rest that could not be written; it is flushed at exit."""
+    if stream is None:  # it was closed from the beginning
+        return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     with suppress(OSError, ValueError):  # not a file of the system: in a test, for example
         os.dup2(nowhere, stream.fileno())
@@ -256,7 +281,7 @@ class Advance(Protocol):
 @contextmanager
 def progress_bar(label: str, total: int | None = None, *, hidden: bool = False) -> Iterator[Advance]:
     """A bar on standard error, if that is a terminal; without a total, which may also follow later, it only counts."""
-    if hidden or sys.stderr is None or not sys.stderr.isatty():
+    if hidden or not is_terminal(sys.stderr):
         yield lambda done, total=None: None
         return
     with click.progressbar(length=total or 0, label=label, file=sys.stderr, show_pos=True) as bar:

@@ -37,8 +37,14 @@ def replacing(path: Path, *, mode: int = _READABLE_BY_ALL) -> Iterator[Path]:
     """The same for content that is written piece by piece, or by a library: yields the path to write to, which takes
     the place of `path` when the block ends. When the block raises, `path` is as it was."""
     with part_file(path.parent, mode=mode) as part:
-        yield part
-        move_into_place(part, path)
+        try:
+            yield part
+            move_into_place(part, path)
+        except OSError as error:
+            if error.errno is None or error.filename not in (None, str(part), part):
+                raise
+            # A full disk has no name, and the part's says nothing to a user.
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager

@@ -35,6 +35,8 @@ LONGEST_NAME: Final = 255
 # Versions of a query that are searched beside the image as it is: mirrored; turned by 90, 180 and 270 degrees.
 VIEWS: Final = ("mirror", "rotations")
 META_KEY_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+# What Redis calls an entry of a stream: milliseconds since the epoch, and a number.
+STREAM_ENTRY_PATTERN: Final = r"^[0-9]{1,15}-[0-9]{1,15}$"
 COLLECTION_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
 # No leading dot, no empty part: a key can never leave its folder or be hidden.
 _KEY = re.compile(r"^(?=.{1,512}$)[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")

@@ -31,8 +31,9 @@ def audit(after: str, who: str | None, as_json: bool) -> None:
     """
     from tasks.audit import AuditLog  # noqa: PLC0415
     from tasks.errors import InvalidRequest  # noqa: PLC0415
+    from tasks.names import STREAM_ENTRY_PATTERN  # noqa: PLC0415
 
-    if not re.fullmatch(r"\d{1,15}-\d{1,15}", after):
+    if not re.fullmatch(STREAM_ENTRY_PATTERN, after):
         raise InvalidRequest(f"{after!r} is no entry of the audit log, such as 1780000000000-0.")
     client, settings = _connected()
     rows = (

@@ -10,6 +10,7 @@ import click
 
 from tasks.command_line import EXIT_UNAVAILABLE, Command
 from tasks.errors import Unavailable
+from tasks.streams import is_terminal
 
 __all__ = ["status"]
 
@@ -29,7 +30,7 @@ def status(as_json: bool, watch: bool) -> None:
     from producer.status_text import status_json, status_text  # noqa: PLC0415  # as above
 
     show = status_json if as_json else status_text
-    if watch and not as_json and sys.stdout.isatty():
+    if watch and not as_json and is_terminal(sys.stdout):
         from producer.status_watch import watch_in_terminal  # noqa: PLC0415  # for a terminal only
 
         watch_in_terminal(collect_status)

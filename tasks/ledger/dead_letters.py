@@ -10,6 +10,7 @@ aii:aside:{key}  what was found under a key of the broker and is of another type
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +18,7 @@ from typing import Any, Final
 from tasks.connection import RedisClient
 from tasks.errors import Conflict, NotFound
 from tasks.ledger.keys import COUNTS
+from tasks.names import STREAM_ENTRY_PATTERN
 from tasks.shares import ALL_QUEUES
 
 __all__ = ["DeadLetter", "DeadLetters"]
@@ -118,8 +120,15 @@ class DeadLetters:
     def newest(self, limit: int) -> list[DeadLetter]:
         return [_letter(entry, fields) for entry, fields in self._client.xrevrange(_STREAM, count=limit)]
 
+    def check(self, entries: Sequence[str]) -> None:
+        """Raise NotFound for what cannot be the name of one: Redis refuses it."""
+        for entry in entries:
+            if not re.fullmatch(STREAM_ENTRY_PATTERN, entry):
+                raise NotFound(f"There is no dead letter {entry!r}: list them with `aii jobs dead`.")
+
     def get(self, entry: str) -> DeadLetter:
         """Raises NotFound."""
+        self.check([entry])
         found = self._client.xrange(_STREAM, min=entry, max=entry)
         if not found:
             raise NotFound(f"There is no dead letter {entry}: list them with `aii jobs dead`.")
@@ -140,7 +149,8 @@ class DeadLetters:
         return letter.origin
 
     def drop(self, entries: Sequence[str]) -> int:
-        """Forget some; returns how many of them there were."""
+        """Forget some; returns how many of them there were. Raises NotFound for what cannot be the name of one."""
+        self.check(entries)
         return int(self._client.xdel(_STREAM, *entries)) if entries else 0
 
 

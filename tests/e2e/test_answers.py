@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from producer import Producer
+from tasks.errors import InvalidRequest
 from tasks.messages import QueryOptions
 from tasks.names import sha256_hex
 from tasks.results import ActivationResult, ExplanationResult, QueryResult
@@ -156,6 +157,19 @@ def test_a_rejected_asset_is_not_reported_for_that_image_until_it_is_confirmed(
 
     producer.feedback(before, "confirm").wait(LIMIT_S)
     assert answered(producer, copies["same"]).matches[0].asset_id == "chelsea"
+
+
+def test_feedback_of_what_the_query_did_not_find_is_refused_with_what_it_found(
+    producer: Producer, stack_environment: dict[str, str], copies: dict[str, Path]
+) -> None:
+    answer = answered(producer, copies["same"])
+    for opinion in ("reject", "confirm"):
+        refused = aii(stack_environment, "feedback", answer.job_id, opinion, "--asset", "nosuch")
+        assert refused.returncode == 1
+        assert "did not find 'nosuch', but chelsea" in refused.stderr
+    with pytest.raises(InvalidRequest, match="nothing to confirm or reject"):
+        producer.feedback(answer.model_copy(update={"matches": ()}), "reject", "chelsea")
+    assert not explained(producer, copies["same"]).rejected
 
 
 def test_feedback_of_what_is_no_answer_is_refused(

@@ -157,20 +157,21 @@ def test_every_error_of_the_tree_has_an_exit_code_that_the_help_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("problem", "said"),
+    ("problem", "said", "code"),
     [
-        (AiiError("It is broken: mend it."), "aii broken: It is broken: mend it. [internal]\n"),
-        (PermissionError(13, "Permission denied", "/report"), "aii broken: /report: Permission denied\n"),
-        (TypeError("surprise"), "aii broken: unexpected TypeError: surprise."),
+        (AiiError("It is broken: mend it."), "aii broken: It is broken: mend it. [internal]\n", EXIT_FAILED),
+        (FileNotFoundError(2, "No such file", "/a"), "aii broken: /a: No such file [not_found]\n", EXIT_FAILED),
+        (PermissionError(13, "Denied", "/a"), "aii broken: /a: Denied [disk_unavailable]\n", EXIT_UNAVAILABLE),
+        (TypeError("surprise"), "aii broken: unexpected TypeError: surprise.", EXIT_FAILED),
     ],
 )
-def test_a_command_that_fails_says_so_in_one_line(problem: Exception, said: str) -> None:
+def test_a_command_that_fails_says_so_in_one_line(problem: Exception, said: str, code: int) -> None:
     @click.command(cls=Command)
     def broken() -> None:
         raise problem
 
     done = CliRunner().invoke(broken)
-    assert (done.exit_code, done.stderr.startswith(said), done.stderr.count("\n")) == (EXIT_FAILED, True, 1)
+    assert (done.exit_code, done.stderr.startswith(said), done.stderr.count("\n")) == (code, True, 1)
 
 
 def test_names_cannot_command_a_terminal_or_break_a_line(capsys: pytest.CaptureFixture[str]) -> None:

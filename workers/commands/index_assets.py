@@ -13,6 +13,7 @@ from tasks.command_line import EXIT_FAILED, Command, echo_all
 from tasks.errors import CollectionMissing, CorruptSegment, InvalidCollectionName, NotReady
 from tasks.settings import load_settings
 from tasks.storage import Bucket, ObjectStore
+from tasks.streams import confirm
 from workers.index.collection.opened import open_collection
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def purge(name: str, dry_run: bool, yes: bool) -> None:
         click.echo(f"{count} of assets of {name} can be purged.")
         return
     if not yes:
-        click.confirm(f"Delete the files and documents of {count}?", abort=True)
+        confirm(f"Delete the files and documents of {count}?")
     with opened.write_lock() as lock:
         done = purging.purge(opened.store, opened.files, opened.journal, lock.check)
     click.echo(f"{done:,} earlier states of assets of {name} are purged.")

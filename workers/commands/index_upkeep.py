@@ -15,6 +15,7 @@ from tasks.command_line import EXIT_FAILED, Command, FilePath, FiniteRange, prog
 from tasks.errors import CorruptSegment
 from tasks.output_files import check_output, force_option, write_output
 from tasks.settings import load_settings
+from tasks.streams import confirm
 from workers.commands.index_published import published
 from workers.index.collection.opened import Opened, open_collection
 
@@ -129,7 +130,7 @@ def delete(name: str, yes: bool) -> None:
     opened = open_collection(load_settings(), name)
     about = _size(opened)
     if not yes:
-        click.confirm(f"Delete the collection {name}{about}?", abort=True)
+        confirm(f"Delete the collection {name}{about}?")
     with opened.write_lock() as lock:
         upkeep.delete(opened.files, opened.journal, lock.check)
     click.echo(f"Collection {name} is deleted.")

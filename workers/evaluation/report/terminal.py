@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tasks.streams import is_terminal
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,7 +23,7 @@ class Progress:
     """On a terminal, a line that counts; elsewhere, a line for each stage when it begins. On standard error."""
 
     def __init__(self) -> None:
-        self._counts = sys.stderr.isatty()
+        self._counts = is_terminal(sys.stderr)
         self._stage = ""
         self._began = time.monotonic()
 
