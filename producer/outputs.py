@@ -43,7 +43,7 @@ class Outputs:
         half-written in the same folders is deleted.
 
         Raises:
-            UsageError: a name is that of an original, of two images, or of a file that is there already.
+            UsageError: a name is that of an original, of two images, of a folder, or of a file that is there already.
         """
         plan = cls(folder, [_name_of(image, lossless) for image in found], force)
         check_folder(folder)
@@ -51,6 +51,8 @@ class Outputs:
             _onto_originals(plan, found), "would be written onto an original", "Choose another folder for --out."
         )
         plan.refuse_clashes([image.name for image in found])
+        folders = [str(path) for name in plan.names if (path := folder / name).is_dir()]
+        refuse_names(folders, "is a folder, where a protected file would be", "Choose another folder for --out.")
         if not force:
             refuse_existing(_taken(plan, found))
         for parent in {(folder / name).parent for name in plan.names}:

@@ -183,6 +183,14 @@ def test_a_folder_or_report_that_cannot_be_written_is_refused_before_the_first_j
     check_report(tmp_path / "new" / "a.csv", found, force=False)
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_in_a_protected_files_place_is_refused_before_the_first_job(tmp_path: Path, force: bool) -> None:
+    (photo := tmp_path / "a.jpg").write_bytes(JPEG)
+    (tmp_path / "out" / "a.jpg").mkdir(parents=True)
+    with pytest.raises(click.UsageError, match=r"a\.jpg: is a folder"):
+        plan(tmp_path / "out", photo, force=force)
+
+
 def test_what_cannot_be_written_is_named_as_the_disks_fault(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DiskUnavailable, match="file"):

@@ -59,7 +59,7 @@ def _list_collections(as_json: bool) -> None:
         except (CollectionMissing, InvalidCollectionName):  # built in part only, or not ours
             continue
         except (CorruptSegment, NotReady) as error:  # the others can be listed all the same
-            click.echo(f"{name}: {error}", err=True)
+            click.echo(f"{name}: {error} [{error.code}]", err=True)
             unreadable = True
             continue
         about = {"collection": manifest.collection, "generation": manifest.generation, "index": manifest.factory}
