@@ -93,7 +93,7 @@ def test_convolutions_of_a_quantised_file_take_its_hidden_relu_along(tmp_path: P
     assert isinstance(net, torch.fx.GraphModule)
     merged = fused(net.requires_grad_(False))
     called = [str(node.target) for node in merged.graph.nodes if node.op == "call_module"]
-    assert sum(name.startswith("conv") and name.endswith("_relu") for name in called) == 2
+    assert sum(name.startswith("fused_conv") for name in called) == 2
     assert torch.allclose(merged(IMAGES), net(IMAGES), atol=1e-5)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
-from workers.activation.compose import PreparedImage, compose, prepare
+from workers.activation.colour_difference import ciede2000
+from workers.activation.compose import Attenuation, PreparedImage, compose, prepare
 from workers.activation.jnd import jnd_map
 from workers.activation.quality import kept_share, psnr_db, quality, ssim
+from workers.images.scaling import Shrinking
 from workers.images.tensors import luminance, to_input
 
 SIZE = 16
@@ -188,3 +191,15 @@ def test_images_that_do_not_fit_each_other_are_refused() -> None:
         compose(image, replace(prepared, visibility=prepared.visibility[:, :-1]), change)
     with pytest.raises(ValueError, match="fit"):
         compose(image, prepared, change, tone=np.ones(255, np.float32))
+
+
+def test_what_stands_before_a_kernel_refuses_other_shapes() -> None:
+    """A kernel would read or write beyond its arrays."""
+    with pytest.raises(ValueError, match="expected"):
+        Shrinking((4, 4, 3), 2).add(slice(0, 4), np.zeros((4, 5, 3), np.uint8))
+    with pytest.raises(ValueError, match="expected"):
+        ciede2000(np.zeros((3, 9), np.float32), np.zeros((3, 4), np.float32))
+    for pixels in (np.zeros((8, 8, 1), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32)):
+        for attenuation in get_args(Attenuation):
+            with pytest.raises(ValueError, match="expected"):
+                prepare(pixels, 8, 3.0, attenuation)

@@ -167,12 +167,34 @@ def test_convolutions_take_their_relu_along_and_the_network_stays_the_same() -> 
     net = Residual().requires_grad_(False)
     merged = fused(torch.fx.symbolic_trace(net))
     called = [str(node.target) for node in merged.graph.nodes if node.op == "call_module"]
-    assert called == ["first_relu", "shorter", "second_relu", "alone_relu", "shorter", "grouped"]
+    assert called == ["fused_first", "shorter", "fused_second", "fused_alone", "shorter", "grouped"]
     of_both = [F.normalize(form(IMAGES), dim=1) for form in (net, merged)]
     assert torch.allclose(*of_both, atol=1e-6)
     targets = torch.rand(4, 8)
     gradients = [_gradients(Form(form), IMAGES, targets) for form in (net, merged)]
     assert F.cosine_similarity(*gradients).min() > 0.9999
+
+
+class Unusual(nn.Module):
+    """Two modules whose names differ by a dot, and calls by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a_b, self.a = nn.Conv2d(3, 8, 3), nn.ModuleDict({"b": nn.Conv2d(8, 8, 3)})
+        self.c = nn.Conv2d(8, 8, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.a["b"](F.relu(self.a_b(images))))
+        return F.relu(input=F.relu(self.c(input=x))).mean(dim=(2, 3))
+
+
+def test_unusual_networks_stay_the_same_too() -> None:
+    torch.manual_seed(0)
+    net = Unusual().requires_grad_(False)
+    merged = fused(torch.fx.symbolic_trace(net))
+    called = [str(node.target) for node in merged.graph.nodes if node.op == "call_module"]
+    assert called == ["fused_a_b", "fused_a_b_1", "c"]
+    assert torch.allclose(merged(IMAGES), net(IMAGES), atol=1e-6)
 
 
 @needs_gpu
@@ -191,4 +213,4 @@ def test_a_gpu_merges_layers_and_finds_the_same(dtype: torch.dtype) -> None:
 def test_on_a_gpu_codes_are_registered_by_merged_layers() -> None:
     prepared = prepare("compact", load_network("compact"), 160, torch.device("cuda"), "auto")
     assert prepared.registers.layout is torch.contiguous_format
-    assert any(str(node.target).endswith("_relu") for node in prepared.registers.net.graph.nodes)
+    assert any(str(node.target).startswith("fused_") for node in prepared.registers.net.graph.nodes)

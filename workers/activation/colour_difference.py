@@ -43,6 +43,8 @@ def visible_difference(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint
 
 def ciede2000(first: Floats, second: Floats) -> Floats:
     """Of two images (3, N) float32 in CIELAB: (N,) for every pixel."""
+    if first.shape != second.shape or len(first) != 3:
+        raise ValueError(f"expected (3, N) of both images, got {first.shape} and {second.shape}")
     differences = np.empty(first.shape[1], np.float32)
     _differences(first, second, differences)
     return differences

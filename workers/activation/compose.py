@@ -19,7 +19,7 @@ from workers.images.compiled import Number, array, compiled, native, part_of_ker
 from workers.images.model import Samples
 from workers.images.scaling import Floats, Shrinking, band, columns_scaled
 from workers.images.strips import strips
-from workers.images.tensors import as_input, luminance
+from workers.images.tensors import as_input, check_colours, luminance
 
 __all__ = ["Attenuation", "PreparedImage", "compose", "prepare"]
 
@@ -63,6 +63,7 @@ def prepare(
     Under ``jnd``, alpha scales the just-noticeable difference of each pixel; under ``linf``, every value of every pixel
     may change by alpha grey levels. With ``grey``, all channels of a pixel change alike.
     """
+    check_colours(pixels)
     height, width = pixels.shape[:2]
     image, visibility, small = _shrunk(pixels, input_size, attenuation)
     relative: tuple[float, ...] = _SAME_FOR_ALL
@@ -93,7 +94,7 @@ def _shrunk(pixels: Pixels, size: int, attenuation: Attenuation) -> tuple[torch.
         image.add(rows, pixels[rows])
         if by_pixel:
             visibility[rows] = jnd_map(luminance(pixels[seen]))[above : above + rows.stop - rows.start]
-            small.add(rows, visibility[rows])
+            small.add(rows, visibility[rows, :, np.newaxis])
     one_level = torch.from_numpy(_ONE_LEVEL).expand(1, size, size)
     return as_input(image), visibility, torch.from_numpy(small.square())[None, ..., 0] if by_pixel else one_level
 

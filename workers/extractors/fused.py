@@ -46,6 +46,8 @@ def fused(net: fx.GraphModule) -> fx.GraphModule:
 
 
 def _is_relu(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
+    if not node.args:
+        return False
     if node.op == "call_module":
         return isinstance(modules[str(node.target)], nn.ReLU)
     return node.op in _CALLS and node.target in _RELUS
@@ -61,7 +63,7 @@ def _is_sum(node: Any) -> bool:
 
 def _fits(node: Any, modules: Mapping[str, nn.Module]) -> bool:
     """Whether it is a convolution that cuDNN computes with what follows, and that nothing else needs alone."""
-    if not isinstance(node, fx.Node) or node.op != "call_module" or len(node.users) != 1:
+    if not isinstance(node, fx.Node) or node.op != "call_module" or len(node.users) != 1 or not node.args:
         return False
     module = modules[str(node.target)]
     if not isinstance(module, nn.Conv2d) or isinstance(module.padding, str):
@@ -72,7 +74,7 @@ def _fits(node: Any, modules: Mapping[str, nn.Module]) -> bool:
 def _replace(made: fx.GraphModule, nodes: tuple[fx.Node, ...], shortcut: Any) -> None:
     """One call instead of the nodes, of which the first is the ReLU and the last the convolution."""
     relu, convolution = nodes[0], nodes[-1]
-    name = f"{convolution.target}_relu".replace(".", "_")
+    name = f"fused_{convolution.name}"  # of a node: that of its module may be shared
     made.add_submodule(name, _Fused(made.get_submodule(str(convolution.target))))
     with made.graph.inserting_before(relu):
         relu.replace_all_uses_with(made.graph.call_module(name, (convolution.args[0], shortcut)))

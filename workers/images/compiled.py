@@ -8,7 +8,7 @@ A kernel stands beside its formula, in a function of its own that takes contiguo
 Its types are declared, so that all there is to compile is compiled before a worker is ready
 (:func:`load_kernels`), and a call with others raises TypeError instead of compiling while a job waits. Python's lock is
 released in it, and it uses one thread: workers share the cores by being many. Floating-point operations are done
-as they are written, so results do not differ between processors.
+as they are written, so results are the same on every processor, to rounding.
 
 What was compiled is kept in the state folder (:mod:`workers.images.compiled_files`) and loaded in a tenth of the time.
 It is found by the source file that the kernel stands in: constants and functions that it uses stand in the same file,
@@ -43,6 +43,8 @@ Number: TypeAlias = Any
 
 # Division by zero gives infinity, and is not looked for; nobody calls kernels from C.
 _OPTIONS: Final = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+
+numba.config.DISABLE_JIT = 0  # NUMBA_DISABLE_JIT, for debugging: a kernel as Python would take minutes for an image
 
 KERNELS: Final[list[Kernel[Any, Any]]] = []  # of all modules that are imported
 _loading = threading.Lock()

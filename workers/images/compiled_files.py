@@ -38,7 +38,7 @@ def cache_folder() -> Path | None:
         folder = Path(numba.config.CACHE_DIR or state_dir() / _FOLDER) / _kind_of_code()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if (found := folder.stat()).st_uid != os.geteuid() or found.st_mode & 0o022:
-            raise PermissionError(f"{folder} can be written by others")
+            raise PermissionError(f"{folder} belongs to another account, or others can write there")
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except (OSError, InvalidSetting) as error:
@@ -47,17 +47,22 @@ def cache_folder() -> Path | None:
 
 
 def _kind_of_code() -> str:
-    """A digest of what machine code depends on besides the file of its kernel."""
+    """A digest of what machine code depends on besides the file of its kernel, and of whose it is: accounts that share
+    a state folder one after the other each have their own."""
     cpu = llvmlite.binding.get_host_cpu_name(), llvmlite.binding.get_host_cpu_features().flatten()
     shared = [Path(__file__).with_name(name).read_bytes() for name in _SHARED_SOURCES]
-    return hashlib.sha256(repr((numba.__version__, cpu, shared)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((numba.__version__, cpu, shared, os.geteuid())).encode()).hexdigest()[:16]
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """One process at a time: the others wait, and load what the first has compiled."""
     with (folder / "lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed, or the process ends
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the file is closed, or the process ends
+        except BlockingIOError:
+            logger.info("Another process compiles or loads in %s: waiting for it", folder)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

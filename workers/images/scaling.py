@@ -62,6 +62,8 @@ class Shrinking:
 
     def add(self, rows: slice, values: NDArray[np.uint8] | Floats) -> None:
         """The values (h, W, C) of some rows, uint8 or float32."""
+        if values.shape[1:] != self._sums.shape[1:]:
+            raise ValueError(f"expected rows of {self._sums.shape[1:]}, got {values.shape[1:]}")
         flat = native(values).reshape(len(values), -1)
         _add_rows(flat, rows.start, self._band.first, self._band.weights, self._sums.reshape(len(self._sums), -1))
 

@@ -34,7 +34,7 @@ _EACH_BYTE: Final = np.arange(_BYTES)
 
 
 class MappedLists:
-    """One index' lists: where they are, how long, and what is in them. Thread-safe; takes 40 bytes a cell, once it is
+    """One index' lists: where they are, how long, and what is in them. Thread-safe; takes 48 bytes a cell, once it is
     read.
 
     FAISS tells it in a call for each list, which lets go of Python's lock for a moment too short for another thread to

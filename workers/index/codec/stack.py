@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import faiss
 import numpy as np
@@ -17,12 +17,9 @@ import numpy.typing as npt
 from workers.index.codec.codec import Codec, Features, Positions, search
 from workers.index.codec.mapped_lists import ListsBehindEachOther, MappedLists
 from workers.index.codec.probes import Probe, ProbeBatch, batched, search_cells
-from workers.index.codec.scan import Scan
+from workers.index.codec.scan import PLACE_BITS, Scan
 
 __all__ = ["Found", "Stack", "columns", "merged"]
-
-# FAISS names an entry of a list by the list's number, in the upper half, and the place in it.
-_PLACE_BITS: Final = 32
 
 # Of M entries, nearest first: the number of the index, the position there, and the distance.
 Found = tuple[npt.NDArray[np.int64], Positions, Features]
@@ -73,8 +70,8 @@ class Stack:
         distances, labels = together.search(probes, k)
         found = labels >= 0
         rows, labels, distances = found.nonzero()[0], labels[found], distances[found]
-        cells = labels >> _PLACE_BITS
-        numbers, positions = self._lists.at(cells, labels & ((1 << _PLACE_BITS) - 1))
+        cells = labels >> PLACE_BITS
+        numbers, positions = self._lists.at(cells, labels & ((1 << PLACE_BITS) - 1))
         return _Entries(rows, cells, numbers, positions, distances).in_order()
 
     def _each(self, probe: Probe, k: int) -> Found:
@@ -131,6 +128,8 @@ def _searched_together(codec: Codec, lists: Sequence[MappedLists]) -> _Together:
 
 
 class _ByFaiss:
+    """Codes of other lengths, and of so many cells that no table of distances is made for them."""
+
     def __init__(self, codec: Codec, lists: Sequence[MappedLists]) -> None:
         self._lists = _behind_each_other([one.lists for one in lists])
         self._index = codec.shells.over(self._lists)
