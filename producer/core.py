@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self, cast
 
+from producer.idempotency import refuse_another, refuse_another_than_documented
 from producer.images import object_named, read_image
 from producer.job import JOBS, Job
-from producer.requests import Image
+from producer.requests import Image, request_of
 from tasks.app import Sender, create_app, submit
 from tasks.assets.protected_digests import ProtectedDigests
 from tasks.documents import read_result
-from tasks.errors import AiiError, BadInput, Conflict, JobMissing, ObjectMissing, StorageUnavailable
+from tasks.errors import AiiError, JobMissing, ObjectMissing, StorageUnavailable
 from tasks.files import write_atomically
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.operations import Operations
-from tasks.ledger.records import Resend
 from tasks.ledger.states import JobState
 from tasks.ledger.waiting import Closing, closings
-from tasks.messages import ActivateRequest, Request, S3Object, Source, validated
+from tasks.messages import ActivateRequest, Request, S3Object, Source
 from tasks.names import JOB_ID_PATTERN, result_key, sha256_hex
 from tasks.results import ActivationResult, FailureResult, ImageResult, Result
 from tasks.settings import Settings, load_settings
@@ -88,7 +87,7 @@ class ProducerCore:
         kind = JOBS.get(task)
         if kind is None:
             raise JobMissing(f"No job {job_id!r} of a producer is known.")
-        return kind.job(job_id, False, _request_of(kind.request, stored), self)
+        return kind.job(job_id, False, request_of(kind.request, stored), self)
 
     def cancel(self, job_id: str) -> JobState:
         """Cancel an open job: it ends as failed, with the code `cancelled`. Returns the state it was in.
@@ -203,18 +202,11 @@ class ProducerCore:
         return job_id if known else None
 
     def _submitted(self, request: Request, job_id: str) -> bool:
-        """Accept a request; False when it had been accepted before."""
+        """Accept a request; False when it had been accepted before. Raises Conflict for a key of another request."""
+        keyed = bool(request.idempotency_key)
+        if keyed and self.ledger.states([job_id]) == [None]:
+            refuse_another_than_documented(request, job_id, self._store)
         new = submit(self.ledger, self._sender, request, job_id, self.client)
-        if not new and request.idempotency_key:
-            earlier = _request_of(type(request), self.ledger.stored(job_id))
-            if earlier is not None and earlier.said() != request.said():
-                raise Conflict(f"The idempotency key {request.idempotency_key!r} named another request: {job_id}.")
+        if keyed and not new:
+            refuse_another(request, job_id, self.ledger)
         return new
-
-
-def _request_of(model: type[Request], stored: Resend | None) -> Request | None:
-    """The request of a job in the ledger; None where that is not known, or of another version."""
-    try:
-        return validated(model, json.loads(stored.payload)) if stored else None
-    except (BadInput, ValueError):
-        return None

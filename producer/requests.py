@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Mapping
@@ -9,18 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
+from tasks.errors import BadInput
+from tasks.ledger.records import Resend
 from tasks.messages import (
     ActivateRequest,
     ActivationOptions,
     QueryOptions,
     QueryRequest,
+    Request,
     S3Object,
     Source,
     validated,
 )
 from tasks.names import check_asset_id, check_collection
 
-__all__ = ["Activation", "Content", "Image", "Query"]
+__all__ = ["Activation", "Content", "Image", "Query", "request_of"]
 
 # The bytes of a JPEG, PNG, WebP, TIFF, GIF, AVIF or HEIC file; a path; or a file that is open for reading bytes.
 Content: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
@@ -96,3 +100,11 @@ def _own_name(image: Image) -> str:
         image = image.url
     named = image if isinstance(image, str | os.PathLike) else getattr(image, "name", None)
     return Path(named).name if isinstance(named, str | os.PathLike) else ""
+
+
+def request_of(model: type[Request], stored: Resend | None) -> Request | None:
+    """The request of a job in the ledger; None where that is not known, or of another version."""
+    try:
+        return validated(model, json.loads(stored.payload)) if stored else None
+    except (BadInput, ValueError):
+        return None

@@ -33,7 +33,7 @@ from tasks.results import (
 )
 from tasks.stages import Stage
 
-__all__ = ["KINDS", "QUEUE_OF_TASK", "TaskKind", "title_of"]
+__all__ = ["KINDS", "QUEUE_OF_TASK", "REQUEST_OF_TASK", "TaskKind", "title_of"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ KINDS: Final = (
 )  # fmt: skip
 
 QUEUE_OF_TASK: Final = {kind.task: kind.queue for kind in KINDS}
+REQUEST_OF_TASK: Final = {kind.task: kind.request for kind in KINDS}
 _TITLES: Final = {kind.task: kind.title for kind in KINDS}
 
 

@@ -28,10 +28,12 @@ from tasks.names import (
     TASK_FEEDBACK,
     TASK_LOOKUP,
     TASK_QUERY,
+    canonical_json,
     check_asset_id,
     check_collection,
     clean_name,
     is_printed,
+    sha256_hex,
 )
 from tasks.options import (
     USUAL_NPROBE,
@@ -144,6 +146,11 @@ class Request(Frozen):
     def said(self) -> dict[str, Any]:
         """What the request says, as far as that makes it this job: fields that have their defaults are left out."""
         return self.model_dump(mode="json", exclude_defaults=True, exclude=self.beside_identity)
+
+    @property
+    def digest(self) -> str:
+        """Of what the request says, 64 hex digits: two requests under one idempotency key are told apart by it."""
+        return sha256_hex(canonical_json(self.said()))
 
     def message(self) -> dict[str, Any]:
         """The request as it is sent, JSON: fields that have their defaults are left out, the version is not."""

@@ -114,6 +114,10 @@ class MemoryLedger:
         payload = canonical_json(job.request.message()).decode()
         return Resend(job_id, job.request.task, job.record.queue, payload)
 
+    def said(self, job_id: str) -> str:
+        job = self._jobs.get(job_id)
+        return job.request.digest if job and job.request.idempotency_key else ""
+
     def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
         return [state for state, _ in self.states_and_places(job_ids)]
 

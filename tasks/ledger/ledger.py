@@ -98,7 +98,7 @@ class Ledger:
         Their ids are those that the requests have, unless `job_ids` gives others. They are in the queues of `client`'s
         share (:mod:`tasks.shares`), which their messages have to be sent to. A job that failed or was cancelled is
         opened again, and so is one that is committed or done, and whose asset was activated by another job since, or
-        removed, or whose collection was deleted.
+        removed, or whose collection was deleted. None is for another request under the same idempotency key.
         """
         ids = job_ids or [request.job_id for request in requests]
         jobs = [
@@ -180,6 +180,11 @@ class Ledger:
         """The message of a job as it was submitted; None for one that the ledger does not know, or keeps without."""
         task, queue, payload = self._client.hmget(job_key(job_id), "task", "queue", "payload")
         return Resend(job_id, task, queue, payload) if task and queue and payload else None
+
+    def said(self, job_id: str) -> str:
+        """The digest of the request of a job that was named by an idempotency key (:attr:`Request.digest`); "" for
+        another job, or one that is not known."""
+        return self._client.hget(job_key(job_id), "said") or ""
 
     def adopt(self, job_id: str, task: str, queue: str, payload: Any) -> None:
         """Add a job whose message was delivered although the ledger does not know it; the payload may be anything."""

@@ -7,8 +7,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.kinds import QUEUE_OF_TASK
+from tasks.errors import BadInput
+from tasks.kinds import QUEUE_OF_TASK, REQUEST_OF_TASK
 from tasks.ledger.states import JobState
+from tasks.messages import validated
 from tasks.names import LONGEST_ASSET_ID
 from tasks.results import FailureResult, Result
 
@@ -134,7 +136,16 @@ def submit_args(job_id: str, task: str, payload: str, retry: str = "") -> list[s
     fields = said if isinstance(said, dict) else {}
     asset_id, name, collection = (_text(fields.get(field)) for field in ("asset_id", "name", "collection"))
     replace = "1" if fields.get("replace") is True else ""
-    return [job_id, task, payload, asset_id, name, replace, retry, collection]
+    return [job_id, task, payload, asset_id, name, replace, retry, collection, _digest(task, fields)]
+
+
+def _digest(task: str, fields: dict[str, Any]) -> str:
+    """Of a request with an idempotency key, by which another one under that key is refused; "" for any other."""
+    model = REQUEST_OF_TASK.get(task)
+    try:
+        return validated(model, fields).digest if model and fields.get("idempotency_key") else ""
+    except BadInput:
+        return ""
 
 
 def _text(value: Any) -> str:

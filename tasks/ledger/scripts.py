@@ -17,6 +17,7 @@ Keys:
                        publishing, times, error; commits, how often it ended; document, committed and not closed yet;
                        superseded_by, removed_ms: what became of the asset it activated;
                        incarnation: of the collection that it registered the asset in;
+                       said: the digest of a request with an idempotency key;
                        deaths: leases of it that ran out; alone: it runs in a process without other jobs; died_alone:
                        leases that ran out then; blamed: the token of the last of those; postponed, refused: how often
                        it was put off; later: it is put off now
@@ -96,12 +97,12 @@ end
 """
 
 # KEYS open, seq, counts, since, failed, cancelled, done, job…; ARGV queue, and of each job id, task, payload, asset,
-# name, replace, retry, collection.  Returns {1 if newly queued, state} of each.
+# name, replace, retry, collection, digest ('' without an idempotency key).  Returns {1 if newly queued, state} of each.
 # Opened again are: a failed or cancelled job, as its cause may have been removed (one that killed its workers only by
 # `retry`); and a done one whose asset was activated by another job since, or removed, or whose collection was deleted,
 # also when its worker has only committed it and is about to close it: that worker has lost it then. A lease that is
 # left runs out without effect. Where the asset is in a collection of that name nevertheless, which was exported and
-# imported perhaps, the worker that gets the job only closes it.
+# imported perhaps, the worker that gets the job only closes it. None is opened for another request under its key.
 # All are read before any is opened, so that their places are given out in one command.
 SUBMIT: Final = (
     NOW
@@ -109,9 +110,9 @@ SUBMIT: Final = (
     + """
 local answers, opened, by_id = {}, {}, {}
 for n = 8, #KEYS do
-  local id, task, payload, asset, name, replace, retry, collection = unpack(ARGV, 8 * n - 62, 8 * n - 55)
+  local id, task, payload, asset, name, replace, retry, collection, said = unpack(ARGV, 9 * n - 70, 9 * n - 62)
   local job = redis.call('HMGET', KEYS[n], 'state', 'error_code', 'superseded_by', 'removed_ms', 'seq', 'token',
-                         'document', 'incarnation')
+                         'document', 'incarnation', 'said')
   local state = job[1]
   local ended = state == 'done' or (state == 'running' and job[7])
   local again = state == 'cancelled' or (state == 'failed' and (job[2] ~= 'poison' or retry ~= ''))
@@ -119,13 +120,13 @@ for n = 8, #KEYS do
   if by_id[id] then
     if replace ~= '' then by_id[id].replace = true end
     table.insert(answers, {0, 'queued'})
-  elseif state and not again then
+  elseif state and (not again or (said ~= '' and job[9] and job[9] ~= said)) then
     if replace ~= '' and (state == 'queued' or state == 'running') then redis.call('HSET', KEYS[n], 'replace', 1) end
     table.insert(answers, {0, state})
   else
     by_id[id] = {key = KEYS[n], id = id, replace = replace ~= '', known = state or job[5] or job[6], fields = {
       'state', 'queued', 'task', task, 'queue', ARGV[1], 'payload', payload, 'asset', asset, 'name', name,
-      'collection', collection, 'attempts', 0, 'submitted_ms', now, 'seq'}}
+      'collection', collection, 'attempts', 0, 'submitted_ms', now, 'seq'}, said = said}
     table.insert(opened, by_id[id])
     table.insert(answers, {1, 'queued'})
   end
@@ -148,6 +149,7 @@ for n, job in ipairs(opened) do
   table.insert(job.fields, seq + n)
   redis.call('HSET', job.key, unpack(job.fields))
   if job.replace then redis.call('HSET', job.key, 'replace', 1) end
+  if job.said ~= '' then redis.call('HSET', job.key, 'said', job.said) end
   places[2 * n - 1], places[2 * n], ages[2 * n - 1], ages[2 * n] = seq + n, job.id, now, job.id
 end
 redis.call('ZADD', KEYS[1], unpack(places))

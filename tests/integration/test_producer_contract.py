@@ -36,6 +36,8 @@ from producer import (
     errors,
 )
 from producer.testing import FakeProducer
+from tasks.connection import connect_redis
+from tasks.ledger.keys import job_key
 from tasks.names import sha256_hex
 from tasks.settings import Settings
 from tests.photographs import crops
@@ -111,6 +113,41 @@ def test_a_key_names_one_job_and_is_refused_for_another_request(any_producer: Pr
     assert any_producer.activate(data, idempotency_key=key, name="b.jpg").job_id == first.job_id
     with pytest.raises(Conflict, match="idempotency key"):
         any_producer.activate(data, idempotency_key=key, asset_id="other")
+    first.wait(LIMIT_S)
+    with pytest.raises(Conflict, match="idempotency key"):
+        any_producer.activate(image(1), idempotency_key=key)
+    assert any_producer.activate(data, idempotency_key=key).wait(LIMIT_S).source_sha256 == sha256_hex(data)
+
+
+@pytest.mark.usefixtures("shared_worker")
+def test_a_key_is_refused_for_another_request_when_the_ledger_has_forgotten_its_job(
+    producer: Producer, settings: Settings
+) -> None:
+    data, key = image(), uuid.uuid4().hex
+    job, query = producer.activate(data, idempotency_key=key), producer.query(data, idempotency_key=key)
+    job.wait(LIMIT_S)
+    query.wait(LIMIT_S)
+    with connect_redis(settings) as client:
+        client.delete(job_key(job.job_id), job_key(query.job_id))
+    for other in ({"asset_id": "other"}, {"meta": {"k": "v"}}, {"options": {"steps": 1}}):
+        with pytest.raises(Conflict, match="idempotency key"):
+            producer.activate(data, idempotency_key=key, **other)  # type: ignore[arg-type]
+    for ask in (producer.activate, producer.query):
+        with pytest.raises(Conflict, match="idempotency key"):
+            ask(image(1), idempotency_key=key)
+    assert producer.activate(data, idempotency_key=key).wait(LIMIT_S).job_id == job.job_id
+    assert producer.query(data, idempotency_key=key).job_id == query.job_id
+
+
+@pytest.mark.usefixtures("shared_worker")
+def test_a_key_is_refused_for_another_request_when_its_job_failed(producer: Producer) -> None:
+    key = uuid.uuid4().hex
+    failed = producer.activate(b"no image", idempotency_key=key)
+    with pytest.raises(errors.UnsupportedFormat):
+        failed.wait(LIMIT_S)
+    with pytest.raises(Conflict, match="idempotency key"):
+        producer.activate(image(), idempotency_key=key)
+    assert producer.activate(b"no image", idempotency_key=key).new
 
 
 def test_a_job_is_found_by_its_id(any_producer: Producer) -> None:
