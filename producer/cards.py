@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ from tasks.command_line import printable
 from tasks.errors import AiiError, DeadlineExceeded, error_of
 from tasks.results import ActivationResult, CardResult, CardShare, FailureResult
 
-__all__ = ["card_page", "card_path", "measured", "write_cards"]
+__all__ = ["card_page", "card_path", "foreign_cards", "measured", "write_cards"]
 
 _LARGEST_IMAGE: Final = 12 * 2**20
 _TITLE_END: Final = ": report card"
@@ -76,6 +76,11 @@ def write_cards(submissions: Sequence[Submission], *, force: bool) -> None:
             path = card_path(s.saved)
             page = card_page(s, s.card, s.saved.read_bytes()).encode()
             save(path, page, force=force or _is_card(path))
+
+
+def foreign_cards(protected: Iterable[Path]) -> list[Path]:
+    """Files that have the name of a card beside one of these files, and are none."""
+    return [card for path in protected if (card := card_path(path)).exists() and not _is_card(card)]
 
 
 def card_path(protected: Path) -> Path:

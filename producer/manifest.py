@@ -17,7 +17,16 @@ from typing import Any, Final
 
 from tasks.files import write_atomically
 
-__all__ = ["CSV_NAME", "JSONL_NAME", "ProtectedFiles", "Row", "foreign_manifests", "read_rows", "write_manifest"]
+__all__ = [
+    "CSV_NAME",
+    "JSONL_NAME",
+    "ProtectedFiles",
+    "Row",
+    "append_row",
+    "foreign_manifests",
+    "read_rows",
+    "write_manifest",
+]
 
 JSONL_NAME: Final = "manifest.jsonl"
 CSV_NAME: Final = "manifest.csv"
@@ -68,8 +77,16 @@ def write_manifest(folder: Path, rows: Iterable[Row]) -> None:
     sources, files = {row.source for row in new}, {row.protected_file for row in new if row.protected_file}
     kept = [r for r in read_rows(folder) if r.source not in sources and r.protected_file not in files]
     everything = [*kept, *new]
-    write_atomically(folder / JSONL_NAME, "".join(f"{json.dumps(asdict(row))}\n" for row in everything))
+    write_atomically(folder / JSONL_NAME, "".join(map(_line, everything)))
     write_atomically(folder / CSV_NAME, _csv(everything))
+
+
+def append_row(folder: Path, row: Row) -> None:
+    """Note one image just before its file is written: a run that is killed before it writes both files knows that file
+    for its own the next time. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / JSONL_NAME).open("a", encoding="utf-8") as file:
+        file.write(_line(row))
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -92,6 +109,10 @@ def _is_absent_or(path: Path, data: bytes) -> bool:
         return not path.exists() or (path.stat().st_size == len(data) and path.read_bytes() == data)
     except OSError:
         return False
+
+
+def _line(row: Row) -> str:
+    return f"{json.dumps(asdict(row))}\n"
 
 
 def _csv(rows: Iterable[Row]) -> str:

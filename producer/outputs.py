@@ -70,6 +70,10 @@ class Outputs:
         remedy = "Give them different folders for --out, or name the folders that they lie in: those are kept."
         refuse_names(hits, "is the name of two protected files", remedy)
 
+    def path_of(self, order: int, suffix: str) -> Path:
+        """Of the protected file of the image at place `order`; see :meth:`save`."""
+        return self.folder / published_name(self.names[order], suffix)
+
     def save(self, order: int, data: bytes, suffix: str) -> Path:
         """Write the protected file of the image at place `order`; returns its path.
 
@@ -81,7 +85,7 @@ class Outputs:
                 the folder takes both names for one (`A.jpg` and `a.jpg` on some disks, a linked folder).
             DiskUnavailable: it cannot be written.
         """
-        path = self.folder / published_name(self.names[order], suffix)
+        path = self.path_of(order, suffix)
         earlier, saved = self._saved.get(_number(path), (order, path))
         if earlier != order and _same_file(saved, path):
             raise Conflict(f"{path} is the protected file of another of these images by another name.")

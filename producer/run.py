@@ -15,7 +15,7 @@ from producer import output
 from producer.answers import answers_csv, answers_page
 from producer.asset_ids import AssetIdFrom, asset_ids
 from producer.batch import Submission, run_batch, submitted
-from producer.cards import measured, write_cards
+from producer.cards import foreign_cards, measured, write_cards
 from producer.evidence import explained, write_evidence
 from producer.job import Job
 from producer.outputs import Outputs, check_report, save
@@ -27,6 +27,7 @@ from tasks.command_line import EXIT_FAILED, progress_bar
 from tasks.errors import AiiError, AlreadyProtected, DeadlineExceeded, DiskUnavailable, Unavailable
 from tasks.messages import ActivationOptions, QueryOptions, validated
 from tasks.names import QUEUE_ACTIVATE, QUEUE_QUERY
+from tasks.output_files import refuse_existing
 from tasks.state_folder import state_dir
 from tasks.storage import ObjectStore
 from tasks.streams import read_stdin
@@ -71,6 +72,8 @@ def activate(search: Search, wanted: Wanted, ids_from: AssetIdFrom, chosen: Mapp
         if wanted.folder
         else None
     )
+    if outputs and wanted.card and not wanted.force:
+        refuse_existing(foreign_cards(outputs.folder / name for name in outputs.names))
     batch = prepare(search, wanted, QUEUE_ACTIVATE)
     unmeasured: list[AiiError] = []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from producer.batch import Submission
 from producer.client import Producer
-from producer.manifest import Row, write_manifest
+from producer.manifest import Row, append_row, write_manifest
 from producer.outputs import Outputs
 from producer.retry_policy import RetryPolicy
 from producer.search import Search
@@ -33,7 +33,11 @@ def save_protected(
         return submission
     try:
         data = retry_policy.call(lambda: producer.protected_image(result))
-        return replace(submission, saved=outputs.save(submission.order, data, Path(result.protected_key).suffix))
+        suffix, folder = Path(result.protected_key).suffix, outputs.folder
+        with suppress(OSError):  # the file, or the whole manifest at the end, meets the same
+            path = outputs.path_of(submission.order, suffix)
+            append_row(folder, _with_file(_row(submission, folder), path, folder, len(data)))
+        return replace(submission, saved=outputs.save(submission.order, data, suffix))
     except AiiError as error:
         return replace(submission, error=error)
 
@@ -90,11 +94,14 @@ def _row(s: Submission, folder: Path) -> Row:
     if isinstance(s.result, ActivationResult):
         row = _with_result(row, s.result)
     if s.saved:
-        file = printable(s.saved.relative_to(folder).as_posix())
-        row = replace(row, protected_file=file, protected_bytes=s.saved.stat().st_size)
+        row = _with_file(row, s.saved, folder, s.saved.stat().st_size)
     if s.error:
         row = replace(row, status="failed", error_code=s.error.code, message=s.error.message)
     return row
+
+
+def _with_file(row: Row, path: Path, folder: Path, size: int) -> Row:
+    return replace(row, protected_file=printable(path.relative_to(folder).as_posix()), protected_bytes=size)
 
 
 def _with_result(row: Row, result: ActivationResult) -> Row:

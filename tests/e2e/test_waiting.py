@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 from pydantic import SecretStr
 
 from producer import Producer
+from producer.manifest import read_rows
 from producer.search import Search
 from producer.session import Wanted, prepare
 from tasks.connection import connect_redis
@@ -111,6 +112,28 @@ def test_ctrl_c_says_what_goes_on_and_how_to_wait_for_it(
     assert named
     cancelled = aii(stack_environment, *named[1].split())
     assert (cancelled.returncode, waiting(settings)) == (0, []), cancelled.stderr
+
+
+def test_what_was_stopped_or_killed_goes_on_with_the_same_command(
+    settings: Settings, stack_environment: dict[str, str], start_worker: Callable[..., WorkerProcess], tmp_path: Path,
+    photos: Path,
+) -> None:  # fmt: skip
+    out = tmp_path / "out"
+    command = ("activate", str(photos), "--out", str(out))
+    with running(stack_environment, tmp_path, *command) as stopped:
+        wait_for(lambda: len(waiting(settings)) == 2)
+        stopped.process.send_signal(signal.SIGINT)
+        stopped.says("Cancel it:")
+        assert stopped.process.wait(LIMIT_S) == 130
+    assert not out.exists()
+    with running(stack_environment, tmp_path, *command) as killed:
+        killed.says("No worker is running")
+        start_worker()
+        wait_for(lambda: list(out.glob("*.jpg")), "no file was saved")
+        killed.process.kill()
+    done = aii(stack_environment, *command)
+    assert done.returncode == 0, done.stderr
+    assert {row.protected_file for row in read_rows(out)} == {"0.jpg", "1.jpg"} == {p.name for p in out.glob("*.jpg")}
 
 
 def test_many_jobs_that_go_on_are_named_in_a_file_that_commands_read(
