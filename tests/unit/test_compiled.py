@@ -89,7 +89,7 @@ def test_compiled_code_that_others_could_have_written_is_not_used(
     folder.chmod(0o770)
     stdout, stderr = ended(program(state))
     assert stdout == RIGHT
-    assert "can be written by others" in stderr
+    assert "others can write there" in stderr
 
 
 def cut_off(content: bytes) -> bytes:
