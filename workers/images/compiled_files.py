@@ -5,13 +5,15 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import logging
+import math
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import llvmlite.binding
 import numba
@@ -24,6 +26,8 @@ __all__ = ["KernelFiles", "cache_folder", "locked"]
 logger = logging.getLogger(__name__)
 
 _FOLDER: Final = "compiled"
+_PATIENCE_S: Final = 60  # a kernel is compiled in one to four
+_LOOKS_EVERY_S: Final = 0.05
 _SHARED_SOURCES: Final = ("compiled.py", "roots.py")  # parts of kernels of other files
 
 
@@ -58,12 +62,21 @@ def _kind_of_code() -> str:
 def locked(folder: Path) -> Iterator[None]:
     """One process at a time: the others wait, and load what the first has compiled."""
     with (folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the file is closed, or the process ends
-        except BlockingIOError:
-            logger.info("Another process compiles or loads in %s: waiting for it", folder)
-            fcntl.flock(file, fcntl.LOCK_EX)
+        _lock(file, folder)  # until the file is closed, or the process ends
         yield
+
+
+def _lock(file: IO[str], folder: Path) -> None:
+    warn_at = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(_LOOKS_EVERY_S)
+        if time.monotonic() > warn_at:
+            logger.warning("Another process has held %s for %d s: if it is stopped, end it", folder, _PATIENCE_S)
+            warn_at = math.inf
 
 
 class KernelFiles:
