@@ -5,7 +5,7 @@ set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 . "$ROOT/deploy/install.sh"
 
-install worker,monitor,local,evaluation,dev
+install worker,monitor,gateway,local,evaluation,dev
 cd "$ROOT"
 
 # The tests start their own servers: neither the caller's variables nor the caller's stack file may lead them to a real one.
