@@ -46,6 +46,15 @@ class StubEngine:
         self._device, self._batch_ms = device, batch_ms
         self.busy_s, self.batches = 0.0, 0
 
+    def staged(self, work: Any) -> Any:
+        return work
+
+    def pinned(self, values: torch.Tensor) -> torch.Tensor:
+        return values
+
+    def together(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(list(parts))
+
     def features(self, images: torch.Tensor) -> np.ndarray:
         """A forward pass: a third of a step, which goes backwards too."""
         self._work(self._batch_ms / 3)

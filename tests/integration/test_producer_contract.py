@@ -305,7 +305,8 @@ def test_the_asynchronous_producer_does_any_number(any_producer: Producer) -> No
 def test_the_asynchronous_producer_asks_everything(producer: Producer) -> None:
     async def use() -> None:
         asynchronous, asset_id = AsyncProducer(producer), uuid.uuid4().hex
-        await (await asynchronous.activate(data := image(), asset_id=asset_id)).wait(LIMIT_S)
+        data = image(41)  # a picture of no other test's asset, which the query would find instead
+        await (await asynchronous.activate(data, asset_id=asset_id)).wait(LIMIT_S)
         answer = await (await asynchronous.query(data)).wait(LIMIT_S)
         opinion = await (await asynchronous.feedback(answer, "confirm", asset_id)).wait(LIMIT_S)
         told = await (await asynchronous.explain(data, asset_id=asset_id)).wait(LIMIT_S)
