@@ -34,7 +34,7 @@ def confirm(question: str) -> None:
     """Ask, and end the command unless the answer is yes.
 
     Raises:
-        UsageError: nobody can answer, as standard input is closed.
+        UsageError: no answer can come, as standard input is closed.
     """
     if sys.stdin is None:
         raise click.UsageError("Standard input is closed, so this cannot be confirmed: say --yes.")

@@ -58,23 +58,25 @@ def test_a_generation_that_is_announced_is_followed_at_once(places: tuple[Place,
     assert watched.generations() == [1, 2]
 
 
-def test_after_redis_was_emptied_every_open_collection_is_looked_up_in_the_store(places: tuple[Place, Place]) -> None:
+def watched_until_redis_was_emptied(places: tuple[Place, Place]) -> Watched:
+    """Of two collections, the second generations of which were announced by a Redis that has forgotten them."""
     watched = Watched(places)
     for place in places:
         add(place.open(), "new", NEW[0])
         place.compact()
     places[0].redis.flushall()
+    return watched
+
+
+def test_after_redis_was_emptied_every_open_collection_is_looked_up_in_the_store(places: tuple[Place, Place]) -> None:
+    watched = watched_until_redis_was_emptied(places)
     watched.follower.follow_all()
     assert watched.generations() == [2, 2]
 
 
 def test_so_is_one_of_an_earlier_version_some_time_later(places: tuple[Place, Place]) -> None:
     places[0].redis.delete(INCARNATIONS)
-    watched = Watched(places)
-    for place in places:
-        add(place.open(), "new", NEW[0])
-        place.compact()
-    places[0].redis.flushall()
+    watched = watched_until_redis_was_emptied(places)
     watched.follower.follow_all()
     assert watched.generations() == [1, 1]
     watched.now_s += 31

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from numba import float32, void
 
 from workers.images.compiled import Number, array, compiled, part_of_kernel
-from workers.images.roots import cube_root, fifth_root
+from workers.images.kernel_parts import cube_root, fifth_root
 from workers.images.scaling import Floats
 from workers.images.tensors import to_input
 

@@ -14,13 +14,12 @@ from numba import float32, void
 
 from workers.extractors.network import IMAGENET_STD
 from workers.images.compiled import Number, array, compiled, part_of_kernel
-from workers.images.roots import fifth_root
+from workers.images.kernel_parts import LUMINANCE_WEIGHTS, fifth_root
 from workers.images.scaling import Floats
 
 # The eye is most sensitive to green: a channel may change in inverse proportion to its weight in luminance. The
 # remaining factors put the map, which the paper applies to ImageNet-normalised values, into [0, 1] pixel values.
-_LUMINANCE: Final = (0.299, 0.587, 0.114)
-CHANNEL_WEIGHTS: Final = tuple(0.072 / w * s for w, s in zip(_LUMINANCE, IMAGENET_STD, strict=True))
+CHANNEL_WEIGHTS: Final = tuple(0.072 / w * s for w, s in zip(LUMINANCE_WEIGHTS, IMAGENET_STD, strict=True))
 
 REACH: Final = 2  # rows and columns around a pixel that have a say in its threshold
 _OVERLAP: Final = np.float32(0.3)  # how much of the weaker effect the stronger one covers

@@ -12,6 +12,7 @@ from numba import float32, float64, int64, types, uint8, uint16, void
 from tasks.results import Quality
 from workers.activation.colour_difference import visible_difference
 from workers.images.compiled import Number, array, compiled, native, part_of_kernel
+from workers.images.kernel_parts import luminance_of
 from workers.images.model import Samples
 from workers.images.scaling import Floats
 from workers.images.tensors import check_colours, luminance
@@ -42,9 +43,7 @@ def psnr_db(original: Pixels, protected: Pixels) -> float:
 def _errors(original: Pixels, protected: Pixels) -> tuple[float, int]:
     """The mean of the squared differences, and the largest one."""
     check_colours(original, protected)
-    total, largest = _differences(
-        np.ascontiguousarray(original).reshape(-1), np.ascontiguousarray(protected).reshape(-1)
-    )
+    total, largest = _differences(*(native(pixels).reshape(-1) for pixels in (original, protected)))
     return total / original.size, largest
 
 
@@ -129,8 +128,7 @@ def _mean_luminance(rows: Pixels, factor: int, means: Floats) -> None:
             for i in range(len(sums)):
                 sums[i] += np.float32(rows[row, i])
         for x in range(len(levels)):
-            red, green, blue = sums[3 * x], sums[3 * x + 1], sums[3 * x + 2]
-            levels[x] = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+            levels[x] = luminance_of(sums[3 * x], sums[3 * x + 1], sums[3 * x + 2])
         for x in range(width):
             total = np.float32(0)
             for i in range(x * factor, (x + 1) * factor):

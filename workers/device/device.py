@@ -142,10 +142,8 @@ class Device:
             DeviceFailure: the extractor failed on this image.
             WorkerStopping: the device was stopped.
         """
-        waiting = _Waiting(
-            self._engine.pinned(image), due=time.monotonic() + self._max_extract_delay_s if can_wait else 0.0
-        )
-        return self._put(self._extractions, waiting).result()  # type: ignore[no-any-return]
+        due = time.monotonic() + self._max_extract_delay_s if can_wait else 0.0
+        return self._put(self._extractions, _Waiting(self._engine.pinned(image), due)).result()  # type: ignore[no-any-return]
 
     def extract_all(self, images: Sequence[torch.Tensor]) -> list[Features]:
         """The features of several such images, batched with all others that wait; errors as in :meth:`extract`."""

@@ -108,7 +108,13 @@ class _ConvolutionRelu(torch.autograd.Function):
         shortcut: torch.Tensor | None,
         arguments: _Arguments,
     ) -> torch.Tensor:
-        found = _computed(x, weight, bias, shortcut, arguments)
+        if not x.is_cuda:  # one operation after the other: the same function, for tests
+            found = F.conv2d(x, weight, bias, *arguments)
+            found = (found if shortcut is None else found + shortcut).relu()
+        elif shortcut is None:
+            found = torch.cudnn_convolution_relu(x, weight, bias, *arguments)
+        else:
+            found = torch.cudnn_convolution_add_relu(x, weight, shortcut, 1.0, bias, *arguments)
         context.save_for_backward(x, weight, found)
         context.arguments, context.with_shortcut = arguments, shortcut is not None
         return found
@@ -122,18 +128,3 @@ class _ConvolutionRelu(torch.autograd.Function):
             inside, x, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
         )
         return of_x, None, None, inside if context.with_shortcut else None, None
-
-
-def _computed(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    shortcut: torch.Tensor | None,
-    arguments: _Arguments,
-) -> torch.Tensor:
-    if not x.is_cuda:  # one operation after the other: the same function, for tests
-        found = F.conv2d(x, weight, bias, *arguments)
-        return (found if shortcut is None else found + shortcut).relu()
-    if shortcut is None:
-        return torch.cudnn_convolution_relu(x, weight, bias, *arguments)
-    return torch.cudnn_convolution_add_relu(x, weight, shortcut, 1.0, bias, *arguments)

@@ -153,7 +153,7 @@ class Protector:
         with watch.stage("verify"):
             inside = _inside(bands)
             kept = kept_share(part.original.samples[inside], samples[inside], decoded.samples[inside])
-        return min(1 / max(kept, 1 / _MOST_COMPENSATION), _MOST_COMPENSATION) if kept < _ALL_KEPT else 1.0
+        return 1 / max(kept, 1 / _MOST_COMPENSATION) if kept < _ALL_KEPT else 1.0
 
     def _passive(self, draft: _Draft, coding: Coding, watch: Stopwatch) -> Protected:
         encoded, decoded = self._encoded(draft.original.samples, draft, coding, watch)

@@ -41,7 +41,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 # A number within a kernel, in the precision that was declared: of a type of numpy's, and for Python none in particular.
 Number: TypeAlias = Any
 
-# Division by zero gives infinity, and is not looked for; nobody calls kernels from C.
+# Division by zero gives infinity, and is not looked for; kernels are not called from C.
 _OPTIONS: Final = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 numba.config.DISABLE_JIT = 0  # NUMBA_DISABLE_JIT, for debugging: a kernel as Python would take minutes for an image

@@ -28,14 +28,14 @@ logger = logging.getLogger(__name__)
 _FOLDER: Final = "compiled"
 _PATIENCE_S: Final = 60  # a kernel is compiled in one to four
 _LOOKS_EVERY_S: Final = 0.05
-_SHARED_SOURCES: Final = ("compiled.py", "roots.py")  # parts of kernels of other files
+_SHARED_SOURCES: Final = ("compiled.py", "kernel_parts.py")  # parts of kernels of other files
 
 
 @cache
 def cache_folder() -> Path | None:
     """Where compiled code is kept, for this kind of processor; None where nothing can be written.
 
-    Whoever can write there decides what runs in this process: nobody else may. Numba's own index tells processors apart
+    What is written there runs in this process: only its owner may write. Numba's own index tells processors apart
     too, but two kinds that write at once to a folder that they share overwrite each other's code.
     """
     try:

@@ -10,6 +10,7 @@ from numba import float32, uint8, void
 from numpy.typing import NDArray
 
 from workers.images.compiled import array, compiled, native
+from workers.images.kernel_parts import luminance_of
 from workers.images.scaling import Floats, Shrinking
 
 __all__ = ["Floats", "as_input", "check_colours", "luminance", "to_input"]
@@ -68,4 +69,4 @@ def _luminance(pixels: NDArray[np.uint8], levels: Floats) -> None:
     """Of values (N × 3,): (N,)."""
     for i in range(len(levels)):
         red, green, blue = np.float32(pixels[3 * i]), np.float32(pixels[3 * i + 1]), np.float32(pixels[3 * i + 2])
-        levels[i] = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+        levels[i] = luminance_of(red, green, blue)

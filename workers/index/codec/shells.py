@@ -61,7 +61,7 @@ class Shells:
         return faiss.rev_swig_ptr(table.get(), table.size()).reshape(index.nlist, -1)  # type: ignore[no-any-return]
 
     def inner_products(self, queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Of queries (Q, T) with what each byte of a code stands for, (Q, 2048); for a codec that has :attr:`terms`."""
+        """Of queries (Q, T) with the sub-centroids of a code's bytes, (Q, 2048); for a codec that has :attr:`terms`."""
         products = np.empty((len(queries), 2_048), np.float32)
         arrays, quantiser = map(faiss.swig_ptr, (queries, products)), self._inner.pq
         if len(queries) == 1:  # in a third of the time

@@ -101,9 +101,7 @@ class _Entries(NamedTuple):
 
     def counts(self, queries: int) -> npt.NDArray[np.int64]:
         """How many entries there are for each query."""
-        if (
-            queries == 1
-        ):  # NumPy lets go of Python's lock to count, and beside a busy thread that costs half a millisecond
+        if queries == 1:  # to count, NumPy lets go of Python's lock: half a millisecond beside a busy thread
             return np.array([len(self.rows)])
         return np.bincount(self.rows, minlength=queries)
 

@@ -133,8 +133,8 @@ def _in_pieces(files: CollectionStore, manifest: Manifest, codec: Codec) -> bool
 
 def rollback(files: CollectionStore, journal: Journal, number: int, check_lock: CheckLock) -> Manifest:
     """Publish the files of a kept generation as a new generation; the journal's later changes apply to it too, so
-    nothing that was registered is lost. Where the current manifest is damaged, the newest that can be read stands for
-    it; what a lost journal held then comes back by a repair.
+    nothing that was registered is lost. Where the current manifest is damaged, the newest that can be read is taken
+    for it; what a lost journal held then comes back by a repair.
 
     Raises:
         NotFound: that generation is not kept.

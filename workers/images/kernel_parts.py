@@ -1,8 +1,8 @@
-"""Roots for kernels, of which a processor computes many at a time: those of the mathematical library take one by one
-most of a kernel's time.
+"""Parts of kernels of several files: luminance, and roots.
 
-By Newton's method, to some 2e-7 of the value. The first guess divides the exponent, and the mantissa with it, in the
-bits of a float32, and is a few percent off.
+A processor computes many of these roots at a time; those of the mathematical library take one by one most of a kernel's
+time. By Newton's method, to some 2e-7 of the value. The first guess divides the exponent, and the mantissa with it, in
+the bits of a float32, and is a few percent off.
 """
 
 from __future__ import annotations
@@ -13,9 +13,18 @@ import numpy as np
 
 from workers.images.compiled import Number, part_of_kernel
 
-__all__ = ["cube_root", "fifth_root"]
+__all__ = ["LUMINANCE_WEIGHTS", "cube_root", "fifth_root", "luminance_of"]
+
+LUMINANCE_WEIGHTS: Final = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 _ONE: Final = 0x3F800000  # the bits of 1
+
+
+@part_of_kernel
+def luminance_of(red: Number, green: Number, blue: Number) -> Number:
+    """Of a colour in float32."""
+    of_red, of_green, of_blue = LUMINANCE_WEIGHTS
+    return np.float32(of_red) * red + np.float32(of_green) * green + np.float32(of_blue) * blue
 
 
 @part_of_kernel
